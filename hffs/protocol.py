@@ -121,3 +121,21 @@ class Status(TypedDict):
     cache: CacheUse
     waiting_reads: list[WaitingRead]
     last_errors: list[LastError]
+
+
+class FileStatus(TypedDict):
+    """A file of the mount; ``size`` is None until it is known, ``bytes_local`` counts bytes on this machine's disk."""
+
+    path: str
+    size: int | None
+    bytes_local: int
+    state: Literal["remote", "partial", "local", "verified"]
+
+
+class FileList(TypedDict):
+    """The answer to ``GET /v1/files?path=``: every file known at or below ``path`` (of the mount; "" is all of it).
+    ``complete`` is False where directories below it have not been listed yet."""
+
+    path: str
+    complete: bool
+    files: list[FileStatus]
