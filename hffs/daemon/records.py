@@ -1,0 +1,134 @@
+"""Mount records: which mounts this user has, and whether the process that serves one still lives.
+
+A record is a small JSON file beside the control socket, written when a mount begins to serve and removed when it ends;
+one that is left behind is how a dead mount is known. The daemon writes, `hffs status` and `hffs unmount` read. Never
+talks to a daemon and never touches a mountpoint. Functions only; safe from any thread and process, since a record
+appears whole (temporary name, then rename) or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from contextlib import suppress
+from typing import cast
+
+from ..errors import HffsError
+from ..protocol import MountRecord, record_path, socket_path
+
+_GONE = ("Z", "X")  # a zombie holds a pid but no longer serves anybody
+
+
+class Record(MountRecord):
+    """A mount record as stored: ``pid_start`` tells the process from a later one with the same pid."""
+
+    pid_start: int
+
+
+def runtime_dir(path: str) -> str:
+    """The user's own folder for sockets and records, made 0700 where it is missing. Returns ``path``.
+
+    Raises HffsError when it cannot be made or belongs to somebody else (in /tmp anyone could have made it first).
+    """
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        if not is_own(path):
+            raise HffsError(f"{path} is not a directory of your own", "set HFFS_RUNTIME_DIR to one that is")
+        if stat.S_IMODE(os.lstat(path).st_mode) != 0o700:
+            os.chmod(path, 0o700)
+    except OSError as wrong:
+        remedy = "set HFFS_RUNTIME_DIR to a directory you may write to"
+        raise HffsError(f"the runtime directory {path} cannot be used ({wrong.strerror})", remedy) from wrong
+    return path
+
+
+def is_own(path: str) -> bool:
+    """Whether ``path`` is a directory (no link to one) of this user."""
+    found = os.lstat(path)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def process_start(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot (proc(5), field 22 of /proc/PID/stat); None: no such."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            after_name = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if after_name[0].decode() in _GONE else int(after_name[19])
+
+
+def write(directory: str, record: MountRecord) -> Record:
+    """Stores the record of a mount whose process lives, 0600, replacing an older one of the same mountpoint."""
+    start = process_start(record["pid"])
+    if start is None:
+        raise HffsError(f"no process {record['pid']} to record")
+    stored = cast(Record, {**record, "pid_start": start})
+    path = record_path(runtime_dir(directory), record["mountpoint"])
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            json.dump(stored, file)
+        os.replace(temporary, path)
+    except OSError as wrong:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise HffsError(f"the mount's record {path} cannot be written ({wrong.strerror})") from wrong
+    return stored
+
+
+def read(directory: str, mountpoint: str) -> Record | None:
+    """The record of this mountpoint; None where there is none or it is damaged."""
+    return _load(record_path(directory, mountpoint))
+
+
+def remove(directory: str, mountpoint: str) -> None:
+    """Takes the record of a mount away, and the socket of a daemon that can no longer do so itself."""
+    for path in (record_path(directory, mountpoint), socket_path(directory, mountpoint)):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def every(directory: str) -> list[Record]:
+    """All readable records, by mountpoint. A directory that does not exist holds none.
+
+    Raises HffsError when the directory is somebody else's: what lies there was not written by us.
+    """
+    try:
+        if not is_own(directory):
+            raise HffsError(f"{directory} is not a directory of your own", "set HFFS_RUNTIME_DIR to one that is")
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    except OSError as wrong:
+        raise HffsError(f"the runtime directory {directory} cannot be read ({wrong.strerror})") from wrong
+    found = (_load(os.path.join(directory, name)) for name in names if name.endswith(".json"))
+    return sorted((record for record in found if record), key=lambda record: record["mountpoint"])
+
+
+def alive(record: Record) -> bool:
+    """Whether the very process that wrote the record still runs (not merely one with its number)."""
+    return process_start(record["pid"]) == record["pid_start"]
+
+
+def _load(path: str) -> Record | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            value = json.load(file)
+    except (OSError, ValueError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    texts = ("mountpoint", "repo", "type", "revision", "commit")
+    numbers = ("pid", "pid_start", "started_at")
+    whole = all(isinstance(value.get(key), str) for key in texts) and all(
+        isinstance(value.get(key), (int, float)) for key in numbers
+    )
+    # A record under another mountpoint's name was not written here: whoever copied it must not steer an unmount.
+    if not whole or record_path(os.path.dirname(path), value["mountpoint"]) != path:
+        return None
+    return cast(Record, value)

@@ -1,0 +1,49 @@
+"""What a daemon is told at its start: one mount, wholly decided. JSON, so that it can cross a pipe.
+
+Made by the Python API and the command line, read by ``hffs.daemon``. It names where a token lies, never the token: the
+daemon finds it by its own means. Values only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..config import Settings
+from ..errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class MountSpec:
+    """One mount: ``repo`` as the user wrote it; ``mountpoint`` absolute and real; paths in ``settings`` absolute."""
+
+    repo: str
+    mountpoint: str
+    settings: Settings
+    type: str | None = None
+    revision: str | None = None
+    subfolder: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> MountSpec:
+        """The spec that ``to_json`` wrote. Raises UsageError for anything else."""
+        try:
+            value = json.loads(text)
+            settings = {name: _frozen(item) for name, item in value.pop("settings").items()}
+            unknown = set(settings) - {field.name for field in fields(Settings)}
+            if unknown:
+                raise UsageError(f"no such setting: {', '.join(sorted(unknown))}")
+            spec = cls(settings=Settings(**settings), **value)
+        except (ValueError, TypeError, KeyError, AttributeError) as wrong:
+            raise UsageError(f"not a description of a mount ({wrong})") from wrong
+        if not isinstance(spec.repo, str) or not isinstance(spec.mountpoint, str):
+            raise UsageError("not a description of a mount (repo and mountpoint are text)")
+        return spec
+
+
+def _frozen(item: Any) -> Any:
+    return tuple(item) if isinstance(item, list) else item
