@@ -1,0 +1,67 @@
+"""Latency and bandwidth of the simulated network.
+
+The connection threads of `server` ask a `Pace` how much to send next and wait before sending it. Settings may be
+changed while the hub runs. Buckets are locked; nobody sleeps with a lock held.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock
+
+UNSHAPED_SLICE = 4 << 20  # bytes per sendfile call at full speed: system calls cost nothing by then
+SLICE_SECONDS = 0.02  # shaped, 50 sends a second look smooth to a client and cost no CPU
+SMALLEST_SLICE = 4 << 10
+
+
+class Bucket:
+    """A virtual clock that says when the next bytes may go out; it forgives one slice of lateness, no more."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._free_at = 0.0  # guarded by _lock
+
+    def take(self, count: int, rate: float) -> float:
+        """Seconds to wait until `count` bytes have passed at `rate` bytes a second."""
+        now = self._clock()
+        with self._lock:
+            self._free_at = max(self._free_at, now - SLICE_SECONDS) + count / rate
+            return max(self._free_at - now, 0.0)
+
+
+@dataclass
+class Shape:
+    """Seconds before the first byte of each answer and of each connection; bytes a second, None for no limit."""
+
+    latency: float = 0.0
+    connect_latency: float = 0.0
+    per_connection: float | None = None
+    total: float | None = None
+    whole: Bucket = field(default_factory=Bucket, repr=False)
+
+    @property
+    def slice(self) -> int:
+        rates = [rate for rate in (self.per_connection, self.total) if rate]
+        if not rates:
+            return UNSHAPED_SLICE
+        return min(max(int(min(rates) * SLICE_SECONDS), SMALLEST_SLICE), UNSHAPED_SLICE)
+
+
+class Pace:
+    """The pace of one connection; used by its thread only."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._own = Bucket()
+
+    def wait_for(self, count: int) -> float:
+        """Seconds to wait before sending the next `count` bytes."""
+        shape, wait = self._shape, 0.0
+        if shape.per_connection:
+            wait = self._own.take(count, shape.per_connection)
+        if shape.total:
+            wait = max(wait, shape.whole.take(count, shape.total))
+        return wait
