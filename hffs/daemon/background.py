@@ -1,0 +1,195 @@
+"""Starting a mount's daemon in the background, and learning whether it came up.
+
+Called by the Python API. The child gets one JSON object on its standard input and answers with lines of JSON on a pipe:
+its pid, then either that it is ready or what went wrong. Nothing secret is on its command line. Every wait here ends
+within the start's deadline. Runs in the caller's thread; starts no thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import HffsError, MountFailed
+from ..protocol import socket_path
+from . import mountinfo, records
+from .spec import MountSpec
+
+_LOG_LIMIT: Final = 1024 * 1024  # bytes; a log that grew past this begins anew with the next start
+_ANSWER_SECONDS: Final = 5.0  # for the mount to answer once its daemon said so
+_END_SECONDS: Final = 5.0  # for a daemon that is told to end to do so
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A mount that answers: the daemon's pid, the commit it serves, the file it logs to."""
+
+    pid: int
+    commit: str
+    log_file: str
+
+
+class Failure(HffsError):
+    """What the daemon said went wrong, in its own words and with its exit code."""
+
+    def __init__(self, what: str, remedy: str, exit_code: int) -> None:
+        super().__init__(what, remedy)
+        self.exit_code = exit_code
+
+
+def log_path(spec: MountSpec) -> str:
+    """Where the daemon of this mount logs: as set, else beside its socket."""
+    return spec.settings.log_file or f"{socket_path(spec.settings.runtime_dir, spec.mountpoint)[:-5]}.log"
+
+
+def start_daemon(spec: MountSpec, argv: Sequence[str] | None = None, deadline: float = 60.0) -> Ready:
+    """Starts the daemon of this mount in a session of its own; returns once the mount answers.
+
+    ``argv`` replaces the command (default: this Python, ``-m hffs.daemon``); ``deadline`` in seconds bounds the whole
+    start, after which the daemon is ended. Raises Failure (what the daemon reported) or MountFailed.
+    """
+    end = time.monotonic() + deadline
+    records.runtime_dir(spec.settings.runtime_dir)
+    log_file = log_path(spec)
+    log, logged = _open_log(log_file)
+    reports, report = os.pipe()
+    try:
+        process = subprocess.Popen(
+            list(argv or [sys.executable, "-P", "-m", "hffs.daemon"]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=(report,),
+            cwd="/",
+            env=_environ(),
+        )
+    except OSError as wrong:
+        os.close(reports)
+        raise MountFailed(f"the daemon cannot be started ({wrong.strerror})") from wrong
+    finally:
+        os.close(log)
+        os.close(report)
+    start = _Start(process, reports, end)
+    try:
+        start.tell({"report_fd": report, "spec": spec.to_json()})
+        ready = start.outcome(lambda: _last_line(log_file, logged))
+        _await_answer(spec.mountpoint, min(end, time.monotonic() + _ANSWER_SECONDS))
+    except BaseException:  # also when interrupted: a daemon nobody was told of would stay behind
+        start.end()
+        raise
+    finally:
+        start.close()
+    return Ready(pid=ready["pid"], commit=ready["commit"], log_file=log_file)
+
+
+class _Start:
+    """One start under way: the process, its report pipe, and when it must be done (monotonic seconds)."""
+
+    def __init__(self, process: subprocess.Popen[bytes], reports: int, end: float) -> None:
+        self._process = process
+        self._reports = reports
+        self._end = end
+        self._pid: int | None = None  # of the daemon itself: the process started here leaves it behind and ends
+
+    def tell(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError), self._process.stdin as pipe:  # it died: the report pipe tells
+            pipe.write(json.dumps(message).encode("ascii"))
+
+    def outcome(self, last_words: Any) -> dict[str, Any]:
+        """What it reported, once it is ready. Raises Failure or MountFailed for everything else."""
+        for said in self._said():
+            if "error" in said:
+                raise Failure(str(said["error"]), str(said.get("remedy", "")), int(said.get("exit_code", 1)))
+            if said.get("ready"):
+                return {"pid": self._pid or self._process.pid, "commit": "", **said}
+            self._pid = said.get("pid", self._pid)
+        words = last_words()
+        raise MountFailed("the daemon ended without a word" + (f", its log says: {words}" if words else ""))
+
+    def _said(self) -> Iterator[dict[str, Any]]:
+        """The lines of its report, until it closes the pipe. Raises MountFailed at the deadline."""
+        received = b""
+        while True:
+            left = self._end - time.monotonic()
+            if left <= 0 or not select.select([self._reports], [], [], left)[0]:
+                raise MountFailed("the mount was not ready in time", "hffs mount --foreground --debug shows why")
+            piece = os.read(self._reports, 65536)
+            if not piece:
+                return
+            *lines, received = (received + piece).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
+
+    def end(self) -> None:
+        """Ends the daemon: asked first, so that it takes its mount off; then not asked."""
+        pid = self._pid or self._process.pid
+        started = records.process_start(pid)
+        if started is None:
+            return
+        for number, seconds in ((signal.SIGTERM, _END_SECONDS), (signal.SIGKILL, 1.0)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                self._process.poll()
+                if records.process_start(pid) != started:
+                    return
+                time.sleep(0.01)
+
+    def close(self) -> None:
+        os.close(self._reports)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+
+
+def _open_log(path: str) -> tuple[int, int]:
+    """A descriptor that appends to the log, and where this start's lines will begin."""
+    try:
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if os.fstat(log).st_size > _LOG_LIMIT:
+            os.ftruncate(log, 0)
+        return log, os.fstat(log).st_size
+    except OSError as wrong:
+        raise MountFailed(f"the log file {path} cannot be written ({wrong.strerror})", "set --log-file") from wrong
+
+
+def _last_line(path: str, start: int) -> str:
+    """The last line that was logged since ``start``: of a traceback, the exception."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        lines = file.read(_LOG_LIMIT).decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def _environ() -> dict[str, str]:
+    """Our environment; a package that is run from a checkout is found by the child too, whose directory is /."""
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    if os.path.basename(home) in ("site-packages", "dist-packages"):
+        return dict(os.environ)
+    paths = [path for path in (os.environ.get("PYTHONPATH"), home) if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _await_answer(path: str, end: float) -> None:
+    """Returns once our mount covers ``path`` and answers a stat. The table is looked at first: it never blocks."""
+    while True:
+        found = mountinfo.table().get(path)
+        if found is not None and found.is_hffs:
+            break
+        if time.monotonic() >= end:
+            raise MountFailed(f"the daemon is ready but nothing is mounted at {path}", "see its log")
+        time.sleep(0.01)
+    code = mountinfo.probe(path, max(0.1, end - time.monotonic()))
+    if code:
+        raise MountFailed(f"the mount at {path} does not answer ({os.strerror(code)})", "see its log")

@@ -1,0 +1,329 @@
+"""The control socket: HTTP/1.1 with JSON over a unix socket, for ``hffs status``, curl and systemd units.
+
+Owns the listening socket, its connections and their bounds. The app gives the routes, which must answer from what is
+known (no network). Never knows what a route does, and answers nobody but this user and root.
+
+Threads: one moves all bytes without blocking, a few run the routes. So a client that sends slowly, reads slowly or
+died holds a descriptor until its deadline and nothing else, and a route that is slow delays no other client.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from ..errors import HffsError, NotFound, UsageError
+from .http import Refusal, Request, parse, response
+from .records import runtime_dir
+
+__all__ = ["ControlServer", "Request", "Route"]
+
+log = logging.getLogger(__name__)
+
+Route = Callable[[Request], Any]
+
+_CONNECTIONS: Final = 64  # a handful of `hffs status --watch` and a scraper; the next ones wait in the backlog
+_HANDLERS: Final = 4  # routes answer from memory; four leave room while one counts a large cache
+_REQUEST_SECONDS: Final = 5.0  # to send a request, and again to take the answer
+_ROUTE_SECONDS: Final = 30.0  # a route that has not answered by then never will
+_GRACE_SECONDS: Final = 2.0  # at stop: the answer to the request that asked for it still leaves
+
+
+class _Connection:
+    """One client. Touched by the I/O thread only."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self.sock = sock
+        self.deadline = deadline
+        self.received = bytearray()
+        self.to_send = memoryview(b"")
+        self.asked = False  # its request is with a handler
+
+
+class ControlServer:
+    """Serves ``routes`` ((method, path) -> what to answer: JSON-able, or text) on a unix socket.
+
+    A route gets a Request. HffsError becomes a JSON error (NotFound 404, UsageError 400, else 500) and so does any
+    other exception. ``clock`` is monotonic seconds. A route must not call ``stop`` (it would wait for itself): it
+    tells the app's main thread.
+    """
+
+    def __init__(
+        self, path: str, routes: Mapping[tuple[str, str], Route], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.path = path
+        self._routes = dict(routes)
+        self._clock = clock
+        self._work: queue.SimpleQueue[tuple[_Connection, Request] | None] = queue.SimpleQueue()
+        self._done: deque[tuple[_Connection, bytes]] = deque()  # appended by handlers, taken by the I/O thread
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._identity: tuple[int, int] | None = None
+        # The I/O thread's own.
+        self._connections: set[_Connection] = set()
+        self._accept_from = 0.0
+        self._selector: selectors.BaseSelector
+        self._listener: socket.socket
+        self._woken: socket.socket
+        self._waker: socket.socket
+
+    def start(self) -> None:
+        """Listens. Raises HffsError: the directory is not ours, the path is too long, another daemon listens there."""
+        runtime_dir(os.path.dirname(self.path))
+        self._listener = _listen(self.path)
+        found = os.lstat(self.path)
+        self._identity = (found.st_dev, found.st_ino)
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._threads = [threading.Thread(target=self._serve, name="hffs-control", daemon=True)]
+        self._threads += [
+            threading.Thread(target=self._handle, name=f"hffs-control-{number}", daemon=True)
+            for number in range(_HANDLERS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Takes no more requests, lets answers under way leave, joins the threads, removes the socket. Idempotent."""
+        if not self._threads:
+            return
+        self._stopping.set()
+        self._wake()
+        deadline = time.monotonic() + _GRACE_SECONDS + 1
+        io, *handlers = self._threads
+        io.join(deadline - time.monotonic())
+        for _ in handlers:
+            self._work.put(None)
+        for thread in handlers:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            log.warning("a request on the control socket did not end in time")
+        self._threads = []
+        self._waker.close()
+        with suppress(OSError):
+            found = os.lstat(self.path)
+            if (found.st_dev, found.st_ino) == self._identity:  # another daemon may have taken the name since
+                os.unlink(self.path)
+
+    # Handlers: run routes, touch no socket.
+
+    def _handle(self) -> None:
+        while (job := self._work.get()) is not None:
+            connection, request = job
+            self._done.append((connection, self._answer(request)))
+            self._wake()
+
+    def _answer(self, request: Request) -> bytes:
+        try:
+            return response(200, self._route(request)(request))
+        except Refusal as refusal:
+            return response(refusal.status, {"error": refusal.why}, refusal.headers)
+        except HffsError as wrong:
+            status = 404 if isinstance(wrong, NotFound) else 400 if isinstance(wrong, UsageError) else 500
+            body = {"error": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code}
+            return response(status, body)
+        except Exception as wrong:
+            log.exception("%s %s failed", request.method, request.path)
+            return response(500, {"error": f"internal error ({type(wrong).__name__})"})
+
+    def _route(self, request: Request) -> Route:
+        route = self._routes.get((request.method, request.path))
+        if route is None:
+            allowed = sorted(method for method, path in self._routes if path == request.path)
+            if allowed:
+                raise Refusal(405, f"{request.path} takes {' or '.join(allowed)}", {"Allow": ", ".join(allowed)})
+            raise Refusal(404, f"there is no {request.path}")
+        return route
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # full: it is awake already; closed: nobody is left to wake
+            self._waker.send(b"\0")
+
+    # The I/O thread: moves bytes, never blocks but in select, runs no route.
+
+    def _serve(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._turn()
+            self._drop(self._listener)
+            self._listener.close()
+            for connection in [each for each in self._connections if not each.asked and not each.to_send]:
+                self._close(connection)
+            grace = time.monotonic() + _GRACE_SECONDS
+            while self._connections and time.monotonic() < grace:
+                self._turn(accepting=False)
+        finally:
+            for connection in list(self._connections):
+                self._close(connection)
+            self._listener.close()
+            self._selector.close()
+            self._woken.close()
+
+    def _turn(self, accepting: bool = True) -> None:
+        for key, events in self._selector.select(self._patience()):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fileobj is self._woken:
+                with suppress(BlockingIOError):
+                    self._woken.recv(4096)
+            elif events & selectors.EVENT_READ:
+                self._receive(key.data)
+            else:
+                self._send(key.data)
+        while self._done:
+            connection, answer = self._done.popleft()
+            if connection.asked:  # else it was told already that this took too long, or closed
+                self._reply(connection, answer)
+        now = self._clock()
+        for connection in [each for each in self._connections if each.deadline <= now]:
+            self._expire(connection)
+        if accepting and len(self._connections) < _CONNECTIONS and now >= self._accept_from:
+            self._watch(self._listener, selectors.EVENT_READ)
+
+    def _patience(self) -> float | None:
+        """Seconds until a deadline may pass: at most one, so that an injected clock is looked at; None: no deadline."""
+        now = self._clock()
+        if not self._connections and now >= self._accept_from:
+            return None
+        return max(0.0, min([1.0, *(each.deadline - now for each in self._connections)]))
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:  # the client left, or descriptors ran out: look again later, do not spin
+            self._drop(self._listener)
+            self._accept_from = self._clock() + 1
+            return
+        sock.setblocking(False)
+        connection = _Connection(sock, self._clock() + _REQUEST_SECONDS)
+        self._connections.add(connection)
+        if len(self._connections) >= _CONNECTIONS:
+            self._drop(self._listener)
+        if _peer_uid(sock) not in (0, os.geteuid()):
+            self._reply(connection, response(403, {"error": "this socket answers its own user only"}))
+            return
+        self._watch(sock, selectors.EVENT_READ, connection)
+
+    def _receive(self, connection: _Connection) -> None:
+        try:
+            piece = connection.sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        if not piece:  # gone, or done sending without a whole request
+            self._close(connection)
+            return
+        connection.received += piece
+        try:
+            request = parse(bytes(connection.received))
+        except Refusal as refusal:
+            self._reply(connection, response(refusal.status, {"error": refusal.why}, refusal.headers))
+            return
+        if request is None:
+            return
+        self._drop(connection.sock)
+        connection.asked = True
+        connection.deadline = self._clock() + _ROUTE_SECONDS
+        self._work.put((connection, request))
+
+    def _reply(self, connection: _Connection, answer: bytes) -> None:
+        connection.asked = False
+        connection.deadline = self._clock() + _REQUEST_SECONDS
+        connection.to_send = memoryview(answer)
+        self._send(connection)
+
+    def _send(self, connection: _Connection) -> None:
+        try:
+            sent = connection.sock.send(connection.to_send)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._close(connection)
+            return
+        connection.to_send = connection.to_send[sent:]
+        if connection.to_send:
+            self._watch(connection.sock, selectors.EVENT_WRITE, connection)
+        else:
+            with suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_WR)
+            self._close(connection)
+
+    def _expire(self, connection: _Connection) -> None:
+        if connection.asked:
+            self._reply(connection, response(503, {"error": f"no answer within {_ROUTE_SECONDS:.0f} s"}))
+        elif not connection.to_send:
+            late = {"error": f"the request did not arrive within {_REQUEST_SECONDS:.0f} s"}
+            self._reply(connection, response(408, late))
+        else:
+            self._close(connection)
+
+    def _close(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
+        connection.asked = False
+        self._drop(connection.sock)
+        connection.sock.close()
+
+    def _watch(self, sock: socket.socket, events: int, data: _Connection | None = None) -> None:
+        try:
+            self._selector.modify(sock, events, data)
+        except KeyError:
+            self._selector.register(sock, events, data)
+
+    def _drop(self, sock: socket.socket) -> None:
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(sock)
+
+
+def _listen(path: str) -> socket.socket:
+    """A listening socket at ``path``, 0600 (its directory is 0700, so that nobody reaches it before the chmod)."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _answers(path):
+            raise HffsError(f"another daemon listens on {path}", "unmount that mount first")
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(_CONNECTIONS)
+        listener.setblocking(False)
+    except OSError as wrong:
+        listener.close()
+        remedy = "set HFFS_RUNTIME_DIR to a shorter path you may write to"
+        raise HffsError(f"cannot listen on {path} ({wrong.strerror or wrong})", remedy) from wrong
+    except HffsError:
+        listener.close()
+        raise
+    return listener
+
+
+def _answers(path: str) -> bool:
+    """Whether a process listens on this socket: one left by a dead daemon refuses."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # its backlog is full
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def _peer_uid(sock: socket.socket) -> int:
+    _pid, uid, _gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)

@@ -1,0 +1,96 @@
+"""The little of HTTP/1.1 that the control socket speaks: bytes to a request, an answer to bytes.
+
+Used by ``control``; opens no socket and keeps no state. Every answer closes the connection, so that a request is all
+that a connection ever carries and nothing has to be told apart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
+
+LARGEST: Final = 64 * 1024  # bytes of head and of body; the largest honest request is a path and a few patterns
+
+
+class Refusal(Exception):
+    """A request that is answered with ``status`` and a sentence, before any route sees it."""
+
+    def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(why)
+        self.status = status
+        self.why = why
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A whole request: ``path`` decoded and without its query, of whose repeated keys the last one counts."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: bytes = b""
+
+    def json(self) -> Any:
+        """The body as JSON, {} where there is none. Raises Refusal (400)."""
+        if not self.body:
+            return {}
+        try:
+            return json.loads(self.body)
+        except ValueError as wrong:
+            raise Refusal(400, "the body is not JSON") from wrong
+
+
+def parse(received: bytes) -> Request | None:
+    """The request in ``received``; None while it is not whole. Raises Refusal for what can never become one."""
+    head, separator, body = received.partition(b"\r\n\r\n")
+    if len(head) > LARGEST:
+        raise Refusal(431, f"the head of the request is over {LARGEST} bytes")
+    if not separator:
+        return None
+    first, *lines = head.decode("latin-1").split("\r\n")
+    words = first.split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
+        raise Refusal(400, "not an HTTP/1.1 request")
+    length = _body_length(lines)
+    if len(body) < length:
+        return None
+    path, _, query = words[1].partition("?")
+    try:
+        asked = dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape", max_num_fields=100))
+    except ValueError as wrong:
+        raise Refusal(400, "a query of too many fields") from wrong
+    return Request(words[0], unquote(path, errors="surrogateescape"), asked, body[:length])
+
+
+def _body_length(lines: list[str]) -> int:
+    length = 0
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise Refusal(400, "a header without a colon")
+        if name.lower() == "transfer-encoding":
+            raise Refusal(411, "send the body with a Content-Length")
+        if name.lower() == "content-length":
+            digits = value.strip()
+            if not (digits.isascii() and digits.isdigit()):
+                raise Refusal(400, "Content-Length is not a number")
+            if len(digits) > 9 or int(digits) > LARGEST:
+                raise Refusal(413, f"the body is over {LARGEST} bytes")
+            length = int(digits)
+    return length
+
+
+def response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of an answer: text as it is, anything else as JSON."""
+    if isinstance(body, str):
+        kind, payload = "text/plain; charset=utf-8", body.encode("utf-8", "backslashreplace")
+    else:
+        kind, payload = "application/json", json.dumps(body).encode("ascii") + b"\n"
+    fields = {"Content-Type": kind, "Content-Length": str(len(payload)), "Connection": "close", **(headers or {})}
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + payload

@@ -1,0 +1,149 @@
+"""What is mounted where, from /proc/self/mountinfo, and taking a mount off. The only file that knows either.
+
+Used by the checks of a mountpoint, by background starts and by the Python API. Never stats a path that may lie in a
+FUSE file system: one whose daemon is dead or stuck would take this process with it. Such a path is looked at by a child
+with a deadline (``probe``). Functions only; safe from any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import MountFailed, MountNotFound, UsageError
+
+TYPE: Final = "fuse.hffs"  # the file system type of our mounts
+_TABLE: Final = "/proc/self/mountinfo"
+_ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
+_MNT_DETACH: Final = 2
+_UMOUNT_NOFOLLOW: Final = 8
+# Its exit status is the errno of an lstat; -I -S: nothing but the interpreter, about 10 ms.
+_LSTAT: Final = "import os,sys\ntry: os.lstat(sys.argv[1])\nexcept OSError as e: sys.exit(e.errno)"
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A line of mountinfo (proc(5)): the file system ``type`` of ``source`` seen at ``mountpoint``."""
+
+    mountpoint: str
+    type: str
+    source: str
+
+    @property
+    def is_hffs(self) -> bool:
+        return self.type == TYPE
+
+    @property
+    def is_fuse(self) -> bool:
+        return self.type == "fuse" or self.type.startswith(("fuse.", "fuseblk"))
+
+
+def table(path: str = _TABLE) -> dict[str, Mounted]:
+    """Everything mounted in this mount namespace by mountpoint; of several on one mountpoint, the visible one."""
+    found: dict[str, Mounted] = {}
+    with open(path, "rb") as file:
+        for line in file:
+            words = [_plain(word) for word in line.split()]
+            separator = words.index("-", 6)
+            kind, source = words[separator + 1 : separator + 3]
+            found[words[4]] = Mounted(words[4], kind, source)  # lines are in order of mounting
+    return found
+
+
+def _plain(word: bytes) -> str:
+    return os.fsdecode(_ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), word))
+
+
+def mounts() -> list[Mounted]:
+    """The hffs mounts of this mount namespace, anybody's."""
+    return [mounted for mounted in table().values() if mounted.is_hffs]
+
+
+def locate(path: str, mounted: dict[str, Mounted]) -> tuple[str, Mounted | None]:
+    """The real absolute path of ``path``, and the outermost FUSE mount it lies in (or is), if any.
+
+    Symbolic links are resolved up to that mount; from there on the words are taken as they are, because a look at them
+    would be a request to its daemon. A FUSE file system at / (a rootless container's) is not counted.
+    """
+    path = os.path.expanduser(path)
+    start = path if path.startswith("/") else f"{os.getcwd()}/{path}"
+    current, inside, links = "/", None, 0
+    todo = start.split("/")[::-1]
+    while todo:
+        name = todo.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            current = os.path.dirname(current)
+            if inside is not None and not f"{current}/".startswith(f"{inside.mountpoint}/"):
+                inside = None
+            continue
+        current = os.path.join(current, name)
+        if inside is None and current in mounted and mounted[current].is_fuse:
+            inside = mounted[current]
+        if inside is not None:
+            continue
+        try:
+            target = os.readlink(current)
+        except OSError:  # no link, or nothing there: the checks that follow will tell
+            continue
+        links += 1
+        if links > 40:  # as the kernel: ELOOP
+            raise UsageError(f"{path} is a loop of symbolic links", "name a directory")
+        current = "/" if target.startswith("/") else os.path.dirname(current)
+        todo.extend(target.split("/")[::-1])
+    return current, inside
+
+
+def probe(path: str, seconds: float = 5.0) -> int:
+    """The errno of an lstat made by a child process: 0 when the path answers, ETIMEDOUT when it did not in time."""
+    command = [sys.executable, "-I", "-S", "-c", _LSTAT, path]
+    try:
+        return subprocess.run(command, check=False, timeout=seconds, stdin=subprocess.DEVNULL, cwd="/").returncode
+    except subprocess.TimeoutExpired:  # killed: a wait for a FUSE daemon ends at once when its process is killed
+        return errno.ETIMEDOUT
+
+
+def detach(mountpoint: str, lazy: bool = False) -> None:
+    """Takes the mount off; ``lazy``: out of sight now, gone once nobody uses it any more.
+
+    Raises MountFailed (busy, not permitted) or MountNotFound (nothing is mounted there).
+    """
+    code = _umount(mountpoint, lazy) if os.geteuid() == 0 else _fusermount(mountpoint, lazy)
+    if code == errno.EBUSY:
+        raise MountFailed(f"{mountpoint} is busy", "close what uses it, or hffs unmount --lazy")
+    if code in (errno.EINVAL, errno.ENOENT):
+        raise MountNotFound(f"nothing is mounted at {mountpoint}", "hffs status lists the mounts")
+    if code:
+        raise MountFailed(f"cannot unmount {mountpoint} ({os.strerror(code)})", "ask the user who mounted it, or root")
+
+
+def _umount(mountpoint: str, lazy: bool) -> int:
+    """umount2(2) and its errno. Never follows a link: the mountpoint is a real path."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
+    return ctypes.get_errno() if libc.umount2(os.fsencode(mountpoint), flags) else 0
+
+
+def _fusermount(mountpoint: str, lazy: bool) -> int:
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", mountpoint]
+    environ = {**os.environ, "LC_ALL": "C"}  # its words tell why
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20, env=environ)
+    except FileNotFoundError:
+        raise MountFailed("fusermount3 is missing", "apt install fuse3") from None
+    except subprocess.TimeoutExpired:
+        return errno.EBUSY
+    if done.returncode == 0:
+        return 0
+    for words, code in (("busy", errno.EBUSY), ("not found in", errno.EINVAL), ("not mounted", errno.EINVAL)):
+        if words in done.stderr.lower():
+            return code
+    return errno.EPERM
