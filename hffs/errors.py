@@ -81,9 +81,14 @@ class LinkExpired(BadResponse):
 
 
 class IntegrityError(HffsError):
-    """Bytes are not what their hash says."""
+    """Bytes are not what their hash says; ``expected`` and ``got`` are hex digests where a whole blob was hashed."""
 
     exit_code = 6
+
+    def __init__(self, what: str, remedy: str = "", *, expected: str = "", got: str = "") -> None:
+        super().__init__(what, remedy)
+        self.expected = expected
+        self.got = got
 
 
 class ContentChanged(HffsError):
