@@ -1,0 +1,74 @@
+"""Settings: what wins, and what is refused with which words."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from hffs import config
+from hffs.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("4M", 4 << 20), ("4MiB", 4 << 20), ("1.5G", 3 << 29), ("200 m", 200 << 20), ("7b", 7), ("2T", 2 << 40)],
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert config.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-4M", "4X", "4 apples", "1e9"])
+def test_a_size_that_is_none_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a size: write it like"):
+        config.parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("120", 120), ("30s", 30), ("5m", 300), ("1.5h", 5400), ("2d", 172800)])
+def test_lengths_of_time(text: str, seconds: float) -> None:
+    assert config.parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "5 weeks", ""])
+def test_a_length_of_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a length of time"):
+        config.parse_seconds(text)
+
+
+def test_flags_win_over_the_environment_and_that_over_defaults() -> None:
+    env = {"HFFS_WORKERS": "3", "HFFS_PREFETCH": "none", "HOME": "/home/x"}
+    assert config.load({}, {"HOME": "/home/x"}).workers == 8
+    assert config.load({}, env).workers == 3
+    assert config.load({"workers": 5, "prefetch": None}, env).workers == 5
+    assert config.load({"prefetch": None}, env).prefetch == "none"
+
+
+def test_hf_endpoint_is_honoured_and_hffs_endpoint_beats_it() -> None:
+    assert config.load({}, {"HF_ENDPOINT": "http://mirror/"}).endpoint == "http://mirror"
+    both = {"HF_ENDPOINT": "http://mirror", "HFFS_ENDPOINT": "http://nearer"}
+    assert config.load({}, both).endpoint == "http://nearer"
+
+
+def test_a_bad_value_in_the_environment_names_its_variable() -> None:
+    with pytest.raises(UsageError, match="HFFS_WORKERS: 'many' is not a number"):
+        config.load({}, {"HFFS_WORKERS": "many"})
+
+
+def test_an_endpoint_without_a_scheme_is_refused() -> None:
+    with pytest.raises(UsageError, match="no http"):
+        config.load({"endpoint": "huggingface.co"}, {})
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(UsageError, match="no such setting: cache_sze"):
+        config.load({"cache_sze": 1}, {})
+
+
+def test_directories_follow_the_xdg_variables() -> None:
+    env = {"XDG_CACHE_HOME": "/c", "XDG_RUNTIME_DIR": "/r"}
+    settings = config.load({}, env)
+    assert (settings.cache_dir, settings.runtime_dir) == ("/c/hffs", "/r/hffs")
+
+
+def test_every_parser_belongs_to_a_setting() -> None:
+    assert set(config.PARSERS) <= {field.name for field in fields(config.Settings)}
