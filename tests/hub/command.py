@@ -86,7 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hub.add_repo(
                 options.repo or name or f"local/{path.name}", type=options.type, files=path, private=options.private
             )
-        hub.start()
+        try:
+            hub.start()
+        except OSError as error:
+            sys.stderr.write(f"hub: cannot listen at these ports: {error}\n")
+            return 1
         if options.port_file:
             _write_whole(options.port_file, hub.endpoint + "\n")
         # A reader may be gone already; that is no reason to stop serving.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import struct
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from .wire import FilePart, Part
 
@@ -53,7 +54,7 @@ class Synthetic:
 
     def write(self, directory: Path) -> Path:
         base = random.Random(self.seed).randbytes(SYNTHETIC_BLOCK)
-        with NamedTemporaryFile(dir=directory, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=directory, delete=False) as file:
             for index in range(-(-self.size // SYNTHETIC_BLOCK)):
                 file.write(self._block(base, index)[: min(SYNTHETIC_BLOCK, self.size - index * SYNTHETIC_BLOCK)])
         return Path(file.name)
@@ -113,13 +114,13 @@ def wants_lfs(path: str, size: int) -> bool:
 
 
 class BlobMaker:
-    """Makes blobs, keeping synthetic files in `directory` and the digests of files it has read.
+    """Makes blobs, keeping synthetic files in a temporary folder and the digests of files it has read.
 
     Called under the hub's lock.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self) -> None:
+        self._directory: Path | None = None
         self._digests: dict[tuple[str, Path, int, int], str] = {}
         self._written: dict[Synthetic, Path] = {}
 
@@ -127,6 +128,7 @@ class BlobMaker:
         source: bytes | Path
         if isinstance(content, Synthetic):
             if content not in self._written:
+                self._directory = self._directory or Path(tempfile.mkdtemp(prefix="hub-"))
                 self._written[content] = content.write(self._directory)
             source = self._written[content]
         else:
@@ -136,6 +138,10 @@ class BlobMaker:
             sha256 = self._digest("sha256", source, b"")
             return Blob(size, git_object_sha1("blob", pointer_text(sha256, size)), sha256, source)
         return Blob(size, self._digest("sha1", source, f"blob {size}\0".encode()), None, source)
+
+    def close(self) -> None:
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _digest(self, algorithm: str, source: bytes | Path, start: bytes) -> str:
         digest = hashlib.new(algorithm, start)

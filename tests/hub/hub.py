@@ -7,8 +7,6 @@ with the scripted faults around all of it. Tests call the rest from their own th
 # ruff: noqa: A002  (`type` is the Hub's own word for what a repo is)
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 import traceback
 import uuid
@@ -75,8 +73,7 @@ class Hub:
         self._control = control
         self._ports = (port, cdn_port)
         self._lock = RLock()
-        self._folder = Path(tempfile.mkdtemp(prefix="hub-"))
-        self._maker = BlobMaker(self._folder)
+        self._maker = BlobMaker()
         self._cdn_blobs: dict[str, Blob] = {}
         self._api = Api(self.access, lambda: self.endpoint, lambda: self.page_size)
         self._resolver = Resolver(self.access, self.signer, lambda: self.cdn_origin)
@@ -89,18 +86,13 @@ class Hub:
         def of_cdn(request: Request) -> Request:
             return classify_cdn(request, self.signer)
 
-        for name, port, classify in zip(("api", "cdn"), self._ports, (classify_api, of_cdn), strict=True):
-            self._origins.append(
-                Origin(
-                    name,
-                    port,
-                    classify=classify,
-                    answer=self.answer,
-                    journal=self.journal,
-                    faults=self.faults,
-                    shape=self.shape,
-                )
-            )
+        shared: dict[str, Any] = {"journal": self.journal, "faults": self.faults, "shape": self.shape}
+        try:
+            for name, port, classify in zip(("api", "cdn"), self._ports, (classify_api, of_cdn), strict=True):
+                self._origins.append(Origin(name, port, classify=classify, answer=self.answer, **shared))
+        except OSError:
+            self.stop()
+            raise
         return self
 
     def stop(self) -> None:
@@ -109,7 +101,7 @@ class Hub:
         for origin in self._origins:
             origin.down()
         self.journal.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._maker.close()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
-from .access import no_entry
+from .access import no_entry, refusal
 from .repos import Commit, Entry, Repo
 from .wire import Answer, Request, as_json
 
@@ -50,7 +50,10 @@ def tree(request: Request, repo: Repo, commit: Commit, endpoint: str, page_size:
     cap = min(EXPANDED_PAGE, page_size) if expand else page_size
     asked = query.get("limit", "")
     limit = min(int(asked), cap) if asked.isdecimal() and int(asked) else cap
-    start = _read_cursor(query.get("cursor"))
+    try:
+        start = _read_cursor(query.get("cursor"))
+    except (ValueError, KeyError):
+        return refusal(400, "Invalid cursor")
     page = [entry_json(repo, commit, entry, expand) for entry in entries[start : start + limit]]
     more = start + limit < len(entries)
     link = next_link(request, endpoint, {"limit": str(limit), "cursor": _cursor(start + limit, limit)}) if more else {}

@@ -85,7 +85,7 @@ def _tree_sha1(entries: Iterable[Entry]) -> str:
     return git_object_sha1("tree", b"".join(row for _, row in sorted(rows)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Commit:
     sha: str
     parent: str | None
@@ -100,7 +100,7 @@ class Commit:
         return self.date.strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Repo:
     """One repo. Set the switches freely; make commits and refs by the methods."""
 
@@ -123,14 +123,16 @@ class Repo:
     pull_requests: dict[int, str] = field(default_factory=dict)
     converts: dict[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<{self.type} {self.id}, {len(self.commits)} commits>"
+
     def admits(self, user: str | None) -> bool:
         """Whether a private repo exists for this user."""
         return user is not None and (self.readers is None or user in self.readers)
 
-    @property
-    def oid(self) -> str:
-        """The 24 hex the Hub keeps a repo under, also the folder of its files on the CDN."""
-        return hashlib.sha1(f"{self.type} {self.id}".encode()).hexdigest()[:24]
+    def __post_init__(self) -> None:
+        # The 24 hex the Hub keeps a repo under, also the folder of its files on the CDN; it survives a renaming.
+        self.oid = hashlib.sha1(f"{self.type} {self.id}".encode()).hexdigest()[:24]
 
     def commit(
         self,

@@ -98,6 +98,8 @@ class Origin:
             connection.end()
         deadline = time.monotonic() + STOP_SECONDS
         for thread in connections.values():
+            if thread is current_thread():
+                continue  # a fault takes the hub down from within an answer
             thread.join(max(deadline - time.monotonic(), 0.0))
 
     @property

@@ -14,6 +14,7 @@ from threading import Lock
 UNSHAPED_SLICE = 4 << 20  # bytes per sendfile call at full speed: system calls cost nothing by then
 SLICE_SECONDS = 0.02  # shaped, 50 sends a second look smooth to a client and cost no CPU
 SMALLEST_SLICE = 4 << 10
+SHARERS = 8  # connections that take turns smoothly under a total; more of them get longer pauses
 
 
 class Bucket:
@@ -44,10 +45,12 @@ class Shape:
 
     @property
     def slice(self) -> int:
-        rates = [rate for rate in (self.per_connection, self.total) if rate]
-        if not rates:
-            return UNSHAPED_SLICE
-        return min(max(int(min(rates) * SLICE_SECONDS), SMALLEST_SLICE), UNSHAPED_SLICE)
+        slices = [UNSHAPED_SLICE]
+        if self.per_connection:
+            slices.append(int(self.per_connection * SLICE_SECONDS))
+        if self.total:
+            slices.append(int(self.total * SLICE_SECONDS / SHARERS))
+        return max(min(slices), SMALLEST_SLICE)
 
 
 class Pace:
