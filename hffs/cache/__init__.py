@@ -1,0 +1,14 @@
+"""The local disk: blobs in aligned blocks, and the metadata index. Knows nothing of servers, mounts or eviction policy.
+
+Used by transfer, and by the daemon, which opens a cache (``Layout.prepare``, one ``BlobStore``, one ``Index``) and
+closes it last. Everything here may be used from any thread.
+"""
+
+from .blobs import BlobStore
+from .claims import Claim
+from .digest import Hasher
+from .index import Index
+from .layout import Layout
+from .stored import StoredBlob
+
+__all__ = ["BlobStore", "Claim", "Hasher", "Index", "Layout", "StoredBlob"]

@@ -1,0 +1,289 @@
+"""The blobs of one cache directory: opening them, and how much of them is here.
+
+One BlobStore per process and cache directory; any thread. ``open`` gives everybody who has a blob open the same
+StoredBlob. Blocks belong to (origin, etag) until the whole is verified; a verified copy serves every origin whose
+listing promises the same digest. It fetches, evicts and waits for nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from ..errors import CacheUnusable
+from ..model import Blob
+from .layout import Layout, Place, disk_error, etag_name
+from .locks import HEADER, RangeLocks
+from .state import Damaged, FileMark, Header, StateFile, current_boot_id
+from .stored import StoredBlob
+
+_log = logging.getLogger(__name__)
+# What other processes publish shows within this; what this one does, at once. `ls -l` of 20,000 files then costs at
+# most 256 directory listings a minute for those that are not here, and one look at a state file for each that is.
+_FRESH_S: Final = 60
+
+
+class BlobStore:
+    """Opens blobs, and answers how much is held. ``prepare`` the layout first."""
+
+    def __init__(self, layout: Layout, *, clock: Callable[[], float] = time.time, boot_id: str | None = None) -> None:
+        self.layout = layout
+        self._clock = clock
+        self._boot_id = current_boot_id() if boot_id is None else boot_id
+        self._lock = threading.Lock()
+        # guarded by _lock; what was looked up on disk carries the time of the look
+        self._open: dict[tuple[str, str, int], StoredBlob] = {}  # by etag, origin, size
+        self._epoch = 0  # of openings and closings: what was looked up in an earlier one is not kept
+        self._shares: dict[tuple[str, str], tuple[int, float]] = {}  # local bytes of blobs not open here
+        self._folders: dict[str, tuple[frozenset[str], float]] = {}  # two first letters of etags → etags
+        self._used: tuple[int, float] | None = None
+
+    def open(self, blob: Blob) -> StoredBlob:
+        """The blob, for the caller to close: as it is open already, else a verified copy, else its own (made if new).
+
+        Raises CacheUnusable, NoSpace."""
+        try:
+            stored = self._held(blob)
+            if stored is None:
+                place, blob = self._choose(blob)
+                stored = self._held(blob) or self._opened(blob, place)
+        except OSError as error:
+            raise disk_error(error, f"the cache folder {self.layout.folder(blob.etag)}") from error
+        return stored
+
+    def local_bytes(self, blob: Blob) -> int:
+        """Bytes of the blob that are here; what cannot be read counts as not here, as reading it would tell the same.
+
+        Costs no system call for most blobs that are not here. Other processes' work shows within a minute."""
+        now = self._clock()
+        with self._lock:
+            stored = self._open.get((blob.etag, blob.origin, blob.size))
+            share, at = self._shares.get((blob.etag, blob.origin), (0, -_FRESH_S))
+            epoch = self._epoch
+        if stored is not None and stored.hold():
+            try:
+                return stored.local_bytes
+            except CacheUnusable:
+                return 0
+            finally:
+                stored.close()
+        if 0 <= now - at < _FRESH_S:
+            return share
+        if not self._has_folder(etag_name(blob.etag), now, epoch):
+            return 0
+        try:
+            place, owner = self._choose(blob)
+            share = self._peek(place, owner)[1]
+        except OSError:
+            share = 0
+        with self._lock:
+            if epoch == self._epoch:
+                self._shares[blob.etag, blob.origin] = share, now
+        return share
+
+    def used_bytes(self) -> int:
+        """Bytes the blobs take on disk, state files included: counted once a minute, own changes added at once."""
+        now = self._clock()
+        with self._lock:
+            if self._used is not None and 0 <= now - self._used[1] < _FRESH_S:
+                return self._used[0]
+        used = _allocated(str(self.layout.blobs))
+        with self._lock:
+            self._used = used, now
+        return used
+
+    def disk_free(self) -> int:
+        """Bytes that may still be written to the cache's file system. Raises CacheUnusable."""
+        try:
+            disk = os.statvfs(self.layout.root)
+        except OSError as error:
+            raise disk_error(error, f"the cache directory {self.layout.root}") from error
+        return disk.f_bavail * disk.f_frsize
+
+    def close(self) -> None:
+        """Close every blob that is still open; their users have ended."""
+        with self._lock:
+            left = list(self._open.values())
+            self._open.clear()
+        for stored in left:
+            stored.shut()
+
+    def _held(self, blob: Blob) -> StoredBlob | None:
+        with self._lock:
+            stored = self._open.get((blob.etag, blob.origin, blob.size))
+        if stored is None or not stored.hold():
+            return None
+        if stored.blob.digest is None:  # opened by somebody whose listing named none
+            stored.blob = blob
+        return stored
+
+    def _choose(self, blob: Blob) -> tuple[Place, Blob]:
+        """Where to look for a blob: its own place, or a verified copy's (and that copy's blob). Raises OSError."""
+        own = self.layout.place(blob.etag, blob.origin)
+        if blob.digest is not None:
+            others = [place for place in self.layout.copies(blob.etag) if place != own]
+            if others and not self._verified(own, blob):
+                for place in others:
+                    header = self._verified(place, blob)
+                    if header is not None:
+                        return place, replace(blob, origin=header.origin)
+        return own, blob
+
+    def _verified(self, place: Place, blob: Blob) -> Header | None:
+        """The header of a copy whose whole content was found to have this blob's digest."""
+        header, share = self._peek(place, None)
+        record = header.verification if header else None
+        if header is None or record is None or record.digest != blob.digest or not share == header.size == blob.size:
+            return None
+        try:
+            fd = os.open(place.data, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            return header if FileMark.of(fd) == record.mark else None
+        finally:
+            os.close(fd)
+
+    def _peek(self, place: Place, blob: Blob | None) -> tuple[Header | None, int]:
+        """Header and local bytes of a blob that is not open; nothing where there is nothing to rely on."""
+        try:
+            state, header = StateFile.open(place.state, writing=False)
+        except (OSError, Damaged, CacheUnusable):
+            return None, 0
+        try:
+            if blob is not None and not header.describes(blob):
+                return None, 0
+            return header, state.local_bytes()
+        except OSError:
+            return None, 0
+        finally:
+            state.close()
+
+    def _opened(self, blob: Blob, place: Place) -> StoredBlob:
+        """Open a blob's files; if another thread did the same meanwhile, the first one's count. Raises OSError."""
+        key = (blob.etag, blob.origin, blob.size)
+        opened = self._open_files(blob, place)
+        with self._lock:
+            self._forget(blob)
+            rival = self._open.get(key)
+            if rival is None or not rival.hold():
+                self._open[key] = opened
+                return opened
+        opened.shut()
+        return rival
+
+    def _open_files(self, blob: Blob, place: Place) -> StoredBlob:
+        os.makedirs(place.folder, mode=0o700, exist_ok=True)
+        locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        state: StateFile | None = None
+        try:
+            with locks.holding(HEADER):
+                state, data = self._existing(blob, place) or self._new(blob, place)
+        except BaseException:
+            locks.close()
+            raise
+        return StoredBlob(
+            blob, state, data, locks, clock=self._clock, changed=self._changed, closed=self._forget_stored
+        )
+
+    def _existing(self, blob: Blob, place: Place) -> tuple[StateFile, int] | None:
+        """The files of a blob as they are; None, with a warning, where they are no good. HEADER is locked."""
+        state: StateFile | None = None
+        data = -1
+        try:
+            state, header = StateFile.open(place.state)
+            data = os.open(place.data, os.O_RDWR | os.O_CLOEXEC)
+            length = os.fstat(data).st_size
+            if not header.describes(blob):
+                raise Damaged(f"it is of {header.size} bytes of {header.etag}")
+            if length != blob.size:
+                raise Damaged(f"its data file has {length} bytes instead of {blob.size}")
+            if header.boot_id != self._boot_id:
+                # Whatever this boot finds written may have been lost with the last one's memory. Nothing is trusted
+                # before its CRC was seen in this process anyway; the id tells other tools that a reboot lies between.
+                state.write_header(replace(header, boot_id=self._boot_id))
+            return state, data
+        except (FileNotFoundError, Damaged) as reason:
+            if state is not None or isinstance(reason, Damaged):
+                _log.warning("%s begins anew: %s", place.state, reason)
+        except BaseException:
+            _close(state, data)
+            raise
+        _close(state, data)
+        return None
+
+    def _new(self, blob: Blob, place: Place) -> tuple[StateFile, int]:
+        """New, empty files; a process that has the old ones open goes on with those. HEADER is locked.
+
+        The state file comes last and goes first: where there is one, it speaks of the data file beside it."""
+        for path in (place.state, place.data):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        data = os.open(place.data, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(data, blob.size)
+            return StateFile.create(place.state, blob, self._boot_id), data
+        except BaseException:
+            os.close(data)
+            with contextlib.suppress(OSError):
+                os.unlink(place.data)
+            raise
+
+    def _has_folder(self, name: str, now: float, epoch: int) -> bool:
+        """Whether any copy of an etag may be here: by a listing of the folder of all that begin like it."""
+        with self._lock:
+            names, at = self._folders.get(name[:2], (frozenset(), -_FRESH_S))
+        if not 0 <= now - at < _FRESH_S:
+            try:
+                names = frozenset(os.listdir(f"{self.layout.blobs}/{name[:2]}"))
+            except OSError:
+                names = frozenset()
+            with self._lock:
+                if epoch == self._epoch:
+                    self._folders[name[:2]] = names, now
+        return name in names
+
+    def _forget(self, blob: Blob) -> None:
+        """What was known of a blob from outside is no longer sure; the caller holds the lock."""
+        self._epoch += 1
+        self._shares.pop((blob.etag, blob.origin), None)
+        self._folders.pop(etag_name(blob.etag)[:2], None)
+
+    def _forget_stored(self, stored: StoredBlob) -> None:
+        key = (stored.blob.etag, stored.blob.origin, stored.size)
+        with self._lock:
+            self._forget(stored.blob)
+            if self._open.get(key) is stored:
+                del self._open[key]
+
+    def _changed(self, bytes_more: int) -> None:
+        with self._lock:
+            if self._used is not None:
+                self._used = max(self._used[0] + bytes_more, 0), self._used[1]
+
+
+def _close(state: StateFile | None, data: int) -> None:
+    if state is not None:
+        state.close()
+    if data >= 0:
+        os.close(data)
+
+
+def _allocated(folder: str) -> int:
+    """Bytes of disk below a folder; what disappears meanwhile or may not be read counts nothing."""
+    total, folders = 0, [folder]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    with contextlib.suppress(FileNotFoundError):
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total

@@ -1,0 +1,264 @@
+"""The state file of a blob: which blocks are present, their CRCs, when they were used, what was verified.
+
+    header, 1024 bytes | presence, 1 a block | counts, 1 a block | CRC32s, 4 a block | last uses, 4 for 64 blocks
+
+A presence byte is 0 for absent, else 1..250, counting up with each publication, so that a reader who sees the same byte
+before and after it read the data knows that the block did not change meanwhile; counts keep the number across absence.
+Everything is little-endian, allocated at creation, and read and written by pread and pwrite: a store into a hole of a
+mapped file is SIGBUS when the disk is full.
+
+Used by the store only, which holds the locks; here nothing is locked and OSErrors go up as they are. Any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ..errors import CacheUnusable
+from ..model import Blob, Digest
+from ..ranges import BLOCK_SIZE, block_count, block_length
+from .layout import etag_name
+
+VERSION: Final = 1
+PRESENCE: Final = (
+    1024  # where the presence bytes begin; with this a blob of up to 140 MiB costs one 4 KiB page of state
+)
+GROUP: Final = 64  # blocks that share one time of last use
+_MAGIC: Final = b"hffsblob"
+_PREFIX: Final = struct.Struct(
+    "<8sII"
+)  # magic, version, CRC32 of the 1024 bytes with this field 0; same in all versions
+_FIXED: Final = struct.Struct(
+    "<IQBBHH36s"
+)  # block size, blob size, pinned, digest, lengths of etag and origin, boot id
+_RECORD: Final = struct.Struct("<32sQQQQqq")  # digest, when, dev, inode, size, mtime_ns, ctime_ns
+_TEXTS: Final = _PREFIX.size + _FIXED.size + _RECORD.size
+_ALGORITHMS: Final[tuple[Literal["sha256", "git-sha1"], ...]] = ("sha256", "git-sha1")  # stored as 1 and 2
+_MOST_TEXT: Final = 400  # bytes of etag, and of origin
+_ZEROS: Final = re.compile(rb"\0+")
+
+
+class Damaged(Exception):
+    """The file is not what was written; what it says of the blob is worth nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileMark:
+    """What changes when a file is exchanged or written: dev, inode, size, mtime_ns, ctime_ns."""
+
+    dev: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, fd: int) -> FileMark:
+        seen = os.fstat(fd)
+        return cls(seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The whole blob had this digest ``at`` (seconds since the epoch), when its data file carried this mark."""
+
+    digest: Digest
+    at: int
+    mark: FileMark
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known of a blob as a whole."""
+
+    etag: str
+    origin: str
+    size: int
+    boot_id: str
+    pinned: bool = False
+    verification: Verification | None = None
+
+    def encode(self) -> bytes:
+        etag, origin = self.etag.encode(), self.origin.encode()
+        record, algorithm = bytes(_RECORD.size), 0
+        if self.verification is not None:
+            digest, mark = self.verification.digest, self.verification.mark
+            algorithm = _ALGORITHMS.index(digest.algorithm) + 1
+            raw = bytes.fromhex(digest.hex)
+            stamps = (mark.dev, mark.inode, mark.size, mark.mtime_ns, mark.ctime_ns)
+            record = _RECORD.pack(raw, self.verification.at, *stamps)
+        fixed = _FIXED.pack(
+            BLOCK_SIZE, self.size, self.pinned, algorithm, len(etag), len(origin), self.boot_id.encode()[:36]
+        )
+        body = (fixed + record + etag + origin).ljust(PRESENCE - _PREFIX.size, b"\0")
+        crc = zlib.crc32(body, zlib.crc32(_PREFIX.pack(_MAGIC, VERSION, 0)))
+        return _PREFIX.pack(_MAGIC, VERSION, crc) + body
+
+    @classmethod
+    def decode(cls, raw: bytes, path: str) -> Header:
+        """Raises Damaged; CacheUnusable for an undamaged header of a newer version."""
+        if len(raw) < PRESENCE:
+            raise Damaged("it is too short")
+        magic, version, crc = _PREFIX.unpack_from(raw)
+        if magic != _MAGIC or crc != zlib.crc32(raw[_PREFIX.size :], zlib.crc32(_PREFIX.pack(magic, version, 0))):
+            raise Damaged("its header does not match its checksum")
+        if version > VERSION:
+            raise CacheUnusable(
+                f"{path} was written by a newer hffs (format {version})",
+                "upgrade hffs, choose another --cache-dir, or delete that file to fetch the blob anew",
+            )
+        block_size, size, pinned, algorithm, etag_bytes, origin_bytes, boot = _FIXED.unpack_from(raw, _PREFIX.size)
+        if version < VERSION or block_size != BLOCK_SIZE or algorithm > len(_ALGORITHMS):
+            raise Damaged(f"it has format {version} with blocks of {block_size} bytes")
+        verification = None
+        if algorithm:
+            digest, at, *stamps = _RECORD.unpack_from(raw, _PREFIX.size + _FIXED.size)
+            name = _ALGORITHMS[algorithm - 1]
+            hexed = digest.hex()[: 64 if name == "sha256" else 40]
+            verification = Verification(Digest(name, hexed), at, FileMark(*stamps))
+        etag = raw[_TEXTS : _TEXTS + etag_bytes].decode()
+        origin = raw[_TEXTS + etag_bytes : _TEXTS + etag_bytes + origin_bytes].decode()
+        return cls(etag, origin, size, boot.rstrip(b"\0").decode(), bool(pinned), verification)
+
+    def describes(self, blob: Blob) -> bool:
+        return (self.etag, self.origin, self.size) == (_kept(blob.etag), _kept(blob.origin), blob.size)
+
+
+def _kept(text: str) -> str:
+    """An etag or origin as the header holds it: itself, or a name for it where there is no room or no UTF-8."""
+    try:
+        return text if len(text.encode()) <= _MOST_TEXT else etag_name(text)
+    except UnicodeEncodeError:
+        return etag_name(text)
+
+
+class StateFile:
+    """An open state file. ``size`` is the blob's, in bytes. The caller closes it."""
+
+    def __init__(self, fd: int, path: str, size: int) -> None:
+        self.fd = fd
+        self.path = path
+        self.size = size
+        self.blocks = block_count(size)
+        self._counts = PRESENCE + self.blocks
+        self._crcs = -(-(self._counts + self.blocks) // 4) * 4
+        self._used = self._crcs + 4 * self.blocks
+        self.length = self._used + 4 * -(-self.blocks // GROUP)
+
+    @classmethod
+    def create(cls, path: str, blob: Blob, boot_id: str) -> StateFile:
+        """A new file in which every block is absent; it gets its name when it is whole. Raises OSError.
+
+        The caller holds the blob's HEADER lock: the temporary name is one for all."""
+        temporary = path.removesuffix(".state") + ".new"
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            made = cls(fd, path, blob.size)
+            os.posix_fallocate(fd, 0, made.length)
+            made.write_header(Header(_kept(blob.etag), _kept(blob.origin), blob.size, boot_id))
+            os.rename(temporary, path)
+        except BaseException:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        return made
+
+    @classmethod
+    def open(cls, path: str, *, writing: bool = True) -> tuple[StateFile, Header]:
+        """Raises Damaged, CacheUnusable (a newer version), OSError."""
+        fd = os.open(path, (os.O_RDWR if writing else os.O_RDONLY) | os.O_CLOEXEC)
+        try:
+            header = Header.decode(os.pread(fd, PRESENCE, 0), path)
+            found = cls(fd, path, header.size)
+            length = os.fstat(fd).st_size
+            if length != found.length:
+                raise Damaged(f"it has {length} bytes instead of {found.length}")
+        except BaseException:
+            os.close(fd)
+            raise
+        return found, header
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def header(self) -> Header:
+        """As it is now; another process may have written it. Raises Damaged, CacheUnusable, OSError."""
+        return Header.decode(os.pread(self.fd, PRESENCE, 0), self.path)
+
+    def write_header(self, header: Header) -> None:
+        """The caller holds the blob's HEADER lock."""
+        _write_all(self.fd, header.encode(), 0)
+
+    def presence(self, first: int, count: int) -> bytes:
+        """One byte a block; what a cut-off file no longer holds is absent."""
+        return os.pread(self.fd, count, PRESENCE + first).ljust(count, b"\0")
+
+    def missing(self, blocks: range) -> list[range]:
+        """The runs of ``blocks`` whose presence byte is 0."""
+        present = self.presence(blocks.start, len(blocks))
+        first = blocks.start
+        return [range(first + run.start(), first + run.end()) for run in _ZEROS.finditer(present)]
+
+    def local_bytes(self) -> int:
+        """Bytes of the blob in blocks that are present."""
+        present = self.presence(0, self.blocks)
+        held = (len(present) - present.count(0)) * BLOCK_SIZE
+        if present and present[-1]:
+            held -= BLOCK_SIZE - block_length(self.blocks - 1, self.size)
+        return held
+
+    def counts(self) -> bytes:
+        """How often each block was published, modulo 250."""
+        return os.pread(self.fd, self.blocks, self._counts)
+
+    def next_count(self, block: int) -> int:
+        """The number of the publication that begins now, 1..250; the caller holds the block's lock."""
+        (last,) = os.pread(self.fd, 1, self._counts + block)
+        count = last % 250 + 1
+        _write_all(self.fd, bytes((count,)), self._counts + block)
+        return int(count)
+
+    def set_present(self, block: int, count: int) -> None:
+        _write_all(self.fd, bytes((count,)), PRESENCE + block)
+
+    def set_absent(self, run: range) -> None:
+        _write_all(self.fd, bytes(len(run)), PRESENCE + run.start)
+
+    def crcs(self, first: int, count: int) -> tuple[int, ...]:
+        return struct.unpack(f"<{count}I", os.pread(self.fd, 4 * count, self._crcs + 4 * first).ljust(4 * count, b"\0"))
+
+    def set_crc(self, block: int, crc: int) -> None:
+        _write_all(self.fd, crc.to_bytes(4, "little"), self._crcs + 4 * block)
+
+    def touch(self, group: int, now: int) -> None:
+        """A block of this group of 64 was used at ``now``, seconds since the epoch."""
+        _write_all(self.fd, now.to_bytes(4, "little"), self._used + 4 * group)
+
+    def last_used(self) -> list[int]:
+        """Per group of 64 blocks, seconds since the epoch; 0 for never."""
+        count = -(-self.blocks // GROUP)
+        return list(struct.unpack(f"<{count}I", os.pread(self.fd, 4 * count, self._used)))
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], offset + written)
+
+
+def current_boot_id() -> str:
+    """A name of this run of the machine; empty (always the same) where the kernel tells none."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

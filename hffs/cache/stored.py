@@ -1,0 +1,350 @@
+"""One blob on disk: a sparse data file, and the truth of which of its blocks are there.
+
+Present means written, checked, then announced. Publishing is data, CRC, presence byte; dropping is presence byte, hole;
+both under the block's lock, which the kernel frees when its holder dies. Readers take no lock: byte, data, byte again.
+Lock order: blocks, then HEADER or PUNCHING, of which nobody holds both.
+
+Made by BlobStore and used by transfer. It fetches nothing, waits for nobody but a moment for the last two locks, and
+decides no eviction. Any thread, as long as it holds the blob open: a user ends its calls before its ``close``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from ..errors import BlockAbsent, CacheUnusable, IntegrityError
+from ..model import Blob
+from ..ranges import BLOCK_SIZE, block_length
+from .claims import Claim
+from .digest import Hasher
+from .holes import punch
+from .layout import disk_error
+from .locks import HEADER, PUNCHING, RangeLocks, alone_on
+from .state import GROUP, Damaged, FileMark, Header, StateFile, Verification
+
+_log = logging.getLogger(__name__)
+_TOUCH_EVERY_S: Final = 60  # eviction needs no finer order than this, and a read should not cost a write
+_HASH_STEP: Final = 1 << 20  # 1 MiB: sha256 gains nothing from more, and a reader is never kept long from the GIL
+
+
+class StoredBlob:
+    """A blob that is held open; everybody who opened it closes it once. ``size`` in bytes."""
+
+    def __init__(
+        self,
+        blob: Blob,
+        state: StateFile,
+        data: int,
+        locks: RangeLocks,
+        *,
+        clock: Callable[[], float],
+        changed: Callable[[int], None],
+        closed: Callable[[StoredBlob], None],
+    ) -> None:
+        self.blob = blob
+        self.size = blob.size
+        self._state = state
+        self._data = data
+        self._locks = locks
+        self._clock = clock
+        self._changed = changed
+        self._closed = closed
+        # Per block the publication whose CRC this process has seen to be right; bytes are stored atomically.
+        self._checked = bytearray(state.blocks)
+        self._touched: dict[int, int] = {}
+        self._guard = threading.Lock()
+        self._users = 1  # guarded by _guard; 0 for ever once it got there
+
+    # Reading
+
+    def missing(self, blocks: range) -> list[range]:
+        """The runs of ``blocks`` that are not present: the one predicate. Raises CacheUnusable."""
+        try:
+            return self._state.missing(blocks)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes [offset, offset + length), cut at the blob's end. Raises BlockAbsent, CacheUnusable.
+
+        A block whose bytes are not those of its CRC is made absent first, so that asking again mends it."""
+        stop = min(offset + length, self.size)
+        if offset < 0 or length < 0:
+            raise ValueError(f"not a byte range: {length} bytes at {offset}")
+        if offset >= stop:
+            return b""
+        data = self._bytes(offset, stop)
+        now = int(self._clock())
+        for group in range(offset // (BLOCK_SIZE * GROUP), (stop - 1) // (BLOCK_SIZE * GROUP) + 1):
+            if now - self._touched.get(group, 0) >= _TOUCH_EVERY_S:
+                self._touch(group, now)
+        return data
+
+    def _bytes(self, offset: int, stop: int) -> bytes:
+        first, last = offset // BLOCK_SIZE, (stop - 1) // BLOCK_SIZE + 1
+        for _ in range(3):  # somebody publishes or drops these very blocks; twice in a row is already unheard of
+            try:
+                before = self._state.presence(first, last - first)
+            except OSError as error:
+                raise self._failed(error) from error
+            if 0 in before:
+                raise self._absent(first + before.index(0))
+            try:
+                data = os.pread(self._data, stop - offset, offset)
+                known = before == self._checked[first:last]
+                if len(data) < stop - offset or not (known or self._right(first, before, offset, data)):
+                    continue
+                if self._state.presence(first, last - first) == before:
+                    if not known:
+                        self._checked[first:last] = before
+                    return data
+            except OSError:  # an unreadable sector; which block it is shows under the lock
+                break
+        return self._bytes_alone(offset, stop, range(first, last))
+
+    def _right(self, first: int, before: bytes, offset: int, data: bytes) -> bool:
+        """Whether all blocks not yet checked in this process have their CRC; uses ``data`` where it holds them."""
+        view, crcs = memoryview(data), self._state.crcs(first, len(before))
+        for block, (count, crc) in enumerate(zip(before, crcs, strict=True), first):
+            if self._checked[block] == count:
+                continue
+            start, length = block * BLOCK_SIZE, block_length(block, self.size)
+            whole: bytes | memoryview = view[start - offset : start - offset + length] if start >= offset else b""
+            if len(whole) < length:
+                whole = os.pread(self._data, length, start)
+            if len(whole) < length or zlib.crc32(whole) != crc:
+                return False
+        return True
+
+    def _bytes_alone(self, offset: int, stop: int, span: range) -> bytes:
+        """The same with nobody else at these blocks; what is wrong now is wrong, and made absent."""
+        try:
+            taken, busy = self._locks.take(span)
+            try:
+                if busy:
+                    raise self._absent(busy[0].start)
+                bad = [block for block in span if not self._sound(block)]
+                for block in bad:
+                    self._drop(range(block, block + 1))
+                if bad:
+                    raise self._absent(bad[0])
+                return os.pread(self._data, stop - offset, offset)
+            finally:
+                for run in taken:
+                    self._locks.give(run)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _sound(self, block: int) -> bool:
+        """Whether a block, whose lock is held, is present and right."""
+        if not self._state.presence(block, 1)[0]:
+            return False
+        length = block_length(block, self.size)
+        try:
+            data = os.pread(self._data, length, block * BLOCK_SIZE)
+            reason = "is damaged"
+        except OSError as error:
+            data, reason = b"", f"cannot be read ({error.strerror})"
+        if len(data) == length and (zlib.crc32(data),) == self._state.crcs(block, 1):
+            return True
+        _log.warning("block %d of %s %s on disk: it will be fetched again", block, self.blob.etag, reason)
+        return False
+
+    def _touch(self, group: int, now: int) -> None:
+        """A time of use that could not be written costs at most an early eviction, never a read."""
+        self._touched[group] = now
+        try:
+            self._state.touch(group, min(max(now, 0), 0xFFFF_FFFF))
+        except OSError as error:
+            _log.debug("%s: %s", self._state.path, error)
+
+    # Writing
+
+    def claim(self, blocks: range) -> Claim:
+        """The right to publish those of ``blocks`` that are missing and nobody else's; never waits.
+
+        Release it, or use it in ``with``. Raises CacheUnusable."""
+        if blocks.start < 0 or blocks.stop > self._state.blocks or blocks.step != 1:
+            raise ValueError(f"not blocks of a blob of {self._state.blocks}: {blocks}")
+        if not self.hold():
+            raise CacheUnusable(f"the cache file {self._state.path} is closed")
+        claim = Claim(self._locks, self.close)
+        try:
+            for run in self._state.missing(blocks):
+                taken, busy = self._locks.take(run)
+                claim.add(taken)
+                claim.busy.extend(busy)
+            # Another process may have published between look and lock.
+            claim.narrow([left for run in claim.blocks for left in self._state.missing(run)])
+        except OSError as error:
+            claim.release()
+            raise self._failed(error) from error
+        return claim
+
+    def publish(self, claim: Claim, block: int, data: bytes | memoryview) -> None:
+        """Make a claimed block present: all its bytes, checked by the caller. The claim to it ends with that.
+
+        Raises NoSpace, CacheUnusable; the block is still absent and claimed then."""
+        if not claim.holds(block):
+            raise ValueError(f"block {block} is not claimed")
+        if len(data) != block_length(block, self.size):
+            raise ValueError(f"block {block} has {block_length(block, self.size)} bytes, not {len(data)}")
+        try:
+            count = self._state.next_count(block)
+            written = os.pwrite(self._data, data, block * BLOCK_SIZE)
+            while written < len(data):
+                written += os.pwrite(self._data, data[written:], block * BLOCK_SIZE + written)
+            self._state.set_crc(block, zlib.crc32(data))
+            self._state.set_present(block, count)
+            self._checked[block] = count
+            claim.give(range(block, block + 1))
+        except OSError as error:
+            raise self._failed(error) from error
+        self._changed(len(data))
+
+    def discard(self, blocks: range) -> int:
+        """Make blocks absent and give their space back; claimed ones are left alone. Bytes given back.
+
+        Space stays in use (0 is returned) while the data file is open for passthrough or has other names.
+        Raises CacheUnusable."""
+        freed = 0
+        try:
+            taken, _ = self._locks.take(blocks)
+            try:
+                for run in taken:
+                    freed += self._drop(run)
+            finally:
+                for run in taken:
+                    self._locks.give(run)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._changed(-freed)
+        return freed
+
+    def _drop(self, run: range) -> int:
+        """Byte, then verification, then hole, for a run whose locks are held; bytes given back to the disk."""
+        present = [block for block in run if self._state.presence(block, 1)[0]]
+        self._state.set_absent(run)
+        self._checked[run.start : run.stop] = bytes(len(run))
+        with self._locks.holding(HEADER):
+            header = self._header()
+            if header is not None and header.verification is not None:
+                self._state.write_header(replace(header, verification=None))
+        with self._locks.holding(PUNCHING), alone_on(self._data) as alone:
+            if not alone or os.fstat(self._data).st_nlink > 1:
+                return 0
+            # Whole blocks also at the end: only then does the last, partial page of the file go too.
+            punch(self._data, run.start * BLOCK_SIZE, len(run) * BLOCK_SIZE)
+        return sum(block_length(block, self.size) for block in present)
+
+    # The whole
+
+    @property
+    def local_bytes(self) -> int:
+        """Bytes in present blocks. Raises CacheUnusable."""
+        try:
+            return self._state.local_bytes()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block is present. Raises CacheUnusable."""
+        return not self.missing(range(self._state.blocks))
+
+    @property
+    def verified(self) -> bool:
+        """Whether the whole was hashed and has not been touched since. Raises CacheUnusable."""
+        try:
+            header = self._header()
+            record = header.verification if header else None
+            return record is not None and record.mark == FileMark.of(self._data) and self.complete
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def verify(self, now: float) -> bool:
+        """Hash the blob, if complete, and record at ``now`` that it is right; False when it could not be done yet.
+
+        Raises IntegrityError (what to drop is the caller's decision), CacheUnusable."""
+        digest = self.blob.digest
+        if self.verified:
+            return True
+        if digest is None or not self.complete:
+            return False
+        try:
+            before = self._fingerprint()
+            hasher = Hasher(digest, self.size)
+            try:
+                while hasher.hashed < self.size:
+                    hasher.update(self._bytes(hasher.hashed, min(hasher.hashed + _HASH_STEP, self.size)))
+            except BlockAbsent:
+                return False
+            got = hasher.hexdigest()
+            if got != digest.hex:
+                raise IntegrityError(
+                    f"{self.blob.etag}: the bytes have {digest.algorithm} {got} where {digest.hex} was promised",
+                    "fetch it again",
+                    expected=digest.hex,
+                    got=got,
+                )
+            os.fdatasync(self._data)
+            os.fdatasync(self._state.fd)
+            with self._locks.holding(HEADER):
+                header = self._header()
+                if header is None or self._fingerprint() != before or not self.complete:
+                    return False
+                record = Verification(digest, int(now), before[0])
+                self._state.write_header(replace(header, verification=record))
+        except OSError as error:
+            raise self._failed(error) from error
+        return True
+
+    def _header(self) -> Header | None:
+        """None when it is damaged (the next to open the blob begins anew) or was read while another wrote it."""
+        try:
+            return self._state.header()
+        except Damaged:
+            return None
+
+    def _fingerprint(self) -> tuple[FileMark, bytes]:
+        """Differs when any block was published meanwhile, however coarse the file system's clock."""
+        return FileMark.of(self._data), self._state.counts()
+
+    # Being open
+
+    def hold(self) -> bool:
+        """One more user; False when the last one has gone and it is closed for good."""
+        with self._guard:
+            self._users += bool(self._users)
+            return bool(self._users)
+
+    def close(self) -> None:
+        """One user less; the last one closes the files."""
+        with self._guard:
+            self._users -= bool(self._users)
+            if self._users:
+                return
+        self._closed(self)
+        self.shut()
+
+    def shut(self) -> None:
+        """Close the files whoever uses them; reads and claims fail with CacheUnusable from then on."""
+        with self._guard:
+            self._users = 0
+            data, self._data = self._data, -1
+        self._state.close()
+        self._locks.close()
+        if data >= 0:
+            os.close(data)
+
+    def _absent(self, block: int) -> BlockAbsent:
+        return BlockAbsent(f"block {block} of {self.blob.etag} is not in the cache")
+
+    def _failed(self, error: OSError) -> Exception:
+        return disk_error(error, f"the cache file {self._state.path}")
