@@ -46,8 +46,10 @@ def main() -> int:
     report({"pid": os.getpid()})
     try:
         spec = MountSpec.from_json(told["spec"])
+        from . import logs
         from .app import run
 
+        logs.start(spec.settings)
         return run(spec, report)
     except HffsError as wrong:
         print(f"hffs: {wrong}", file=sys.stderr)

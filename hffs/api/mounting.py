@@ -1,0 +1,124 @@
+"""``hffs.mount``: a repo as a directory for as long as a ``with`` block lasts, or until ``unmount``.
+
+Used by programs and by ``hffs mount``. Decides everything a daemon is told (``plan``), starts it in the background and
+waits for the mount to answer. A Mount is used from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from .. import config
+from ..config import PARSERS, Settings
+from ..daemon import background, mountpoint
+from ..daemon.spec import MountSpec
+from ..errors import MountFailed, MountNotFound
+from ..protocol import Status
+from . import mounts
+
+
+def settings_from(options: dict[str, Any]) -> Settings:
+    """Settings from options as Python gives them: values of their own type, or text as on the command line.
+
+    Raises UsageError.
+    """
+    decided = {
+        name: PARSERS[name](value) if isinstance(value, str) and name in PARSERS else value
+        for name, value in options.items()
+    }
+    lists = {name: tuple(value) for name, value in decided.items() if isinstance(value, list)}
+    return config.load({**decided, **lists})
+
+
+def plan(
+    repo: str,
+    where: str,
+    settings: Settings,
+    *,
+    type: str | None = None,  # noqa: A002 - the word of the command line and of huggingface_hub
+    revision: str | None = None,
+    subfolder: str | None = None,
+) -> MountSpec:
+    """What the daemon will be told. Raises the errors of ``mountpoint.check`` when nothing can be mounted there."""
+    paths: dict[str, Any] = {
+        name: _absolute(getattr(settings, name)) for name in ("cache_dir", "runtime_dir", "log_file", "token_file")
+    }
+    settings = replace(settings, **paths)
+    real = mountpoint.check(where, settings.runtime_dir)
+    return MountSpec(repo, real, settings, type=type, revision=revision, subfolder=subfolder)
+
+
+def _absolute(path: str | None) -> str | None:
+    """The daemon lives in /: what was relative to the caller's directory must no longer be."""
+    return os.path.abspath(os.path.expanduser(path)) if path else path
+
+
+def mount(
+    repo: str,
+    mountpoint: str | os.PathLike[str] | None = None,
+    *,
+    type: str | None = None,  # noqa: A002 - as in plan
+    revision: str | None = None,
+    subfolder: str | None = None,
+    **options: Any,
+) -> Mount:
+    """Mounts ``repo`` and returns once the mount answers; ``options`` are those of ``hffs mount``.
+
+    Without a mountpoint a temporary directory is used and removed afterwards. Used in a ``with`` statement it is
+    unmounted at its end. Raises HffsError: what is wrong, and what to do.
+    """
+    settings = settings_from(options)
+    temporary = tempfile.mkdtemp(prefix="hffs-") if mountpoint is None else None
+    try:
+        where = os.fspath(mountpoint) if mountpoint is not None else str(temporary)
+        spec = plan(repo, where, settings, type=type, revision=revision, subfolder=subfolder)
+        ready = background.start_daemon(spec)
+    except BaseException:
+        if temporary:
+            os.rmdir(temporary)
+        raise
+    return Mount(spec.mountpoint, ready.commit, spec.settings.runtime_dir, temporary=temporary is not None)
+
+
+class Mount:
+    """A mount that answers: ``path`` is its directory, ``commit`` the one it shows for ever."""
+
+    def __init__(self, path: str, commit: str, runtime_dir: str, *, temporary: bool = False) -> None:
+        self.path = path
+        self.commit = commit
+        self._runtime_dir = runtime_dir
+        self._temporary = temporary
+
+    def status(self) -> Status:
+        """What the daemon says of itself now. Raises MountNotFound once it is unmounted."""
+        return mounts.status_of(self.path, self._runtime_dir)[0]
+
+    def unmount(self, lazy: bool = False) -> None:
+        """Takes the mount off; nothing happens when it is off already. Raises MountFailed when it is busy."""
+        with suppress(MountNotFound):
+            mounts.unmount(self.path, lazy, self._runtime_dir)
+        if self._temporary:
+            with suppress(FileNotFoundError):
+                os.rmdir(self.path)
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.unmount()
+        except MountFailed:  # a loaded model still maps its weights: they stay readable until it is let go
+            self.unmount(lazy=True)
+
+    def __repr__(self) -> str:
+        return f"Mount({self.path!r}, commit={self.commit[:12]!r})"

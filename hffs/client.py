@@ -1,0 +1,130 @@
+"""Talking to running daemons over their control sockets.
+
+Used by the Python API. Speaks the little of HTTP/1.1 that the sockets need by itself, because ``http.client`` costs
+25 ms of imports and ``hffs status`` must feel instant. Knows no mount that it was not given the socket of, starts no
+thread; safe from any thread. Every call ends within its timeout.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+from .errors import DeadlineExceeded, HffsError, MountNotFound
+from .protocol import API, FileList, Status
+
+_LARGEST: Final = 256 * 1024 * 1024  # bytes of an answer; a million files of du are half of it
+
+
+class Refused(HffsError):
+    """The daemon answered with an error; its words, its exit code."""
+
+    def __init__(self, what: str, remedy: str = "", exit_code: int = 1) -> None:
+        super().__init__(what, remedy)
+        self.exit_code = exit_code
+
+
+def statuses(sockets: Sequence[str], timeout: float = 2.0) -> list[Status | HffsError]:
+    """The status of the daemon behind each socket, or why there is none; ``timeout`` seconds for all of them."""
+    end = time.monotonic() + timeout
+    asked: list[_Question | HffsError] = []
+    for path in sockets:  # all are asked before the first is waited for
+        try:
+            asked.append(_Question(path, "GET", f"{API}/status", end))
+        except HffsError as wrong:
+            asked.append(wrong)
+    return [_status(question) for question in asked]
+
+
+def _status(question: _Question | HffsError) -> Status | HffsError:
+    if isinstance(question, HffsError):
+        return question
+    try:
+        return cast(Status, question.answer())
+    except HffsError as wrong:
+        return wrong
+
+
+def files(path: str, folder: str = "", timeout: float = 10.0) -> FileList:
+    """Every file that the daemon knows at or below ``folder`` of its mount."""
+    return cast(FileList, ask(path, "GET", f"{API}/files?path={quote(folder, errors='surrogateescape')}", timeout))
+
+
+def unmount(path: str, lazy: bool = False, timeout: float = 10.0) -> None:
+    """Asks the daemon to take its mount off and end. Raises Refused when the mount is busy."""
+    ask(path, "POST", f"{API}/unmount", timeout, {"lazy": lazy})
+
+
+def ask(path: str, method: str, target: str, timeout: float, body: Any = None) -> Any:
+    """One request to the daemon behind the socket ``path``; its answer, decoded.
+
+    Raises MountNotFound (nobody listens), DeadlineExceeded, Refused (the daemon says no).
+    """
+    return _Question(path, method, target, time.monotonic() + timeout, body).answer()
+
+
+class _Question:
+    """A request under way; ``answer`` is called once."""
+
+    def __init__(self, path: str, method: str, target: str, end: float, body: Any = None) -> None:
+        self._path = path
+        self._end = end
+        payload = b"" if body is None else json.dumps(body).encode("ascii")
+        head = (
+            f"{method} {target} HTTP/1.1\r\nHost: hffs\r\nContent-Length: {len(payload)}\r\nConnection: close\r\n\r\n"
+        )
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(self._left())
+            self._socket.connect(path)
+            self._socket.sendall(head.encode("ascii") + payload)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it answered without reading all of it; the answer says why
+        except BaseException as wrong:
+            self._socket.close()
+            raise self._ours(wrong) from wrong
+
+    def answer(self) -> Any:
+        received = bytearray()
+        with self._socket:
+            try:
+                while len(received) <= _LARGEST:
+                    self._socket.settimeout(self._left())
+                    piece = self._socket.recv(1024 * 1024)
+                    if not piece:
+                        break
+                    received += piece
+            except OSError as wrong:
+                raise self._ours(wrong) from wrong
+        return self._decode(bytes(received))
+
+    def _decode(self, received: bytes) -> Any:
+        head, _, payload = received.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        try:
+            status = int(first.split(" ")[1])
+            if len(payload) != int(headers["content-length"]):
+                raise ValueError("cut short")
+            value = json.loads(payload) if "json" in headers.get("content-type", "") else payload.decode()
+        except (ValueError, IndexError, KeyError) as wrong:
+            raise MountNotFound(f"no whole answer from the daemon at {self._path}", "it may just be ending") from wrong
+        if status != 200:
+            said = value if isinstance(value, dict) else {"error": str(value)}
+            raise Refused(str(said.get("error")), str(said.get("remedy", "")), int(said.get("exit_code", 1)))
+        return value
+
+    def _left(self) -> float:
+        """Seconds until the deadline; never 0, which would mean not to wait at all."""
+        return max(0.001, self._end - time.monotonic())
+
+    def _ours(self, wrong: BaseException) -> BaseException:
+        if isinstance(wrong, TimeoutError):
+            return DeadlineExceeded(f"the daemon at {self._path} did not answer in time")
+        if isinstance(wrong, OSError):
+            return MountNotFound(f"no daemon listens at {self._path} ({wrong.strerror or wrong})")
+        return wrong
