@@ -1,0 +1,115 @@
+"""What the commands print: sizes, times and tables for people, JSON for programs.
+
+Used by the commands. On a terminal tables are drawn by rich; anywhere else they are plain aligned text without a
+control character. Names come from servers: ``shown`` makes every one harmless before it is printed. No state.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+_STYLES: Final = {"serving": "green", "starting": "cyan", "dead": "red", "degraded": "yellow", "offline": "yellow"}
+
+
+def shown(text: str) -> str:
+    """``text`` with everything a terminal might obey or hide (control, direction, undecodable) written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8 (PEP 383)
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def size(count: int | None) -> str:
+    """Bytes for people: ``571B``, ``90.9M``; "?" where unknown. Units are powers of 1024, as the options are read."""
+    if count is None:
+        return "?"
+    if count < 1024:
+        return f"{count}B"
+    amount = float(count)
+    for unit in "KMGTP":
+        amount /= 1024
+        if amount < 1023.95 or unit == "P":
+            return f"{amount:.1f}{unit}"
+    raise AssertionError("unreachable")
+
+
+def share(local: int, whole: int | None) -> str:
+    """``1.0M of 522.7M (0 %)``; rounded down, so that only what is whole is 100 %."""
+    if whole is None:
+        return f"{size(local)} of ?"
+    return f"{size(local)} of {size(whole)} ({100 * local // whole if whole else 100} %)"
+
+
+def span(seconds: float) -> str:
+    """A length of time for people: ``12 s``, ``4 min``, ``3 h 20 min``, ``2 d 5 h``."""
+    minutes, whole = int(seconds) // 60, int(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def moment(seconds: float) -> str:
+    """A time in UTC, as in logs: ``2026-05-01 12:00:00Z``."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
+
+
+def count(number: int | None, noun: str) -> str:
+    """``1 file``, ``12 files``, ``? files``."""
+    return f"{'?' if number is None else number} {noun}{'' if number == 1 else 's'}"
+
+
+def as_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Prints rows under headers; columns numbered in ``right`` are aligned to the right. Cells are made harmless."""
+    clean = [[shown(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _drawn(headers, clean, right)
+        return
+    lines = [list(headers), *clean]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    for line in lines:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _drawn(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column, header in enumerate(headers):
+        if column in right:
+            drawn.add_column(header, justify="right", no_wrap=True)
+        else:
+            drawn.add_column(header, overflow="fold")
+    for row in rows:  # Text: a name in brackets is no markup
+        drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console(highlight=False).print(drawn)
+
+
+def facts(title: str, lines: Sequence[tuple[str, str]]) -> None:
+    """Prints a title and, below it, words with what they stand for, aligned."""
+    print(shown(title))
+    width = max((len(word) for word, _ in lines), default=0)
+    for word, text in lines:
+        print(f"  {word.ljust(width)}  {shown(text)}".rstrip())

@@ -1,0 +1,151 @@
+"""The command line's grammar: commands, options, and what of them are settings.
+
+Used by ``main``. Mistakes are raised as UsageError, so that they are told like every other error. No state.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from ..config import PARSERS
+from ..errors import UsageError
+
+_REPO: Final = "[hf://][datasets/|spaces/]ORG/NAME[@REVISION][/PATH]"
+_TARGET: Final = "a mountpoint, a path inside one, or a repo"
+
+# Help of the settings, in the order it is shown; a {} takes nothing. All of them are also HFFS_… in the environment.
+_HELP: Final = {
+    "cache_dir": (
+        "DIR",
+        "where fetched blocks are kept (default: $XDG_CACHE_HOME/hffs, ~/.cache/hffs; root: /var/cache/hffs)",
+    ),
+    "workers": ("N", "connections that fetch at once, at most (default 8)"),
+    "fetch_size": ("SIZE", "bytes asked for in one request, at most (default 4M)"),
+    "prefetch": ("none|small", "what is fetched before it is read: nothing, or a model's small files (default small)"),
+    "include": ("PATTERN", "show only files that match; may be given several times"),
+    "exclude": ("PATTERN", "hide files that match; may be given several times"),
+    "allow_other": (None, "let other users read the mount"),
+    "read_timeout": ("TIME", "after which a read that got no bytes fails (default 120 s)"),
+    "binding": ("auto|libfuse", "what talks to the kernel (default auto)"),
+    "endpoint": ("URL", "the Hub (default $HF_ENDPOINT, https://huggingface.co)"),
+    "token_file": ("FILE", "file that holds the access token (default: where hf auth login puts it)"),
+    "runtime_dir": ("DIR", "where control sockets lie (default: $XDG_RUNTIME_DIR/hffs; root: /run/hffs)"),
+    "log_level": ("LEVEL", "debug, info, warning or error (default info)"),
+    "log_file": ("FILE", "where the daemon logs (default: beside its control socket)"),
+}
+_HUB: Final = ("endpoint", "token_file")
+_PATTERNS: Final = ("include", "exclude")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is a UsageError: one line, told where all errors are told."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message.removeprefix("argument "), f"see {self.prog} --help")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from .. import __version__
+
+        print(f"hffs {__version__}")
+        parser.exit()
+
+
+def build() -> Parser:
+    """The parser of ``hffs``; what it parses has ``command``, unless none was given."""
+    debug = Parser(add_help=False)
+    debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="log more, show tracebacks")
+    about = "Mount a Hugging Face model or dataset as a directory."
+    parser = Parser(prog="hffs", description=about, parents=[debug], allow_abbrev=False)
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, about: str, **more: Any) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=about, description=f"{about[0].upper()}{about[1:]}.", parents=[debug], allow_abbrev=False, **more
+        )
+        assert isinstance(made, Parser)
+        return made
+
+    every = "Each option is also a variable in the environment: --cache-dir is HFFS_CACHE_DIR."
+    mount = command("mount", "show a repo as a read-only directory", epilog=every)
+    mount.add_argument("repo", metavar="REPO", help=_REPO)
+    mount.add_argument("mountpoint", metavar="MOUNTPOINT", help="an empty directory")
+    mount.add_argument("-f", "--foreground", action="store_true", help="stay, instead of going to the background")
+    _add_naming(mount)
+    _add_settings(mount, tuple(_HELP))
+
+    unmount = command("unmount", "end a mount", aliases=["umount"])
+    unmount.add_argument("target", metavar="MOUNTPOINT", help=_TARGET)
+    unmount.add_argument("--lazy", action="store_true", help="even when busy: gone once nobody uses it any more")
+    _add_settings(unmount, ("runtime_dir",))
+
+    status = command("status", "tell what the mounts are doing")
+    status.add_argument("target", metavar="TARGET", nargs="?", help=f"{_TARGET} (default: every mount of yours)")
+    _add_json(status)
+    _add_settings(status, ("runtime_dir",))
+
+    ls = command("ls", "list the files of a repo, without mounting it")
+    ls.add_argument("repo", metavar="REPO[/PATH]", help=_REPO)
+    ls.add_argument("-r", "-R", "--recursive", action="store_true", help="also what lies in its folders")
+    _add_naming(ls)
+    _add_json(ls)
+    _add_settings(ls, (*_PATTERNS, *_HUB))
+
+    info = command("info", "tell a repo's commit, size and access, without mounting it")
+    info.add_argument("repo", metavar="REPO", help=_REPO)
+    _add_naming(info)
+    _add_json(info)
+    _add_settings(info, (*_PATTERNS, "cache_dir", *_HUB))
+
+    du = command("du", "tell how big a mount or repo is, and how much of it is on this disk")
+    du.add_argument("target", metavar="TARGET", help=_TARGET)
+    _add_naming(du)
+    _add_json(du)
+    _add_settings(du, (*_PATTERNS, "cache_dir", *_HUB, "runtime_dir"))
+    return parser
+
+
+def flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given, for ``config.load``."""
+    given = {name: getattr(args, name, None) for name in PARSERS}
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
+    }
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def _add_naming(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--type", choices=["model", "dataset", "space"], help="the same as the prefix of REPO")
+    parser.add_argument("--revision", metavar="REV", help="branch, tag, refs/pr/N or commit: the same as @REVISION")
+    parser.add_argument("--subfolder", metavar="PATH", help="only this folder: the same as /PATH")
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
+    for name in names:
+        metavar, text = _HELP[name]
+        option = f"--{name.replace('_', '-')}"
+        if metavar is None:
+            parser.add_argument(option, action="store_const", const=True, help=text)
+        elif name in _PATTERNS:  # as it stands: a name may hold blanks and commas
+            parser.add_argument(option, metavar=metavar, action="append", help=text)
+        else:
+            parser.add_argument(option, metavar=metavar, type=_checked(PARSERS[name]), help=text)
+
+
+def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A setting's parser as argparse wants it: its complaint is then told with the option's name."""
+
+    def checked(text: str) -> Any:
+        try:
+            return parse(text)
+        except UsageError as wrong:
+            raise argparse.ArgumentTypeError(str(wrong)) from None
+
+    return checked

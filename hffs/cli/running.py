@@ -1,0 +1,126 @@
+"""The commands about mounts: ``mount``, ``unmount``, ``status``.
+
+Called by ``main`` with parsed arguments; print, and return the exit code. Errors are raised, never printed here.
+``status`` imports nothing heavy: it must feel instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from .. import config
+from ..api import mounts
+from ..errors import MountNotFound
+from ..protocol import Status
+from . import output
+from .parser import flags
+
+
+def mount(args: argparse.Namespace) -> int:
+    from ..api import mounting
+    from ..daemon import background
+
+    settings = config.load(flags(args))
+    names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
+    spec = mounting.plan(args.repo, args.mountpoint, settings, **names)
+    if args.foreground:
+        from ..daemon import app, logs
+
+        logs.start(spec.settings, to_stderr=not spec.settings.log_file)
+        return app.run(spec, lambda said: _announce(spec.repo, spec.mountpoint, said))
+    ready = background.start_daemon(spec)
+    _announce(spec.repo, spec.mountpoint, {"ready": True, "commit": ready.commit})
+    return 0
+
+
+def _announce(repo: str, where: str, said: Mapping[str, Any]) -> None:
+    if said.get("ready"):
+        text = f"{repo} is mounted at {where} (commit {str(said.get('commit', ''))[:12]})"
+        print(output.shown(text), flush=True)
+
+
+def unmount(args: argparse.Namespace) -> int:
+    mounts.unmount(args.target, args.lazy, config.load(flags(args)).runtime_dir)
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    directory = config.load(flags(args)).runtime_dir
+    try:
+        found = mounts.status_of(args.target, directory) if args.target else mounts.status(directory)
+    except MountNotFound:
+        if args.json:
+            output.as_json({"mounts": []})
+        raise
+    if args.json:
+        output.as_json({"mounts": found})
+    elif not found:
+        print("no mounts")
+    elif args.target:
+        for each in found:
+            _details(each)
+    else:
+        _overview(found)
+    return 0
+
+
+def _overview(found: list[Status]) -> None:
+    rows = [
+        [
+            each["mountpoint"],
+            _repo(each),
+            each["state"],
+            output.share(each["bytes_local"], each["bytes_total"]) if each["state"] != "dead" else "",
+            output.size(each["bytes_fetched"]) if each["state"] != "dead" else "",
+        ]
+        for each in found
+    ]
+    output.table(["MOUNTPOINT", "REPO", "STATE", "LOCAL", "FETCHED"], rows, right=[4])
+    for each in found:
+        for line in _worries(each):
+            print(output.shown(f"{each['mountpoint']}: {line}"))
+
+
+def _details(each: Status) -> None:
+    workers, cache, verification = each["workers"], each["cache"], each["verification"]
+    lines = [("state", each["state"]), ("commit", each["commit"]), ("pid", str(each["pid"]))]
+    if each["binding"]:  # else the daemon did not answer, and the rest is unknown
+        speed = f"{output.size(int(workers['bytes_per_s']))}/s"
+        limit = "" if cache["limit"] is None else f" of {output.size(cache['limit'])}"
+        lines += [
+            ("since", f"{output.span(each['uptime_s'])}, {each['binding']} binding, from {each['endpoint']}"),
+            (
+                "local",
+                f"{output.share(each['bytes_local'], each['bytes_total'])}, {output.count(each['files'], 'file')}",
+            ),
+            ("fetched", f"{output.size(each['bytes_fetched'])} in {output.count(each['requests'], 'request')}"),
+            ("now", f"{speed}, {workers['active']} of {output.count(workers['limit'], 'worker')}"),
+            ("verified", f"{verification['verified']} of {output.count(each['files'], 'file')}"),
+            (
+                "cache",
+                f"{cache['dir']}: {output.size(cache['bytes'])}{limit}, disk has {output.size(cache['disk_free'])}",
+            ),
+        ]
+    lines += [("open", f"{file['path']} ({output.count(file['handles'], 'handle')})") for file in each["open_files"]]
+    lines += [("!", worry) for worry in _worries(each)]
+    output.facts(f"{each['mountpoint']}  {_repo(each)}", lines)
+
+
+def _repo(each: Status) -> str:
+    prefix = "" if each["type"] == "model" else f"{each['type']}s/"
+    return f"{prefix}{each['repo']}@{each['revision']}"
+
+
+def _worries(each: Status) -> list[str]:
+    """What a user would want to know unasked: reads that wait, files that failed, errors, the newest last."""
+    worries = [
+        f"a read of {read['path']} at {read['offset']} waits for {read['on']}, {output.span(read['seconds'])} now"
+        for read in each["waiting_reads"]
+    ]
+    worries += [f"{path} failed its verification" for path in each["verification"]["failed"]]
+    for error in each["last_errors"][-3:]:
+        path = f"{error['path']}: " if error.get("path") else ""
+        worries.append(f"{output.moment(error['at'])} {path}{error['what']}")
+    return worries
