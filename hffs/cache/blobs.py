@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
-from ..errors import CacheUnusable
+from ..errors import CacheUnusable, NoSpace
 from ..model import Blob
 from .layout import Layout, Place, disk_error, etag_name
 from .locks import HEADER, RangeLocks
@@ -47,7 +47,8 @@ class BlobStore:
     def open(self, blob: Blob) -> StoredBlob:
         """The blob, for the caller to close: as it is open already, else a verified copy, else its own (made if new).
 
-        Raises CacheUnusable, NoSpace."""
+        On a full disk a blob that is not here yet opens as one that holds nothing and takes nothing: its ``publish``
+        raises NoSpace, for its reader must get the bytes all the same. Raises CacheUnusable."""
         try:
             stored = self._held(blob)
             if stored is None:
@@ -86,6 +87,24 @@ class BlobStore:
             if epoch == self._epoch:
                 self._shares[blob.etag, blob.origin] = share, now
         return share
+
+    def state(self, blob: Blob) -> Literal["remote", "partial", "local", "verified"]:
+        """How much of a blob is here, in one word; as ``local_bytes``, and ``verified`` when the whole was hashed."""
+        share = self.local_bytes(blob)
+        if share < blob.size:
+            return "partial" if share else "remote"
+        try:
+            stored = self._held(blob)
+            if stored is not None:
+                try:
+                    verified = stored.verified
+                finally:
+                    stored.close()
+            else:
+                verified = self._verified(*self._choose(blob)) is not None
+        except (OSError, CacheUnusable):
+            verified = False
+        return "verified" if verified else "local"
 
     def used_bytes(self) -> int:
         """Bytes the blobs take on disk, state files included: counted once a minute, own changes added at once."""
@@ -168,7 +187,13 @@ class BlobStore:
     def _opened(self, blob: Blob, place: Place) -> StoredBlob:
         """Open a blob's files; if another thread did the same meanwhile, the first one's count. Raises OSError."""
         key = (blob.etag, blob.origin, blob.size)
-        opened = self._open_files(blob, place)
+        try:
+            opened = self._open_files(blob, place)
+        except OSError as error:
+            failure = disk_error(error, f"the cache file {place.state}")
+            if not isinstance(failure, NoSpace):
+                raise failure from error
+            opened = self._holding_nothing(blob, place, failure)
         with self._lock:
             self._forget(blob)
             rival = self._open.get(key)
@@ -190,6 +215,21 @@ class BlobStore:
             raise
         return StoredBlob(
             blob, state, data, locks, clock=self._clock, changed=self._changed, closed=self._forget_stored
+        )
+
+    def _holding_nothing(self, blob: Blob, place: Place, full: NoSpace) -> StoredBlob:
+        """A blob whose files are in memory and stay empty."""
+        fds: list[int] = []
+        try:
+            for name in ("state", "data", "lock"):
+                fds.append(os.memfd_create(f"hffs-{name}"))  # noqa: PERF401 - to close those made when one fails
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        state, data, lock = StateFile(fds[0], place.state, blob.size), fds[1], RangeLocks(fds[2])
+        return StoredBlob(
+            blob, state, data, lock, clock=self._clock, changed=self._changed, closed=self._forget_stored, full=full
         )
 
     def _existing(self, blob: Blob, place: Place) -> tuple[StateFile, int] | None:

@@ -61,11 +61,11 @@ class Layout:
         self.blobs = self.root / "blobs"
         self.index = self.root / "index"
 
-    def prepare(self) -> None:
-        """Make the directories and marks, or say why this cannot be a cache. Raises CacheUnusable."""
+    def prepare(self, mountinfo: str | os.PathLike[str] = "/proc/self/mountinfo") -> None:
+        """Make the directories and marks, or say why this cannot be a cache. Raises CacheUnusable, NoSpace."""
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._refuse_unfit_file_system()
+            self._refuse_unfit_file_system(mountinfo)
             self._agree_on_version()
             for folder in (self.blobs, self.index):
                 folder.mkdir(mode=0o700, exist_ok=True)
@@ -117,12 +117,12 @@ class Layout:
             os.unlink(temporary)
             raise
 
-    def _refuse_unfit_file_system(self) -> None:
+    def _refuse_unfit_file_system(self, mountinfo: str | os.PathLike[str]) -> None:
         try:
-            mountinfo = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+            mounts = Path(mountinfo).read_text("utf-8", "surrogateescape")
         except OSError:  # no /proc: the probe is all there is to go by
             return
-        kind = file_system_of(os.path.realpath(self.root), mountinfo)
+        kind = file_system_of(os.path.realpath(self.root), mounts)
         if kind in _UNFIT or kind.startswith("fuse."):
             raise _unfit(self.root, kind)
 

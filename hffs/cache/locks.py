@@ -86,6 +86,11 @@ class RangeLocks:
         try:
             for run in runs(free):
                 self._take_run(run, taken)
+        except BaseException:
+            undo, taken = taken, []
+            for run in undo:
+                unlock(self._fd, run.start, len(run))
+            raise
         finally:
             got = {block for run in taken for block in run}
             with self._guard:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from ..errors import BlockAbsent, CacheUnusable, IntegrityError
+from ..errors import BlockAbsent, CacheUnusable, HffsError, IntegrityError, NoSpace
 from ..model import Blob
 from ..ranges import BLOCK_SIZE, block_length
 from .claims import Claim
@@ -46,6 +46,7 @@ class StoredBlob:
         clock: Callable[[], float],
         changed: Callable[[int], None],
         closed: Callable[[StoredBlob], None],
+        full: NoSpace | None = None,
     ) -> None:
         self.blob = blob
         self.size = blob.size
@@ -55,8 +56,10 @@ class StoredBlob:
         self._clock = clock
         self._changed = changed
         self._closed = closed
+        self._full = full  # why nothing can be stored: there was no room for a state file
         # Per block the publication whose CRC this process has seen to be right; bytes are stored atomically.
         self._checked = bytearray(state.blocks)
+        self._warned = False
         self._touched: dict[int, int] = {}
         self._guard = threading.Lock()
         self._users = 1  # guarded by _guard; 0 for ever once it got there
@@ -153,7 +156,9 @@ class StoredBlob:
             data, reason = b"", f"cannot be read ({error.strerror})"
         if len(data) == length and (zlib.crc32(data),) == self._state.crcs(block, 1):
             return True
-        _log.warning("block %d of %s %s on disk: it will be fetched again", block, self.blob.etag, reason)
+        level = logging.DEBUG if self._warned else logging.WARNING  # a bad disk would fill the log
+        self._warned = True
+        _log.log(level, "block %d of %s %s on disk: it will be fetched again", block, self.blob.etag, reason)
         return False
 
     def _touch(self, group: int, now: int) -> None:
@@ -170,8 +175,7 @@ class StoredBlob:
         """The right to publish those of ``blocks`` that are missing and nobody else's; never waits.
 
         Release it, or use it in ``with``. Raises CacheUnusable."""
-        if blocks.start < 0 or blocks.stop > self._state.blocks or blocks.step != 1:
-            raise ValueError(f"not blocks of a blob of {self._state.blocks}: {blocks}")
+        self._own(blocks)
         if not self.hold():
             raise CacheUnusable(f"the cache file {self._state.path} is closed")
         claim = Claim(self._locks, self.close)
@@ -195,6 +199,8 @@ class StoredBlob:
             raise ValueError(f"block {block} is not claimed")
         if len(data) != block_length(block, self.size):
             raise ValueError(f"block {block} has {block_length(block, self.size)} bytes, not {len(data)}")
+        if self._full is not None:
+            raise NoSpace(self._full.what, self._full.remedy)
         try:
             count = self._state.next_count(block)
             written = os.pwrite(self._data, data, block * BLOCK_SIZE)
@@ -213,6 +219,7 @@ class StoredBlob:
 
         Space stays in use (0 is returned) while the data file is open for passthrough or has other names.
         Raises CacheUnusable."""
+        self._own(blocks)
         freed = 0
         try:
             taken, _ = self._locks.take(blocks)
@@ -229,7 +236,7 @@ class StoredBlob:
 
     def _drop(self, run: range) -> int:
         """Byte, then verification, then hole, for a run whose locks are held; bytes given back to the disk."""
-        present = [block for block in run if self._state.presence(block, 1)[0]]
+        present = [block for block, count in enumerate(self._state.presence(run.start, len(run)), run.start) if count]
         self._state.set_absent(run)
         self._checked[run.start : run.stop] = bytes(len(run))
         with self._locks.holding(HEADER):
@@ -343,8 +350,12 @@ class StoredBlob:
         if data >= 0:
             os.close(data)
 
+    def _own(self, blocks: range) -> None:
+        if blocks.step != 1 or not 0 <= blocks.start <= blocks.stop <= self._state.blocks:
+            raise ValueError(f"not a run of the {self._state.blocks} blocks of {self.blob.etag}: {blocks}")
+
     def _absent(self, block: int) -> BlockAbsent:
         return BlockAbsent(f"block {block} of {self.blob.etag} is not in the cache")
 
-    def _failed(self, error: OSError) -> Exception:
+    def _failed(self, error: OSError) -> HffsError:
         return disk_error(error, f"the cache file {self._state.path}")
