@@ -1,0 +1,73 @@
+"""The token: found where huggingface_hub finds it, asked for anew each time, shown to nobody.
+
+Whoever sends a request to the Hub asks ``Auth.token`` right before. It is read every time (30 us, beside a request of
+milliseconds), so that `hf auth login`, a rotated file or a refreshed OAuth token count from the next request on.
+Never sends it, never logs it. Any thread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import constants, get_token
+from huggingface_hub.errors import OIDCError
+
+from ..errors import AccessDenied
+from .guard import LOG_IN
+
+_CHARACTERS = re.compile(r"[!-~]+")  # what may stand in a header
+
+
+class Token:
+    """A secret: ``header`` gives it away, nothing else does."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @property
+    def header(self) -> str:
+        return f"Bearer {self._text}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Token) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "Token(…)"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> str:
+        raise TypeError("a token is not written anywhere")
+
+
+class Auth:
+    """``token_file`` names a file that holds the token; without one it is found as huggingface_hub finds it:
+    HF_TOKEN, else the file `hf auth login` writes, unless HF_HUB_DISABLE_IMPLICIT_TOKEN forbids it."""
+
+    def __init__(self, token_file: str | None = None, *, find: Callable[[], str | None] = get_token) -> None:
+        self._file = token_file
+        self._find = find
+
+    def token(self) -> Token | None:
+        """The token of this moment; None when there is none. Raises AccessDenied when it cannot be read."""
+        if self._file is None and constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+            return None
+        try:
+            text = self._find() if self._file is None else Path(self._file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError, OIDCError) as error:
+            where = self._file or "the token of huggingface_hub"
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise AccessDenied(f"{where} cannot be read: {reason}", LOG_IN) from None
+        text = (text or "").strip()
+        if not text:
+            return None
+        if not _CHARACTERS.fullmatch(text):
+            raise AccessDenied("the token holds characters that no token has", LOG_IN)
+        return Token(text)

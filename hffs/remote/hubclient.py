@@ -1,0 +1,160 @@
+"""huggingface_hub's shared HTTP client, watched while it works for us.
+
+The catalog does every call of HfApi inside ``HubClient.asking``. Within it each request gets a deadline (HfApi's
+listings have none), the token of the moment and only for the Hub's own origin, and is counted; a failure is raised at
+once instead of after huggingface_hub's own half a minute of retries, because when to try again is our caller's
+decision; and what a listing leaves out is put in as null, where HfApi would give up. Requests that anybody else in this
+process makes through the same client are left as they are. Any thread; the lock guards the count and the wrapping.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+from huggingface_hub import get_session
+
+from ..errors import HubUnreachable
+from .auth import Auth
+from .guard import Subject, httpx, hub_errors, refusal, unreachable
+from .urls import host_of, origin_of
+
+# Seconds. A page of 1000 entries takes the Hub a second or two; huggingface_hub itself gives a HEAD ten.
+CONNECT_SECONDS: Final = 10.0
+READ_SECONDS: Final = 30.0
+
+# huggingface_hub asks for this list to describe itself in its User-Agent. It would be a request to another server
+# than the endpoint, of no use to the user; it takes the refusal for "no list".
+_TELEMETRY: Final = "/api/agent-harnesses"
+
+Send = Callable[..., Any]
+
+
+class Exchange:
+    """One call of HfApi: what it is about, and what is known of its last answer."""
+
+    def __init__(self, client: HubClient, about: Subject, *, listing: bool) -> None:
+        self.client = client
+        self.about = about
+        self.listing = listing
+        self.rows = 0  # entries in the page that came last
+        self.more = False  # whether it named a next page
+
+
+_EXCHANGE: ContextVar[Exchange | None] = ContextVar("hffs_exchange", default=None)
+_WRAPPING = threading.Lock()
+
+
+class HubClient:
+    """What goes from this process to one Hub through HfApi."""
+
+    def __init__(self, endpoint: str, auth: Auth) -> None:
+        self.endpoint = endpoint
+        self.auth = auth
+        self._lock = threading.Lock()
+        self._requests = 0  # guarded by _lock
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far, redirects counted."""
+        with self._lock:
+            return self._requests
+
+    def exchange(self, about: Subject, *, listing: bool = False) -> Exchange:
+        return Exchange(self, about, listing=listing)
+
+    @contextmanager
+    def asking(self, exchange: Exchange) -> Iterator[Exchange]:
+        """HfApi may be called in here, by this thread; everything that goes wrong comes out as an HffsError."""
+        with hub_errors(exchange.about):
+            _watch(get_session())
+            token = _EXCHANGE.set(exchange)
+            try:
+                yield exchange
+            finally:
+                _EXCHANGE.reset(token)
+
+    def send(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
+        if request.url.path.endswith(_TELEMETRY):
+            raise HubUnreachable("hffs asks nobody but the endpoint")
+        limits = {"connect": CONNECT_SECONDS, "read": READ_SECONDS, "write": READ_SECONDS, "pool": CONNECT_SECONDS}
+        request.extensions = {**request.extensions, "timeout": limits}
+        at_home = origin_of(str(request.url)) == origin_of(self.endpoint)
+        sent = self._authorize(request) if at_home else None
+        response = self._send(inner, request, options)
+        if response.status_code == 401 and at_home and self.auth.token() != sent:
+            # Rotated between reading it and its arrival: once more with the new one.
+            self._authorize(request)
+            response = self._send(inner, request, options)
+        if response.status_code in (408, 429) or response.status_code >= 500:
+            raise refusal(exchange.about, response.status_code, response.headers)
+        if exchange.listing and response.status_code == 200:
+            response = _mended(exchange, response)
+        return response
+
+    def _authorize(self, request: Any) -> Any:
+        token = self.auth.token()
+        request.headers.pop("authorization", None)
+        if token is not None:
+            request.headers["authorization"] = token.header
+        return token
+
+    def _send(self, inner: Send, request: Any, options: dict[str, Any]) -> Any:
+        try:
+            response = inner(request, **options)
+        except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError) as error:
+            self._count(1)
+            raise unreachable(host_of(self.endpoint), error) from None
+        self._count(1 + len(response.history))
+        return response
+
+    def _count(self, requests: int) -> None:
+        with self._lock:
+            self._requests += requests
+
+
+def _watch(session: Any) -> None:
+    """Make the shared client ask us first. huggingface_hub replaces it now and then, so this is looked at each time.
+
+    Its ``set_client_factory`` would be the front door, but there is one factory per process and it may be the user's.
+    """
+    with _WRAPPING:
+        if "_hffs_inner" in vars(session):
+            return
+        inner: Send = session.send
+
+        def send(request: Any, **options: Any) -> Any:
+            exchange = _EXCHANGE.get()
+            if exchange is None:
+                return inner(request, **options)
+            return exchange.client.send(inner, exchange, request, options)
+
+        session._hffs_inner = inner  # noqa: SLF001 - our own mark on their object
+        session.send = send
+
+
+def _mended(exchange: Exchange, response: Any) -> Any:
+    """A page of entries as HfApi wants it: kinds it does not know left out, a missing size or pointer size null.
+
+    Anything else that is wrong with it stays, and HfApi stumbles over it as it would have.
+    """
+    rows = response.json()
+    if not isinstance(rows, list):
+        return response
+    kept = [_mended_row(row) for row in rows if not isinstance(row, dict) or row.get("type") in ("file", "directory")]
+    exchange.rows = len(kept)
+    exchange.more = "url" in response.links.get("next", {})
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() == "link"]
+    return httpx.Response(response.status_code, headers=headers, json=kept, request=response.request)
+
+
+def _mended_row(row: Any) -> Any:
+    if not isinstance(row, dict) or row["type"] != "file":
+        return row
+    full = {"size": None, **row}
+    if isinstance(full.get("lfs"), dict):
+        full["lfs"] = {"size": None, "pointerSize": None, **full["lfs"]}
+    return full
