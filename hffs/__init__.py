@@ -1,17 +1,9 @@
 """hffs: a Hugging Face model or dataset as a directory.
 
-The public names of ``hffs.api``, each imported when it is first used: ``import hffs`` itself costs nothing.
+The public names of ``hffs.api``, each imported when it is first used: ``import hffs`` itself costs nothing. Their types
+are in ``__init__.pyi``.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .api.mounting import Mount, mount
-    from .api.repos import RepoInfo, list_files, repo_info
-
-__all__ = ["Mount", "RepoInfo", "list_files", "mount", "repo_info"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -21,14 +13,15 @@ _HOMES = {
     "list_files": "repos",
     "repo_info": "repos",
 }
+__all__ = ["Mount", "RepoInfo", "list_files", "mount", "repo_info"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".api.{_HOMES[name]}", __name__), name)
+    value: object = getattr(import_module(f".api.{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
 
