@@ -251,7 +251,8 @@ class Connection:
 
         bodiless = request.method == "HEAD" or answer.status in (204, 304)
         endless = not bodiless and not answer.chunked and answer.header("Content-Length") is None
-        if endless:
+        last = endless or request.headers.get("connection", "").lower() == "close"
+        if last:
             answer.put("Connection", "close")
         if bodiless:
             answer.parts, answer.chunked = [], False
@@ -266,7 +267,7 @@ class Connection:
         if delivery.reset_after is not None:
             self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
-        if cut_short or endless or request.headers.get("connection", "").lower() == "close":
+        if cut_short or last:
             return self._finish()
         return True
 
