@@ -1,0 +1,11 @@
+"""Pure decisions: what to fetch next, what a reader will want, when to try again, which files come first.
+
+Values in, values out: no thread, socket, clock, log or file is touched here. Callers pass ``now`` and hold the locks.
+"""
+
+from .blocks import Priority
+from .prefetch import small_files
+from .queue import BlockQueue, Fetch, Waiting
+from .retry import RetryPolicy
+
+__all__ = ["BlockQueue", "Fetch", "Priority", "RetryPolicy", "Waiting", "small_files"]
