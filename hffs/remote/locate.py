@@ -1,5 +1,5 @@
 """Where a file's bytes are: the Hub itself for git files, a signed URL for LFS files, kept until shortly before it
-expires.
+expires. Where the Hub redirects a git file to on its own host is kept likewise.
 
 The transport asks before every range. A signed URL costs one HEAD to the Hub per file and lifetime, however many
 threads ask at once: they share the answer, and the failure. Nothing of the content is fetched here. Any thread; the
@@ -82,29 +82,38 @@ class Locator:
     def locate(self, file: RemoteFile) -> Place:
         """Where to ask for the file's bytes. Raises ContentChanged when the Hub has other content there, AccessDenied,
         EntryNotFound, HubUnreachable, RateLimited, BadResponse, DeadlineExceeded."""
-        if not file.lfs:
-            return Place(resolve_url(file.commit, file.path))
         with self._lock:
             place = self._places.get(file)
             if place is not None and self._monotonic() < place.until:
                 self._places.move_to_end(file)
                 return place
+            if not file.lfs:
+                return Place(resolve_url(file.commit, file.path))
             flight, mine = self._join(file)
         return self._fly(file, flight, instead=None) if mine else self._wait(file, flight)
 
     def renew(self, file: RemoteFile, bad_url: str) -> Place:
         """A fresh place after ``bad_url`` was refused, asked for once per refused URL: whoever comes later gets the one
         that has been asked for meanwhile. Raises LinkExpired when the Hub insists on the refused one."""
-        if not file.lfs:
-            return self.locate(file)
         with self._lock:
             place = self._places.get(file)
             if place is not None and place.url != bad_url:
                 return place
+            if not file.lfs:
+                self._places.pop(file, None)
+                return Place(resolve_url(file.commit, file.path))
             if place is not None and place.instead == bad_url and self._monotonic() < place.until:
                 raise LinkExpired(f"{host_of(bad_url)} refuses {file.path!r} and the Hub knows no other address")
             flight, mine = self._join(file)
         return self._fly(file, flight, instead=bad_url) if mine else self._wait(file, flight)
+
+    def arrived(self, file: RemoteFile, url: str) -> None:
+        """A git file was answered at ``url``, where the Hub had redirected to: the next range goes there at once."""
+        if file.lfs:
+            return
+        with self._lock:
+            if file not in self._places:
+                self._keep(file, Place(url, self._until(url, {})))
 
     # --- one request for all who ask --------------------------------------------------------------------------------
 
@@ -127,12 +136,16 @@ class Locator:
             raise
         with self._lock:
             del self._flights[file]
-            self._places[file] = place
-            self._places.move_to_end(file)
-            while len(self._places) > KEPT:
-                self._places.popitem(last=False)
+            self._keep(file, place)
         flight.set_result(place)
         return place
+
+    def _keep(self, file: RemoteFile, place: Place) -> None:
+        """Called under the lock."""
+        self._places[file] = place
+        self._places.move_to_end(file)
+        while len(self._places) > KEPT:
+            self._places.popitem(last=False)
 
     def _wait(self, file: RemoteFile, flight: Future[Place]) -> Place:
         try:

@@ -23,7 +23,7 @@ from .connections import USER_AGENT, Connections
 from .guard import Subject, http_errors, refusal
 from .headers import content_length, content_range, plain_etag
 from .locate import KEPT, MAX_REDIRECTS, Locator
-from .urls import host_of, next_hop, origin_of
+from .urls import host_of, next_hop, origin_of, resolve_url
 
 # A server that ignores Range costs a small file once; of a big one every fetch would move the whole.
 WHOLE_FILE: Final = 16 * 1024 * 1024
@@ -141,11 +141,13 @@ class Transport:
         place = self._locator.locate(file)
         response, url = self._ask(about, place.url, wanted)
         away = origin_of(url) != origin_of(about.endpoint)
-        if away and response.status_code in STALE_LINK:
+        kept = place.url != resolve_url(file.commit, file.path)
+        if (away or kept) and response.status_code in STALE_LINK:
             response.close()
             place = self._locator.renew(file, place.url)
             response, url = self._ask(about, place.url, wanted)
-            if response.status_code in STALE_LINK:
+            away = origin_of(url) != origin_of(about.endpoint)
+            if away and response.status_code in STALE_LINK:
                 response.close()
                 raise LinkExpired(f"{host_of(url)} refuses a fresh address of {about} ({response.status_code})")
         elif away and response.status_code in (200, 206) and not self._same_name(file, response):
@@ -158,6 +160,8 @@ class Transport:
         except BaseException:
             response.close()
             raise
+        if url != place.url and not away:
+            self._locator.arrived(file, url)
         return Body(about, url, response, wanted.length, skip)
 
     def _ask(self, about: Subject, url: str, wanted: ByteRange) -> tuple[requests.Response, str]:
