@@ -28,6 +28,8 @@ _FLOCK: Final = struct.Struct("@hhqqi4x")
 # Blocks are the lock file's bytes from 0 on; what concerns a blob as a whole is locked far behind any block.
 HEADER: Final = 1 << 62
 PUNCHING: Final = HEADER + 1
+# The descriptor of a closed file: every call on it is EBADF, an OSError, where -1 is a ValueError to some of Python's.
+CLOSED: Final = 0x7FFF_FFFF
 # These two are held for a handful of system calls. 10 s is far longer than a starved machine needs for those, and far
 # shorter than a reader's deadline (120 s).
 _PATIENCE_S: Final = 10.0
@@ -107,8 +109,8 @@ class RangeLocks:
 
     def close(self) -> None:
         """Close the file; the kernel drops what was still locked."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
+        fd, self._fd = self._fd, CLOSED
+        if fd != CLOSED:
             os.close(fd)
 
     @contextmanager

@@ -24,6 +24,7 @@ from ..errors import CacheUnusable
 from ..model import Blob, Digest
 from ..ranges import BLOCK_SIZE, block_count, block_length
 from .layout import etag_name
+from .locks import CLOSED
 
 VERSION: Final = 1
 PRESENCE: Final = (
@@ -186,8 +187,8 @@ class StateFile:
         return found, header
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
+        fd, self.fd = self.fd, CLOSED
+        if fd != CLOSED:
             os.close(fd)
 
     def header(self) -> Header:

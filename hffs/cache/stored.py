@@ -25,7 +25,7 @@ from .claims import Claim
 from .digest import Hasher
 from .holes import punch
 from .layout import disk_error
-from .locks import HEADER, PUNCHING, RangeLocks, alone_on
+from .locks import CLOSED, HEADER, PUNCHING, RangeLocks, alone_on
 from .state import GROUP, Damaged, FileMark, Header, StateFile, Verification
 
 _log = logging.getLogger(__name__)
@@ -344,10 +344,10 @@ class StoredBlob:
         """Close the files whoever uses them; reads and claims fail with CacheUnusable from then on."""
         with self._guard:
             self._users = 0
-            data, self._data = self._data, -1
+            data, self._data = self._data, CLOSED
         self._state.close()
         self._locks.close()
-        if data >= 0:
+        if data != CLOSED:
             os.close(data)
 
     def _own(self, blocks: range) -> None:

@@ -1,0 +1,37 @@
+"""A cache of its own for each test, with a clock that moves when told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hffs.cache import BlobStore, Layout
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    made = Layout(tmp_path / "cache")
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def store(layout: Layout, clock: Clock) -> Iterator[BlobStore]:
+    made = BlobStore(layout, clock=clock, boot_id="this boot")
+    yield made
+    made.close()

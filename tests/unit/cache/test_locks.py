@@ -1,0 +1,125 @@
+"""Locks exclude other open files, in this process and others, and end with their holder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hffs.cache.locks import HEADER, RangeLocks, alone_on, try_lock, unlock
+from hffs.errors import CacheUnusable
+
+
+def opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[tuple[RangeLocks, RangeLocks]]:
+    """One lock file, opened twice, as two processes would."""
+    pair = RangeLocks(opened(tmp_path / "lock")), RangeLocks(opened(tmp_path / "lock"))
+    yield pair
+    for locks in pair:
+        locks.close()
+
+
+def test_the_kernels_struct_is_as_long_as_ours(tmp_path: Path) -> None:
+    # The kernel fills in a conflicting lock; a wrong layout would show in start and length.
+    fd, other = opened(tmp_path / "lock"), opened(tmp_path / "lock")
+    try:
+        assert try_lock(fd, 70_000_000_000, 5)
+        asked = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, start, length, pid = struct.unpack("@hhqqi4x", fcntl.fcntl(other, fcntl.F_OFD_GETLK, asked))
+        assert (kind, start, length, pid) == (fcntl.F_WRLCK, 70_000_000_000, 5, -1)
+    finally:
+        os.close(fd)
+        os.close(other)
+
+
+def test_only_what_overlaps_is_refused(tmp_path: Path) -> None:
+    one, other = opened(tmp_path / "lock"), opened(tmp_path / "lock")
+    assert try_lock(one, 2, 3)
+    assert try_lock(other, 0, 2)
+    assert try_lock(other, 5, 1)
+    assert not try_lock(other, 4, 1)
+    unlock(one, 4, 1)
+    assert try_lock(other, 4, 1)
+    os.close(one)
+    assert try_lock(other, 0, 10)
+    os.close(other)
+
+
+def test_closing_another_descriptor_of_the_file_drops_nothing(tmp_path: Path) -> None:
+    one, other = opened(tmp_path / "lock"), opened(tmp_path / "lock")
+    assert try_lock(one, 0, 1)
+    os.close(opened(tmp_path / "lock"))  # with the older fcntl locks this would have been the end of it
+    assert not try_lock(other, 0, 1)
+    os.close(one)
+    os.close(other)
+
+
+def test_a_run_partly_held_elsewhere_is_taken_around_it(two: tuple[RangeLocks, RangeLocks]) -> None:
+    one, other = two
+    assert other.take(range(5, 6)) == ([range(5, 6)], [])
+    assert one.take(range(16)) == ([range(5), range(6, 16)], [range(5, 6)])
+    other.give(range(5, 6))
+    assert one.take(range(5, 6)) == ([range(5, 6)], [])
+
+
+def test_threads_of_one_open_file_exclude_one_another_too(two: tuple[RangeLocks, RangeLocks]) -> None:
+    one, other = two
+    assert one.take(range(4)) == ([range(4)], [])
+    assert one.take(range(2, 6)) == ([range(4, 6)], [range(2, 4)])
+    one.give(range(4))
+    assert one.take(range(3)) == ([range(3)], [])
+    assert other.take(range(6)) == ([range(3, 4)], [range(3), range(4, 6)])
+
+
+def test_waiting_for_the_header_ends(two: tuple[RangeLocks, RangeLocks]) -> None:
+    one, other = two
+    time, pauses = [0.0], []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        time[0] += 1.0
+
+    waiting = one.holding(HEADER, patience=3.0, now=lambda: time[0], pause=pause)
+    with other.holding(HEADER), pytest.raises(CacheUnusable, match="kept the cache locked for 3 s"), waiting:
+        pytest.fail("two hold one lock")
+    assert len(pauses) == 3
+    with one.holding(HEADER, patience=0.0):
+        pass
+
+
+def test_a_waiter_gets_the_header_when_it_is_given(two: tuple[RangeLocks, RangeLocks]) -> None:
+    one, other = two
+    assert other.take(range(HEADER, HEADER + 1))[0]
+    with one.holding(HEADER, pause=lambda _: other.give(range(HEADER, HEADER + 1))):
+        assert other.take(range(HEADER, HEADER + 1)) == ([], [range(HEADER, HEADER + 1)])
+
+
+def test_nothing_stays_taken_when_locking_fails(tmp_path: Path) -> None:
+    locks = RangeLocks(opened(tmp_path / "lock"))
+    locks.close()
+    for _ in range(2):
+        with pytest.raises(OSError):
+            locks.take(range(3))
+
+
+def test_a_shared_flock_elsewhere_means_not_alone(tmp_path: Path) -> None:
+    one, other = opened(tmp_path / "data"), opened(tmp_path / "data")
+    fcntl.flock(other, fcntl.LOCK_SH)
+    with alone_on(one) as alone:
+        assert not alone
+    fcntl.flock(other, fcntl.LOCK_UN)
+    with alone_on(one) as alone:
+        assert alone
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    os.close(one)
+    os.close(other)
