@@ -98,6 +98,8 @@ class _Question:
                     if not piece:
                         break
                     received += piece
+            except ConnectionResetError:
+                pass  # closed over a request it did not care to read; its answer came before
             except OSError as wrong:
                 raise self._ours(wrong) from wrong
         return self._decode(bytes(received))

@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from ..errors import HffsError, NotFound, UsageError
-from .http import Refusal, Request, parse, response
+from .http import LARGEST, Refusal, Request, parse, response
 from .records import runtime_dir
 
 __all__ = ["ControlServer", "Request", "Route"]
@@ -259,8 +259,8 @@ class ControlServer:
         if connection.to_send:
             self._watch(connection.sock, selectors.EVENT_WRITE, connection)
         else:
-            with suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # closed over unread bytes, the client would see a reset behind its answer
+                connection.sock.recv(LARGEST)
             self._close(connection)
 
     def _expire(self, connection: _Connection) -> None:

@@ -1,0 +1,103 @@
+"""What the tests of the daemon's outside share: a runtime directory, leak checks, a mount namespace of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hffs.config import Settings
+from hffs.protocol import MountRecord
+
+
+@pytest.fixture(autouse=True)
+def _no_child_stays() -> Iterator[None]:
+    """A daemon is nobody's child: neither a zombie nor a surprise to the caller's os.wait()."""
+    yield
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.fixture
+def runtime() -> Iterator[str]:
+    """A runtime directory whose path is short enough for a unix socket (108 bytes)."""
+    with tempfile.TemporaryDirectory(prefix="hffs-t-", dir="/tmp") as directory:
+        yield f"{directory}/run"
+
+
+@pytest.fixture
+def settings(runtime: str, tmp_path: Path) -> Settings:
+    return Settings(runtime_dir=runtime, cache_dir=str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def record() -> MountRecord:
+    return {
+        "mountpoint": "/mnt/model",
+        "repo": "acme/tiny",
+        "type": "model",
+        "revision": "main",
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "pid": os.getpid(),
+        "started_at": 1_700_000_000.0,
+    }
+
+
+_PROLOGUE = """
+import ctypes, errno, os, sys, tempfile
+from hffs import errors, protocol
+from hffs.api import mounts
+from hffs.daemon import mountinfo, mountpoint, records
+
+work = tempfile.mkdtemp(dir="/tmp")
+ctypes.CDLL(None).mount(b"none", work.encode(), b"tmpfs", 0, None)
+run, where = work + "/run", work + "/mnt"
+os.mkdir(where)
+
+def fuse(path, kind="fuse.hffs"):
+    "Mounts a FUSE file system that nobody answers for; with its descriptor closed it is dead."
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    data = f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()
+    assert ctypes.CDLL(None).mount(b"hffs:acme/tiny", path.encode(), kind.encode(), 0, data) == 0
+    return fd
+
+def record(pid=os.getpid(), path=where):
+    stored = {"mountpoint": path, "repo": "acme/tiny", "type": "model", "revision": "main",
+              "commit": "0" * 40, "pid": pid, "started_at": 1.0}
+    return records.write(run, stored)
+
+def dead_record():
+    child = os.fork()
+    if not child:
+        os.read(gate[0], 1)
+        os._exit(0)
+    stored = record(child)
+    os.write(gate[1], b"x")
+    os.waitpid(child, 0)
+    return stored
+
+gate = os.pipe()
+"""
+
+
+@pytest.fixture
+def in_namespace() -> Callable[[str], None]:
+    """Runs Python code as root in a mount namespace of its own; its mounts vanish with it. It fails by exit status."""
+    check = "import os; os.close(os.open('/dev/fuse', os.O_RDWR))"
+    probe = subprocess.run(["unshare", "-m", sys.executable, "-c", check], capture_output=True)
+    if os.geteuid() or probe.returncode:
+        if os.environ.get("HFFS_REQUIRE_FUSE") == "1":
+            pytest.fail("FUSE is required (HFFS_REQUIRE_FUSE=1) but cannot be mounted here")
+        pytest.skip("needs root, /dev/fuse and mount namespaces")
+
+    def run(code: str) -> None:
+        command = ["timeout", "-k", "5", "30", "unshare", "-m", sys.executable, "-c", _PROLOGUE + code]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    return run
