@@ -1,0 +1,555 @@
+"""One blob: present means written, checked, announced; what is wrong on disk is fetched again, never served."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hffs.cache import BlobStore, Layout, StoredBlob
+from hffs.errors import BlockAbsent, CacheUnusable, IntegrityError, NoSpace
+from hffs.model import Blob, Digest
+from hffs.ranges import BLOCK_SIZE
+from tests.unit.cache.conftest import Clock
+from tests.unit.cache.content import HUB, blob_of, piece, publish, publish_all, some_bytes
+
+CONTENT = some_bytes(3 * BLOCK_SIZE + 1000)
+BLOB = blob_of(CONTENT)
+ALL = range(4)
+
+
+@pytest.fixture
+def stored(store: BlobStore) -> StoredBlob:
+    return store.open(BLOB)
+
+
+def data_file(layout: Layout) -> Path:
+    return Path(layout.place(BLOB.etag, BLOB.origin).data)
+
+
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def failing(number: int, real: Callable[..., Any], on_call: int = 1) -> Callable[..., Any]:
+    """``real``, but its ``on_call``-th call is an OSError of that number."""
+    calls = 0
+
+    def call(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == on_call:
+            raise OSError(number, os.strerror(number))
+        return real(*arguments)
+
+    return call
+
+
+# Reading
+
+
+def test_nothing_is_there_at_first(stored: StoredBlob) -> None:
+    assert stored.missing(ALL) == [ALL]
+    assert (stored.local_bytes, stored.complete, stored.verified) == (0, False, False)
+    with pytest.raises(BlockAbsent):
+        stored.read(0, 1)
+
+
+def test_published_blocks_are_read_back(stored: StoredBlob) -> None:
+    publish(stored, CONTENT, range(1, 3))
+    assert stored.missing(ALL) == [range(1), range(3, 4)]
+    assert stored.missing(range(1, 3)) == []
+    assert stored.local_bytes == 2 * BLOCK_SIZE
+    assert stored.read(BLOCK_SIZE, 2 * BLOCK_SIZE) == CONTENT[BLOCK_SIZE : 3 * BLOCK_SIZE]
+    assert stored.read(BLOCK_SIZE + 5, 7) == CONTENT[BLOCK_SIZE + 5 : BLOCK_SIZE + 12]
+    with pytest.raises(BlockAbsent, match="block 0 of"):
+        stored.read(BLOCK_SIZE - 1, 2)
+
+
+def test_reads_are_cut_at_the_end(stored: StoredBlob) -> None:
+    publish_all(stored, CONTENT)
+    assert stored.local_bytes == len(CONTENT)
+    assert stored.read(0, 1 << 30) == CONTENT
+    assert stored.read(len(CONTENT) - 3, 100) == CONTENT[-3:]
+    assert stored.read(len(CONTENT), 1) == stored.read(1 << 40, 1) == stored.read(5, 0) == b""
+    for offset, length in ((-1, 1), (0, -1)):
+        with pytest.raises(ValueError):
+            stored.read(offset, length)
+
+
+@pytest.mark.parametrize("offset", [0, 10])  # the check of a whole block in the read, and of one only partly in it
+@pytest.mark.allow_warnings("is damaged")
+def test_a_flipped_bit_is_never_served(store: BlobStore, layout: Layout, stored: StoredBlob, offset: int) -> None:
+    publish_all(stored, CONTENT)
+    stored.close()
+    at = 2 * BLOCK_SIZE + 77
+    overwrite(data_file(layout), at, bytes([CONTENT[at] ^ 4]))
+    again = store.open(BLOB)
+    assert again.read(0, 2 * BLOCK_SIZE) == CONTENT[: 2 * BLOCK_SIZE]
+    assert again.missing(ALL) == []
+    with pytest.raises(BlockAbsent, match="block 2"):
+        again.read(offset, len(CONTENT) - offset)
+    assert again.missing(ALL) == [range(2, 3)]
+    publish_all(again, CONTENT)
+    assert again.read(0, len(CONTENT)) == CONTENT
+
+
+@pytest.mark.allow_warnings("is damaged")
+def test_damage_to_many_blocks_is_one_warning(
+    store: BlobStore, layout: Layout, stored: StoredBlob, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_all(stored, CONTENT)
+    stored.close()
+    for block in ALL:
+        overwrite(data_file(layout), block * BLOCK_SIZE, bytes(100))
+    with pytest.raises(BlockAbsent):
+        store.open(BLOB).read(0, len(CONTENT))
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+    assert store.open(BLOB).missing(ALL) == [ALL]
+
+
+@pytest.mark.allow_warnings("is damaged")
+def test_a_presence_byte_over_a_hole_is_not_believed(stored: StoredBlob) -> None:
+    publish(stored, CONTENT, range(1))
+    stored._state.set_present(1, 1)  # as a flipped bit, or a crash of the machine that lost the data, would leave it
+    with pytest.raises(BlockAbsent):
+        stored.read(BLOCK_SIZE, 10)
+    assert stored.missing(ALL) == [range(1, 4)]
+
+
+@pytest.mark.allow_warnings("is damaged")
+def test_a_data_file_cut_off_is_mended_block_by_block(layout: Layout, stored: StoredBlob) -> None:
+    publish_all(stored, CONTENT)
+    os.truncate(data_file(layout), 2 * BLOCK_SIZE + 9)
+    with pytest.raises(BlockAbsent):
+        stored.read(0, len(CONTENT))
+    assert stored.missing(ALL) == [range(2, 4)]
+    publish_all(stored, CONTENT)
+    assert stored.read(0, len(CONTENT)) == CONTENT
+
+
+@pytest.mark.allow_warnings("cannot be read")
+def test_an_unreadable_sector_is_an_absent_block(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_all(stored, CONTENT)
+    real = os.pread
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        if fd == stored._data and offset <= BLOCK_SIZE < offset + length:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, length, offset)
+
+    with monkeypatch.context() as bad_disk:
+        bad_disk.setattr(os, "pread", pread)
+        with pytest.raises(BlockAbsent, match="block 1"):
+            stored.read(0, len(CONTENT))
+    assert stored.missing(ALL) == [range(1, 2)]
+
+
+def test_a_failing_state_file_is_a_failing_cache(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_all(stored, CONTENT)
+    looks: list[Callable[[], object]] = [
+        lambda: stored.read(0, 1),
+        lambda: stored.missing(ALL),
+        lambda: stored.claim(ALL),
+        lambda: stored.local_bytes,
+        lambda: stored.verified,
+    ]
+    for look in looks:
+        with monkeypatch.context() as bad_disk:
+            bad_disk.setattr(os, "pread", failing(errno.EIO, os.pread))
+            with pytest.raises(CacheUnusable, match="check the disk"):
+                look()
+
+
+def test_a_block_dropped_during_the_read_is_not_served_as_zeros(
+    stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_all(stored, CONTENT)
+    stored.read(0, len(CONTENT))
+    real = os.pread
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        if fd == stored._data:
+            monkeypatch.undo()
+            stored.discard(range(1, 2))  # between the first look at the byte and the data
+        return real(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    with pytest.raises(BlockAbsent):
+        stored.read(0, len(CONTENT))
+
+
+def test_a_block_dropped_and_published_during_the_read_is_read_again(
+    stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_all(stored, CONTENT)
+    stored.read(0, len(CONTENT))
+    real, reads = os.pread, []
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        if fd != stored._data:
+            return real(fd, length, offset)
+        reads.append(offset)
+        if len(reads) > 1:
+            return real(fd, length, offset)
+        stored.discard(range(1, 2))
+        zeros = real(fd, length, offset)  # the hole, between drop and new publication: both looks see "present"
+        publish(stored, CONTENT, ALL)
+        return zeros
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert stored.read(0, len(CONTENT)) == CONTENT
+    assert len(reads) == 2
+
+
+def test_a_block_that_never_rests_is_read_under_its_lock(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_all(stored, CONTENT)
+    real, reads = os.pread, 0
+
+    def pread(fd: int, length: int, offset: int) -> bytes:
+        nonlocal reads
+        data = real(fd, length, offset)
+        if fd == stored._data:
+            reads += 1
+            if reads <= 3:
+                stored.discard(range(1, 2))
+                publish(stored, CONTENT, ALL)
+            else:  # now nobody else gets at it
+                assert stored.discard(range(1, 2)) == 0
+        return data
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert stored.read(0, len(CONTENT)) == CONTENT
+    assert reads > 3
+
+
+def test_the_time_of_use_is_written_once_a_minute(
+    stored: StoredBlob, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_all(stored, CONTENT)
+    writes: list[bytes] = []
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        writes.append(bytes(data))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    for seconds in (0, 1, 59, 60, 61):
+        clock.now = 1_700_000_000.0 + seconds
+        stored.read(0, 10)
+    assert writes == [(1_700_000_000 + seconds).to_bytes(4, "little") for seconds in (0, 60)]
+    assert stored._state.last_used() == [1_700_000_060]
+
+
+def test_a_time_of_use_that_cannot_be_written_spoils_no_read(
+    stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_all(stored, CONTENT)
+    monkeypatch.setattr(os, "pwrite", failing(errno.ENOSPC, os.pwrite))
+    assert stored.read(0, len(CONTENT)) == CONTENT
+
+
+# Claims and publishing
+
+
+def test_a_claim_gives_what_is_missing(stored: StoredBlob) -> None:
+    publish(stored, CONTENT, range(1, 2))
+    with stored.claim(ALL) as claim:
+        assert claim.blocks == [range(1), range(2, 4)]
+        assert claim.busy == []
+        with stored.claim(ALL) as second:
+            assert (second.blocks, second.busy) == ([], [range(1), range(2, 4)])
+    with stored.claim(ALL) as claim:
+        assert claim.blocks == [range(1), range(2, 4)]
+
+
+def test_a_second_store_is_another_process(layout: Layout, stored: StoredBlob) -> None:
+    other_store = BlobStore(layout)
+    other = other_store.open(BLOB)
+    assert other is not stored
+    with other.claim(range(1, 3)):
+        claim = stored.claim(ALL)
+        assert (claim.blocks, claim.busy) == ([range(1), range(3, 4)], [range(1, 3)])
+        assert stored.discard(range(1, 3)) == 0
+        claim.release()
+        claim.release()
+    publish(other, CONTENT, ALL)
+    assert stored.read(0, len(CONTENT)) == CONTENT
+    other_store.close()
+
+
+def test_what_another_process_publishes_between_look_and_lock_is_not_claimed(
+    layout: Layout, stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_store = BlobStore(layout)
+    other = other_store.open(BLOB)
+    real = stored._locks.take
+
+    def take(run: range) -> tuple[list[range], list[range]]:
+        monkeypatch.undo()
+        publish(other, CONTENT, range(1, 2))
+        return real(run)
+
+    monkeypatch.setattr(stored._locks, "take", take)
+    with stored.claim(ALL) as claim:
+        assert claim.blocks == [range(1), range(2, 4)]
+        assert other.discard(range(1, 2)) == BLOCK_SIZE  # its lock is free
+    other_store.close()
+
+
+def test_a_published_block_is_free_at_once(stored: StoredBlob) -> None:
+    with stored.claim(ALL) as claim:
+        stored.publish(claim, 0, piece(CONTENT, 0))
+        assert stored.discard(ALL) == BLOCK_SIZE
+        with pytest.raises(ValueError, match="block 0 is not claimed"):
+            stored.publish(claim, 0, piece(CONTENT, 0))
+        stored.publish(claim, 3, piece(CONTENT, 3))
+    assert stored.missing(ALL) == [range(3)]
+
+
+def test_only_whole_claimed_blocks_are_published(stored: StoredBlob) -> None:
+    with stored.claim(range(1, 4)) as claim:
+        for block, data in (
+            (0, piece(CONTENT, 0)),
+            (1, piece(CONTENT, 1)[:-1]),
+            (3, piece(CONTENT, 1)),
+            (4, memoryview(b"")),
+        ):
+            with pytest.raises(ValueError):
+                stored.publish(claim, block, data)
+    with pytest.raises(ValueError, match="not claimed"):
+        stored.publish(claim, 1, piece(CONTENT, 1))
+    for blocks in (range(5), range(-1, 2), range(0, 4, 2)):
+        with pytest.raises(ValueError, match="not a run"):
+            stored.claim(blocks)
+    assert stored.missing(ALL) == [ALL]
+
+
+@pytest.mark.parametrize("on_call", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EIO, CacheUnusable)]
+)
+def test_a_failed_publication_shows_nothing_and_may_be_tried_again(
+    stored: StoredBlob, monkeypatch: pytest.MonkeyPatch, on_call: int, number: int, kind: type[Exception]
+) -> None:
+    with stored.claim(ALL) as claim:
+        with monkeypatch.context() as bad_disk:
+            bad_disk.setattr(os, "pwrite", failing(number, os.pwrite, on_call))
+            with pytest.raises(kind):
+                stored.publish(claim, 1, piece(CONTENT, 1))
+        assert stored.missing(ALL) == [ALL]
+        stored.publish(claim, 1, piece(CONTENT, 1))
+    assert stored.read(BLOCK_SIZE, 10) == CONTENT[BLOCK_SIZE : BLOCK_SIZE + 10]
+
+
+def test_short_writes_are_carried_on(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:100_000], offset))
+    publish_all(stored, CONTENT)
+    monkeypatch.undo()
+    assert stored.read(0, len(CONTENT)) == CONTENT
+
+
+def test_a_claim_keeps_the_blob_open(store: BlobStore) -> None:
+    stored = store.open(BLOB)
+    claim = stored.claim(ALL)
+    stored.close()
+    stored.publish(claim, 2, piece(CONTENT, 2))
+    claim.release()
+    assert not stored.hold()
+    assert store.open(BLOB).missing(ALL) == [range(2), range(3, 4)]
+
+
+# Dropping
+
+
+def test_discarding_gives_the_space_back(layout: Layout, stored: StoredBlob) -> None:
+    publish_all(stored, CONTENT)
+    before = data_file(layout).stat()
+    assert stored.discard(range(1, 4)) == len(CONTENT) - BLOCK_SIZE
+    after = data_file(layout).stat()
+    assert after.st_size == before.st_size
+    assert before.st_blocks * 512 >= len(CONTENT)
+    assert after.st_blocks * 512 < BLOCK_SIZE + 4 * 4096
+    assert stored.missing(ALL) == [range(1, 4)]
+    assert stored.read(0, BLOCK_SIZE) == CONTENT[:BLOCK_SIZE]
+    with pytest.raises(BlockAbsent):
+        stored.read(BLOCK_SIZE, 1)
+    assert stored.discard(ALL) == BLOCK_SIZE
+    assert stored.discard(ALL) == 0
+    with pytest.raises(ValueError, match="not a run"):
+        stored.discard(range(5))
+
+
+@pytest.mark.parametrize("case", ["open for passthrough", "linked elsewhere"])
+def test_a_file_others_look_at_is_never_punched(layout: Layout, stored: StoredBlob, tmp_path: Path, case: str) -> None:
+    publish_all(stored, CONTENT)
+    reader = os.open(data_file(layout), os.O_RDONLY)
+    if case == "open for passthrough":
+        fcntl.flock(reader, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    else:
+        os.link(data_file(layout), tmp_path / "link")
+    assert stored.discard(ALL) == 0
+    assert stored.missing(ALL) == [ALL]
+    assert os.pread(reader, len(CONTENT), 0) == CONTENT
+    os.close(reader)
+
+
+# The whole
+
+
+def test_a_complete_blob_is_verified_and_says_so_to_others(layout: Layout, stored: StoredBlob) -> None:
+    publish(stored, CONTENT, range(3))
+    assert not stored.verify(5.0)
+    publish_all(stored, CONTENT)
+    assert stored.complete
+    assert not stored.verified
+    assert stored.verify(5.0)
+    assert stored.verified
+    other_store = BlobStore(layout)
+    assert other_store.open(BLOB).verified
+    assert other_store.state(BLOB) == "verified"
+    other_store.close()
+
+
+def test_a_git_blob_is_verified_by_gits_name(store: BlobStore) -> None:
+    content = b"what is up, doc?"
+    etag = "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
+    stored = store.open(Blob(etag, 16, HUB, Digest("git-sha1", etag)))
+    publish_all(stored, content)
+    assert stored.verify(0)
+
+
+def test_an_empty_blob_is_complete_at_once(store: BlobStore) -> None:
+    blob = blob_of(b"")
+    stored = store.open(blob)
+    assert (stored.complete, stored.local_bytes, stored.missing(range(0))) == (True, 0, [])
+    assert stored.read(0, 10) == b""
+    assert stored.claim(range(0)).blocks == []
+    assert stored.verify(0)
+    assert stored.verified
+    stored.discard(range(0))
+
+
+def test_wrong_bytes_are_told_with_both_hashes(store: BlobStore) -> None:
+    blob = Blob("e", len(CONTENT), HUB, Digest("sha256", "0" * 64))
+    stored = store.open(blob)
+    publish_all(stored, CONTENT)
+    with pytest.raises(IntegrityError) as caught:
+        stored.verify(0)
+    assert (caught.value.expected, caught.value.got) == ("0" * 64, BLOB.etag)
+    assert not stored.verified
+    assert stored.complete
+
+
+def test_without_a_promised_hash_nothing_is_verified(store: BlobStore) -> None:
+    stored = store.open(Blob("e", len(CONTENT), HUB))
+    publish_all(stored, CONTENT)
+    assert not stored.verify(0)
+
+
+@pytest.mark.parametrize("change", ["drop", "rewrite", "exchange", "touch"])
+def test_whatever_happens_to_a_verified_file_takes_the_word_back(
+    layout: Layout, stored: StoredBlob, store: BlobStore, change: str
+) -> None:
+    publish_all(stored, CONTENT)
+    assert stored.verify(0)
+    path = data_file(layout)
+    if change == "drop":
+        stored.discard(range(1))
+        publish_all(stored, CONTENT)
+    elif change == "rewrite":
+        overwrite(path, 5, b"x")
+    elif change == "exchange":
+        stored.close()
+        path.rename(path.with_suffix(".old"))
+        path.write_bytes(CONTENT)
+        stored = store.open(BLOB)
+    else:
+        os.utime(path, ns=(0, 0))
+    assert stored.complete
+    assert not stored.verified
+
+
+@pytest.mark.parametrize("meanwhile", ["drop", "drop and publish"])
+def test_a_change_during_hashing_leaves_it_unverified(
+    stored: StoredBlob, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    publish_all(stored, CONTENT)
+    real = os.fdatasync
+
+    def fdatasync(fd: int) -> None:
+        stored.discard(range(1))
+        if meanwhile == "drop and publish":
+            publish_all(stored, CONTENT)
+        real(fd)
+
+    with monkeypatch.context() as busy:
+        busy.setattr(os, "fdatasync", fdatasync)
+        assert not stored.verify(0)
+    assert not stored.verified
+    publish_all(stored, CONTENT)
+    assert stored.verify(0)
+
+
+def test_verified_comes_after_the_data_is_on_disk(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_all(stored, CONTENT)
+    synced: list[int] = []
+
+    def fdatasync(fd: int) -> None:
+        assert not stored.verified
+        synced.append(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    assert stored.verify(0)
+    assert synced == [stored._data, stored._state.fd]
+
+
+@pytest.mark.allow_warnings("is damaged")
+def test_verifying_drops_a_damaged_block_instead_of_blaming_the_whole(
+    store: BlobStore, layout: Layout, stored: StoredBlob
+) -> None:
+    publish_all(stored, CONTENT)
+    stored.close()
+    overwrite(data_file(layout), 5, bytes([CONTENT[5] ^ 1]))
+    again = store.open(BLOB)
+    assert not again.verify(0)
+    assert again.missing(ALL) == [range(1)]
+
+
+def test_verifying_is_no_use(stored: StoredBlob) -> None:
+    publish_all(stored, CONTENT)
+    assert stored.verify(0)
+    assert stored._state.last_used() == [0]
+
+
+# The end
+
+
+def test_after_the_end_everything_is_an_error_of_ours(store: BlobStore) -> None:
+    stored = store.open(BLOB)
+    publish_all(stored, CONTENT)
+    claim = store.open(blob_of(b"other")).claim(range(1))
+    store.close()
+    uses: list[Callable[[], object]] = [
+        lambda: stored.read(0, 1),
+        lambda: stored.missing(ALL),
+        lambda: stored.claim(ALL),
+        lambda: stored.discard(ALL),
+        lambda: stored.local_bytes,
+        lambda: stored.verified,
+        lambda: stored.verify(0),
+    ]
+    for use in uses:
+        with pytest.raises(CacheUnusable):
+            use()
+    stored.close()
+    claim.release()
