@@ -6,6 +6,7 @@ Values in, values out: no thread, socket, clock, log or file is touched here. Ca
 from .blocks import Priority
 from .prefetch import small_files
 from .queue import BlockQueue, Fetch, Waiting
+from .readahead import ReadCursors, Window
 from .retry import RetryPolicy
 
-__all__ = ["BlockQueue", "Fetch", "Priority", "RetryPolicy", "Waiting", "small_files"]
+__all__ = ["BlockQueue", "Fetch", "Priority", "ReadCursors", "RetryPolicy", "Waiting", "Window", "small_files"]
