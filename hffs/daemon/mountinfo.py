@@ -70,6 +70,8 @@ def locate(path: str, mounted: dict[str, Mounted]) -> tuple[str, Mounted | None]
     Symbolic links are resolved up to that mount; from there on the words are taken as they are, because a look at them
     would be a request to its daemon. A FUSE file system at / (a rootless container's) is not counted.
     """
+    if "\0" in path:
+        raise UsageError(f"{path!r} cannot be a path", "name a directory")
     path = os.path.expanduser(path)
     start = path if path.startswith("/") else f"{os.getcwd()}/{path}"
     current, inside, links = "/", None, 0
