@@ -1,0 +1,139 @@
+"""A mount's life: the rooms put together, started and stopped in order. One process, one mountpoint.
+
+``run`` is called on the main thread by ``hffs mount --foreground`` and by the background daemon; it returns when the
+mount is gone. Everything that may fail before the mount answers is raised as one of our errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .. import protocol
+from ..cache import BlobStore, Index, Layout
+from ..errors import HffsError, NotFound
+from ..fuse import LibfuseBinding
+from ..model import Commit
+from ..policy import small_files
+from ..remote import Auth, Catalog, Locator, Transport, parse_repo
+from ..transfer import Content, Fetcher, Listings, Timers
+from ..vfs import Filesystem, Patterns, Tree
+from . import mountpoint, records
+from .control import ControlServer, Request
+from .spec import MountSpec
+from .status import Reporter
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+def run(spec: MountSpec, report: Report) -> int:
+    """Mounts as ``spec`` says, tells ``report`` once it answers, serves until unmounted; the exit code.
+
+    Raises HffsError for whatever keeps the mount from coming up.
+    """
+    settings = spec.settings
+    where = mountpoint.check(spec.mountpoint, settings.runtime_dir)
+    _allow_many_files()
+    with contextlib.ExitStack() as stack:
+        layout = Layout(settings.cache_dir)
+        layout.prepare()
+        index = Index(layout.index)
+        stack.callback(index.close)
+        auth = Auth(settings.token_file)
+        catalog = Catalog(settings.endpoint, auth)
+        ref = parse_repo(spec.repo, type=spec.type, revision=spec.revision, subfolder=spec.subfolder)
+        commit = catalog.resolve(ref)
+        listings = _listings(catalog, index, commit, ref.subfolder)
+        log.info("event=resolved repo=%s revision=%s commit=%s", commit.id, commit.revision, commit.sha)
+
+        store = BlobStore(layout)
+        stack.callback(store.close)
+        transport = Transport(Locator(auth), auth)
+        timers = Timers()
+        timers.start()
+        stack.callback(timers.stop)
+        fetcher = Fetcher(store, transport, timers, workers=settings.workers, fetch_size=settings.fetch_size)
+        fetcher.start()
+        stack.callback(fetcher.stop)
+        stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
+
+        content = Content(listings, store, fetcher, read_timeout=settings.read_timeout)
+        tree = Tree(content, Patterns(settings.include, settings.exclude))
+        filesystem = Filesystem(tree, content)
+        stack.callback(filesystem.release_all)
+        device = f"hffs:{commit.type.prefix}{commit.id}"
+        binding = LibfuseBinding(filesystem, where, device=device, allow_other=settings.allow_other)
+
+        reporter = Reporter(spec, where, binding.name, content, tree, filesystem, fetcher, store, catalog)
+        control = ControlServer(
+            protocol.socket_path(settings.runtime_dir, where),
+            {
+                ("GET", f"{protocol.API}/status"): lambda _: reporter.status(),
+                ("GET", f"{protocol.API}/files"): reporter.files,
+                ("GET", "/healthz"): lambda _: {"state": reporter.state},
+                ("POST", f"{protocol.API}/unmount"): lambda request: _unmount(where, request),
+            },
+        )
+        control.start()
+        stack.callback(control.stop)
+
+        ready = threading.Event()
+
+        def on_ready() -> None:
+            ready.set()
+            reporter.state = "serving"
+            records.write(settings.runtime_dir, reporter.record())
+            report({"ready": True, "pid": reporter.pid, "commit": commit.sha, "mountpoint": where})
+            log.info("event=mounted mountpoint=%s repo=%s commit=%s", where, commit.id, commit.sha)
+            if settings.prefetch == "small":
+                _prefetch_small(content, tree, commit)
+
+        stack.callback(records.remove, settings.runtime_dir, where)
+        binding.serve(on_ready)
+        log.info("event=unmounted mountpoint=%s", where)
+        return 0 if ready.is_set() else 1
+
+
+def _listings(catalog: Catalog, index: Index, commit: Commit, subfolder: str) -> Listings:
+    listings = Listings(catalog, index, commit, root=subfolder)
+    try:
+        listings.load()
+    except NotFound:
+        if not subfolder:
+            raise
+        raise NotFound(
+            f"{commit.id} has no folder {subfolder!r} at {commit.revision}",
+            f"see: hffs ls {commit.type.prefix}{commit.id}",
+        ) from None
+    return listings
+
+
+def _prefetch_small(content: Content, tree: Tree, commit: Commit) -> None:
+    """Only what the first page of the listing told: a prefetch must not list a repo of a million files."""
+    visible = [entry for entry in content.listings.files() if tree.visible(entry.path)]
+    for entry in small_files(visible, repo_type=commit.type):
+        try:
+            content.prefetch(entry)
+        except HffsError as error:
+            log.warning("event=prefetch-failed path=%s error=%s", entry.path, error)
+            return
+
+
+def _unmount(where: str, request: Request) -> dict[str, object]:
+    lazy = bool(request.json().get("lazy", False))
+    mountpoint.detach(where, lazy=lazy)
+    return {"unmounted": where}
+
+
+def _allow_many_files() -> None:
+    """An open blob takes three descriptors and a small-file prefetch opens up to 256 blobs; the soft limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,151 @@
+"""What a mount says of itself: the values of ``protocol.Status``, derived from store, queue and listing when asked.
+
+Nothing is counted on the side; asking never waits for the network or for a lock that is held across it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+
+from .. import protocol
+from ..cache import BlobStore
+from ..remote import Catalog
+from ..transfer import Content, Fetcher
+from ..vfs import Filesystem, Tree
+from .control import Request
+from .spec import MountSpec
+
+
+class Reporter:
+    """Answers the control socket's questions about one mount."""
+
+    def __init__(
+        self,
+        spec: MountSpec,
+        where: str,
+        binding: str,
+        content: Content,
+        tree: Tree,
+        filesystem: Filesystem,
+        fetcher: Fetcher,
+        store: BlobStore,
+        catalog: Catalog,
+    ) -> None:
+        self.state: protocol.State = "starting"
+        self.pid = os.getpid()
+        self._spec = spec
+        self._where = where
+        self._binding = binding
+        self._content = content
+        self._tree = tree
+        self._filesystem = filesystem
+        self._fetcher = fetcher
+        self._store = store
+        self._catalog = catalog
+        self._started = time.monotonic()
+        self._started_at = time.time()
+
+    def record(self) -> protocol.MountRecord:
+        commit = self._content.commit
+        return {
+            "mountpoint": self._where,
+            "repo": commit.id,
+            "type": commit.type.value,
+            "revision": commit.revision,
+            "commit": commit.sha,
+            "pid": self.pid,
+            "started_at": self._started_at,
+        }
+
+    def status(self) -> protocol.Status:
+        commit = self._content.commit
+        complete = self._content.listings.complete
+        files = [entry for entry in self._content.listings.files() if self._tree.visible(entry.path)]
+        states = Counter(self._content.state(entry) for entry in files)
+        degraded = self._fetcher.degraded
+        active = self._fetcher.active()
+        return {
+            "mountpoint": self._where,
+            "repo": commit.id,
+            "type": commit.type.value,
+            "revision": commit.revision,
+            "commit": commit.sha,
+            "pid": self.pid,
+            "state": "degraded" if degraded and self.state == "serving" else self.state,
+            "socket": protocol.socket_path(self._spec.settings.runtime_dir, self._where),
+            "binding": self._binding,
+            "supervisor": None,
+            "endpoint": commit.endpoint,
+            "uptime_s": round(time.monotonic() - self._started, 3),
+            "listing": "complete" if complete else "partial",
+            "files": len(files) if complete else None,
+            "bytes_total": sum(entry.size or 0 for entry in files) if complete else None,
+            "bytes_local": sum(self._content.local_bytes(entry) for entry in files),
+            "bytes_fetched": self._fetcher.bytes_fetched,
+            "requests": self._fetcher.requests + self._catalog.requests,
+            "hydration": {
+                "state": "idle",
+                "bytes_done": 0,
+                "bytes_total": None,
+                "bytes_per_s": 0,
+                "eta_s": None,
+                "files_done": 0,
+                "files_total": None,
+            },
+            "verification": {
+                "verified": states["verified"],
+                "pending": len(files) - states["verified"] if complete else None,
+                "failed": [],
+            },
+            "workers": {
+                "active": active,
+                "limit": self._fetcher.workers,
+                "bytes_per_s": self._fetcher.speed(),
+                "why": "the limit set by --workers",
+                "list": [],
+            },
+            "open_files": self._open_files(),
+            "cache": {
+                "dir": str(self._store.layout.root),
+                "bytes": self._store.used_bytes(),
+                "limit": None,
+                "disk_free": self._store.disk_free(),
+            },
+            "waiting_reads": [
+                {
+                    "path": read.path,
+                    "offset": read.offset,
+                    "size": read.size,
+                    "seconds": round(time.monotonic() - read.since, 3),
+                    "on": commit.endpoint,
+                }
+                for read in self._fetcher.waiting()
+            ],
+            "last_errors": [
+                {"at": failure.at, "what": failure.what, "path": failure.path} for failure in self._fetcher.errors()
+            ],
+        }
+
+    def files(self, request: Request) -> protocol.FileList:
+        """Per file: size, local bytes, state; ``?path=`` names a folder or file of the mount, default all."""
+        asked = request.query.get("path", "").strip("/")
+        root = self._content.root + "/" if self._content.root else ""
+        found: list[protocol.FileStatus] = []
+        for entry in self._content.listings.files():
+            path = entry.path.removeprefix(root)
+            inside = not asked or path == asked or path.startswith(asked + "/")
+            if inside and self._tree.visible(entry.path):
+                local = self._content.local_bytes(entry)
+                state = self._content.state(entry)
+                found.append({"path": path, "size": entry.size, "bytes_local": local, "state": state})
+        return {"path": asked, "complete": self._content.listings.complete, "files": found}
+
+    def _open_files(self) -> list[protocol.OpenFile]:
+        handles = Counter(handle.node.path for handle in self._filesystem.handles())
+        why = "libfuse has no passthrough; pages stay in the kernel's cache"
+        return [
+            {"path": path, "handles": count, "served": "kernel-cache", "why": why}
+            for path, count in sorted(handles.items())
+        ]

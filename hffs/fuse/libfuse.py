@@ -1,0 +1,195 @@
+"""The portable binding: libfuse through mfusepy. Paths in, nodes of ``vfs`` behind, errnos out.
+
+``serve`` blocks the calling thread (the main one, so that libfuse can take SIGTERM) until the mount is gone; libfuse
+calls the operations on threads of its own, and a read that waits holds one of them. Nothing here knows the Hub.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator
+from ctypes.util import find_library
+from typing import Any, TypeVar
+
+from ..errors import MountFailed
+from ..vfs import Attributes, Filesystem, Node
+from .errnos import errno_of
+
+log = logging.getLogger(__name__)
+F = TypeVar("F", bound=Callable[..., Any])
+
+# The largest request the kernel makes of FUSE without a raised fs.fuse.max_pages_limit: 256 pages.
+MAX_READ = 1024 * 1024
+# A waiting read holds a libfuse thread, and libfuse starts ten unless told: as many as the kernel's background queue
+# below, so that stalled reads of one file leave room for others. The kernel binding has no such bound.
+THREADS = 64
+# Names and content of a commit never change, so names may be kept for long; sizes too, but st_blocks grows as blocks
+# arrive and may be a minute old.
+NAME_SECONDS = 3600.0
+ATTRIBUTE_SECONDS = 60.0
+
+
+def load_library() -> Any:
+    """mfusepy on libfuse 3 where there is one (libfuse 2 reads at most 128 KiB at a time). Raises MountFailed."""
+    if not os.environ.get("FUSE_LIBRARY_PATH"):
+        library = find_library("fuse3")
+        if library:
+            os.environ["FUSE_LIBRARY_PATH"] = library
+    try:
+        return importlib.import_module("mfusepy")
+    except (ImportError, OSError, AttributeError):
+        raise MountFailed("libfuse is not installed", "apt-get install fuse3") from None
+
+
+def answers(method: F) -> F:
+    """Any exception becomes an OSError with the errno of the table; mfusepy would make EINVAL of it."""
+
+    @functools.wraps(method)
+    def guarded(*args: Any) -> Any:
+        try:
+            return method(*args)
+        except Exception as error:
+            number = errno_of(error)
+            log.debug("event=errno operation=%s errno=%d error=%s", method.__name__, number, error)
+            raise OSError(number, os.strerror(number)) from error
+
+    return guarded  # type: ignore[return-value]
+
+
+class LibfuseBinding:
+    """One mount served by libfuse."""
+
+    name = "libfuse"
+
+    def __init__(self, filesystem: Filesystem, mountpoint: str, *, device: str, allow_other: bool = False) -> None:
+        self._library = load_library()
+        self._filesystem = filesystem
+        self._mountpoint = mountpoint
+        self._device = device
+        self._allow_other = allow_other
+
+    def serve(self, on_ready: Callable[[], None]) -> None:
+        """Mounts, calls ``on_ready`` from the INIT request, returns when unmounted. Raises MountFailed."""
+        library = self._library
+        options: dict[str, Any] = {
+            "foreground": True,
+            "fsname": self._device,
+            "subtype": "hffs",
+            "ro": True,
+            "default_permissions": True,
+            "kernel_cache": True,
+            "use_ino": True,
+            "entry_timeout": NAME_SECONDS,
+            "negative_timeout": NAME_SECONDS,
+            "attr_timeout": ATTRIBUTE_SECONDS,
+            "max_read": MAX_READ,
+        }
+        if self._allow_other:
+            options["allow_other"] = True
+        if (library.fuse_version_major, library.fuse_version_minor) >= (3, 12):
+            options["max_threads"] = THREADS
+            options["max_idle_threads"] = THREADS
+        operations = _operations(library, self._filesystem, on_ready)
+        try:
+            library.FUSE(operations, self._mountpoint, **options)
+        except RuntimeError as error:
+            raise MountFailed(
+                f"libfuse could not mount {self._mountpoint} (code {error})",
+                "the log has libfuse's own words; hffs needs /dev/fuse and, without root, fusermount3",
+            ) from None
+
+
+def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], None]) -> Any:
+    """mfusepy takes an instance of its own class, which exists only once libfuse has been loaded."""
+    uid, gid = os.getuid(), os.getgid()
+    tree = filesystem.tree
+
+    class Operations(library.Operations):  # type: ignore[misc]
+        use_ns = True
+
+        def init_with_config(self, connection: Any, config: Any) -> None:
+            if connection is not None:
+                connection.max_readahead = MAX_READ
+                connection.max_background = THREADS
+                connection.congestion_threshold = THREADS
+                if hasattr(connection, "max_read"):
+                    connection.max_read = MAX_READ
+            if config is not None:
+                config.use_ino = 1
+                config.kernel_cache = 1
+                config.entry_timeout = NAME_SECONDS
+                config.negative_timeout = NAME_SECONDS
+                config.attr_timeout = ATTRIBUTE_SECONDS
+            on_ready()
+
+        @answers
+        def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
+            return _stat(filesystem.attributes(tree.find(path)), uid, gid)
+
+        @answers
+        def readdir(self, path: str, fh: int) -> Iterator[tuple[str, dict[str, int], int]]:
+            directory = tree.find(path)
+            names = [(".", directory), ("..", directory)]
+            names += [(child.path.rpartition("/")[2], child) for child in tree.children(directory)]
+            return iter([(name, {"st_ino": node.id, "st_mode": _kind(node)}, 0) for name, node in names])
+
+        @answers
+        def open(self, path: str, flags: int) -> int:
+            return filesystem.open(tree.find(path))
+
+        @answers
+        def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
+            answer = filesystem.read(fh, offset, size)
+            return answer if isinstance(answer, bytes) else answer.result()
+
+        @answers
+        def release(self, path: str | None, fh: int) -> int:
+            filesystem.release(fh)
+            return 0
+
+        @answers
+        def statfs(self, path: str) -> dict[str, int]:
+            space = filesystem.space()
+            return {
+                "f_bsize": 4096,
+                "f_frsize": 4096,
+                "f_blocks": space.total // 4096,
+                "f_bfree": space.free // 4096,
+                "f_bavail": space.free // 4096,
+                "f_namemax": 255,
+            }
+
+        @answers
+        def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
+            return filesystem.xattr(tree.find(path), name)
+
+        @answers
+        def listxattr(self, path: str) -> list[str]:
+            return filesystem.xattr_names(tree.find(path))
+
+    return Operations()
+
+
+def _kind(node: Node) -> int:
+    return stat.S_IFDIR if node.is_directory else stat.S_IFREG
+
+
+def _stat(found: Attributes, uid: int, gid: int) -> dict[str, int]:
+    nanoseconds = int(found.mtime * 1e9)
+    return {
+        "st_ino": found.node,
+        "st_mode": found.mode,
+        "st_nlink": 2 if found.is_directory else 1,
+        "st_size": found.size,
+        "st_blocks": found.blocks,
+        "st_blksize": 4096,
+        "st_uid": uid,
+        "st_gid": gid,
+        "st_mtime": nanoseconds,
+        "st_ctime": nanoseconds,
+        "st_atime": nanoseconds,
+    }

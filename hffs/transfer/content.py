@@ -1,0 +1,88 @@
+"""The files of one commit, as the file system needs them: look, open, how much of them is here.
+
+It joins a commit's listing with the store and the fetcher, and is all of the lower rooms that ``vfs`` sees.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..cache import BlobStore
+from ..errors import BadResponse
+from ..model import Blob, Commit, Entry, RemoteFile
+from .fetcher import Fetcher
+from .listings import Listings
+from .reader import BlobReader
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """What ``statfs`` tells: bytes of the cache's disk."""
+
+    total: int
+    free: int
+
+
+class Content:
+    """One commit's files. Any thread."""
+
+    def __init__(self, listings: Listings, store: BlobStore, fetcher: Fetcher, *, read_timeout: float = 120.0) -> None:
+        self.listings = listings
+        self._store = store
+        self._fetcher = fetcher
+        self._timeout = read_timeout
+
+    @property
+    def commit(self) -> Commit:
+        return self.listings.commit
+
+    @property
+    def root(self) -> str:
+        return self.listings.root
+
+    def entry(self, path: str) -> Entry:
+        return self.listings.entry(path)
+
+    def directory(self, path: str) -> Mapping[str, Entry]:
+        return self.listings.directory(path)
+
+    def known_directory(self, path: str) -> Mapping[str, Entry] | None:
+        return self.listings.known(path)
+
+    def sized(self, entry: Entry) -> Entry:
+        return self.listings.sized(entry)
+
+    def open(self, entry: Entry) -> BlobReader:
+        """Raises CacheUnusable; the caller closes the reader."""
+        return BlobReader(self._fetcher, self.remote_file(self.sized(entry)), read_timeout=self._timeout)
+
+    def local_bytes(self, entry: Entry) -> int:
+        """How much of a file is on the local disk; asks no server."""
+        if entry.size is None or entry.etag is None:
+            return 0
+        return self._store.local_bytes(self.remote_file(entry).blob)
+
+    def state(self, entry: Entry) -> Literal["remote", "partial", "local", "verified"]:
+        """How much of a file is here, in a word; asks no server."""
+        if entry.size is None or entry.etag is None:
+            return "remote"
+        return self._store.state(self.remote_file(entry).blob)
+
+    def prefetch(self, entry: Entry) -> None:
+        """Have all of a file fetched in the background; nobody waits for it."""
+        reader = self.open(entry)
+        reader.prefetch()
+        reader.close()
+
+    def space(self) -> DiskSpace:
+        disk = os.statvfs(self._store.layout.root)
+        return DiskSpace(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
+
+    def remote_file(self, entry: Entry) -> RemoteFile:
+        if entry.size is None or entry.etag is None:
+            raise BadResponse(f"the server names neither size nor etag of {entry.path}")
+        blob = Blob(entry.etag, entry.size, self.commit.endpoint, entry.digest())
+        return RemoteFile(self.commit, entry.path, blob, entry.lfs)

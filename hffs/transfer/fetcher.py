@@ -1,0 +1,373 @@
+"""The workers: whatever is wanted of any blob is fetched here, once, most urgent first, and stored.
+
+What to fetch next is ``policy.BlockQueue``'s decision, taken under the one lock; claiming, fetching, storing and
+telling waiters happen outside it. There is no second way bytes come in. A waiter's callback runs on a worker or on the
+timer thread and must only hand over.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from .. import ranges
+from ..cache import BlobStore, StoredBlob
+from ..errors import CacheUnusable, Cancelled, DeadlineExceeded, HffsError, NoSpace
+from ..model import Blob, RemoteFile
+from ..policy import BlockQueue, Fetch, Priority, RetryPolicy
+from .meter import Meter
+from .target import Target, UnstoredBlocks
+from .timers import Timer, Timers
+
+# Another process holds the blocks: look again after this long. It is a local look at one byte a block.
+BUSY_SECONDS = 0.05
+# How many of the workers only ever serve waiting readers (design notes, performance 4.2: demand must not queue).
+RESERVED = 2
+
+
+class Body(Protocol):
+    """What a transport answers with: exactly the bytes that were asked for, or an error on the way."""
+
+    def readinto(self, view: memoryview) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    def get(self, file: RemoteFile, wanted: ranges.ByteRange) -> Body: ...
+
+
+Callback = Callable[[Exception | None], None]
+
+
+@dataclass(slots=True)
+class _Waiter:
+    """Guarded by the fetcher's lock; whoever takes it out of the table calls back, exactly once."""
+
+    callback: Callback
+    timer: Timer
+    path: str
+    asked: ranges.ByteRange
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRead:
+    path: str
+    offset: int
+    size: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something that went wrong, for ``status``; ``at`` is wall-clock seconds."""
+
+    at: float
+    what: str
+    path: str
+
+
+class Fetcher:
+    """``attach`` a file, then ``want`` blocks of it and ``wait`` for them; ``detach`` when done."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        transport: Transport,
+        timers: Timers,
+        *,
+        workers: int = 8,
+        fetch_size: int = 4 * 1024 * 1024,
+        retry: RetryPolicy | None = None,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._timers = timers
+        self._retry = retry or RetryPolicy()
+        self._dice = dice
+        self._reserved = min(RESERVED, workers - 1)
+        self._unstored = UnstoredBlocks()
+        self._ready = threading.Condition()
+        # guarded by _ready
+        self._queue: BlockQueue[Exception] = BlockQueue(
+            demand_blocks=max(1, fetch_size // ranges.BLOCK_SIZE), workers=workers
+        )
+        self._targets: dict[str, Target] = {}
+        self._waiters: dict[int, _Waiter] = {}
+        self._tickets = itertools.count(1)
+        self._stopping = False
+        self._errors: deque[Failure] = deque(maxlen=16)
+        self._busy = 0
+        self._meter = Meter()
+        self.bytes_fetched = 0
+        self.requests = 0
+        self.degraded = ""  # why the cache takes no blocks, when it does not
+        self._threads = [
+            threading.Thread(
+                target=self._work, args=(number < self._reserved,), name=f"hffs-fetch-{number}", daemon=True
+            )
+            for number in range(workers)
+        ]
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends the workers; every waiter is told ``Cancelled``. A fetch in flight ends with its next socket timeout."""
+        with self._ready:
+            self._stopping = True
+            waiters = list(self._waiters.values())
+            self._waiters.clear()
+            self._ready.notify_all()
+        for waiter in waiters:
+            waiter.timer.cancel()
+            waiter.callback(Cancelled("hffs is shutting down"))
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=15)
+        with self._ready:
+            targets = list(self._targets.values())
+            self._targets.clear()
+        for target in targets:
+            target.stored.close()
+
+    # --- what readers call ------------------------------------------------------------------------------------------
+
+    def attach(self, file: RemoteFile) -> Target:
+        """The target of this file's blob, to be given back with ``detach``. Raises CacheUnusable."""
+        stored = self._store.open(file.blob)
+        key = blob_key(file.blob)
+        with self._ready:
+            target = self._targets.get(key)
+            if target is None:
+                target = self._targets[key] = Target(key, file, stored, self._unstored)
+                extra = None
+            else:
+                extra = stored
+            target.users += 1
+        if extra is not None:
+            extra.close()
+        return target
+
+    def detach(self, target: Target) -> None:
+        """What was wanted in the background is still fetched; what was wanted for the reader is not."""
+        with self._ready:
+            target.users -= 1
+        self._release(target)
+
+    def want(self, target: Target, blocks: range, priority: Priority) -> None:
+        """Have these blocks fetched, unless they are there already. Returns at once."""
+        absent = target.missing(blocks)
+        if not absent:
+            return
+        with self._ready:
+            for run in absent:
+                self._queue.want(target.key, run, priority, time.monotonic())
+            self._ready.notify(len(self._threads))
+
+    def wait(self, target: Target, asked: ranges.ByteRange, deadline: float, callback: Callback) -> int:
+        """Want the blocks of ``asked`` for a waiting reader; ``callback(None)`` comes once when they can be read,
+        ``callback(error)`` when they cannot be had or ``deadline`` (monotonic) passed. It may come before this returns.
+        """
+        span = ranges.span_of(asked)
+        absent = target.missing(span)
+        now = time.monotonic()
+        with self._ready:
+            ticket = next(self._tickets)
+            if self._stopping:
+                failed: Exception | None = Cancelled("hffs is shutting down")
+            elif absent:
+                for run in absent:
+                    self._queue.want(target.key, run, Priority.DEMAND, now)
+                failed = self._queue.wait(ticket, target.key, [block for run in absent for block in run], now)
+                if failed is None:
+                    timer = self._timers.call_at(deadline, lambda: self._too_late(ticket))
+                    self._waiters[ticket] = _Waiter(callback, timer, target.file.path, asked, now)
+                    self._ready.notify(len(self._threads))
+                    return ticket
+            else:
+                failed = None
+        callback(failed)
+        return ticket
+
+    def abandon(self, ticket: int) -> None:
+        """The waiter has gone; its callback will not come (unless it is on its way already)."""
+        with self._ready:
+            waiter = self._waiters.pop(ticket, None)
+            if waiter is None:
+                return
+            self._queue.abandon(ticket)
+        waiter.timer.cancel()
+
+    # --- what status shows ------------------------------------------------------------------------------------------
+
+    def waiting(self) -> list[WaitingRead]:
+        with self._ready:
+            waiters = list(self._waiters.values())
+        return [WaitingRead(w.path, w.asked.start, w.asked.length, w.since) for w in waiters]
+
+    def errors(self) -> list[Failure]:
+        with self._ready:
+            return list(self._errors)
+
+    def active(self) -> int:
+        with self._ready:
+            return self._busy
+
+    def speed(self) -> float:
+        """Bytes per second now."""
+        with self._ready:
+            return self._meter.rate(time.monotonic())
+
+    @property
+    def workers(self) -> int:
+        return len(self._threads)
+
+    # --- a worker ---------------------------------------------------------------------------------------------------
+
+    def _work(self, demand_only: bool) -> None:
+        buffer = memoryview(bytearray(ranges.BLOCK_SIZE))
+        while True:
+            with self._ready:
+                fetch = None
+                while fetch is None:
+                    if self._stopping:
+                        return
+                    now = time.monotonic()
+                    fetch = self._queue.next(now, demand_only=demand_only)
+                    if fetch is None:
+                        due = self._queue.due(now)
+                        self._ready.wait(60.0 if due is None else max(0.001, min(60.0, due - now)))
+                target = self._targets[fetch.key]
+                self._busy += 1
+            try:
+                self._carry_out(fetch, target, buffer)
+            finally:
+                with self._ready:
+                    self._busy -= 1
+
+    def _carry_out(self, fetch: Fetch, target: Target, buffer: memoryview) -> None:
+        """One fetch from claim to settlement; every way out settles, retries or defers it."""
+        busy = False
+        try:
+            with target.stored.claim(fetch.blocks) as claim:
+                busy = bool(claim.busy)
+                taken = {block for run in (*claim.blocks, *claim.busy) for block in run}
+                self._landed(fetch, [block for block in fetch.blocks if block not in taken])
+                for run in claim.blocks:
+                    self._bring(fetch, target, claim, run, buffer)
+        except HffsError as error:
+            self._failed(fetch, target, error)
+            return
+        except Exception as error:  # a bug of ours must reach the reader as an error, not as a wait without end
+            self._failed(fetch, target, HffsError(f"fetching {target.file.path} failed unexpectedly: {error!r}"))
+            raise
+        with self._ready:
+            if busy:
+                self._queue.defer(fetch, time.monotonic() + BUSY_SECONDS)
+            else:
+                self._queue.settle(fetch, None, time.monotonic())
+        self._release(target)
+
+    def _bring(self, fetch: Fetch, target: Target, claim: object, run: range, buffer: memoryview) -> None:
+        body = self._transport.get(target.file, ranges.bytes_of(run, target.size))
+        with self._ready:
+            self.requests += 1
+        try:
+            for block in run:
+                view = buffer[: ranges.block_length(block, target.size)]
+                body.readinto(view)
+                self._keep(target, claim, block, view)
+                with self._ready:
+                    self.bytes_fetched += len(view)
+                    self._meter.add(len(view), time.monotonic())
+                self._landed(fetch, [block])
+        finally:
+            body.close()
+
+    def _keep(self, target: Target, claim: object, block: int, view: memoryview) -> None:
+        """On disk; when the disk will not take it, in memory, so that no reader sees a full disk."""
+        try:
+            target.stored.publish(claim, block, view)  # type: ignore[arg-type]
+        except (NoSpace, CacheUnusable) as error:
+            self._unstored.put(target.key, block, bytes(view))
+            with self._ready:
+                if not self.degraded:
+                    self._errors.append(Failure(time.time(), str(error), target.file.path))
+                self.degraded = str(error)
+        else:
+            self.degraded = ""
+
+    # --- telling ----------------------------------------------------------------------------------------------------
+
+    def _landed(self, fetch: Fetch, blocks: Iterable[int]) -> None:
+        with self._ready:
+            done = [self._waiters.pop(t, None) for block in blocks for t in self._queue.landed(fetch, block)]
+        self._tell(done, None)
+
+    def _failed(self, fetch: Fetch, target: Target, error: HffsError) -> None:
+        now = time.monotonic()
+        wait = self._retry.decide(
+            fetch.attempt,
+            transient=error.transient,
+            retry_after=getattr(error, "retry_after", None),
+            random=self._dice(),
+        )
+        with self._ready:
+            self._errors.append(Failure(time.time(), str(error), target.file.path))
+            if wait is not None and not self._stopping:
+                self._queue.retry(fetch, now + wait)
+                gone: list[_Waiter | None] = []
+            else:
+                gone = [self._waiters.pop(t, None) for t in self._queue.settle(fetch, error, now)]
+        self._tell(gone, error)
+        self._release(target)
+
+    def _too_late(self, ticket: int) -> None:
+        with self._ready:
+            waiter = self._waiters.pop(ticket, None)
+            if waiter is None:
+                return
+            self._queue.abandon(ticket)
+        self._tell([waiter], DeadlineExceeded(f"{waiter.path} did not arrive in time"))
+
+    def _tell(self, waiters: Iterable[_Waiter | None], error: Exception | None) -> None:
+        for waiter in waiters:
+            if waiter is not None:
+                waiter.timer.cancel()
+                waiter.callback(error)
+
+    def _release(self, target: Target) -> None:
+        """Forget a target nobody uses any more: when its last user leaves, or after a fetch that outlived them."""
+        with self._ready:
+            if self._targets.get(target.key) is not target or target.users:
+                return
+            left = [self._waiters.pop(t, None) for t in self._queue.drop(target.key, keep=Priority.BACKGROUND)]
+            wanted = self._queue.busy(target.key)
+            if not wanted:
+                del self._targets[target.key]
+        self._tell(left, Cancelled(f"{target.file.path} was closed"))
+        if not wanted:  # else the worker that fetches it comes here again
+            self._close(target)
+
+    def _close(self, target: Target) -> None:
+        self._unstored.forget(target.key)
+        target.stored.close()
+
+
+def blob_key(blob: Blob) -> str:
+    return f"{blob.etag}@{blob.origin}"
+
+
+__all__ = ["Failure", "Fetcher", "StoredBlob", "Transport", "WaitingRead", "blob_key"]

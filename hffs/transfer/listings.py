@@ -1,0 +1,223 @@
+"""What a commit holds, directory by directory: from memory, else from the index on disk, else from the Hub.
+
+A commit's listing never changes, so whatever was learnt is kept for ever. The first request is the recursive tree, one
+page: when that is all of it, nothing more is ever asked. Otherwise directories are listed when they are opened, and a
+single name in an unlisted directory is asked for alone. Each directory is asked for once, however many ask for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Protocol, TypeVar
+
+from ..cache import Index
+from ..errors import DeadlineExceeded, EntryNotFound, HffsError
+from ..model import Commit, Entry
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class TreePage(Protocol):
+    """The first page of a recursive listing. ``rest`` goes on with the others; None when there are none."""
+
+    @property
+    def entries(self) -> list[Entry]: ...
+    @property
+    def rest(self) -> Iterator[Entry] | None: ...
+
+
+class Catalog(Protocol):
+    def first_page(self, commit: Commit, path: str) -> TreePage: ...
+    def directory(self, commit: Commit, path: str) -> list[Entry]: ...
+    def lookup(self, commit: Commit, paths: list[str]) -> list[Entry]: ...
+    def complete_size(self, commit: Commit, entry: Entry) -> Entry: ...
+
+
+class Listings:
+    """The entries of ``commit`` at and below ``root``. Any thread; waits end after ``timeout`` seconds."""
+
+    def __init__(
+        self, catalog: Catalog, index: Index, commit: Commit, *, root: str = "", timeout: float = 60.0
+    ) -> None:
+        self.commit = commit
+        self.root = root
+        self._catalog = catalog
+        self._index = index
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._directories: dict[str, dict[str, Entry]] = {}
+        self._single: dict[str, Entry | None] = {}
+        self._flights: dict[str, Future[object]] = {}
+        self._complete = False
+        self._rest: tuple[list[Entry], Iterator[Entry]] | None = None
+
+    def load(self) -> None:
+        """The first request, unless the index has the answer. Raises EntryNotFound when ``root`` is no directory."""
+        text = self._index.get(self._name("all", self.root))
+        entries = decode(text)
+        if entries is None:
+            page = self._catalog.first_page(self.commit, self.root)
+            if page.rest is not None:
+                with self._lock:
+                    self._rest = (page.entries, page.rest)
+                return
+            entries = page.entries
+            self._index.set(self._name("all", self.root), encode(entries))
+        self._fill(entries)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every entry is known; only then totals can be given."""
+        return self._complete
+
+    def files(self) -> list[Entry]:
+        """All files known so far, in path order."""
+        with self._lock:
+            known = [entry for names in self._directories.values() for entry in names.values()]
+        return sorted((entry for entry in known if entry.kind == "file"), key=lambda entry: entry.path)
+
+    def known(self, path: str) -> Mapping[str, Entry] | None:
+        """A directory's entries when they are known already; never asks anybody."""
+        return self._directories.get(path)
+
+    def directory(self, path: str) -> Mapping[str, Entry]:
+        """The entries of a directory by name. Raises EntryNotFound."""
+        names = self._directories.get(path)
+        if names is not None:
+            return names
+        if self._complete:
+            raise EntryNotFound(f"{path!r} is not a directory of {self.commit.id}")
+        return self._once(f"dir:{path}", lambda: self._list(path))
+
+    def entry(self, path: str) -> Entry:
+        """One entry; in a directory not listed yet it is asked for alone. Raises EntryNotFound."""
+        parent, _, name = path.rpartition("/")
+        names = self._directories.get(parent)
+        if names is not None:
+            found = names.get(name)
+        elif self._complete:
+            found = None
+        elif path in self._single:
+            found = self._single[path]
+        else:
+            found = self._once(f"one:{path}", lambda: self._look_up(path))
+        if found is None:
+            raise EntryNotFound(f"{path!r} is not in {self.commit.id} at {self.commit.sha[:12]}")
+        return found
+
+    def sized(self, entry: Entry) -> Entry:
+        """The entry with its size and etag, asked for by HEAD when the listing did not say."""
+        if entry.kind == "directory" or (entry.size is not None and entry.etag is not None):
+            return entry
+        return self._once(f"size:{entry.path}", lambda: self._complete_size(entry))
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def _list(self, path: str) -> Mapping[str, Entry]:
+        entries = decode(self._index.get(self._name("dir", path)))
+        if entries is not None:
+            return self._put(path, entries)
+        with self._lock:
+            rest, self._rest = (self._rest, None) if path == self.root else (None, self._rest)
+        if rest is not None and all(entry.kind == "file" for entry in rest[0]):
+            # The first page of the recursive listing named no folder: a flat repo of many files, whose following pages
+            # cost no more than listing the root anew.
+            entries = [*rest[0], *rest[1]]
+            self._index.set(self._name("all", self.root), encode(entries))
+            self._fill(entries)
+            return self._directories[path]
+        entries = self._catalog.directory(self.commit, path)
+        self._index.set(self._name("dir", path), encode(entries))
+        return self._put(path, entries)
+
+    def _look_up(self, path: str) -> Entry | None:
+        answer = self._catalog.lookup(self.commit, [path])
+        found = next((entry for entry in answer if entry.path == path), None)
+        with self._lock:
+            self._single[path] = found
+        return found
+
+    def _complete_size(self, entry: Entry) -> Entry:
+        known = self._index.get(self._name("size", entry.path))
+        full = next(iter(decode(known) or ()), None) or self._catalog.complete_size(self.commit, entry)
+        self._index.set(self._name("size", entry.path), encode([full]))
+        with self._lock:
+            names = self._directories.get(entry.parent)
+            if names is not None and entry.name in names:
+                names[entry.name] = full
+        return full
+
+    def _once(self, what: str, ask: Callable[[], T]) -> T:
+        """Single flight: the first asks, the others wait for the same answer or failure."""
+        with self._lock:
+            flight = self._flights.get(what)
+            mine = flight is None
+            if flight is None:
+                flight = self._flights[what] = Future()
+        if not mine:
+            try:
+                return flight.result(self._timeout)  # type: ignore[return-value]
+            except FutureTimeout:
+                raise DeadlineExceeded(f"the listing of {self.commit.id} did not arrive in time") from None
+        try:
+            answer = ask()
+        except BaseException as error:
+            with self._lock:
+                del self._flights[what]
+            flight.set_exception(error if isinstance(error, HffsError) else HffsError(f"listing failed: {error!r}"))
+            raise
+        with self._lock:
+            del self._flights[what]
+        flight.set_result(answer)
+        return answer
+
+    # --- keeping ----------------------------------------------------------------------------------------------------
+
+    def _put(self, path: str, entries: Iterable[Entry]) -> Mapping[str, Entry]:
+        names = {entry.name: entry for entry in entries if entry.parent == path}
+        with self._lock:
+            return self._directories.setdefault(path, names)
+
+    def _fill(self, entries: Iterable[Entry]) -> None:
+        """A complete recursive listing; folders that are only implied by a file's path are made up."""
+        directories: dict[str, dict[str, Entry]] = {self.root: {}}
+        for entry in entries:
+            directories.setdefault(entry.parent, {})[entry.name] = entry
+            if entry.kind == "directory":
+                directories.setdefault(entry.path, {})
+        for path in list(directories):
+            while path != self.root:
+                parent, _, name = path.rpartition("/")
+                directories.setdefault(parent, {}).setdefault(name, Entry(path, "directory"))
+                path = parent  # noqa: PLW2901 - walking up
+        with self._lock:
+            self._directories = directories
+            self._complete = True
+            self._rest = None
+
+    def _name(self, kind: str, path: str) -> str:
+        commit = self.commit
+        return f"listing/1/{kind}/{commit.endpoint}/{commit.type}/{commit.id}/{commit.sha}/{path}"
+
+
+def encode(entries: Iterable[Entry]) -> str:
+    rows = [(entry.path, entry.kind, entry.size, entry.etag, entry.lfs) for entry in entries]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def decode(text: str | None) -> list[Entry] | None:
+    """What ``encode`` wrote; None (with a log line) when it is anything else."""
+    if text is None:
+        return None
+    try:
+        return [Entry(*row) for row in json.loads(text)]
+    except (ValueError, TypeError):
+        log.warning("event=listing-damaged; asking the Hub again")
+        return None

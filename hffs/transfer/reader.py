@@ -1,0 +1,140 @@
+"""Reading a blob: bytes at once when they are here, else a Pending that settles when they are, or cannot be.
+
+A BlobReader is one open file: any number of threads may read from it at once, and none waits for another. What to read
+ahead is ``policy.ReadCursors``' decision; the reader only passes it on. A Pending holds no thread: whoever started it
+either blocks on ``result`` or is called back and then takes the bytes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from .. import ranges
+from ..errors import BlockAbsent, Cancelled, DeadlineExceeded
+from ..model import RemoteFile
+from ..policy import Priority, ReadCursors
+from .fetcher import Fetcher
+
+# A block that was told to be here and is gone when it is read (evicted, damaged on disk) is asked for again this often.
+ROUNDS = 4
+
+
+class Pending:
+    """A read that waits. ``take`` is for callbacks, ``result`` for those who can block; each read ends exactly once."""
+
+    __slots__ = ("_asked", "_callback", "_deadline", "_done", "_error", "_lock", "_reader", "_rounds", "_ticket")
+
+    def __init__(self, reader: BlobReader, asked: ranges.ByteRange, deadline: float) -> None:
+        self._reader = reader
+        self._asked = asked
+        self._deadline = deadline
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._callback: Callable[[Pending], None] | None = None
+        self._error: Exception | None = None
+        self._rounds = 0
+        self._ticket: int | None = None
+        self._wait()
+
+    def add_done_callback(self, callback: Callable[[Pending], None]) -> None:
+        """``callback(self)`` once it has settled (at once if it has): on a thread of the fetcher's, so hand over."""
+        with self._lock:
+            if not self._done.is_set():
+                self._callback = callback
+                return
+        callback(self)
+
+    def take(self) -> bytes | None:
+        """The bytes; None when it has to go on waiting (the callback comes again). Raises what went wrong."""
+        if self._error is not None:
+            raise self._error
+        try:
+            return self._reader.target.read(self._asked)
+        except BlockAbsent:
+            with self._lock:
+                self._rounds += 1
+                if self._rounds >= ROUNDS:
+                    raise
+                self._done.clear()
+            self._wait()
+            return None
+
+    def result(self, timeout: float | None = None) -> bytes:
+        """Blocks until settled; the fetcher's deadline bounds it, ``timeout`` (seconds) may end it sooner."""
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            # The deadline settles this; the extra seconds are for a timer thread that is late.
+            left = (ends or self._deadline + 5.0) - time.monotonic()
+            if not self._done.wait(max(0.0, left)):
+                self.cancel()
+                raise DeadlineExceeded("the read was given up")
+            data = self.take()
+            if data is not None:
+                return data
+
+    def cancel(self) -> None:
+        """The reader has gone (interrupted): settles with Cancelled unless it has settled already."""
+        with self._lock:
+            ticket = self._ticket
+        if ticket is not None:
+            self._reader.fetcher.abandon(ticket)
+        self._settled(Cancelled("the read was interrupted"))
+
+    def _wait(self) -> None:
+        ticket = self._reader.fetcher.wait(self._reader.target, self._asked, self._deadline, self._settled)
+        with self._lock:
+            self._ticket = ticket
+
+    def _settled(self, error: Exception | None) -> None:
+        with self._lock:
+            if self._done.is_set():
+                return
+            self._error = error
+            self._done.set()
+            callback = self._callback  # kept: after another round it comes again
+        if callback is not None:
+            callback(self)
+
+
+class BlobReader:
+    """An open file. ``close`` gives the blob back; reads that wait then are still answered or time out."""
+
+    def __init__(self, fetcher: Fetcher, file: RemoteFile, *, read_timeout: float = 120.0) -> None:
+        self.fetcher = fetcher
+        self.target = fetcher.attach(file)
+        self.size = file.blob.size
+        self._timeout = read_timeout
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._cursors = ReadCursors(self.size)
+        self._closed = False
+
+    def read(self, offset: int, length: int) -> bytes | Pending:
+        """Bytes ``[offset, offset + length)``, clipped to the file; or a Pending that will have them."""
+        asked = ranges.clip(offset, length, self.size)
+        if not asked.length:
+            return b""
+        with self._lock:
+            ahead = self._cursors.observe(asked.start, asked.length)
+        answer: bytes | Pending
+        try:
+            answer = self.target.read(asked)
+        except BlockAbsent:
+            answer = Pending(self, asked, time.monotonic() + self._timeout)
+        if ahead.length:
+            self.fetcher.want(self.target, ranges.span_of(ahead), Priority.AHEAD)
+        return answer
+
+    def prefetch(self) -> None:
+        """Want all of it, for nobody in particular; goes on after ``close``."""
+        self.fetcher.want(self.target, range(ranges.block_count(self.size)), Priority.BACKGROUND)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self.fetcher.detach(self.target)

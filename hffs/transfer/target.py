@@ -1,0 +1,92 @@
+"""A blob being moved: where it comes from, where it is stored, and the few blocks the disk would not take.
+
+``missing`` is the one predicate of readability: readers, the fetcher and whoever wakes them ask it and nothing else.
+Blocks that could not be stored (full or failing disk) live in a small memory shared by all targets, so that a reader
+still gets its bytes; the oldest go first. Any thread may call anything here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from .. import ranges
+from ..cache import StoredBlob
+from ..errors import BlockAbsent
+from ..model import RemoteFile
+
+# Enough for 64 readers waiting for 1 MiB each while nothing can be stored; small beside what a loader needs itself.
+UNSTORED_LIMIT = 64 * 1024 * 1024
+
+
+class UnstoredBlocks:
+    """Blocks by (blob key, index), at most ``limit`` bytes; the least recently added go first."""
+
+    def __init__(self, limit: int = UNSTORED_LIMIT) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._held = 0
+
+    def put(self, key: str, block: int, data: bytes) -> None:
+        with self._lock:
+            old = self._blocks.pop((key, block), b"")
+            self._blocks[key, block] = data
+            self._held += len(data) - len(old)
+            while self._held > self._limit:
+                _, dropped = self._blocks.popitem(last=False)
+                self._held -= len(dropped)
+
+    def get(self, key: str, block: int) -> bytes | None:
+        if not self._blocks:  # nearly always; the answer may be a moment old, as any answer of a cache
+            return None
+        with self._lock:
+            return self._blocks.get((key, block))
+
+    def forget(self, key: str) -> None:
+        with self._lock:
+            for each in [place for place in self._blocks if place[0] == key]:
+                self._held -= len(self._blocks.pop(each))
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
+
+
+class Target:
+    """A remote file and its stored blob, shared by all who read or fetch it; counted by the fetcher."""
+
+    __slots__ = ("file", "key", "size", "stored", "unstored", "users")
+
+    def __init__(self, key: str, file: RemoteFile, stored: StoredBlob, unstored: UnstoredBlocks) -> None:
+        self.key = key
+        self.file = file
+        self.size = file.blob.size
+        self.stored = stored
+        self.unstored = unstored
+        self.users = 0  # guarded by the fetcher's lock
+
+    def missing(self, blocks: range) -> list[range]:
+        """The runs of ``blocks`` that cannot be read now."""
+        absent = self.stored.missing(blocks)
+        if not absent or not self.unstored:
+            return absent
+        return ranges.runs(block for run in absent for block in run if self.unstored.get(self.key, block) is None)
+
+    def read(self, asked: ranges.ByteRange) -> bytes:
+        """These bytes, all of them. Raises BlockAbsent when a block is not there (any more)."""
+        try:
+            return self.stored.read(asked.start, asked.length)
+        except BlockAbsent:
+            if not self.unstored:
+                raise
+        pieces = []
+        for block in ranges.span_of(asked):
+            whole = ranges.bytes_of(range(block, block + 1), self.size)
+            start, stop = max(whole.start, asked.start), min(whole.stop, asked.stop)
+            data = self.unstored.get(self.key, block)
+            if data is None:
+                pieces.append(self.stored.read(start, stop - start))
+            else:
+                pieces.append(data[start - whole.start : stop - whole.start])
+        return b"".join(pieces)

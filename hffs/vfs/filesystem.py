@@ -1,0 +1,123 @@
+"""The read-only file system, knowing no protocol: bindings call it with nodes and handles and get values or our errors.
+
+``read`` gives bytes at once or a ``Pending``: a binding may block on it or attach its reply. Attributes and names come
+from the listing; only a name in a directory that was never listed, or a size the listing lacks, asks the network.
+Any thread may call anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass
+
+from ..errors import BadHandle, IsDirectory, NoAttribute
+from ..transfer import BlobReader, Content, DiskSpace, Pending
+from .tree import Node, Tree
+
+XATTR_PREFIX = "user.hffs."
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What stat needs. ``blocks`` counts 512-byte units that are local: at least 1 for a file that is not empty, since
+    ``tar -S`` archives zeros for a file of 0 blocks."""
+
+    node: int
+    is_directory: bool
+    size: int
+    blocks: int
+    mtime: float
+
+    @property
+    def mode(self) -> int:
+        return 0o040555 if self.is_directory else 0o100444
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHandle:
+    node: Node
+    reader: BlobReader
+
+
+class Filesystem:
+    """One mounted commit."""
+
+    def __init__(self, tree: Tree, content: Content) -> None:
+        self.tree = tree
+        self._content = content
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._handles: dict[int, OpenHandle] = {}
+        self._numbers = itertools.count(1)
+
+    def attributes(self, node: Node) -> Attributes:
+        """Raises what asking for a missing size may raise."""
+        mtime = self._content.commit.date
+        if node.entry is None or node.entry.kind == "directory":
+            return Attributes(node.id, True, 0, 0, mtime)
+        entry = self._content.sized(node.entry)
+        size = entry.size or 0
+        blocks = max(1, -(-self._content.local_bytes(entry) // 512)) if size else 0
+        return Attributes(node.id, False, size, blocks, mtime)
+
+    def open(self, node: Node) -> int:
+        """A handle, to be given back with ``release``. Raises IsDirectory."""
+        if node.entry is None or node.entry.kind == "directory":
+            raise IsDirectory(f"{node.path!r} is a directory")
+        reader = self._content.open(node.entry)
+        with self._lock:
+            handle = next(self._numbers)
+            self._handles[handle] = OpenHandle(node, reader)
+        return handle
+
+    def read(self, handle: int, offset: int, size: int) -> bytes | Pending:
+        """Bytes, or a Pending; fewer than asked only at the file's end. Raises BadHandle."""
+        try:
+            opened = self._handles[handle]
+        except KeyError:
+            raise BadHandle(f"handle {handle} is not open") from None
+        return opened.reader.read(offset, size)
+
+    def release(self, handle: int) -> None:
+        with self._lock:
+            opened = self._handles.pop(handle, None)
+        if opened is not None:
+            opened.reader.close()
+
+    def release_all(self) -> None:
+        for handle in list(self._handles):
+            self.release(handle)
+
+    def handles(self) -> list[OpenHandle]:
+        with self._lock:
+            return list(self._handles.values())
+
+    def space(self) -> DiskSpace:
+        return self._content.space()
+
+    def xattr_names(self, node: Node) -> list[str]:
+        return [XATTR_PREFIX + name for name in self._xattrs(node)]
+
+    def xattr(self, node: Node, name: str) -> bytes:
+        """Raises NoAttribute."""
+        if not name.startswith(XATTR_PREFIX):  # security.* and the like, twice a file in `ls -l`: must cost nothing
+            raise NoAttribute(name)
+        try:
+            return self._xattrs(node)[name.removeprefix(XATTR_PREFIX)].encode()
+        except KeyError:
+            raise NoAttribute(name) from None
+
+    def _xattrs(self, node: Node) -> dict[str, str]:
+        found = {"commit": self._content.commit.sha}
+        if node.entry is None or node.entry.kind == "directory":
+            return found
+        entry = self._content.sized(node.entry)
+        if entry.etag is not None:
+            found["etag"] = entry.etag
+        digest = entry.digest()
+        if digest is not None and digest.algorithm == "sha256":
+            found["sha256"] = digest.hex
+        found["local_bytes"] = str(self._content.local_bytes(entry))
+        found["state"] = self._content.state(entry)
+        return found

@@ -1,0 +1,118 @@
+"""Listings: what is asked of the Hub, and how often. The catalog is a small one in memory that counts its calls."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hffs.cache import Index
+from hffs.errors import EntryNotFound, HubUnreachable
+from hffs.transfer import Listings
+from tests.unit.memory import COMMIT, MemoryCatalog
+
+
+def listings_of(catalog: MemoryCatalog, index: Index, root: str = "") -> Listings:
+    listings = Listings(catalog, index, COMMIT, root=root, timeout=10)
+    listings.load()
+    return listings
+
+
+def test_a_small_repo_costs_one_request_and_never_another(index: Index) -> None:
+    catalog = MemoryCatalog({"a.txt": 1, "deep/er/b.txt": 2})
+    listings = listings_of(catalog, index)
+    assert listings.complete
+    assert set(listings.directory("")) == {"a.txt", "deep"}
+    assert set(listings.directory("deep")) == {"er"}
+    assert listings.entry("deep/er/b.txt").size == 2
+    with pytest.raises(EntryNotFound):
+        listings.entry("deep/none")
+    with pytest.raises(EntryNotFound):
+        listings.directory("nowhere")
+    assert catalog.calls == ["tree "]
+
+
+def test_a_commit_listed_once_is_never_asked_for_again(index: Index) -> None:
+    listings_of(MemoryCatalog({"a.txt": 1}), index)
+    again = MemoryCatalog({})
+    assert listings_of(again, index).entry("a.txt").size == 1
+    assert again.calls == []
+
+
+def test_a_damaged_index_row_is_asked_for_anew(index: Index, caplog: pytest.LogCaptureFixture) -> None:
+    first = listings_of(MemoryCatalog({"a.txt": 1}), index)
+    index.set(first._name("all", ""), '[{"not": "rows"}]')
+    with caplog.at_level("CRITICAL", logger="hffs"):
+        assert listings_of(MemoryCatalog({"b.txt": 1}), index).entry("b.txt").size == 1
+
+
+def test_a_big_repo_is_listed_directory_by_directory_as_opened(index: Index) -> None:
+    files: dict[str, int | None] = {f"d{number}/f{file}": 1 for number in range(5) for file in range(5)}
+    catalog = MemoryCatalog(files, page=10)
+    listings = listings_of(catalog, index)
+    assert not listings.complete
+    assert set(listings.directory("")) == {f"d{number}" for number in range(5)}
+    assert set(listings.directory("d4")) == {f"f{file}" for file in range(5)}
+    listings.directory("d4")
+    assert catalog.calls == ["tree ", "dir ", "dir d4"]
+
+
+def test_a_flat_repo_of_many_files_costs_its_pages_and_no_more(index: Index) -> None:
+    catalog = MemoryCatalog({f"f{number:03}": 1 for number in range(50)}, page=10)
+    listings = listings_of(catalog, index)
+    assert len(listings.directory("")) == 50
+    assert listings.complete
+    assert catalog.calls == ["tree "]  # whose other pages the iterator went on to fetch
+
+
+def test_a_single_name_in_an_unlisted_directory_is_asked_for_alone_and_remembered(index: Index) -> None:
+    files: dict[str, int | None] = {f"d{number}/f{file}": 1 for number in range(5) for file in range(5)}
+    catalog = MemoryCatalog(files, page=10)
+    listings = listings_of(catalog, index)
+    for _ in range(3):
+        assert listings.entry("d3/f1").size == 1
+        with pytest.raises(EntryNotFound):
+            listings.entry("d3/none")
+    assert catalog.calls == ["tree ", "lookup ['d3/f1']", "lookup ['d3/none']"]
+
+
+def test_many_who_ask_at_once_share_one_request(index: Index) -> None:
+    catalog = MemoryCatalog({f"d{number}/f": 1 for number in range(20)}, page=5)
+    listings = listings_of(catalog, index)
+    catalog.gate.clear()
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(listings.directory, "d7") for _ in range(8)]
+        catalog.gate.set()
+        assert all(set(answer.result(10)) == {"f"} for answer in answers)
+    assert catalog.calls.count("dir d7") == 1
+
+
+def test_a_failure_is_told_and_the_next_one_asks_again(index: Index) -> None:
+    catalog = MemoryCatalog({f"d{number}/f": 1 for number in range(20)}, page=5)
+    listings = listings_of(catalog, index)
+    catalog.fail = True
+    with pytest.raises(HubUnreachable):
+        listings.directory("d1")
+    catalog.fail = False
+    assert set(listings.directory("d1")) == {"f"}
+
+
+def test_a_size_the_listing_lacks_is_asked_for_once(index: Index) -> None:
+    catalog = MemoryCatalog({"a": None, "b": 3})
+    listings = listings_of(catalog, index)
+    for _ in range(2):
+        assert listings.sized(listings.entry("a")).size == 7
+    assert listings.sized(listings.entry("b")).size == 3
+    assert catalog.calls == ["tree ", "head a"]
+    fresh = MemoryCatalog({"a": None})
+    again = listings_of(fresh, index)
+    assert again.sized(again.entry("a")).size == 7
+    assert fresh.calls == []
+
+
+def test_a_subfolder_is_all_that_is_listed(index: Index) -> None:
+    catalog = MemoryCatalog({"onnx/a": 1, "onnx/deep/b": 2, "other": 3})
+    listings = listings_of(catalog, index, root="onnx")
+    assert set(listings.directory("onnx")) == {"a", "deep"}
+    assert [entry.path for entry in listings.files()] == ["onnx/a", "onnx/deep/b"]
+    assert catalog.calls == ["tree onnx"]

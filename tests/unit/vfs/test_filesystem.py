@@ -1,0 +1,169 @@
+"""Names, numbers, attributes and reads of a mounted commit, without any binding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from hffs.cache import BlobStore, Index
+from hffs.errors import BadHandle, EntryNotFound, IsDirectory, NoAttribute, NotDirectory
+from hffs.model import Entry
+from hffs.transfer import Content, Listings
+from hffs.vfs import ROOT_ID, Filesystem, Patterns, Tree
+from tests.unit.memory import COMMIT, MemoryCatalog, MemorySource
+
+FILES: dict[str, int | None] = {"README.md": 10, "onnx/model.onnx": 300_000, "onnx/deep/x.bin": 1, "empty": 0}
+
+
+@pytest.fixture
+def filesystem_of(store: BlobStore, index: Index, source: MemorySource, fetcher_of) -> Callable[..., Filesystem]:
+    def make(files: dict[str, int | None] = FILES, page: int = 1000, root: str = "", **patterns: object) -> Filesystem:
+        catalog = MemoryCatalog(files, page)
+        for entry in catalog.entries:
+            if entry.kind == "file":
+                source.contents[entry.path] = bytes(range(256)) * (1 + (entry.size or 0) // 256)
+        listings = Listings(catalog, index, COMMIT, root=root, timeout=10)
+        listings.load()
+        content = Content(listings, store, fetcher_of(), read_timeout=10)
+        filesystem = Filesystem(Tree(content, Patterns(**patterns)), content)  # type: ignore[arg-type]
+        filesystem.catalog = catalog  # type: ignore[attr-defined]
+        return filesystem
+
+    return make
+
+
+def names(filesystem: Filesystem, path: str = "/") -> list[str]:
+    return [node.path for node in filesystem.tree.children(filesystem.tree.find(path))]
+
+
+def test_a_tree_is_listed_in_name_order(filesystem_of) -> None:
+    filesystem = filesystem_of()
+    assert names(filesystem) == ["README.md", "empty", "onnx"]
+    assert names(filesystem, "/onnx") == ["onnx/deep", "onnx/model.onnx"]
+
+
+def test_attributes_come_from_the_listing(filesystem_of) -> None:
+    filesystem = filesystem_of()
+    file = filesystem.attributes(filesystem.tree.find("/onnx/model.onnx"))
+    assert (file.size, file.mode, file.mtime) == (300_000, 0o100444, COMMIT.date)
+    folder = filesystem.attributes(filesystem.tree.find("/onnx"))
+    assert (folder.is_directory, folder.mode) == (True, 0o040555)
+    assert filesystem.attributes(filesystem.tree.root).node == ROOT_ID
+
+
+def test_blocks_count_what_is_local_and_are_never_zero_for_content(filesystem_of) -> None:
+    filesystem = filesystem_of()
+    node = filesystem.tree.find("/onnx/model.onnx")
+    assert filesystem.attributes(node).blocks == 1
+    assert filesystem.attributes(filesystem.tree.find("/empty")).blocks == 0
+    handle = filesystem.open(node)
+    filesystem.read(handle, 0, 300_000).result(10)
+    filesystem.release(handle)
+    assert filesystem.attributes(node).blocks == -(-300_000 // 512)
+
+
+def test_node_numbers_are_the_same_in_another_process_and_differ_between_names(filesystem_of) -> None:
+    first, second = filesystem_of(), filesystem_of()
+    paths = ["/", "/README.md", "/onnx", "/onnx/deep", "/onnx/deep/x.bin", "/empty"]
+    numbers = [first.tree.find(path).id for path in paths]
+    assert numbers == [second.tree.find(path).id for path in paths]
+    assert len(set(numbers)) == len(paths)
+    assert all(first.tree.node(number).id == number for number in numbers)
+
+
+def test_names_that_do_not_exist(filesystem_of) -> None:
+    filesystem = filesystem_of()
+    for path in ("/none", "/onnx/none", "/none/deeper"):
+        with pytest.raises(EntryNotFound):
+            filesystem.tree.find(path)
+    with pytest.raises(NotDirectory):
+        filesystem.tree.find("/README.md/x")
+    with pytest.raises(NotDirectory):
+        filesystem.tree.children(filesystem.tree.find("/README.md"))
+    with pytest.raises(EntryNotFound):
+        filesystem.tree.node(12345)
+
+
+def test_a_look_up_asks_nobody_once_the_directory_is_listed(filesystem_of) -> None:
+    filesystem = filesystem_of({f"d{number}/f": 1 for number in range(9)}, page=3)
+    names(filesystem), names(filesystem, "/d4")
+    asked = list(filesystem.catalog.calls)
+    filesystem.tree.find("/d4/f")
+    with pytest.raises(EntryNotFound):
+        filesystem.tree.find("/d4/none")
+    with pytest.raises(EntryNotFound):
+        filesystem.tree.find("/none")
+    assert filesystem.catalog.calls == asked
+
+
+def test_include_and_exclude_decide_what_is_visible(filesystem_of) -> None:
+    assert names(filesystem_of(include=["*.md"])) == ["README.md"]
+    assert names(filesystem_of(exclude=["onnx/"])) == ["README.md", "empty"]
+    assert names(filesystem_of(include=["onnx/*"], exclude=["*.onnx"]), "/onnx") == ["onnx/deep"]
+    with pytest.raises(EntryNotFound):
+        filesystem_of(include=["*.md"]).tree.find("/empty")
+
+
+def test_a_folder_left_empty_is_hidden_once_that_is_known(filesystem_of) -> None:
+    files: dict[str, int | None] = {f"d{number}/f{number}": 1 for number in range(6)}
+    filesystem = filesystem_of(files, page=4, include=["d1/*"])
+    assert names(filesystem) == [f"d{number}" for number in range(6)]  # nobody has looked inside yet
+    assert names(filesystem, "/d2") == []
+    assert "d2" not in names(filesystem)
+    assert "d1" in names(filesystem)
+
+
+def test_a_subfolder_can_be_the_root(filesystem_of) -> None:
+    filesystem = filesystem_of(root="onnx")
+    assert names(filesystem) == ["onnx/deep", "onnx/model.onnx"]
+    assert filesystem.tree.find("/deep/x.bin").path == "onnx/deep/x.bin"
+
+
+def test_a_size_the_listing_lacks_is_found_out_at_stat(filesystem_of) -> None:
+    filesystem = filesystem_of({"a": None})
+    assert filesystem.attributes(filesystem.tree.find("/a")).size == 7
+
+
+def test_reading_through_handles(filesystem_of, source: MemorySource) -> None:
+    filesystem = filesystem_of()
+    node = filesystem.tree.find("/README.md")
+    handle = filesystem.open(node)
+    assert filesystem.read(handle, 2, 100).result(10) == source.contents["README.md"][2:10]
+    assert filesystem.read(handle, 10, 5) == b""
+    assert [opened.node.path for opened in filesystem.handles()] == ["README.md"]
+    filesystem.release(handle)
+    with pytest.raises(BadHandle):
+        filesystem.read(handle, 0, 1)
+    with pytest.raises(IsDirectory):
+        filesystem.open(filesystem.tree.root)
+
+
+def test_extended_attributes_tell_commit_etag_and_how_much_is_here(filesystem_of) -> None:
+    filesystem = filesystem_of()
+    node = filesystem.tree.find("/README.md")
+    assert filesystem.xattr(node, "user.hffs.commit") == COMMIT.sha.encode()
+    assert filesystem.xattr(node, "user.hffs.etag") == b"%040x" % 10
+    assert filesystem.xattr(node, "user.hffs.state") == b"remote"
+    handle = filesystem.open(node)
+    filesystem.read(handle, 0, 10).result(10)
+    assert filesystem.xattr(node, "user.hffs.local_bytes") == b"10"
+    assert filesystem.xattr(node, "user.hffs.state") == b"local"
+    filesystem.release(handle)
+    assert "user.hffs.sha256" not in filesystem.xattr_names(node)
+    for name in ("user.hffs.sha256", "security.selinux", "user.other"):
+        with pytest.raises(NoAttribute):
+            filesystem.xattr(node, name)
+    assert filesystem.xattr_names(filesystem.tree.root) == ["user.hffs.commit"]
+
+
+def test_an_lfs_file_names_its_sha256(filesystem_of, index: Index) -> None:
+    filesystem = filesystem_of({"w.safetensors": 5})
+    catalog = filesystem.catalog
+    catalog.entries = [Entry("w.safetensors", "file", 5, "ab" * 32, lfs=True)]
+    index.delete(f"listing/1/all/{COMMIT.endpoint}/{COMMIT.type}/{COMMIT.id}/{COMMIT.sha}/")
+    listings = Listings(catalog, index, COMMIT, timeout=10)
+    listings.load()
+    content = Content(listings, filesystem._content._store, filesystem._content._fetcher)
+    lfs = Filesystem(Tree(content), content)
+    assert lfs.xattr(lfs.tree.find("/w.safetensors"), "user.hffs.sha256") == b"ab" * 32
