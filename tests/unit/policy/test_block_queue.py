@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import pytest
+
+from hffs.policy import BlockQueue, Fetch, Priority
+
+DEMAND, AHEAD, BACKGROUND = Priority
+
+
+def a_queue(**options: int) -> BlockQueue[str]:
+    return BlockQueue[str](**options)
+
+
+def taken(queue: BlockQueue[str], now: float = 0.0, *, demand_only: bool = False) -> Fetch:
+    fetch = queue.next(now, demand_only=demand_only)
+    assert fetch is not None
+    return fetch
+
+
+def test_all_who_want_a_block_share_one_fetch() -> None:
+    queue = a_queue()
+    for ticket in (1, 2):
+        queue.want("a", range(3, 5), DEMAND, 0.0)
+        assert queue.wait(ticket, "a", [3, 4], 0.0) is None
+    fetch = taken(queue)
+    assert fetch.blocks == range(3, 5)
+    assert queue.next(0.0) is None
+    assert queue.landed(fetch, 3) == []
+    assert queue.landed(fetch, 4) == [1, 2]
+    assert queue.settle(fetch, None, 0.0) == []
+
+
+def test_a_want_that_joins_a_running_fetch_waits_for_that() -> None:
+    queue = a_queue()
+    assert queue.want("a", range(2), BACKGROUND, 0.0)
+    fetch = taken(queue)
+    assert not queue.want("a", range(2), DEMAND, 0.0), "no worker needs waking"
+    assert queue.wait(1, "a", [1], 0.0) is None
+    assert queue.next(0.0) is None
+    assert queue.landed(fetch, 1) == [1]
+
+
+def test_demand_goes_before_read_ahead_and_that_before_hydration() -> None:
+    queue = a_queue()
+    queue.want("hydrated", range(4), BACKGROUND, 0.0)
+    queue.want("ahead", range(4), AHEAD, 0.0)
+    queue.want("demanded", range(1), DEMAND, 0.0)
+    assert [taken(queue).key for _ in range(3)] == ["demanded", "ahead", "hydrated"]
+
+
+def test_the_oldest_demand_goes_first() -> None:
+    queue = a_queue()
+    for block in (40, 20, 60):
+        queue.want("a", range(block, block + 1), DEMAND, 0.0)
+    assert [taken(queue).blocks.start for _ in range(3)] == [40, 20, 60]
+
+
+def test_a_demanded_block_inside_a_hydrated_file_goes_at_once_and_takes_what_follows_along() -> None:
+    queue = a_queue(demand_blocks=16)
+    queue.want("a", range(400_000), BACKGROUND, 0.0)
+    queue.want("a", range(1000, 1001), DEMAND, 0.0)
+    fetch = taken(queue, demand_only=True)
+    assert (fetch.blocks, fetch.priority) == (range(1000, 1016), DEMAND)
+    assert queue.next(0.0, demand_only=True) is None
+    assert queue.queued() == {DEMAND: 0, AHEAD: 0, BACKGROUND: 400_000 - 16}
+
+
+def test_a_demand_takes_neighbours_before_it_only_if_they_are_demanded_and_few() -> None:
+    queue = a_queue(demand_blocks=16)
+    queue.want("a", range(10, 11), DEMAND, 0.0)
+    queue.want("a", range(4, 10), DEMAND, 0.0)
+    queue.want("b", range(20, 21), DEMAND, 0.0)
+    queue.want("b", range(10, 20), AHEAD, 0.0)
+    assert taken(queue).blocks == range(6, 11)
+    assert taken(queue).blocks == range(4, 6)
+    assert taken(queue).blocks == range(20, 21)
+
+
+def test_a_fetch_of_one_block_never_begins_before_the_urgent_one() -> None:
+    queue = a_queue(demand_blocks=1)
+    queue.want("a", range(1, 2), DEMAND, 0.0)
+    queue.want("a", range(1), DEMAND, 0.0)
+    assert [taken(queue).blocks for _ in range(2)] == [range(1, 2), range(1)]
+
+
+def test_a_window_of_32_mib_is_split_over_all_workers_and_a_big_file_goes_in_long_fetches() -> None:
+    queue = a_queue(workers=8, demand_blocks=16, max_blocks=64)
+    queue.want("window", range(128), AHEAD, 0.0)
+    assert [len(taken(queue).blocks) for _ in range(8)] == [16] * 8
+    queue.want("file", range(400_000), BACKGROUND, 0.0)
+    assert len(taken(queue).blocks) == 64
+
+
+def test_a_long_demand_is_split_too() -> None:
+    queue = a_queue(demand_blocks=16)
+    queue.want("a", range(40), DEMAND, 0.0)
+    assert [taken(queue).blocks for _ in range(3)] == [range(16), range(16, 32), range(32, 40)]
+
+
+def test_a_usual_length_above_the_longest_is_the_longest() -> None:
+    queue = a_queue(demand_blocks=128, max_blocks=64)
+    queue.want("a", range(128), DEMAND, 0.0)
+    assert len(taken(queue).blocks) == 64
+
+
+def test_windows_wanted_one_after_another_are_fetched_as_one_run() -> None:
+    queue = a_queue(workers=1)
+    queue.want("a", range(8), AHEAD, 0.0)
+    queue.want("a", range(4, 24), AHEAD, 0.0)
+    assert taken(queue).blocks == range(24)
+
+
+def test_a_failure_reaches_all_who_wait_and_those_who_come_just_after() -> None:
+    queue = a_queue(failure_seconds=5)
+    queue.want("a", range(2), DEMAND, 10.0)
+    queue.wait(1, "a", [0, 1], 10.0)
+    queue.wait(2, "a", [1], 10.0)
+    fetch = taken(queue, 10.0)
+    assert queue.landed(fetch, 0) == []
+    assert queue.settle(fetch, "refused", 10.0) == [1, 2]
+    assert not queue.want("a", range(2, 2), DEMAND, 14.9)
+    queue.want("a", range(1, 2), DEMAND, 14.9)
+    assert queue.wait(3, "a", [1], 14.9) == "refused"
+    assert queue.next(14.9) is None
+
+
+def test_a_failure_is_forgotten_and_the_block_tried_anew() -> None:
+    queue = a_queue(failure_seconds=5)
+    queue.want("a", range(1), DEMAND, 10.0)
+    queue.settle(taken(queue, 10.0), "refused", 10.0)
+    assert queue.want("a", range(1), DEMAND, 15.0)
+    assert queue.wait(1, "a", [0], 15.0) is None
+    assert taken(queue, 15.0).attempt == 0
+
+
+def test_a_newer_failure_is_not_forgotten_with_an_older_one_of_the_same_block() -> None:
+    queue = a_queue(failure_seconds=5)
+    queue.want("a", range(1), DEMAND, 10.0)
+    queue.settle(taken(queue, 10.0), "first", 10.0)
+    queue.found("a", [0])  # another process brought it; then it was evicted
+    queue.want("a", range(1), DEMAND, 12.0)
+    queue.settle(taken(queue, 12.0), "second", 12.0)
+    queue.want("a", range(1), DEMAND, 16.0)
+    assert queue.wait(1, "a", [0], 16.0) == "second"
+
+
+def test_a_reader_that_gives_up_makes_its_blocks_less_urgent() -> None:
+    queue = a_queue()
+    queue.want("a", range(2), DEMAND, 0.0)
+    queue.wait(1, "a", [0, 1], 0.0)
+    queue.wait(2, "a", [1], 0.0)
+    queue.abandon(1)
+    assert queue.queued() == {DEMAND: 1, AHEAD: 1, BACKGROUND: 0}
+    queue.abandon(2)
+    queue.abandon(2)
+    assert queue.queued() == {DEMAND: 0, AHEAD: 2, BACKGROUND: 0}
+    assert queue.waiting() == []
+
+
+def test_an_abandoned_fetch_goes_on_but_comes_back_less_urgent() -> None:
+    queue = a_queue()
+    queue.want("a", range(1), DEMAND, 0.0)
+    queue.wait(1, "a", [0], 0.0)
+    fetch = taken(queue)
+    queue.abandon(1)
+    assert queue.running() == [fetch]
+    queue.retry(fetch, 0.0)
+    assert taken(queue).priority is AHEAD
+
+
+def test_a_background_fetch_that_a_reader_came_to_need_comes_back_as_demand() -> None:
+    queue = a_queue()
+    queue.want("a", range(4), BACKGROUND, 0.0)
+    fetch = taken(queue)
+    queue.want("a", range(1, 2), DEMAND, 0.0)
+    queue.defer(fetch, 0.0)
+    assert queue.queued() == {DEMAND: 1, AHEAD: 0, BACKGROUND: 3}
+    again = taken(queue)
+    assert (again.priority, again.blocks) == (DEMAND, range(1, 4))
+
+
+def test_deferred_blocks_wait_for_their_time_and_keep_their_attempt() -> None:
+    queue = a_queue()
+    queue.want("a", range(4), DEMAND, 0.0)
+    fetch = taken(queue)
+    queue.landed(fetch, 2)
+    queue.defer(fetch, 2.5)
+    assert queue.next(2.4) is None
+    assert queue.due(0.0) == 2.5
+    again = taken(queue, 2.5)
+    assert (again.blocks, again.attempt) == (range(2), 0)
+    assert queue.due(2.5) is None
+    assert taken(queue, 2.5).blocks == range(3, 4)
+
+
+def test_a_due_block_is_due_now_however_late_one_asks() -> None:
+    queue = a_queue()
+    queue.want("a", range(1), DEMAND, 0.0)
+    queue.defer(taken(queue), 2.5)
+    assert queue.due(9.0) == 9.0
+
+
+def test_a_deferred_block_that_turns_out_to_be_there_is_not_due() -> None:
+    queue = a_queue()
+    queue.want("a", range(1), DEMAND, 0.0)
+    queue.wait(1, "a", [0], 0.0)
+    queue.defer(taken(queue), 2.5)
+    assert queue.found("a", [0]) == [1]
+    assert queue.due(0.0) is None
+
+
+def test_a_retried_block_counts_its_attempts_and_lends_them_to_no_neighbour() -> None:
+    queue = a_queue()
+    queue.want("a", range(2), DEMAND, 0.0)
+    queue.retry(taken(queue), 1.0)
+    queue.want("a", range(2, 4), DEMAND, 1.0)
+    first, second = taken(queue, 1.0), taken(queue, 1.0)
+    assert (first.blocks, first.attempt) == (range(2), 1)
+    assert (second.blocks, second.attempt) == (range(2, 4), 0)
+
+
+def test_a_fetch_that_ends_without_error_leaves_only_what_is_waited_for() -> None:
+    queue = a_queue()
+    queue.want("a", range(6), DEMAND, 0.0)
+    queue.wait(1, "a", [2, 4], 0.0)
+    assert queue.settle(taken(queue), None, 0.0) == []
+    assert [taken(queue).blocks for _ in range(2)] == [range(2, 3), range(4, 5)]
+
+
+def test_a_block_evicted_and_wanted_again_belongs_to_its_new_fetch() -> None:
+    queue = a_queue()
+    queue.want("a", range(3), DEMAND, 0.0)
+    old = taken(queue)
+    queue.landed(old, 1)
+    queue.want("a", range(1, 2), DEMAND, 0.0)
+    queue.wait(1, "a", [1], 0.0)
+    new = taken(queue)
+    assert new.blocks == range(1, 2)
+    queue.defer(old, 5.0)
+    assert queue.running() == [new]
+    assert queue.landed(new, 1) == [1]
+
+
+def test_a_dropped_file_ends_who_waited_for_queued_blocks_and_leaves_fetches_running() -> None:
+    queue = a_queue(demand_blocks=2)
+    queue.want("a", range(4), DEMAND, 0.0)
+    queue.want("b", range(1), DEMAND, 0.0)
+    queue.wait(1, "a", [1], 0.0)
+    queue.wait(2, "a", [1, 3], 0.0)
+    queue.wait(3, "b", [0], 0.0)
+    fetch = taken(queue)
+    assert queue.drop("a") == [2]
+    assert queue.drop("nothing") == []
+    assert queue.landed(fetch, 1) == [1]
+    assert taken(queue).key == "b"
+
+
+def test_a_dropped_file_is_tried_again_though_it_had_failed() -> None:
+    queue = a_queue()
+    queue.want("a", range(1), DEMAND, 0.0)
+    queue.settle(taken(queue), "refused", 0.0)
+    assert queue.drop("a") == []
+    assert queue.want("a", range(1), DEMAND, 0.0)
+
+
+def test_status_sees_who_waits_for_what_since_when() -> None:
+    queue = a_queue()
+    queue.want("a", range(3), DEMAND, 7.0)
+    queue.wait(5, "a", [2, 1], 7.0)
+    (waiting,) = queue.waiting()
+    assert (waiting.ticket, waiting.key, waiting.blocks, waiting.since) == (5, "a", (1, 2), 7.0)
+
+
+def test_what_is_found_unasked_is_no_news() -> None:
+    assert a_queue().found("a", [1, 2]) == []
+
+
+def test_misuse_is_refused() -> None:
+    queue = a_queue()
+    with pytest.raises(AssertionError, match="ABSENT cannot meet WAIT"):
+        queue.wait(1, "a", [0], 0.0)
+    queue.want("a", range(2), DEMAND, 0.0)
+    with pytest.raises(AssertionError, match="waits for nothing"):
+        queue.wait(1, "a", [], 0.0)
+    queue.wait(1, "a", [0], 0.0)
+    with pytest.raises(AssertionError, match="waits already"):
+        queue.wait(1, "a", [1], 0.0)
+    fetch = taken(queue)
+    with pytest.raises(AssertionError, match="is none of fetch"):
+        queue.landed(fetch, 2)
+    queue.settle(fetch, None, 0.0)
+    for ended in (
+        lambda: queue.landed(fetch, 0),
+        lambda: queue.settle(fetch, None, 0.0),
+        lambda: queue.retry(fetch, 0),
+    ):
+        with pytest.raises(AssertionError, match="is not running"):
+            ended()
+    with pytest.raises(ValueError, match="not a span"):
+        queue.want("a", range(0, 8, 2), DEMAND, 0.0)
+    with pytest.raises(ValueError, match="count from 1"):
+        BlockQueue[str](workers=0)
+
+
+def test_ten_thousand_deferrals_of_one_block_leave_no_trail() -> None:
+    queue = a_queue()
+    queue.want("a", range(1), BACKGROUND, 0.0)
+    for second in range(10_000):
+        queue.defer(taken(queue, float(second)), second + 1.0)
+        queue.want("a", range(1), DEMAND, float(second))
+        queue.wait(second, "a", [0], float(second))
+        queue.abandon(second)
+    agenda = queue._agenda
+    assert sum(map(len, agenda._ready)) + len(agenda._deferred) < 5_000
+
+
+def test_a_background_want_of_a_huge_file_is_one_object() -> None:
+    queue = a_queue()
+    queue.want("a", range(400_000), BACKGROUND, 0.0)
+    assert len(queue._maps["a"].runs) == 1
