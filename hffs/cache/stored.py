@@ -238,7 +238,6 @@ class StoredBlob:
         """Byte, then verification, then hole, for a run whose locks are held; bytes given back to the disk."""
         present = [block for block, count in enumerate(self._state.presence(run.start, len(run)), run.start) if count]
         self._state.set_absent(run)
-        self._checked[run.start : run.stop] = bytes(len(run))
         with self._locks.holding(HEADER):
             header = self._header()
             if header is not None and header.verification is not None:

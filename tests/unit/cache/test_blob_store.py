@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hffs.cache import BlobStore, Layout
+from hffs.cache import BlobStore, Layout, StoredBlob
+from hffs.cache.layout import Place
 from hffs.errors import BlockAbsent, CacheUnusable, NoSpace
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE
@@ -77,6 +78,22 @@ def test_threads_opening_at_once_get_one_object(store: BlobStore) -> None:
     for thread in threads:
         thread.join(30)
     assert len(set(map(id, found))) == 1
+    assert descriptors() == before + 3
+
+
+def test_the_second_of_two_openings_at_once_gives_its_files_back(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, first = store._open_files, []
+
+    def open_files(blob: Blob, place: Place) -> StoredBlob:
+        monkeypatch.undo()
+        first.append(store.open(BLOB))
+        return real(blob, place)
+
+    before = descriptors()
+    monkeypatch.setattr(store, "_open_files", open_files)
+    assert store.open(BLOB) is first[0]
     assert descriptors() == before + 3
 
 
@@ -264,7 +281,8 @@ def test_on_a_full_disk_a_new_blob_opens_and_takes_nothing(
 
 SMALL_DISK = """
 import os, sys
-from hffs.cache import BlobStore, Layout
+from hffs.cache import BlobStore, Layout, StoredBlob
+from hffs.cache.layout import Place
 from hffs.errors import NoSpace
 from tests.unit.cache.content import blob_of, piece, publish_all, some_bytes
 
@@ -358,6 +376,20 @@ def test_files_that_are_not_here_cost_a_listing_per_folder(store: BlobStore, mon
     for number in range(5000):
         assert store.local_bytes(Blob(f"{number % 256:02x}{number:038x}", 5, HUB)) == 0
     assert len(listed) <= 256
+
+
+def test_a_listing_begun_before_a_change_is_not_kept(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.listdir
+
+    def listdir(path: str) -> list[str]:
+        monkeypatch.undo()
+        seen = real(path) if os.path.exists(path) else []
+        fill(store, CONTENT)
+        return seen
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert store.local_bytes(BLOB) == 0
+    assert store.local_bytes(BLOB) == len(CONTENT)
 
 
 def test_a_count_begun_before_a_change_is_not_kept(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,24 @@ def test_a_database_damaged_under_us_is_mended_once_and_never_raises(index: Inde
     again.close()
 
 
+@pytest.mark.allow_warnings("damaged and begins anew")
+def test_a_disk_that_damages_every_database_is_no_endless_mending(tmp_path: Path, clock: Clock) -> None:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    index = Index(folder, clock=clock)
+    for _ in range(3):
+        index._drop()
+        for path in folder.glob("cache.db*"):
+            if "damaged" not in path.name:
+                path.unlink()
+        database(tmp_path).write_bytes(b"garbage" * 1000)
+        clock.now += 100
+        index.set("key", "text")
+    assert index.get("key") is None
+    assert len(list(folder.glob("cache.db.damaged*"))) == 1
+    index.close()
+
+
 @pytest.mark.allow_warnings("cannot be used")
 def test_a_folder_that_cannot_be_made_is_a_miss(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "index").write_text("in the way")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hffs.errors import BlockAbsent, CacheUnusable, IntegrityError, NoSpace
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE
 from tests.unit.cache.conftest import Clock
-from tests.unit.cache.content import HUB, blob_of, piece, publish, publish_all, some_bytes
+from tests.unit.cache.content import HUB, MIRROR, blob_of, piece, publish, publish_all, some_bytes
 
 CONTENT = some_bytes(3 * BLOCK_SIZE + 1000)
 BLOB = blob_of(CONTENT)
@@ -113,6 +115,55 @@ def test_damage_to_many_blocks_is_one_warning(
         store.open(BLOB).read(0, len(CONTENT))
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
     assert store.open(BLOB).missing(ALL) == [ALL]
+
+
+@pytest.mark.allow_warnings("is damaged")
+def test_a_damaged_block_somebody_works_at_is_left_to_him(store: BlobStore, layout: Layout, stored: StoredBlob) -> None:
+    publish_all(stored, CONTENT)
+    stored.close()
+    overwrite(data_file(layout), 2 * BLOCK_SIZE, bytes(100))
+    again = store.open(BLOB)
+    other_store = BlobStore(layout)
+    other = other_store.open(BLOB)
+    other._locks.take(range(2, 3))
+    with pytest.raises(BlockAbsent, match="block 2"):
+        again.read(0, len(CONTENT))
+    assert again.missing(ALL) == []
+    other._locks.give(range(2, 3))
+    with pytest.raises(BlockAbsent, match="block 2"):
+        again.read(0, len(CONTENT))
+    assert again.missing(ALL) == [range(2, 3)]
+    other_store.close()
+
+
+def test_reads_among_drops_and_publications_show_nothing_else(layout: Layout, stored: StoredBlob) -> None:
+    other_store = BlobStore(layout)
+    other = other_store.open(BLOB)
+    publish_all(other, CONTENT)
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            for turn in range(300):
+                other.discard(range(turn % 3, turn % 3 + 2))
+                publish_all(other, CONTENT)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            done.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while not done.is_set():
+        try:
+            assert stored.read(100, len(CONTENT) - 200) == CONTENT[100:-100]
+        except BlockAbsent:
+            pass
+    worker.join(30)
+    assert not failures
+    assert stored.read(0, len(CONTENT)) == CONTENT
+    other_store.close()
 
 
 @pytest.mark.allow_warnings("is damaged")
@@ -305,6 +356,18 @@ def test_what_another_process_publishes_between_look_and_lock_is_not_claimed(
     other_store.close()
 
 
+@pytest.mark.parametrize("on_call", [1, 2])  # the look before the locks, and the one after
+def test_a_claim_that_fails_holds_nothing(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch, on_call: int) -> None:
+    with monkeypatch.context() as bad_disk:
+        bad_disk.setattr(os, "pread", failing(errno.EIO, os.pread, on_call))
+        with pytest.raises(CacheUnusable):
+            stored.claim(ALL)
+    with stored.claim(ALL) as claim:
+        assert claim.blocks == [ALL]
+    stored.close()
+    assert not stored.hold()
+
+
 def test_a_published_block_is_free_at_once(stored: StoredBlob) -> None:
     with stored.claim(ALL) as claim:
         stored.publish(claim, 0, piece(CONTENT, 0))
@@ -378,7 +441,7 @@ def test_discarding_gives_the_space_back(layout: Layout, stored: StoredBlob) -> 
     after = data_file(layout).stat()
     assert after.st_size == before.st_size
     assert before.st_blocks * 512 >= len(CONTENT)
-    assert after.st_blocks * 512 < BLOCK_SIZE + 4 * 4096
+    assert after.st_blocks * 512 < BLOCK_SIZE + 4096  # the last, partial page went too
     assert stored.missing(ALL) == [range(1, 4)]
     assert stored.read(0, BLOCK_SIZE) == CONTENT[:BLOCK_SIZE]
     with pytest.raises(BlockAbsent):
@@ -477,6 +540,25 @@ def test_whatever_happens_to_a_verified_file_takes_the_word_back(
         os.utime(path, ns=(0, 0))
     assert stored.complete
     assert not stored.verified
+
+
+def test_dropping_takes_the_word_back_also_where_nothing_is_punched(layout: Layout, stored: StoredBlob) -> None:
+    publish_all(stored, CONTENT)
+    assert stored.verify(0)
+    reader = os.open(data_file(layout), os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    stored.discard(range(1))
+    os.close(reader)
+    header = stored._state.header()
+    assert header.verification is None
+
+
+def test_what_is_not_complete_is_not_verified(store: BlobStore, stored: StoredBlob) -> None:
+    publish_all(stored, CONTENT)
+    assert stored.verify(0)
+    stored._state.set_absent(range(1))  # and then its process died
+    assert not stored.verified
+    assert store.open(replace(BLOB, origin=MIRROR)).missing(ALL) == [ALL]
 
 
 @pytest.mark.parametrize("meanwhile", ["drop", "drop and publish"])
