@@ -42,8 +42,8 @@ class RepoInfo:
     """What `hffs info` shows of a repo besides its files. None where the Hub does not say."""
 
     commit: Commit
-    private: bool | None
-    gated: str | None  # "auto" or "manual" when access must be asked for
+    private: bool
+    gated: bool | str  # False, or "auto" or "manual": access must be asked for
     tags: tuple[str, ...]
     library: str | None
     downloads: int | None
@@ -90,8 +90,8 @@ class Catalog:
             tags = found.tags or ()
             return RepoInfo(
                 commit=self._commit(ref, about, found),
-                private=found.private,
-                gated=found.gated or None,
+                private=bool(found.private),
+                gated=found.gated or False,
                 tags=tuple(str(tag) for tag in tags),
                 library=getattr(found, "library_name", None),
                 downloads=getattr(found, "downloads", None),
@@ -204,7 +204,7 @@ class _Sieve:
 
     def take(self, item: RepoFile | RepoFolder) -> Iterator[Entry]:
         path = item.path
-        if isinstance(item, RepoFile) and path == self._path and self._only is None:
+        if path and isinstance(item, RepoFile) and path == self._path:
             raise EntryNotFound(f"{path!r} in {self._commit.type} {self._commit.id} is a file, not a directory")
         try:
             check_name(path)

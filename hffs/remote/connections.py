@@ -39,6 +39,13 @@ class Connections:
         # guarded by _lock; a thread that ends takes its session with it, and urllib3 then closes the sockets
         self._sessions: WeakSet[requests.Session] = WeakSet()
         self._closed = False
+        self._requests = 0
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far."""
+        with self._lock:
+            return self._requests
 
     def request(self, method: str, url: str, headers: Mapping[str, str]) -> requests.Response:
         """One request, its answer's body unread; the caller closes the response. Raises Cancelled after ``close``, and
@@ -46,6 +53,7 @@ class Connections:
         with self._lock:
             if self._closed:
                 raise Cancelled("hffs is shutting down")
+            self._requests += 1
         session = self._session()
         prepared, settings = self._prepare(session, method, url)
         prepared.headers.update(headers)

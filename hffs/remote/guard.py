@@ -50,6 +50,9 @@ LOG_IN: Final = "log in with `hf auth login` or set HF_TOKEN"
 BAD_TOKEN: Final = "invalid credentials in authorization header"  # the Hub's words for it, in lower case
 DISABLED: Final = "access to this resource is disabled."
 
+# What the system can say about a connection, but for the numbers that only say that time ran out.
+_NUMBERS: Final = frozenset(errno.errorcode) - {errno.ETIMEDOUT, errno.EAGAIN}
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -193,17 +196,17 @@ def unreachable(host: str, error: BaseException) -> HubUnreachable:
         )
     if _find(error, (ssl.SSLError,)):
         return HubUnreachable(f"cannot reach {host}: TLS failed", remedy)
-    if _find(error, (TimeoutError, httpx.TimeoutException, requests.Timeout, urllib3.exceptions.TimeoutError)):
-        return HubUnreachable(f"{host} did not answer in time", remedy)
     if _find(error, (socket.gaierror, urllib3.exceptions.NameResolutionError)):
         return HubUnreachable(f"cannot reach {host}: the name cannot be resolved", remedy)
     if _find(error, (httpx.ProxyError, requests.exceptions.ProxyError)):
         return HubUnreachable(f"cannot reach {host} through the proxy", "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY")
-    number = next(
-        (one.errno for one in _roots(error) if isinstance(one, OSError) and one.errno in errno.errorcode), None
-    )
-    reason = os.strerror(number).lower() if number else "the connection broke"
-    return HubUnreachable(f"cannot reach {host}: {reason}", remedy)
+    # Before timeouts: urllib3 derives a refused connection from its connect timeout.
+    number = next((one.errno for one in _roots(error) if isinstance(one, OSError) and one.errno in _NUMBERS), None)
+    if number:
+        return HubUnreachable(f"cannot reach {host}: {os.strerror(number).lower()}", remedy)
+    if _find(error, (TimeoutError, httpx.TimeoutException, requests.Timeout, urllib3.exceptions.TimeoutError)):
+        return HubUnreachable(f"{host} did not answer in time", remedy)
+    return HubUnreachable(f"cannot reach {host}: the connection broke", remedy)
 
 
 def _find(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:

@@ -9,6 +9,7 @@ process makes through the same client are left as they are. Any thread; the lock
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 from huggingface_hub import get_session
 
-from ..errors import HubUnreachable
+from ..errors import BadResponse, HubUnreachable
 from .auth import Auth
 from .guard import Subject, httpx, hub_errors, refusal, unreachable
 from .urls import host_of, origin_of
@@ -143,12 +144,13 @@ def _mended(exchange: Exchange, response: Any) -> Any:
     """
     rows = response.json()
     if not isinstance(rows, list):
-        return response
+        raise BadResponse(f"{host_of(exchange.about.endpoint)} sent no list of the files of {exchange.about}")
     kept = [_mended_row(row) for row in rows if not isinstance(row, dict) or row.get("type") in ("file", "directory")]
     exchange.rows = len(kept)
     exchange.more = "url" in response.links.get("next", {})
-    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() == "link"]
-    return httpx.Response(response.status_code, headers=headers, json=kept, request=response.request)
+    links = [("link", value) for value in response.headers.get_list("link")]
+    body = json.dumps(kept).encode()  # in ASCII, for a name may hold what UTF-8 cannot
+    return httpx.Response(response.status_code, headers=links, content=body, request=response.request)
 
 
 def _mended_row(row: Any) -> Any:

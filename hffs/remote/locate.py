@@ -68,13 +68,11 @@ class Locator:
         # guarded by _lock
         self._places: OrderedDict[RemoteFile, Place] = OrderedDict()  # least recently used first
         self._flights: dict[RemoteFile, Future[Place]] = {}
-        self._requests = 0
 
     @property
     def requests(self) -> int:
         """Requests sent to the Hub so far, redirects counted."""
-        with self._lock:
-            return self._requests
+        return self._connections.requests
 
     def close(self) -> None:
         self._connections.close()
@@ -181,8 +179,6 @@ class Locator:
         sent = self._auth.token()
         for _ in range(2):
             with http_errors(about, url):
-                with self._lock:
-                    self._requests += 1
                 headers = {} if sent is None else {"Authorization": sent.header}
                 with self._connections.request("HEAD", url, headers) as response:
                     if response.status_code != 401:

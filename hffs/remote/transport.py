@@ -121,6 +121,11 @@ class Transport:
         # guarded by _lock: the name the CDN has for a file's content, least recently used first
         self._etags: OrderedDict[RemoteFile, str] = OrderedDict()
 
+    @property
+    def requests(self) -> int:
+        """Requests sent so far, to find files and for their bytes, redirects counted."""
+        return self._connections.requests + self._locator.requests
+
     def close(self) -> None:
         """End all connections, the locator's too; whoever asks from now on gets Cancelled."""
         self._connections.close()
