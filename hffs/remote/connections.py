@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from weakref import WeakSet
 
-import requests
+from requests import PreparedRequest, Request, Response, Session
 from requests.adapters import HTTPAdapter
 
 from .. import __version__
@@ -37,7 +37,7 @@ class Connections:
         self._mine = threading.local()
         self._lock = threading.Lock()
         # guarded by _lock; a thread that ends takes its session with it, and urllib3 then closes the sockets
-        self._sessions: WeakSet[requests.Session] = WeakSet()
+        self._sessions: WeakSet[Session] = WeakSet()
         self._closed = False
         self._requests = 0
 
@@ -47,7 +47,7 @@ class Connections:
         with self._lock:
             return self._requests
 
-    def request(self, method: str, url: str, headers: Mapping[str, str]) -> requests.Response:
+    def request(self, method: str, url: str, headers: Mapping[str, str]) -> Response:
         """One request, its answer's body unread; the caller closes the response. Raises Cancelled after ``close``, and
         what requests raises."""
         with self._lock:
@@ -67,21 +67,21 @@ class Connections:
         for session in sessions:
             session.close()
 
-    def _prepare(self, session: requests.Session, method: str, url: str) -> tuple[requests.PreparedRequest, Any]:
+    def _prepare(self, session: Session, method: str, url: str) -> tuple[PreparedRequest, Any]:
         """The bare request, and the proxies and certificates the environment wants for its URL."""
-        ready: OrderedDict[tuple[str, str], tuple[requests.PreparedRequest, Any]] = self._mine.ready
+        ready: OrderedDict[tuple[str, str], tuple[PreparedRequest, Any]] = self._mine.ready
         found = ready.get((method, url))
         if found is None:
-            bare = session.prepare_request(requests.Request(method, url))
+            bare = session.prepare_request(Request(method, url))
             found = ready[method, url] = bare, session.merge_environment_settings(bare.url, {}, True, None, None)
             if len(ready) > READY:
                 ready.popitem(last=False)
         return found[0].copy(), found[1]
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._mine, "session", None)
+    def _session(self) -> Session:
+        session: Session | None = getattr(self._mine, "session", None)
         if session is None:
-            session = requests.Session()
+            session = Session()
             session.headers.clear()
             session.headers.update({"User-Agent": self._user_agent, "Accept": "*/*", "Accept-Encoding": "identity"})
             session.auth = _as_it_is  # else requests adds what ~/.netrc has for the host
@@ -94,5 +94,5 @@ class Connections:
         return session
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def _as_it_is(request: PreparedRequest) -> PreparedRequest:
     return request

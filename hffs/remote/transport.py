@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 
-import requests
+from requests import Response
 
 from ..errors import BadResponse, ContentChanged, LinkExpired
 from ..model import RemoteFile
@@ -37,7 +37,7 @@ class Body:
     """``length`` bytes on their way. Close it, or use it as a context manager; a body that was read to its end leaves
     the connection open for the next request."""
 
-    def __init__(self, about: Subject, url: str, response: requests.Response | None, length: int, skip: int) -> None:
+    def __init__(self, about: Subject, url: str, response: Response | None, length: int, skip: int) -> None:
         self._about = about
         self._url = url
         self._response = response
@@ -169,7 +169,7 @@ class Transport:
             self._locator.arrived(file, url)
         return Body(about, url, response, wanted.length, skip)
 
-    def _ask(self, about: Subject, url: str, wanted: ByteRange) -> tuple[requests.Response, str]:
+    def _ask(self, about: Subject, url: str, wanted: ByteRange) -> tuple[Response, str]:
         """The answer to a ranged GET and where it came from, redirects followed."""
         for _ in range(MAX_REDIRECTS + 1):
             response = self._hop(about, url, wanted)
@@ -179,7 +179,7 @@ class Transport:
             url = next_hop(url, response.headers.get("location"))
         raise BadResponse(f"{host_of(url)} redirects in a circle when asked for {about}")
 
-    def _hop(self, about: Subject, url: str, wanted: ByteRange) -> requests.Response:
+    def _hop(self, about: Subject, url: str, wanted: ByteRange) -> Response:
         headers = {"Range": wanted.header()}
         at_home = origin_of(url) == origin_of(about.endpoint)
         sent = self._auth.token() if at_home else None
@@ -196,7 +196,7 @@ class Transport:
                     response = self._connections.request("GET", url, headers)
         return response
 
-    def _same_name(self, file: RemoteFile, response: requests.Response) -> bool:
+    def _same_name(self, file: RemoteFile, response: Response) -> bool:
         """Whether the CDN calls the content as before; a first name is remembered, another one forgets the old."""
         etag = plain_etag(response.headers.get("etag"))
         with self._lock:
@@ -209,7 +209,7 @@ class Transport:
             del self._etags[file]
             return False
 
-    def _check(self, about: Subject, file: RemoteFile, wanted: ByteRange, response: requests.Response, url: str) -> int:
+    def _check(self, about: Subject, file: RemoteFile, wanted: ByteRange, response: Response, url: str) -> int:
         """Raise unless the answer holds exactly the bytes wanted; how many bytes of it come before them."""
         host, status, headers = host_of(url), response.status_code, response.headers
         if status not in (200, 206):
