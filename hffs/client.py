@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Sequence
 from typing import Any, Final, cast
-from urllib.parse import quote
 
 from .errors import DeadlineExceeded, HffsError, MountNotFound
 from .protocol import API, FileList, Status
@@ -51,6 +50,8 @@ def _status(question: _Question | HffsError) -> Status | HffsError:
 
 def files(path: str, folder: str = "", timeout: float = 10.0) -> FileList:
     """Every file that the daemon knows at or below ``folder`` of its mount."""
+    from urllib.parse import quote  # 5 ms, not needed for a status
+
     return cast(FileList, ask(path, "GET", f"{API}/files?path={quote(folder, errors='surrogateescape')}", timeout))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from typing import Final
-from urllib.parse import unquote
 
 from .. import client, config, protocol
 from ..daemon import mountinfo, records
@@ -39,12 +38,15 @@ def status_of(target: str, runtime_dir: str | None = None) -> list[Status]:
 def files(target: str, runtime_dir: str | None = None) -> tuple[str, FileList]:
     """The mountpoint that ``target`` lies in, and the files at or below it with what is local of each.
 
-    Raises MountNotFound (no such mount, or it is dead).
+    Raises MountNotFound (no such mount), MountFailed (it is dead), DeadlineExceeded.
     """
     directory = _directory(runtime_dir)
     record = _one(target, directory)
     where = record["mountpoint"]
-    return where, client.files(protocol.socket_path(directory, where), _inside(target, record))
+    try:
+        return where, client.files(protocol.socket_path(directory, where), _inside(target, record))
+    except MountNotFound as nobody:
+        raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
 
 
 def unmount(target: str, lazy: bool = False, runtime_dir: str | None = None) -> str:
@@ -118,6 +120,8 @@ def _is_of(record: Record, target: str) -> bool:
     name, at, revision = text.partition("@")
     if record["type"] != kind or "/".join(name.split("/")[:2]) != record["repo"]:
         return False
+    from urllib.parse import unquote
+
     wanted = unquote(revision)
     is_commit = len(wanted) >= 7 and record["commit"].startswith(wanted)
     return not at or is_commit or f"{wanted}/".startswith(f"{record['revision']}/")

@@ -6,7 +6,6 @@ control character. Names come from servers: ``shown`` makes every one harmless b
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -44,10 +43,11 @@ def size(count: int | None) -> str:
 
 
 def share(local: int, whole: int | None) -> str:
-    """``1.0M of 522.7M (0 %)``; rounded down, so that only what is whole is 100 %."""
+    """``1.0M of 522.7M (<1 %)``; rounded down, so that only what is whole is 100 %, and only nothing is 0 %."""
     if whole is None:
         return f"{size(local)} of ?"
-    return f"{size(local)} of {size(whole)} ({100 * local // whole if whole else 100} %)"
+    percent = 100 * local // whole if whole else 100
+    return f"{size(local)} of {size(whole)} ({'<1' if local and not percent else percent} %)"
 
 
 def span(seconds: float) -> str:
@@ -72,6 +72,8 @@ def count(number: int | None, noun: str) -> str:
 
 
 def as_json(value: Any) -> None:
+    import json
+
     print(json.dumps(value, indent=2))
 
 

@@ -59,7 +59,9 @@ def status(args: argparse.Namespace) -> int:
     elif not found:
         print("no mounts")
     elif args.target:
-        for each in found:
+        for number, each in enumerate(found):
+            if number:
+                print()
             _details(each)
     else:
         _overview(found)

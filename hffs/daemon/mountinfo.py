@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Final
@@ -104,6 +103,8 @@ def locate(path: str, mounted: dict[str, Mounted]) -> tuple[str, Mounted | None]
 
 def probe(path: str, seconds: float = 5.0) -> int:
     """The errno of an lstat made by a child process: 0 when the path answers, ETIMEDOUT when it did not in time."""
+    import subprocess  # here and below: `hffs status` looks at the table only, and this costs 5 ms
+
     command = [sys.executable, "-I", "-S", "-c", _LSTAT, path]
     try:
         return subprocess.run(command, check=False, timeout=seconds, stdin=subprocess.DEVNULL, cwd="/").returncode
@@ -135,6 +136,8 @@ def _umount(mountpoint: str, lazy: bool) -> int:
 
 
 def _fusermount(mountpoint: str, lazy: bool) -> int:
+    import subprocess
+
     command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", mountpoint]
     environ = {**os.environ, "LC_ALL": "C"}  # its words tell why
     try:

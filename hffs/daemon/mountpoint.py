@@ -37,8 +37,8 @@ def check(path: str, runtime_dir: str, device: str = DEVICE) -> str:
     record = records.read(runtime_dir, real)
     if record is not None and records.alive(record):
         raise MountFailed(
-            f"process {record['pid']} is mounting {record['repo']} at {real}, or has in another mount namespace",
-            f"wait for it, or hffs unmount {real} there",
+            f"process {record['pid']} serves {record['repo']} at {real}, though it is not mounted here",
+            "it starts just now, ends when nobody uses it any more (unmount --lazy), or is in another mount namespace",
         )
     if record is not None:
         records.remove(runtime_dir, real)

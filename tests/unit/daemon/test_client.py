@@ -181,6 +181,12 @@ def test_unmounting_a_dead_mount_removes_its_traces(runtime: str, record: MountR
         mounts.unmount("/mnt/model", runtime_dir=runtime)
 
 
+def test_asking_a_dead_mount_for_its_files_says_that_it_is_dead(runtime: str, record: MountRecord) -> None:
+    forget_process(runtime, record)
+    with pytest.raises(MountFailed, match="is dead: hffs unmount /mnt/model"):
+        mounts.files("/mnt/model", runtime)
+
+
 def test_files_of_a_folder_are_asked_for_by_its_path_in_the_mount(runtime: str, record: MountRecord) -> None:
     with daemon(runtime, record):
         assert mounts.files("/mnt/model", runtime)[1]["path"] == ""
