@@ -60,7 +60,9 @@ def build() -> Parser:
     debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="log more, show tracebacks")
     about = "Mount a Hugging Face model or dataset as a directory."
     parser = Parser(prog="hffs", description=about, parents=[debug], allow_abbrev=False)
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
     def command(name: str, about: str, **more: Any) -> argparse.ArgumentParser:

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hffs import cli
+from hffs.cli import parser
+from hffs.config import PARSERS
+from hffs.protocol import FileStatus, Status
+
+from .conftest import CHECKOUT, Daemon
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_help_names_every_command_and_status_without_mounts_is_calm(hffs: Run, runtime: str) -> None:
+    shown = hffs("--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert all(f"    {word} " in shown.stdout for word in ("mount", "unmount", "status", "ls", "info", "du"))
+    calm = hffs("status")
+    assert (calm.returncode, calm.stdout, calm.stderr) == (0, "no mounts\n", "")
+    assert json.loads(hffs("status", "--json").stdout) == {"mounts": []}
+
+
+_LIGHT = """
+import runpy, sys
+sys.argv = ["hffs", *sys.argv[1:]]
+try: runpy.run_module("hffs", run_name="__main__")
+except SystemExit as done: assert not done.code, done.code
+heavy = {"requests", "huggingface_hub", "mfusepy", "diskcache", "rich", "ssl", "asyncio", "email", "http", "logging"}
+print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["mount", "--help"], ["status"], ["status", "--json"], ["status", "acme/tiny"]]
+)
+def test_help_and_status_import_nothing_heavy(daemon: Daemon, words: list[str]) -> None:
+    daemon()
+    environ = {**os.environ, "PYTHONPATH": CHECKOUT}
+    done = subprocess.run([sys.executable, "-c", _LIGHT, *words], capture_output=True, text=True, env=environ)
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+def test_importing_hffs_costs_nothing_heavy_and_offers_its_names() -> None:
+    code = "import sys, hffs; assert not [name for name in sys.modules if name.startswith('hffs.')]; hffs.mount"
+    more = "assert not {'requests', 'huggingface_hub', 'mfusepy', 'diskcache'} & set(sys.modules)"
+    names = "[getattr(hffs, name) for name in hffs.__all__]; assert set(hffs.__all__) <= set(dir(hffs))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; {more}; {names}"], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_stub_offers_what_the_module_offers() -> None:
+    import hffs
+
+    stub = Path(hffs.__file__).with_suffix(".pyi").read_text()
+    scope: dict[str, list[str]] = {}
+    exec(next(line for line in stub.splitlines() if line.startswith("__all__")), scope)
+    assert scope["__all__"] == hffs.__all__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        hffs.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["bogus"], 2, "see hffs --help"),
+        (["mount", "acme/tiny"], 2, "see hffs mount --help"),
+        (["mount", "acme/tiny", "m", "--workers", "0"], 2, "--workers: '0' is not a number of at least 1"),
+        (["mount", "acme/tiny", "m", "--fetch-size", "lots"], 2, "--fetch-size: 'lots' is not a size"),
+        (["mount", "acme/tiny", "m", "--endpoint", "ftp://x"], 2, "no http(s) address"),
+        (["mount", "acme/tiny", "m", "--cach", "x"], 2, "unrecognized arguments"),
+        (["mount", "acme/tiny", "missing"], 3, "mkdir -p"),
+        (["unmount", "missing"], 3, "hffs status lists the mounts"),
+        (["status", "acme/tiny"], 3, "acme/tiny is not mounted"),
+        (["du", "./nowhere"], 3, "./nowhere is not mounted"),
+        (["status", "a\nb\x1b[31m"], 3, "a\\nb\\x1b[31m is not mounted"),
+    ],
+)
+def test_a_failure_is_one_line_and_an_exit_code(
+    hffs: Run, runtime: str, words: list[str], code: int, told: str
+) -> None:
+    done = hffs(*words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith("hffs: ")
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+
+
+def test_no_command_shows_the_help_and_is_a_mistake_of_use(hffs: Run) -> None:
+    done = hffs()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: hffs")
+
+
+def test_a_wrong_variable_in_the_environment_is_named(hffs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HFFS_WORKERS", "many")
+    done = hffs("status")
+    assert (done.returncode, done.stderr) == (2, "hffs: HFFS_WORKERS: 'many' is not a number of at least 1\n")
+
+
+@pytest.mark.parametrize("where", [["--debug", "status", "x"], ["status", "--debug", "x"]])
+def test_a_traceback_is_shown_with_debug_only(hffs: Run, runtime: str, where: list[str]) -> None:
+    done = hffs(*where)
+    assert done.returncode == 3
+    assert "Traceback" in done.stderr
+    assert "Traceback" not in hffs("status", "x").stderr
+
+
+def test_status_json_is_what_the_daemons_say(hffs: Run, daemon: Daemon) -> None:
+    first, second = daemon("/mnt/a"), daemon("/mnt/b", repo="acme/other")
+    told = json.loads(hffs("status", "--json").stdout)
+    assert told == {"mounts": [first, second]}
+    assert json.loads(hffs("status", "/mnt/b/", "--json").stdout) == {"mounts": [second]}
+    assert Status.__required_keys__ <= set(told["mounts"][0])
+
+
+def test_status_json_of_no_such_mount_is_empty_and_exit_3(hffs: Run, daemon: Daemon) -> None:
+    daemon()
+    done = hffs("status", "acme/none", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (3, {"mounts": []})
+
+
+def test_status_is_an_aligned_table_without_a_control_character(hffs: Run, daemon: Daemon) -> None:
+    daemon("/mnt/model")
+    daemon("/mnt/\x1b[2Jdata", repo="acme/[red]x", type="dataset", state="degraded", bytes_total=None, files=None,
+           waiting_reads=[{"path": "a\tb", "offset": 7, "size": 1, "seconds": 3.2, "on": "https://hub.example"}],
+           last_errors=[{"at": 0.0, "what": "cannot reach hub.example", "path": "a"}])  # fmt: skip
+    done = hffs("status")
+    assert done.stdout.splitlines() == [
+        "MOUNTPOINT        REPO                       STATE     LOCAL                  FETCHED",
+        "/mnt/\\x1b[2Jdata  datasets/acme/[red]x@main  degraded  1.0M of ?                 1.0M",
+        "/mnt/model        acme/tiny@main             serving   1.0M of 522.7M (<1 %)     1.0M",
+        "/mnt/\\x1b[2Jdata: a read of a\\tb at 7 waits for https://hub.example, 3 s now",
+        "/mnt/\\x1b[2Jdata: 1970-01-01 00:00:00Z a: cannot reach hub.example",
+    ]
+
+
+def test_status_of_one_mount_tells_all_of_it(hffs: Run, daemon: Daemon) -> None:
+    daemon(open_files=[{"path": "model.safetensors", "handles": 2, "served": "kernel-cache", "why": ""}])
+    done = hffs("status", "acme/tiny")
+    assert done.stdout.splitlines() == [
+        "/mnt/model  acme/tiny@main",
+        "  state     serving",
+        "  commit    0123456789abcdef0123456789abcdef01234567",
+        f"  pid       {os.getpid()}",
+        "  since     12 s, libfuse binding, from https://hub.example",
+        "  local     1.0M of 522.7M (<1 %), 12 files",
+        "  fetched   1.0M in 3 requests",
+        "  now       2.9M/s, 2 of 8 workers",
+        "  verified  0 of 12 files",
+        "  cache     /var/cache/hffs: 1.0M, disk has 20.0G",
+        "  open      model.safetensors (2 handles)",
+    ]
+
+
+FILES: tuple[FileStatus, ...] = (
+    {"path": "config.json", "size": 100, "bytes_local": 100, "state": "local"},
+    {"path": "unet/model.safetensors", "size": 2**20, "bytes_local": 2**19, "state": "partial"},
+    {"path": "unet/config.json", "size": None, "bytes_local": 0, "state": "remote"},
+)
+
+
+def test_du_of_a_mount_counts_its_top_level_folders(hffs: Run, daemon: Daemon) -> None:
+    daemon(files=FILES)
+    done = hffs("du", "/mnt/model")
+    assert done.stdout.splitlines() == [
+        "FOLDER  FILES  SIZE   LOCAL",
+        "unet        2  1.0M  512.0K",
+        ".           1  100B    100B",
+        "512.1K of 1.0M (50 %) local, 3 files",
+    ]
+
+
+def test_du_as_json_is_for_programs_and_patterns_choose(hffs: Run, daemon: Daemon) -> None:
+    daemon(files=FILES)
+    told = json.loads(hffs("du", "acme/tiny", "--json", "--include", "*.json").stdout)
+    assert (told["mountpoint"], told["files"], told["bytes_total"], told["bytes_local"]) == ("/mnt/model", 2, 100, 100)
+    assert told["by_type"] == [{"name": ".json", "files": 2, "bytes_total": 100, "bytes_local": 100}]
+
+
+def test_output_nobody_reads_to_its_end_is_no_traceback(daemon: Daemon, tmp_path: Path) -> None:
+    daemon()
+    command = f"{sys.executable} -W error -m hffs status --json | true; exit ${{PIPESTATUS[0]}}"
+    environ = {**os.environ, "PYTHONPATH": CHECKOUT, "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environ)
+    assert done.returncode in (0, 1)  # 0: it had written before the reader left
+    assert done.stderr == ""
+
+
+def test_output_that_cannot_be_written_is_told(daemon: Daemon, tmp_path: Path) -> None:
+    daemon()
+    environ = {**os.environ, "PYTHONPATH": CHECKOUT}
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "hffs", "status", "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environ)
+    assert (done.returncode, done.stderr) == (1, "hffs: No space left on device\n")
+
+
+def test_interrupting_is_told_by_exit_130(daemon: Daemon, runtime: str, tmp_path: Path) -> None:
+    told = daemon()
+    os.unlink(told["socket"])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.bind(told["socket"])
+        silent.listen()
+        silent.settimeout(30)
+        command = [sys.executable, "-m", "hffs", "status"]
+        environ = {**os.environ, "PYTHONPATH": CHECKOUT}
+        with subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True) as process:
+            connection, _ = silent.accept()  # it has asked and waits for an answer
+            with connection:
+                process.send_signal(signal.SIGINT)
+                _, stderr = process.communicate(timeout=30)
+        assert (process.returncode, stderr) == (130, "hffs: interrupted\n")
+
+
+def test_every_setting_is_an_option_of_mount_and_no_option_does_nothing() -> None:
+    args = parser.build().parse_args(["mount", "acme/tiny", "/m"])
+    assert set(PARSERS) - {"debug"} <= set(vars(args))
+    own = {"command", "repo", "mountpoint", "foreground", "type", "revision", "subfolder"}
+    assert set(vars(args)) - own == set(PARSERS) - {"debug"}
+
+
+def test_options_reach_the_settings_as_they_were_meant() -> None:
+    words = (
+        "mount acme/tiny /m --workers 3 --fetch-size 1M --include *.json --include a,b --allow-other --read-timeout 1m"
+    )
+    given = parser.flags(parser.build().parse_args(words.split()))
+    assert given == {
+        "workers": 3,
+        "fetch_size": 2**20,
+        "include": ("*.json", "a,b"),
+        "allow_other": True,
+        "read_timeout": 60,
+    }
+
+
+def test_a_fault_of_ours_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> parser.Parser:
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr(parser, "build", broken)
+    assert cli.main(["status"]) == 1
+    assert capsys.readouterr().err.startswith("hffs: internal error (RuntimeError: oops): run it with --debug")
