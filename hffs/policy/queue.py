@@ -115,7 +115,7 @@ class BlockQueue(Generic[E]):
         missing = set(blocks)
         assert missing, f"ticket {ticket} waits for nothing"
         assert ticket not in self._tickets, f"ticket {ticket} waits already"
-        table = self._maps.get(key) or BlockMap()
+        table = self._maps.get(key, BlockMap())
         for block in sorted(missing):
             run = table.look(block)[0]
             if after(run.state if run else State.ABSENT, Event.WAIT) is State.FAILED and run is not None:
@@ -191,21 +191,27 @@ class BlockQueue(Generic[E]):
         return None if until is None else max(until, now)
 
     def drop(self, key: str, *, keep: Priority | None = None) -> list[int]:
-        """Forget what is queued and what failed for ``key``; the tickets that lost a block. Fetches under way go on,
-        and so does what is queued at ``keep`` or less urgent."""
+        """Forget what is queued and what failed for ``key``; the tickets that lost a block. Fetches under way go on.
+
+        What is queued at ``keep`` or less urgent stays: a file that nobody reads any more may still be hydrated. Blocks
+        that a reader had raised above it go all the same; who hydrates wants what is missing again.
+        """
         table = self._maps.get(key)
         if table is None:
             return []
-        lost: dict[int, None] = {}
-        for run in list(table.runs):
-            if keep is not None and run.state is State.QUEUED and run.priority >= keep:
-                continue
-            if after(run.state, Event.DROP) is State.ABSENT:
-                if run.state is State.QUEUED:
-                    for block in [block for block in table.waiters if run.start <= block < run.stop]:
-                        lost.update(dict.fromkeys(table.waiters[block]))
-                    self._dequeue(run)
-                table.remove(run)
+        gone = [
+            run
+            for run in table
+            if after(run.state, Event.DROP) is State.ABSENT
+            and not (run.state is State.QUEUED and keep is not None and run.priority >= keep)
+        ]
+        for run in gone:
+            if run.state is State.QUEUED:
+                self._dequeue(run)
+            table.remove(run)
+        lost = {
+            ticket: None for block, tickets in table.waiters.items() for ticket in tickets if not table.holds(block)
+        }
         for ticket in lost:
             self._end(ticket)
         self._tidy(key)
@@ -214,9 +220,8 @@ class BlockQueue(Generic[E]):
     # looking
 
     def busy(self, key: str) -> bool:
-        """Whether anything of ``key`` is queued or under way."""
-        table = self._maps.get(key)
-        queued = table is not None and any(run.state is not State.FAILED for run in table.runs)
+        """Whether anything of ``key`` is queued or under way, a fetch included that has landed all its blocks."""
+        queued = any(run.state is not State.FAILED for run in self._maps.get(key, ()))
         return queued or any(fetch.key == key for fetch in self._running.values())
 
     def queued(self) -> dict[Priority, int]:
@@ -251,21 +256,19 @@ class BlockQueue(Generic[E]):
 
         Neighbours join when they are due and at the same attempt: nobody inherits another's failures.
         """
-        here = at = table.index(head.start)
         start = stop = head.start
         demanded = head.priority is Priority.DEMAND
         if demanded:
             floor = start - min(_STEP_BACK, self._usual - 1)
-            while here and start > floor and table.runs[here - 1].stop == start:
-                here -= 1
-                run = table.runs[here]
-                if run.priority is not Priority.DEMAND or not _joins(run, head):
+            for run in table.preceding(head.start):
+                if run.stop != start or start <= floor or run.priority is not Priority.DEMAND or not _joins(run, head):
                     break
                 start = max(run.start, floor)
         horizon = start + (self._usual if demanded else self._max * self._workers)
-        while at < len(table.runs) and table.runs[at].start == stop < horizon and _joins(table.runs[at], head):
-            stop = table.runs[at].stop
-            at += 1
+        for run in table.following(head.start):
+            if run.start != stop or stop >= horizon or not _joins(run, head):
+                break
+            stop = run.stop
         length = min(stop, horizon) - start
         if not demanded:  # a window of 32 MiB keeps 8 workers busy with 4 MiB each; 100 GiB goes in pieces of 16 MiB
             length = min(length, self._max, max(self._usual, -(-length // self._workers)))
@@ -278,7 +281,7 @@ class BlockQueue(Generic[E]):
             return []
         after(run.state, Event.PRESENT)
         if run.start == block and len(run) > 1:
-            table.trim(run)
+            run.start += 1
             if run.state is State.QUEUED:
                 self._queued[run.priority] -= 1
         else:
@@ -293,7 +296,7 @@ class BlockQueue(Generic[E]):
             if not missing:
                 del self._tickets[ticket]
                 ended.append(ticket)
-        if not table.runs:
+        if not table:
             self._tidy(key)
         return ended
 
@@ -371,7 +374,7 @@ class BlockQueue(Generic[E]):
         run.priority = priority  # of a running one: what it goes back to the queue with
 
     def _tidy(self, key: str) -> None:
-        if key in self._maps and not self._maps[key].runs:
+        if key in self._maps and not self._maps[key]:
             del self._maps[key]
 
     def _assert_running(self, fetch: Fetch, event: str) -> None:

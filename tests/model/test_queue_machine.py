@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hffs.policy import BlockQueue, Fetch, Priority
 
 KEYS = ("a", "b")
 BLOCKS = 14
-MAX, USUAL, WORKERS, MEMORY = 8, 3, 2, 5.0
+MAX, USUAL, MEMORY = 8, 3, 5.0
 
 keys = st.sampled_from(KEYS)
 priorities = st.sampled_from(Priority)
@@ -87,13 +87,22 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 100.0
-        self.queue: BlockQueue[str] = BlockQueue(
-            max_blocks=MAX, demand_blocks=USUAL, workers=WORKERS, failure_seconds=MEMORY
-        )
+        self.usual, self.workers = USUAL, 1
+        self.make()
         self.naive = NaiveQueue()
         self.fetches: dict[int, Fetch] = {}
         self.tickets = 0
         self.ended: list[int] = []
+
+    def make(self) -> None:
+        self.queue: BlockQueue[str] = BlockQueue(
+            max_blocks=MAX, demand_blocks=self.usual, workers=self.workers, failure_seconds=MEMORY
+        )
+
+    @initialize(usual=st.integers(1, MAX), workers=st.integers(1, 3))
+    def choose_sizes(self, usual: int, workers: int) -> None:
+        self.usual, self.workers = usual, workers
+        self.make()
 
     def end(self, tickets: list[int], expected: list[int]) -> None:
         assert sorted(tickets) == sorted(expected)
@@ -143,7 +152,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert fetch.id not in self.fetches
         assert (fetch.key, fetch.priority, fetch.attempt) == (oldest[0], head.priority, head.attempt)
         assert oldest[1] in fetch.blocks
-        assert 1 <= len(fetch.blocks) <= (USUAL if head.priority is Priority.DEMAND else MAX)
+        assert 1 <= len(fetch.blocks) <= (self.usual if head.priority is Priority.DEMAND else MAX)
         for number in fetch.blocks:
             block = self.naive.blocks[fetch.key, number]
             assert block.state == "queued", "fetched twice at a time"
@@ -208,16 +217,17 @@ class QueueMachine(RuleBasedStateMachine):
         self.end(self.queue.settle(fetch, None, self.now), [])
         del self.fetches[fetch.id]
 
-    @rule(key=keys)
-    def drop(self, key: str) -> None:
+    @rule(key=keys, keep=st.none() | priorities)
+    def drop(self, key: str, keep: Priority | None) -> None:
         lost: set[int] = set()
         for (other, number), block in list(self.naive.blocks.items()):
-            if other == key and block.state != "running":
+            kept = block.state == "queued" and keep is not None and block.priority >= keep
+            if other == key and block.state != "running" and not kept:
                 del self.naive.blocks[key, number]
                 lost.update(self.naive.needed(key, number))
         for ticket in sorted(lost):
             self.naive.end(ticket)
-        self.end(self.queue.drop(key), sorted(lost))
+        self.end(self.queue.drop(key, keep=keep), sorted(lost))
 
     @rule(seconds=st.sampled_from([0.25, 1.0, MEMORY, 30.0]))
     def pass_time(self, seconds: float) -> None:

@@ -263,6 +263,38 @@ def test_a_dropped_file_is_tried_again_though_it_had_failed() -> None:
     assert queue.want("a", range(1), DEMAND, 0.0)
 
 
+def test_a_file_that_nobody_reads_any_more_goes_on_being_hydrated() -> None:
+    queue = a_queue(demand_blocks=1)
+    queue.want("a", range(10), BACKGROUND, 0.0)
+    queue.want("a", range(2, 4), AHEAD, 0.0)
+    queue.want("a", range(6, 7), DEMAND, 0.0)
+    queue.wait(1, "a", [6], 0.0)
+    queue.wait(2, "a", [9], 0.0)
+    assert queue.drop("a", keep=BACKGROUND) == [1]
+    assert queue.queued() == {DEMAND: 0, AHEAD: 0, BACKGROUND: 7}
+    assert [waiting.ticket for waiting in queue.waiting()] == [2]
+
+
+def test_a_file_is_busy_until_its_last_fetch_has_ended() -> None:
+    queue = a_queue()
+    assert not queue.busy("a")
+    queue.want("a", range(1), AHEAD, 0.0)
+    assert queue.busy("a")
+    assert not queue.busy("b")
+    fetch = taken(queue)
+    queue.landed(fetch, 0)
+    assert queue.busy("a")
+    queue.settle(fetch, None, 0.0)
+    assert not queue.busy("a")
+
+
+def test_a_file_whose_fetch_just_failed_is_not_busy() -> None:
+    queue = a_queue()
+    queue.want("a", range(1), AHEAD, 0.0)
+    queue.settle(taken(queue), "refused", 0.0)
+    assert not queue.busy("a")
+
+
 def test_status_sees_who_waits_for_what_since_when() -> None:
     queue = a_queue()
     queue.want("a", range(3), DEMAND, 7.0)
@@ -317,4 +349,4 @@ def test_ten_thousand_deferrals_of_one_block_leave_no_trail() -> None:
 def test_a_background_want_of_a_huge_file_is_one_object() -> None:
     queue = a_queue()
     queue.want("a", range(400_000), BACKGROUND, 0.0)
-    assert len(queue._maps["a"].runs) == 1
+    assert len(list(queue._maps["a"])) == 1

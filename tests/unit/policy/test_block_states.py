@@ -43,7 +43,7 @@ def test_a_cut_where_no_run_lies_across_changes_nothing(edge: int) -> None:
     table: BlockMap[str] = BlockMap()
     table.insert(Run("a", 2, 10, State.QUEUED, Priority.AHEAD, 1))
     assert table.cut(edge) is None
-    assert table.starts == [2]
+    assert [(run.start, run.stop) for run in table] == [(2, 10)]
 
 
 def test_a_look_tells_the_run_or_where_the_gap_ends() -> None:
