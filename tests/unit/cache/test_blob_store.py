@@ -438,7 +438,15 @@ def test_used_bytes_follow_own_work_and_the_disk(store: BlobStore, layout: Layou
     assert on_disk >= 1000
 
 
-def test_free_space_is_the_disks(store: BlobStore, layout: Layout) -> None:
-    total = os.statvfs(layout.root).f_blocks * os.statvfs(layout.root).f_frsize
-    assert 0 < store.disk_free() < total
-    assert pytest.approx(store.disk_free(), rel=0.1) == os.statvfs("/tmp").f_bavail * os.statvfs("/tmp").f_frsize
+def test_free_space_is_what_a_user_may_still_write(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = list(os.statvfs("."))
+    fields[1], fields[3], fields[4] = 4096, 100, 70  # f_frsize, f_bfree, f_bavail: 30 blocks are root's
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
+    assert store.disk_free() == 70 * 4096
+
+
+def test_a_cache_that_is_gone_tells_so_and_counts_nothing(store: BlobStore, layout: Layout) -> None:
+    layout.root.rename(layout.root.with_name("elsewhere"))
+    assert store.used_bytes() == 0
+    with pytest.raises(CacheUnusable, match="No such file"):
+        store.disk_free()

@@ -106,6 +106,18 @@ def test_a_file_system_without_holes_is_refused(tmp_path: Path, monkeypatch: pyt
         Layout(tmp_path).prepare()
 
 
+def test_a_full_disk_is_no_reason_to_refuse_an_existing_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Layout(tmp_path / "cache").prepare()
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    Layout(tmp_path / "cache").prepare()
+    with pytest.raises(NoSpace):
+        Layout(tmp_path / "new").prepare()
+
+
 @given(st.text())
 @example("..")
 @example(".hidden")

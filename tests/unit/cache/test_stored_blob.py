@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from hffs.cache import BlobStore, Layout, StoredBlob
+from hffs.cache.holes import punch
+from hffs.cache.locks import CLOSED
 from hffs.errors import BlockAbsent, CacheUnusable, IntegrityError, NoSpace
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE
@@ -464,6 +466,18 @@ def test_a_file_others_look_at_is_never_punched(layout: Layout, stored: StoredBl
     assert stored.missing(ALL) == [ALL]
     assert os.pread(reader, len(CONTENT), 0) == CONTENT
     os.close(reader)
+
+
+def test_a_hole_that_cannot_be_made_is_told_and_the_blocks_are_absent(
+    stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_all(stored, CONTENT)
+    with monkeypatch.context() as bad_disk:
+        bad_disk.setattr("hffs.cache.stored.punch", lambda *_: punch(CLOSED, 0, 1))
+        with pytest.raises(CacheUnusable, match="Bad file descriptor"):
+            stored.discard(ALL)
+    assert stored.missing(ALL) == [ALL]
+    publish_all(stored, CONTENT)  # no lock was left behind
 
 
 # The whole
