@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -64,9 +65,9 @@ class Catalog:
     """One Hub's repos. Every method raises RepoNotFound, RevisionNotFound, AccessDenied, HubUnreachable, RateLimited
     or BadResponse besides what it says itself."""
 
-    def __init__(self, endpoint: str, auth: Auth) -> None:
+    def __init__(self, endpoint: str, auth: Auth, *, sleep: Callable[[float], object] = time.sleep) -> None:
         self.endpoint = endpoint.rstrip("/")
-        self._hub = HubClient(self.endpoint, auth)
+        self._hub = HubClient(self.endpoint, auth, sleep=sleep)
         # token=False: the client puts the token of the moment on each request itself.
         self._api = HfApi(self.endpoint, token=False, library_name="hffs", library_version=__version__)
 

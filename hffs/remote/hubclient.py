@@ -1,16 +1,19 @@
 """huggingface_hub's shared HTTP client, watched while it works for us.
 
 The catalog does every call of HfApi inside ``HubClient.asking``. Within it each request gets a deadline (HfApi's
-listings have none), the token of the moment and only for the Hub's own origin, and is counted; a failure is raised at
-once instead of after huggingface_hub's own half a minute of retries, because when to try again is our caller's
-decision; and what a listing leaves out is put in as null, where HfApi would give up. Requests that anybody else in this
-process makes through the same client are left as they are. Any thread; the lock guards the count and the wrapping.
+listings have none) and the token of the moment, the latter for the Hub's own origin only; it is counted; it is tried
+again within ``PATIENCE``, where huggingface_hub's own retries may take minutes; and what a listing leaves out is put in
+as null, where HfApi would give up. Requests that anybody else in this process makes through the same client are left as
+they are. Any thread; the locks guard the count and the wrapping and are never held across a request.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +22,7 @@ from typing import Any, Final
 from huggingface_hub import get_session
 
 from ..errors import BadResponse, HubUnreachable
+from ..policy import RetryPolicy
 from .auth import Auth
 from .guard import Subject, httpx, hub_errors, refusal, unreachable
 from .urls import host_of, origin_of
@@ -27,9 +31,16 @@ from .urls import host_of, origin_of
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
 
+# Somebody looks at a prompt or waits in readdir: 0.75 s more on average for a hub that is down, and a wait it asks for
+# only when it is short. All that is asked here changes nothing, so that asking twice is no harm.
+RETRY: Final = RetryPolicy(attempts=3, base=0.5, cap=4.0)
+PATIENCE: Final = 30.0
+
 # huggingface_hub asks for this list to describe itself in its User-Agent. It would be a request to another server
 # than the endpoint, of no use to the user; it takes the refusal for "no list".
 _TELEMETRY: Final = "/api/agent-harnesses"
+
+log = logging.getLogger(__name__)
 
 Send = Callable[..., Any]
 
@@ -50,11 +61,23 @@ _WRAPPING = threading.Lock()
 
 
 class HubClient:
-    """What goes from this process to one Hub through HfApi."""
+    """What goes from this process to one Hub through HfApi. ``sleep``, ``dice`` and ``monotonic`` are time's and
+    random's, but for tests."""
 
-    def __init__(self, endpoint: str, auth: Auth) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        auth: Auth,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
+        dice: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.endpoint = endpoint
         self.auth = auth
+        self._sleep = sleep
+        self._dice = dice
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._requests = 0  # guarded by _lock
 
@@ -83,6 +106,25 @@ class HubClient:
             raise HubUnreachable("hffs asks nobody but the endpoint")
         limits = {"connect": CONNECT_SECONDS, "read": READ_SECONDS, "write": READ_SECONDS, "pool": CONNECT_SECONDS}
         request.extensions = {**request.extensions, "timeout": limits}
+        ends = self._monotonic() + PATIENCE
+        attempt = 0
+        while True:
+            try:
+                response = self._once(inner, exchange, request, options)
+                break
+            except HubUnreachable as error:
+                asked = getattr(error, "retry_after", None)
+                wait = RETRY.decide(attempt, transient=error.transient, retry_after=asked, random=self._dice())
+                if wait is None or self._monotonic() + wait > ends:
+                    raise
+                log.info("event=hub-asked-again wait=%.1f why=%s", wait, error.what)
+            self._sleep(wait)
+            attempt += 1
+        if exchange.listing and response.status_code == 200:
+            response = _mended(exchange, response)
+        return response
+
+    def _once(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
         at_home = origin_of(str(request.url)) == origin_of(self.endpoint)
         sent = self._authorize(request) if at_home else None
         response = self._send(inner, request, options)
@@ -92,8 +134,6 @@ class HubClient:
             response = self._send(inner, request, options)
         if response.status_code in (408, 429) or response.status_code >= 500:
             raise refusal(exchange.about, response.status_code, response.headers)
-        if exchange.listing and response.status_code == 200:
-            response = _mended(exchange, response)
         return response
 
     def _authorize(self, request: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import huggingface_hub
@@ -36,11 +36,11 @@ class Remote:
     read_timeout: float = 10.0
     token: str | None = None
     tokens: list[str] = field(default_factory=list)  # when not empty: one for each time it is asked for
-    made: list[Callable[[], None]] = field(default_factory=list)
+    slept: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.auth = Auth(find=self._find)
-        self.catalog = Catalog(self.hub.endpoint, self.auth)
+        self.catalog = Catalog(self.hub.endpoint, self.auth, sleep=self.slept.append)
         self.locator = Locator(
             self.auth, patience=self.patience, read_timeout=self.read_timeout, clock=self.wall, monotonic=self.steady
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import httpx2
 import huggingface_hub
 import pytest
 
@@ -21,6 +20,7 @@ from hffs.errors import (
 )
 from hffs.model import Entry, RepoType
 from hffs.remote import Auth, Catalog, TreePage, parse_repo
+from hffs.remote.guard import httpx
 from tests.hub import Hub, Match, faults
 from tests.hub.repos import FIRST_COMMIT
 
@@ -388,29 +388,67 @@ def test_a_next_page_elsewhere_gets_no_token(hub: Hub, remote: Remote, tiny: Any
     assert not record.authorized
 
 
-def test_a_failing_hub_is_told_at_once_and_not_asked_again(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_passing_failure_is_asked_again_after_a_wait(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.faults.add(Match(kind="info", count=2), faults.unavailable())
+    assert remote.commit().id == "acme/tiny"
+    assert [record.status for record in hub.journal.requests("info")] == [503, 503, 200]
+    assert len(remote.slept) == 2
+    assert remote.slept[0] <= 0.5
+    assert remote.slept[1] <= 1.0
+
+
+def test_a_later_page_is_asked_again_too(hub: Hub, remote: Remote) -> None:
+    hub.page_size = 2
+    hub.add_repo("acme/many", files={f"{number}.txt": b"" for number in range(5)})
+    hub.faults.add(Match(kind="tree", nth=2, count=1), faults.reset(10))
+    page = remote.catalog.first_page(remote.commit("acme/many"), "")
+    assert paths([*page.entries, *(page.rest or ())]) == [f"{number}.txt" for number in range(5)]
+    assert len(remote.slept) == 1
+
+
+@pytest.mark.parametrize("fault", [faults.unavailable(), faults.status(408), faults.reset(5), faults.raw(b"nonsense")])
+def test_a_failing_hub_is_told_after_three_tries(fault: Any, hub: Hub, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
-    hub.journal.clear()
-    hub.faults.add(Match(kind="tree"), faults.unavailable())
-    with pytest.raises(HubUnreachable, match="503"):
+    hub.faults.add(Match(kind="tree"), fault)
+    with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1"):
         remote.catalog.directory(commit, "")
-    hub.faults.add(Match(kind="tree"), faults.rate_limited(t=240))
+    assert len(hub.journal.requests("tree")) == 3
+    assert len(remote.slept) == 2
+
+
+def test_a_short_wait_is_obeyed_and_a_long_one_told_at_once(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.faults.add(Match(kind="info", count=1), faults.rate_limited(t=7))
+    remote.commit()
+    assert remote.slept == [7.0]
+    hub.faults.add(Match(kind="info"), faults.rate_limited(t=240))
     with pytest.raises(RateLimited) as told:
-        remote.catalog.directory(commit, "")
+        remote.commit()
     assert told.value.retry_after == 240
-    assert len(hub.journal.requests()) == 2
+    assert remote.slept == [7.0]
+
+
+def test_a_hub_that_is_down_is_told_and_found_again(hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
     hub.down("api")
     with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1:\d+: connection refused"):
         remote.catalog.directory(commit, "")
     hub.up("api")
-    hub.faults.clear()
     assert remote.catalog.directory(commit, "")
+
+
+@pytest.mark.parametrize("fault", [faults.status(403), faults.bad_token(), faults.status(400)])
+def test_what_will_not_change_is_not_asked_twice(fault: Any, hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.faults.add(Match(kind="info"), fault)
+    with pytest.raises(HffsError):
+        remote.commit()
+    assert len(hub.journal.requests("info")) == 1
+    assert not remote.slept
 
 
 def test_a_hub_that_never_answers_is_given_up(
     hub: Hub, remote: Remote, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hffs.remote.hubclient.READ_SECONDS", 0.2)
+    monkeypatch.setattr("hffs.remote.hubclient.READ_SECONDS", 0.1)
     commit = remote.commit()
     hub.faults.add(Match(kind="api"), faults.hold())
     for ask in (remote.commit, lambda: remote.catalog.directory(commit, "")):
@@ -446,10 +484,10 @@ def test_other_users_of_huggingface_hub_notice_nothing(hub: Hub, remote: Remote,
 
 
 def test_the_users_own_client_is_kept(hub: Hub, wall: Any, tiny: Any) -> None:
-    made: list[httpx2.Client] = []
+    made: list[Any] = []
 
-    def factory() -> httpx2.Client:
-        made.append(httpx2.Client(headers={"x-theirs": "1"}, follow_redirects=True))
+    def factory() -> Any:
+        made.append(httpx.Client(headers={"x-theirs": "1"}, follow_redirects=True))
         return made[-1]
 
     huggingface_hub.set_client_factory(factory)
