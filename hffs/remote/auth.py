@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from huggingface_hub import constants, get_token
-from huggingface_hub.errors import OIDCError
+from huggingface_hub import errors as hub
 
 from ..errors import AccessDenied
 from .guard import LOG_IN
 
-_CHARACTERS = re.compile(r"[!-~]+")  # what may stand in a header
+# A failed exchange of a CI job's identity for a token; not every huggingface_hub 1.x knows it.
+_OIDC_ERROR: Final[type[Exception]] = getattr(hub, "OIDCError", OSError)
+_CHARACTERS: Final = re.compile(r"[!-~]+")  # what may stand in a header
 
 
 class Token:
@@ -61,7 +64,7 @@ class Auth:
             return None
         try:
             text = self._find() if self._file is None else Path(self._file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError, OIDCError) as error:
+        except (OSError, UnicodeDecodeError, _OIDC_ERROR) as error:
             where = self._file or "the token of huggingface_hub"
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise AccessDenied(f"{where} cannot be read: {reason}", LOG_IN) from None

@@ -132,6 +132,9 @@ class HubClient:
             # Rotated between reading it and its arrival: once more with the new one.
             self._authorize(request)
             response = self._send(inner, request, options)
+        if response.is_redirect:
+            # A redirect's length is that of its own body; huggingface_hub 1.x takes it for the file's.
+            response.headers.pop("content-length", None)
         if response.status_code in (408, 429) or response.status_code >= 500:
             raise refusal(exchange.about, response.status_code, response.headers)
         return response

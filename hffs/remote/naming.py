@@ -95,6 +95,8 @@ def _parse(text: str, repo_type: RepoType, rest: str) -> tuple[str, str | None, 
     except HfUriError as wrong:
         detail = " ".join(getattr(wrong, "msg", "").replace(_STAND_IN, "").split())
         raise UsageError(f"{text!r} is not the name of a repo", detail.rstrip(". ") or ACCEPTED) from None
+    if not uri.id.isascii():  # not every huggingface_hub 1.x looks
+        raise UsageError(f"{text!r} is not the name of a repo", "names are of ASCII letters, digits, '-', '_' and '.'")
     after = rest.partition("@")[2]
     if uri.revision and after.startswith(uri.revision) and after[len(uri.revision) :][:1] not in ("", "/"):
         # parse_hf_uri cuts refs/pr/1x into refs/pr/1 and x.

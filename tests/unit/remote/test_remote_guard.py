@@ -233,6 +233,7 @@ def test_a_token_that_cannot_stand_in_a_header_is_not_shown_either(text: str) ->
     assert text not in str(told.value)
 
 
+@pytest.mark.skipif(not hasattr(errors, "OIDCError"), reason="this huggingface_hub exchanges no tokens")
 def test_a_failing_token_exchange_is_told_without_its_words() -> None:
     def find() -> str | None:
         raise errors.OIDCError(SECRET)
