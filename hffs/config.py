@@ -99,7 +99,7 @@ PARSERS: Final[Mapping[str, Any]] = {
     "exclude": parse_patterns,
     "allow_other": parse_switch,
     "read_timeout": parse_seconds,
-    "binding": one_of("auto", "libfuse"),
+    "binding": one_of("auto", "kernel", "libfuse"),
     "log_level": one_of("debug", "info", "warning", "error"),
     "log_file": str,
     "debug": parse_switch,

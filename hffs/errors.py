@@ -147,5 +147,9 @@ class NoAttribute(HffsError):
     """The extended attribute does not exist."""
 
 
+class AttributeTooLong(HffsError):
+    """The extended attribute does not fit into what the caller has room for."""
+
+
 class BadHandle(HffsError):
     """The handle is not open."""

@@ -28,7 +28,7 @@ _HELP: Final = {
     "exclude": ("PATTERN", "hide files that match; may be given several times"),
     "allow_other": (None, "let other users read the mount"),
     "read_timeout": ("TIME", "after which a read that got no bytes fails (default 120 s)"),
-    "binding": ("auto|libfuse", "what talks to the kernel (default auto)"),
+    "binding": ("auto|kernel|libfuse", "what talks to the kernel (default auto)"),
     "endpoint": ("URL", "the Hub (default $HF_ENDPOINT, https://huggingface.co)"),
     "token_file": ("FILE", "file that holds the access token (default: where hf auth login puts it)"),
     "runtime_dir": ("DIR", "where control sockets lie (default: $XDG_RUNTIME_DIR/hffs; root: /run/hffs)"),

@@ -16,7 +16,7 @@ from typing import Any
 from .. import protocol
 from ..cache import BlobStore, Index, Layout
 from ..errors import HffsError, NotFound
-from ..fuse import LibfuseBinding
+from ..fuse import make_binding
 from ..model import Commit
 from ..policy import small_files
 from ..remote import Auth, Catalog, Locator, Transport, parse_repo
@@ -68,7 +68,7 @@ def run(spec: MountSpec, report: Report) -> int:
         filesystem = Filesystem(tree, content)
         stack.callback(filesystem.release_all)
         device = f"hffs:{commit.type.prefix}{commit.id}"
-        binding = LibfuseBinding(filesystem, where, device=device, allow_other=settings.allow_other)
+        binding = make_binding(settings.binding, filesystem, where, device=device, allow_other=settings.allow_other)
 
         reporter = Reporter(spec, where, binding.name, content, tree, filesystem, fetcher, store, catalog)
         control = ControlServer(
@@ -95,7 +95,7 @@ def run(spec: MountSpec, report: Report) -> int:
                 _prefetch_small(content, tree, commit)
 
         stack.callback(records.remove, settings.runtime_dir, where)
-        binding.serve(on_ready)
+        binding.serve(on_ready, lambda: mountpoint.detach(where, lazy=True))
         log.info("event=unmounted mountpoint=%s", where)
         return 0 if ready.is_set() else 1
 

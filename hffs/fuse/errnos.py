@@ -14,6 +14,13 @@ from .. import errors
 
 log = logging.getLogger(__name__)
 
+# What a request of a kind we do not know is told; the kernel remembers, and asks no more where it may.
+UNKNOWN_OPERATION: Final = errno.ENOSYS
+# What a request that makes no sense is told.
+MALFORMED: Final = errno.EIO
+# What a kernel is told whose protocol we do not speak.
+UNKNOWN_PROTOCOL: Final = errno.EPROTO
+
 ERRNOS: Final[dict[type[BaseException], int]] = {
     errors.HffsError: errno.EIO,
     errors.UsageError: errno.EINVAL,
@@ -40,6 +47,7 @@ ERRNOS: Final[dict[type[BaseException], int]] = {
     errors.IsDirectory: errno.EISDIR,
     errors.NotDirectory: errno.ENOTDIR,
     errors.NoAttribute: errno.ENODATA,
+    errors.AttributeTooLong: errno.ERANGE,
     errors.BadHandle: errno.EBADF,
 }
 

@@ -72,8 +72,10 @@ class LibfuseBinding:
         self._device = device
         self._allow_other = allow_other
 
-    def serve(self, on_ready: Callable[[], None]) -> None:
-        """Mounts, calls ``on_ready`` from the INIT request, returns when unmounted. Raises MountFailed."""
+    def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None:
+        """Mounts, calls ``on_ready`` from the INIT request, returns when unmounted. Signals are libfuse's: it unmounts
+        by itself, and ``on_signal`` is not called. Raises MountFailed."""
+        del on_signal
         library = self._library
         options: dict[str, Any] = {
             "foreground": True,

@@ -61,6 +61,11 @@ class Filesystem:
         blocks = max(1, -(-self._content.local_bytes(entry) // 512)) if size else 0
         return Attributes(node.id, False, size, blocks, mtime)
 
+    def attributes_wait(self, node: Node) -> bool:
+        """Whether ``attributes`` could ask the network: only where the listing told no size, once."""
+        entry = node.entry
+        return entry is not None and entry.kind == "file" and (entry.size is None or entry.etag is None)
+
     def open(self, node: Node) -> int:
         """A handle, to be given back with ``release``. Raises IsDirectory."""
         if node.entry is None or node.entry.kind == "directory":

@@ -105,6 +105,15 @@ class Tree:
         entries = self._content.directory(parent.path)
         return [self._node_of(entries[name]) for name in sorted(entries) if self._visible(entries[name])]
 
+    def lookup_waits(self, parent: Node, name: str) -> bool:
+        """Whether ``lookup`` could ask the network."""
+        path = f"{parent.path}/{name}" if parent.path else name
+        return path not in self._by_path and parent.is_directory and self.listing_waits(parent)
+
+    def listing_waits(self, node: Node) -> bool:
+        """Whether ``children`` could ask the network."""
+        return node.is_directory and self._content.known_directory(node.path) is None
+
     def visible(self, path: str) -> bool:
         """Whether patterns leave this file visible."""
         return self._patterns.match(path)

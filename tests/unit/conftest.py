@@ -9,8 +9,11 @@ import pytest
 
 from hffs.cache import BlobStore, Index, Layout
 from hffs.policy import RetryPolicy
-from hffs.transfer import Fetcher, Timers
-from tests.unit.memory import MemorySource
+from hffs.transfer import Content, Fetcher, Listings, Timers
+from hffs.vfs import Filesystem, Patterns, Tree
+from tests.unit.memory import COMMIT, MemoryCatalog, MemorySource
+
+FILES: dict[str, int | None] = {"README.md": 10, "onnx/model.onnx": 300_000, "onnx/deep/x.bin": 1, "empty": 0}
 
 
 @pytest.fixture
@@ -58,3 +61,22 @@ def fetcher_of(store: BlobStore, source: MemorySource, timers: Timers) -> Iterat
     source.gate.set()
     for fetcher in made:
         fetcher.stop()
+
+
+@pytest.fixture
+def filesystem_of(store: BlobStore, index: Index, source: MemorySource, fetcher_of) -> Callable[..., Filesystem]:
+    def make(
+        files: dict[str, int | None] | None = None, page: int = 1000, root: str = "", **patterns: object
+    ) -> Filesystem:
+        catalog = MemoryCatalog(FILES if files is None else files, page)
+        for entry in catalog.entries:
+            if entry.kind == "file":
+                source.contents[entry.path] = bytes(range(256)) * (1 + (entry.size or 0) // 256)
+        listings = Listings(catalog, index, COMMIT, root=root, timeout=10)
+        listings.load()
+        content = Content(listings, store, fetcher_of(), read_timeout=10)
+        filesystem = Filesystem(Tree(content, Patterns(**patterns)), content)  # type: ignore[arg-type]
+        filesystem.catalog = catalog  # type: ignore[attr-defined]
+        return filesystem
+
+    return make

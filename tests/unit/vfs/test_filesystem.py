@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from hffs.cache import BlobStore, Index
+from hffs.cache import Index
 from hffs.errors import BadHandle, EntryNotFound, IsDirectory, NoAttribute, NotDirectory
 from hffs.model import Entry
 from hffs.transfer import Content, Listings
-from hffs.vfs import ROOT_ID, Filesystem, Patterns, Tree
-from tests.unit.memory import COMMIT, MemoryCatalog, MemorySource
-
-FILES: dict[str, int | None] = {"README.md": 10, "onnx/model.onnx": 300_000, "onnx/deep/x.bin": 1, "empty": 0}
-
-
-@pytest.fixture
-def filesystem_of(store: BlobStore, index: Index, source: MemorySource, fetcher_of) -> Callable[..., Filesystem]:
-    def make(files: dict[str, int | None] = FILES, page: int = 1000, root: str = "", **patterns: object) -> Filesystem:
-        catalog = MemoryCatalog(files, page)
-        for entry in catalog.entries:
-            if entry.kind == "file":
-                source.contents[entry.path] = bytes(range(256)) * (1 + (entry.size or 0) // 256)
-        listings = Listings(catalog, index, COMMIT, root=root, timeout=10)
-        listings.load()
-        content = Content(listings, store, fetcher_of(), read_timeout=10)
-        filesystem = Filesystem(Tree(content, Patterns(**patterns)), content)  # type: ignore[arg-type]
-        filesystem.catalog = catalog  # type: ignore[attr-defined]
-        return filesystem
-
-    return make
+from hffs.vfs import ROOT_ID, Filesystem, Tree
+from tests.unit.memory import COMMIT, MemorySource
 
 
 def names(filesystem: Filesystem, path: str = "/") -> list[str]:

@@ -1,0 +1,5 @@
+"""The kernel's FUSE protocol, spoken directly."""
+
+from .binding import KernelBinding
+
+__all__ = ["KernelBinding"]

@@ -1,0 +1,249 @@
+"""The kernel's own protocol on /dev/fuse: the binding for Linux.
+
+A few threads read requests and answer at once what needs no network. What may ask the network goes to a pool of its
+own. A read that has to wait holds no thread at all: its Pending is called back, and a reply thread writes the answer.
+So any number of reads may wait while everything else is served. ``serve`` blocks the main thread, which takes signals.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import struct
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from ...errors import Cancelled, HffsError, MountFailed
+from ...transfer import Pending
+from ...vfs import Filesystem
+from .. import errnos
+from . import abi
+from .device import BUFFER_SIZE, MAX_WRITE, Device
+from .mounting import mount
+from .operations import Operations
+
+log = logging.getLogger(__name__)
+
+# Requests that need no network take microseconds of Python and one copy of the data; the copy runs without the
+# interpreter's lock. Four let copies overlap on more cores than we measured on (2: no difference from two threads on).
+LOOPS: Final = 4
+REPLIERS: Final = 2  # they copy what workers have just brought; the network is slower
+SLOW: Final = 8  # listings and sizes asked of the Hub at once
+MAX_PAGES: Final = 256  # 1 MiB, the most that fs.fuse.max_pages_limit allows unless it was raised
+# Reads that wait count as background for the kernel, and the one after the last that fits waits for all others,
+# whatever file it is of (64: 4 s of standstill behind 80 stalled reads, 4096: 0.03 s). The congestion threshold only
+# slows down writeback and asynchronous read-ahead of the same mount.
+MAX_BACKGROUND: Final = 4096
+CONGESTION_THRESHOLD: Final = 64
+WANTED: Final = (
+    abi.Init.ASYNC_READ
+    | abi.Init.ASYNC_DIO
+    | abi.Init.PARALLEL_DIROPS
+    | abi.Init.DO_READDIRPLUS
+    | abi.Init.READDIRPLUS_AUTO
+    | abi.Init.POSIX_ACL  # the kernel then remembers that a file has no ACL, instead of asking at each `ls -l`
+    | abi.Init.ABORT_ERROR
+    | abi.Init.MAX_PAGES
+    | abi.Init.EXPLICIT_INVAL_DATA
+    | abi.Init.INIT_EXT
+)
+
+
+class KernelBinding:
+    """One mount served over /dev/fuse."""
+
+    name = "kernel"
+
+    def __init__(self, filesystem: Filesystem, mountpoint: str, *, device: str, allow_other: bool = False) -> None:
+        self._filesystem = filesystem
+        self._mountpoint = mountpoint
+        self._device_name = device
+        self._allow_other = allow_other
+        self._operations = Operations(filesystem)
+        self._settled: queue.SimpleQueue[tuple[int, Pending] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        # guarded by _lock: reads that wait, by the unique number of their request
+        self._waiting: dict[int, Pending] = {}
+        self._over = threading.Event()
+        self._wake = threading.Semaphore(0)  # for whoever waits for the end: over, or a signal came
+        self._device: Device
+        self._slow: ThreadPoolExecutor
+
+    def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None:
+        """Mounts, answers INIT, calls ``on_ready``, returns when unmounted. SIGTERM, SIGINT and SIGHUP call
+        ``on_signal``, which is to unmount; main thread only. Raises MountFailed."""
+        told = threading.Event()
+
+        def heard(*_: object) -> None:  # nothing is done inside the handler: it may have interrupted anything
+            told.set()
+            self._wake.release()
+
+        def wait() -> None:
+            while not self._over.is_set():
+                self._wake.acquire(timeout=3600)
+                if told.is_set():
+                    told.clear()
+                    on_signal()
+
+        fd = mount(self._mountpoint, device_name=self._device_name, allow_other=self._allow_other)
+        previous = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        try:
+            self.serve_on(Device(fd), on_ready, wait)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def serve_on(self, device: Device, on_ready: Callable[[], None], wait: Callable[[], None] | None = None) -> None:
+        """Serves a device whose INIT is still to come, until its other end is gone; closes it. Raises MountFailed."""
+        self._device = device
+        self._slow = ThreadPoolExecutor(SLOW, thread_name_prefix="hffs-slow")
+        threads = [threading.Thread(target=self._loop, name=f"hffs-fuse-{n}", daemon=True) for n in range(LOOPS)]
+        threads += [threading.Thread(target=self._reply, name=f"hffs-reply-{n}", daemon=True) for n in range(REPLIERS)]
+        try:
+            self._initialise()
+            for thread in threads:
+                thread.start()
+            on_ready()
+            (wait or self._over.wait)()
+        finally:
+            for _ in range(REPLIERS):
+                self._settled.put(None)
+            self._slow.shutdown(wait=False, cancel_futures=True)
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join(timeout=5)
+            device.close()
+
+    # --- INIT -------------------------------------------------------------------------------------------------------
+
+    def _initialise(self) -> None:
+        """The first request is INIT; nothing else comes before it is answered. Raises MountFailed."""
+        buffer = bytearray(BUFFER_SIZE)
+        while True:
+            length = self._device.receive(buffer)
+            if length is None:
+                raise MountFailed(f"{self._mountpoint} was unmounted before it answered")
+            message = memoryview(buffer)[:length]
+            header = abi.parse_header(message)
+            if header.opcode != abi.Op.INIT:
+                raise MountFailed(f"the kernel's first request is {header.opcode}, not INIT")
+            major, minor, readahead, low = abi.init_in.unpack_from(message, abi.in_header.size)
+            if major < abi.MAJOR:
+                self._device.refuse(header.unique, errnos.UNKNOWN_PROTOCOL)
+                raise MountFailed(f"the kernel speaks FUSE {major}.{minor}", "hffs needs Linux 4.20 or newer")
+            at = abi.in_header.size + abi.init_in.size
+            high = abi.init_in_flags2.unpack_from(message, at)[0] if low & abi.Init.INIT_EXT else 0
+            flags = WANTED & abi.Init(low | high << 32)
+            if major == abi.MAJOR:
+                break
+            # The kernel is of a later major version: told ours, it sends INIT again in ours.
+            self._device.reply(header.unique, abi.init_out.pack(abi.MAJOR, abi.MINOR, *[0] * 17))
+        self._device.reply(
+            header.unique,
+            abi.init_out.pack(
+                abi.MAJOR, min(minor, abi.MINOR), readahead, flags & 0xFFFFFFFF, MAX_BACKGROUND, CONGESTION_THRESHOLD,
+                MAX_WRITE, 1, MAX_PAGES, 0, flags >> 32, 0, *[0] * 6,
+            ),
+        )  # fmt: skip
+        log.debug("event=init minor=%d flags=%#x", minor, flags)
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        buffer = bytearray(BUFFER_SIZE)
+        whole = memoryview(buffer)
+        while True:
+            length = self._device.receive(buffer)
+            if not length:
+                self._over.set()
+                self._wake.release()
+                return
+            self._take(whole[:length])
+
+    def _take(self, message: memoryview) -> None:
+        """One request; whatever it is, the loop goes on. What stays after this returns must not hold the buffer."""
+        try:
+            header = abi.parse_header(message)
+        except ValueError as error:
+            log.error("event=malformed-request error=%s", error)
+            return
+        body = message[abi.in_header.size :]
+        if header.opcode in abi.UNANSWERED:
+            if header.opcode == abi.Op.INTERRUPT:
+                self._interrupt(body)
+            return
+        if header.opcode == abi.Op.DESTROY:
+            self._device.reply(header.unique)
+            return
+        if not self._operations.knows(header.opcode):
+            self._device.refuse(header.unique, errnos.UNKNOWN_OPERATION)
+            return
+        try:
+            if self._operations.may_wait(header, body):
+                self._slow.submit(self._answer, header, memoryview(bytes(body)))
+                return
+        except RuntimeError:  # the pool is shut down: the mount is going away
+            self._device.refuse(header.unique, errnos.errno_of(Cancelled("unmounted")))
+            return
+        except (HffsError, ValueError, struct.error) as error:
+            self._refuse(header, error)
+            return
+        self._answer(header, body)
+
+    def _answer(self, header: abi.Header, body: memoryview) -> None:
+        try:
+            answer = self._operations.answer(header, body)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request is answered
+            self._refuse(header, error)
+            return
+        if isinstance(answer, tuple):
+            self._device.reply(header.unique, *answer)
+            return
+        unique = header.unique
+        with self._lock:
+            self._waiting[unique] = answer
+        answer.add_done_callback(lambda pending: self._settled.put((unique, pending)))
+
+    def _refuse(self, header: abi.Header, error: Exception) -> None:
+        if isinstance(error, (ValueError, struct.error)):
+            log.error("event=malformed-request opcode=%d error=%s", header.opcode, error)
+            self._device.refuse(header.unique, errnos.MALFORMED)
+            return
+        log.debug("event=errno opcode=%d node=%d error=%s", header.opcode, header.node, error)
+        self._device.refuse(header.unique, errnos.errno_of(error))
+
+    def _interrupt(self, body: memoryview) -> None:
+        """The process that waits was signalled: its read ends with EINTR. A read that is not waiting is being
+        answered, or comes later; then the kernel asks again if it is told EAGAIN, which nobody needs."""
+        try:
+            (unique,) = abi.interrupt_in.unpack_from(body)
+        except struct.error:
+            return
+        with self._lock:
+            pending = self._waiting.get(unique)
+        if pending is not None:
+            pending.cancel()
+
+    def _reply(self) -> None:
+        """A reply thread: what has settled is read from the store and written to the kernel."""
+        while True:
+            settled = self._settled.get()
+            if settled is None:
+                return
+            unique, pending = settled
+            try:
+                data = pending.take()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the request is answered
+                self._forget(unique)
+                self._device.refuse(unique, errnos.errno_of(error))
+                continue
+            if data is not None:  # else it goes on waiting, and comes here again
+                self._forget(unique)
+                self._device.reply(unique, data)
+
+    def _forget(self, unique: int) -> None:
+        with self._lock:
+            self._waiting.pop(unique, None)

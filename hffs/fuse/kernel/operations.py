@@ -1,0 +1,211 @@
+"""What each request means: bodies in, reply bodies out, the file system behind.
+
+``Operations.answer`` returns the parts of a reply, or a Pending whose bytes will be one, and raises our errors. It
+never writes to the device. ``may_wait`` tells beforehand whether a request could ask the network, so that those can be
+kept off the threads that serve everything else. Any thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ...errors import AttributeTooLong, BadHandle, EntryNotFound
+from ...transfer import Pending
+from ...vfs import Attributes, Filesystem, Node
+from . import abi
+
+# Names and content of a commit never change: names, also those that do not exist, may be kept as long as the kernel
+# likes, and so may attributes; when a file's local share has changed, its attributes are dropped by a notification.
+VALID_SECONDS: Final = 3600
+BLOCK: Final = 4096  # st_blksize, and what statfs counts in
+
+Parts = tuple["bytes | memoryview", ...]
+Answer = Parts | Pending
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDirectory:
+    """A listing as it was at OPENDIR, so that offsets into it stay true."""
+
+    node: Node
+    children: list[Node]
+
+
+class Operations:
+    """One mounted file system."""
+
+    def __init__(self, filesystem: Filesystem) -> None:
+        self._filesystem = filesystem
+        self._tree = filesystem.tree
+        self._owner = (os.geteuid(), os.getegid())
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._directories: dict[int, OpenDirectory] = {}
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, Callable[[abi.Header, memoryview], Answer]] = {
+            abi.Op.LOOKUP: self._lookup,
+            abi.Op.GETATTR: self._getattr,
+            abi.Op.OPEN: self._open,
+            abi.Op.READ: self._read,
+            abi.Op.RELEASE: self._release,
+            abi.Op.OPENDIR: self._opendir,
+            abi.Op.READDIR: self._readdir,
+            abi.Op.READDIRPLUS: self._readdir,
+            abi.Op.RELEASEDIR: self._releasedir,
+            abi.Op.STATFS: self._statfs,
+            abi.Op.GETXATTR: self._getxattr,
+            abi.Op.LISTXATTR: self._listxattr,
+        }
+
+    def knows(self, opcode: int) -> bool:
+        return opcode in self._answers
+
+    def may_wait(self, header: abi.Header, body: memoryview) -> bool:
+        """Whether answering could ask the network or take long. Raises EntryNotFound, ValueError."""
+        opcode = header.opcode
+        if opcode == abi.Op.READ or opcode == abi.Op.RELEASE:  # noqa: PLR1714 - the two that are most
+            return False
+        if opcode == abi.Op.LOOKUP:
+            return self._tree.lookup_waits(self._tree.node(header.node), abi.name_in(body).decode("utf-8", "replace"))
+        if opcode == abi.Op.OPENDIR:
+            return self._tree.listing_waits(self._tree.node(header.node))
+        if opcode in {abi.Op.GETATTR, abi.Op.OPEN, abi.Op.GETXATTR}:
+            return self._filesystem.attributes_wait(self._tree.node(header.node))
+        return False
+
+    def answer(self, header: abi.Header, body: memoryview) -> Answer:
+        """Raises HffsError, ValueError and struct.error (a message that makes no sense)."""
+        return self._answers[header.opcode](header, body)
+
+    # --- names and attributes ---------------------------------------------------------------------------------------
+
+    def _lookup(self, header: abi.Header, body: memoryview) -> Parts:
+        name = abi.name_in(body)
+        try:
+            node = self._tree.lookup(self._tree.node(header.node), name.decode("utf-8"))
+        except (EntryNotFound, UnicodeDecodeError):
+            # Node 0: there is no such name, and that may be remembered.
+            return (abi.entry_out.pack(0, 0, VALID_SECONDS, 0, 0, 0), abi.attr.pack(*[0] * 16))
+        return (self._entry(node),)
+
+    def _getattr(self, header: abi.Header, body: memoryview) -> Parts:
+        del body
+        found = self._filesystem.attributes(self._tree.node(header.node))
+        return (abi.attr_out.pack(VALID_SECONDS, 0, 0) + self._attr(found),)
+
+    def _entry(self, node: Node) -> bytes:
+        found = self._filesystem.attributes(node)
+        return abi.entry_out.pack(node.id, 0, VALID_SECONDS, VALID_SECONDS, 0, 0) + self._attr(found)
+
+    def _attr(self, found: Attributes) -> bytes:
+        seconds = int(found.mtime)
+        fraction = int((found.mtime - seconds) * 1e9)
+        uid, gid = self._owner
+        links = 2 if found.is_directory else 1
+        return abi.attr.pack(
+            found.node, found.size, found.blocks, seconds, seconds, seconds,
+            fraction, fraction, fraction, found.mode, links, uid, gid, 0, BLOCK, 0,
+        )  # fmt: skip
+
+    def _statfs(self, header: abi.Header, body: memoryview) -> Parts:
+        del header, body
+        space = self._filesystem.space()
+        total, free = space.total // BLOCK, space.free // BLOCK
+        return (abi.kstatfs.pack(total, free, free, 0, 0, BLOCK, 255, BLOCK, 0, *[0] * 6),)
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def _open(self, header: abi.Header, body: memoryview) -> Parts:
+        del body
+        handle = self._filesystem.open(self._tree.node(header.node))
+        return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE, 0),)
+
+    def _read(self, header: abi.Header, body: memoryview) -> Answer:
+        del header
+        handle, offset, size, *_ = abi.read_in.unpack_from(body)
+        answer = self._filesystem.read(handle, offset, size)
+        return (answer,) if isinstance(answer, bytes) else answer
+
+    def _release(self, header: abi.Header, body: memoryview) -> Parts:
+        del header
+        handle, *_ = abi.release_in.unpack_from(body)
+        self._filesystem.release(handle)
+        return ()
+
+    # --- directories ------------------------------------------------------------------------------------------------
+
+    def _opendir(self, header: abi.Header, body: memoryview) -> Parts:
+        del body
+        node = self._tree.node(header.node)
+        opened = OpenDirectory(node, self._tree.children(node))
+        with self._lock:
+            handle = next(self._numbers)
+            self._directories[handle] = opened
+        return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE | abi.OpenFlag.CACHE_DIR, 0),)
+
+    def _releasedir(self, header: abi.Header, body: memoryview) -> Parts:
+        del header
+        handle, *_ = abi.release_in.unpack_from(body)
+        with self._lock:
+            self._directories.pop(handle, None)
+        return ()
+
+    def _readdir(self, header: abi.Header, body: memoryview) -> Parts:
+        """As many records from ``offset`` on as fit into ``size`` bytes. A record's ``off`` is where to go on: 1 and 2
+        follow the two dots, then the children in order."""
+        plus = header.opcode == abi.Op.READDIRPLUS
+        handle, offset, size, *_ = abi.read_in.unpack_from(body)
+        opened = self._directories.get(handle)
+        if opened is None:
+            raise BadHandle(f"directory handle {handle} is not open")
+        parts: list[bytes] = []
+        left = size
+        while offset < len(opened.children) + 2:
+            if offset < 2:
+                record = self._record(opened.node, b"." * (offset + 1), offset + 1, plus=plus, dots=True)
+            else:
+                node = opened.children[offset - 2]
+                name = node.path.rpartition("/")[2].encode("utf-8", "surrogateescape")
+                record = self._record(node, name, offset + 1, plus=plus, dots=False)
+            if len(record) > left:
+                break
+            parts.append(record)
+            left -= len(record)
+            offset += 1
+        return (b"".join(parts),)
+
+    def _record(self, node: Node, name: bytes, after: int, *, plus: bool, dots: bool) -> bytes:
+        kind = (stat.S_IFDIR if node.is_directory else stat.S_IFREG) >> 12  # DT_DIR, DT_REG
+        tail = abi.dirent.pack(node.id, after, len(name), kind) + name
+        tail = tail.ljust(abi.padded(len(tail)), b"\0")
+        if not plus:
+            return tail
+        if dots or self._filesystem.attributes_wait(node):  # node 0: nothing is said of it, and it is not looked up
+            return abi.entry_out.pack(0, 0, 0, 0, 0, 0) + abi.attr.pack(*[0] * 16) + tail
+        return self._entry(node) + tail
+
+    # --- extended attributes ----------------------------------------------------------------------------------------
+
+    def _getxattr(self, header: abi.Header, body: memoryview) -> Parts:
+        size, _ = abi.getxattr_in.unpack_from(body)
+        name = abi.name_in(body[abi.getxattr_in.size :])
+        return self._sized(self._filesystem.xattr(self._tree.node(header.node), name.decode("utf-8", "replace")), size)
+
+    def _listxattr(self, header: abi.Header, body: memoryview) -> Parts:
+        size, _ = abi.getxattr_in.unpack_from(body)
+        names = self._filesystem.xattr_names(self._tree.node(header.node))
+        return self._sized(b"".join(name.encode() + b"\0" for name in names), size)
+
+    @staticmethod
+    def _sized(value: bytes, size: int) -> Parts:
+        if not size:  # only the length was asked for
+            return (abi.getxattr_out.pack(len(value), 0),)
+        if len(value) > size:
+            raise AttributeTooLong(f"{len(value)} bytes do not fit into {size}")
+        return (value,)
