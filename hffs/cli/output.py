@@ -77,11 +77,14 @@ def as_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """Prints rows under headers; columns numbered in ``right`` are aligned to the right. Cells are made harmless."""
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), fold: Sequence[int] = (0,)
+) -> None:
+    """Prints rows under headers. Columns numbered in ``right`` are aligned to the right, those in ``fold`` broken where
+    a terminal is too narrow. Cells are made harmless."""
     clean = [[shown(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        _drawn(headers, clean, right)
+        _drawn(headers, clean, right, fold)
         return
     lines = [list(headers), *clean]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
@@ -93,17 +96,15 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
         print("  ".join(cells).rstrip())
 
 
-def _drawn(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> None:
+def _drawn(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], fold: Sequence[int]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column, header in enumerate(headers):
-        if column in right:
-            drawn.add_column(header, justify="right", no_wrap=True)
-        else:
-            drawn.add_column(header, overflow="fold")
+        justify: Any = "right" if column in right else "left"
+        drawn.add_column(header, justify=justify, overflow="fold", no_wrap=column not in fold)
     for row in rows:  # Text: a name in brackets is no markup
         drawn.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     Console(highlight=False).print(drawn)

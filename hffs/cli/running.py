@@ -79,7 +79,7 @@ def _overview(found: list[Status]) -> None:
         ]
         for each in found
     ]
-    output.table(["MOUNTPOINT", "REPO", "STATE", "LOCAL", "FETCHED"], rows, right=[4])
+    output.table(["MOUNTPOINT", "REPO", "STATE", "LOCAL", "FETCHED"], rows, right=[4], fold=[0, 1])
     for each in found:
         for line in _worries(each):
             print(output.shown(f"{each['mountpoint']}: {line}"))

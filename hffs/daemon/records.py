@@ -68,9 +68,9 @@ def write(directory: str, record: MountRecord) -> Record:
         raise HffsError(f"no process {record['pid']} to record")
     stored = cast(Record, {**record, "pid_start": start})
     path = record_path(runtime_dir(directory), record["mountpoint"])
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "w", encoding="ascii") as file:
             json.dump(stored, file)
         os.replace(temporary, path)

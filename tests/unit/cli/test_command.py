@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -162,6 +167,35 @@ def test_status_of_one_mount_tells_all_of_it(hffs: Run, daemon: Daemon) -> None:
         "  cache     /var/cache/hffs: 1.0M, disk has 20.0G",
         "  open      model.safetensors (2 handles)",
     ]
+
+
+def on_a_terminal(*words: str, **environ: str) -> str:
+    """What the command writes to a terminal of 80 columns."""
+    controller, terminal = pty.openpty()
+    with open(controller, "rb", buffering=0) as screen:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        command = [sys.executable, "-m", "hffs", *words]
+        more = {"PYTHONPATH": CHECKOUT, "TERM": "xterm", **environ}
+        with subprocess.Popen(command, stdout=terminal, env={**os.environ, **more}):
+            os.close(terminal)
+            written = b""
+            with suppress(OSError):  # EIO: nobody has the terminal open any more
+                while piece := screen.read(65536):
+                    written += piece
+    return written.decode().replace("\r\n", "\n")
+
+
+def test_on_a_terminal_states_are_coloured_and_names_are_no_markup(daemon: Daemon) -> None:
+    daemon("/mnt/\x1b[2J[red]")
+    shown = on_a_terminal("status")
+    assert "\x1b[32mserving" in shown
+    assert "/mnt/\\x1b[2J[red]" in shown
+    assert "\x1b[2J" not in shown
+
+
+def test_no_color_is_obeyed(daemon: Daemon) -> None:
+    daemon()
+    assert "\x1b[3" not in on_a_terminal("status", NO_COLOR="1")
 
 
 FILES: tuple[FileStatus, ...] = (

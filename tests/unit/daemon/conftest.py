@@ -49,7 +49,7 @@ def record() -> MountRecord:
 
 
 _PROLOGUE = """
-import ctypes, errno, os, sys, tempfile
+import atexit, ctypes, errno, os, signal, sys, tempfile
 from hffs import errors, protocol
 from hffs.api import mounts
 from hffs.daemon import mountinfo, mountpoint, records
@@ -82,12 +82,22 @@ def dead_record():
     return stored
 
 gate = os.pipe()
+
+@atexit.register
+def end():
+    "A daemon left behind by a failing test would keep this namespace and its mounts alive."
+    for stored in records.every(run):
+        if records.alive(stored) and stored["pid"] != os.getpid():
+            os.kill(stored["pid"], signal.SIGKILL)
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 """
 
 
 @pytest.fixture
-def in_namespace() -> Callable[[str], None]:
-    """Runs Python code as root in a mount namespace of its own; its mounts vanish with it. It fails by exit status."""
+def in_namespace() -> Callable[..., None]:
+    """Runs Python code as root in a mount namespace of its own, with more variables in its environment. Its mounts
+    vanish with it; it fails by its exit status, and a warning is an error."""
     check = "import os; os.close(os.open('/dev/fuse', os.O_RDWR))"
     probe = subprocess.run(["unshare", "-m", sys.executable, "-c", check], capture_output=True)
     if os.geteuid() or probe.returncode:
@@ -95,9 +105,10 @@ def in_namespace() -> Callable[[str], None]:
             pytest.fail("FUSE is required (HFFS_REQUIRE_FUSE=1) but cannot be mounted here")
         pytest.skip("needs root, /dev/fuse and mount namespaces")
 
-    def run(code: str) -> None:
-        command = ["timeout", "-k", "5", "30", "unshare", "-m", sys.executable, "-c", _PROLOGUE + code]
-        done = subprocess.run(command, capture_output=True, text=True)
+    def run(code: str, **environ: str) -> None:
+        python = [sys.executable, "-W", "error", "-c", _PROLOGUE + code]
+        command = ["timeout", "-k", "5", "60", "unshare", "-m", *python]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ})
         assert done.returncode == 0, done.stderr
 
     return run

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hffs import client
@@ -235,6 +235,7 @@ def test_a_repo_mounted_twice_has_two_states_but_is_not_unmounted_blindly(runtim
             mounts.unmount("acme/tiny", runtime_dir=runtime)
 
 
+@settings(deadline=None)  # it touches the disk
 @given(st.text())
 def test_any_text_is_a_target_found_or_not(tmp_path_factory: pytest.TempPathFactory, target: str) -> None:
     with pytest.raises((MountNotFound, UsageError)):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hffs.daemon import mountinfo, mountpoint, records
@@ -79,7 +79,9 @@ def test_a_machine_without_fuse_says_how_to_get_it(tmp_path: Path, runtime: str)
 
 
 @pytest.mark.usefixtures("may_mount")
-def test_a_mount_in_the_making_or_in_its_last_use_is_not_disturbed(tmp_path: Path, runtime: str, record: MountRecord) -> None:
+def test_a_mount_in_the_making_or_in_its_last_use_is_not_disturbed(
+    tmp_path: Path, runtime: str, record: MountRecord
+) -> None:
     (tmp_path / "mnt").mkdir()
     records.write(runtime, {**record, "mountpoint": f"{tmp_path}/mnt"})
     assert f"process {os.getpid()} serves acme/tiny" in refusal(f"{tmp_path}/mnt", runtime)
@@ -95,6 +97,7 @@ def test_the_record_of_a_mount_long_gone_is_taken_away(tmp_path: Path, runtime: 
     assert records.every(runtime) == []
 
 
+@settings(deadline=None)  # it touches the disk
 @given(st.binary(min_size=1).filter(lambda name: b"\0" not in name))
 def test_every_name_in_the_mount_table_is_read_back(tmp_path_factory: pytest.TempPathFactory, name: bytes) -> None:
     """Blank, tab, newline, backslash and # are written as octal escapes (proc(5))."""
@@ -147,6 +150,7 @@ def test_a_fuse_root_as_in_a_rootless_container_is_no_obstacle(tmp_path: Path) -
     assert mountinfo.locate(str(tmp_path), root) == (str(tmp_path), None)
 
 
+@settings(deadline=None)  # it touches the disk
 @given(st.lists(st.sampled_from(["a", "b", "..", ".", "mnt", ""]), max_size=8))
 def test_without_links_locating_is_normalising(words: list[str]) -> None:
     path = "/nowhere/" + "/".join(words)

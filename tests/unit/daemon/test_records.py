@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hffs.daemon import records
@@ -136,6 +136,7 @@ _json = st.recursive(
 _keys = ["mountpoint", "repo", "type", "revision", "commit", "pid", "pid_start", "started_at"]
 
 
+@settings(deadline=None)  # it touches the disk
 @given(st.binary() | (_json | st.fixed_dictionaries(dict.fromkeys(_keys, _json))).map(lambda v: json.dumps(v).encode()))
 def test_a_damaged_record_is_no_record(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     directory = tmp_path_factory.getbasetemp() / "damaged"

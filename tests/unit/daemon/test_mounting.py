@@ -1,0 +1,124 @@
+"""`hffs.mount`, with a real daemon on a real mount and a local Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.hub import Hub, Synthetic
+
+pytestmark = pytest.mark.fuse
+
+SETUP = """
+import hffs, time
+os.environ["TMPDIR"] = tempfile.tempdir = work
+options = {"runtime_dir": run, "cache_dir": work + "/cache"}
+
+def wait_for(what):
+    end = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < end, "did not come"
+        time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    with Hub() as hub:
+        hub.add_repo("acme/tiny", files={"config.json": b"{}", "model.safetensors": Synthetic(3 << 20, seed=1)})
+        yield hub.endpoint
+
+
+def test_a_with_block_is_the_life_of_a_mount(in_namespace: Callable[..., None], endpoint: str) -> None:
+    code = """
+with hffs.mount("acme/tiny", **options) as mount:
+    assert sorted(os.listdir(mount.path)) == ["config.json", "model.safetensors"]
+    status = mount.status()
+    assert (status["state"], status["repo"], status["commit"]) == ("serving", "acme/tiny", mount.commit)
+    assert set(protocol.Status.__required_keys__) <= set(status)
+    [stored] = records.every(run)
+    assert os.stat(mount).st_dev != os.stat(work).st_dev
+assert not os.path.exists(mount.path) and not records.alive(stored)
+assert [name for name in os.listdir(run) if not name.endswith(".log")] == []
+mount.unmount()
+try: mount.status()
+except errors.MountNotFound: pass
+else: sys.exit("still known")
+try: os.waitpid(-1, os.WNOHANG)
+except ChildProcessError: pass
+else: sys.exit("the daemon is our child")
+"""
+    in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
+
+
+def test_what_is_still_open_at_the_end_of_the_block_stays_readable(
+    in_namespace: Callable[..., None], endpoint: str
+) -> None:
+    code = """
+with hffs.mount("acme/tiny", prefetch="none", **options) as mount:
+    weights = open(mount.path + "/model.safetensors", "rb")
+    [stored] = records.every(run)
+assert not os.path.exists(mount.path)
+assert len(weights.read()) == 3 << 20
+weights.close()
+wait_for(lambda: not records.alive(stored))
+"""
+    in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
+
+
+def test_a_busy_mount_is_not_unmounted_and_a_second_one_not_put_over_it(
+    in_namespace: Callable[..., None], endpoint: str
+) -> None:
+    code = """
+mount = hffs.mount("acme/tiny", where, **options)
+with open(mount.path + "/config.json"):
+    try: mount.unmount()
+    except errors.MountFailed as told: assert "busy" in str(told) and "--lazy" in str(told), told
+    else: sys.exit("unmounted")
+    assert mount.status()["state"] == "serving"
+try: hffs.mount("acme/tiny", where, **options)
+except errors.MountFailed as told: assert "already the mount of acme/tiny" in str(told), told
+else: sys.exit("mounted twice")
+assert mounts.unmount("acme/tiny", runtime_dir=run) == where
+assert os.listdir(where) == []
+"""
+    in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
+
+
+def test_a_mount_whose_daemon_was_killed_is_dead_and_can_be_mounted_again(
+    in_namespace: Callable[..., None], endpoint: str
+) -> None:
+    code = """
+first = hffs.mount("acme/tiny", where, **options)
+[stored] = records.every(run)
+os.kill(stored["pid"], signal.SIGKILL)
+wait_for(lambda: not records.alive(stored))
+assert first.status()["state"] == "dead"
+with hffs.mount("acme/tiny", where, **options) as second:
+    assert second.status()["state"] == "serving"
+    assert "config.json" in os.listdir(where)
+"""
+    in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
+
+
+def test_a_start_that_fails_leaves_nothing_behind(in_namespace: Callable[..., None], endpoint: str) -> None:
+    code = """
+for words, kind in ((("acme/none",), errors.NotFound), (("acme/tiny@nowhere",), errors.NotFound)):
+    try: hffs.mount(*words, runtime_dir=run, cache_dir=work + "/cache")
+    except errors.HffsError as told: assert told.exit_code == kind.exit_code, told
+    else: sys.exit("mounted")
+assert not [name for name in os.listdir(work) if name.startswith("hffs-")]
+assert records.every(run) == [] and not mountinfo.mounts()
+"""
+    in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
+
+
+def test_an_option_that_does_not_exist_is_a_mistake_of_use() -> None:
+    import hffs
+    from hffs.errors import UsageError
+
+    with pytest.raises(UsageError, match="no such setting: colour"):
+        hffs.mount("acme/tiny", colour="red")
+    with pytest.raises(UsageError, match="is not a size"):
+        hffs.mount("acme/tiny", fetch_size="lots")
