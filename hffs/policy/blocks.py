@@ -109,8 +109,8 @@ class Run(Generic[E]):
 class BlockMap(Generic[E]):
     """The runs of one blob in ascending order, disjoint; and who waits for which block.
 
-    The order is kept in chunks of at most 512 runs, so that an insertion among 100,000 runs moves few (one long list
-    was measured at 60 us each, this at 3).
+    The order is kept in chunks of at most 512 runs, so that an insertion among 100,000 runs moves few (100,000
+    scattered blocks took 27 us each to want and wait for with one long list, 14 with chunks: 2026, 2 cores).
     """
 
     def __init__(self) -> None:

@@ -271,7 +271,7 @@ class BlockQueue(Generic[E]):
             stop = run.stop
         length = min(stop, horizon) - start
         if not demanded:  # a window of 32 MiB keeps 8 workers busy with 4 MiB each; 100 GiB goes in pieces of 16 MiB
-            length = min(length, self._max, max(self._usual, -(-length // self._workers)))
+            length = min(length, max(self._usual, -(-length // self._workers)))
         return range(start, start + length)
 
     def _present(self, key: str, block: int) -> list[int]:

@@ -91,7 +91,7 @@ class ReadCursors:
         best_distance = SKIPPED + 1
         for name in reversed(self._cursors):  # of equals the one used last
             distance = offset - self._cursors[name].position
-            if -REORDERED <= distance <= SKIPPED and abs(distance) < abs(best_distance):
+            if distance >= -REORDERED and abs(distance) < abs(best_distance):
                 best, best_distance = name, distance
                 if not distance:
                     break

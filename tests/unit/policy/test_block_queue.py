@@ -118,6 +118,7 @@ def test_a_failure_reaches_all_who_wait_and_those_who_come_just_after() -> None:
     fetch = taken(queue, 10.0)
     assert queue.landed(fetch, 0) == []
     assert queue.settle(fetch, "refused", 10.0) == [1, 2]
+    assert queue.waiting() == []
     assert not queue.want("a", range(2, 2), DEMAND, 14.9)
     queue.want("a", range(1, 2), DEMAND, 14.9)
     assert queue.wait(3, "a", [1], 14.9) == "refused"
@@ -238,6 +239,7 @@ def test_a_block_evicted_and_wanted_again_belongs_to_its_new_fetch() -> None:
     assert new.blocks == range(1, 2)
     queue.defer(old, 5.0)
     assert queue.running() == [new]
+    assert queue.queued()[DEMAND] == 2
     assert queue.landed(new, 1) == [1]
 
 
@@ -344,6 +346,16 @@ def test_ten_thousand_deferrals_of_one_block_leave_no_trail() -> None:
         queue.abandon(second)
     agenda = queue._agenda
     assert sum(map(len, agenda._ready)) + len(agenda._deferred) < 5_000
+
+
+def test_a_thousand_readers_that_give_up_while_nothing_moves_leave_no_trail() -> None:
+    queue = a_queue()
+    for ticket in range(10_000):
+        queue.want("a", range(1), DEMAND, 0.0)
+        queue.wait(ticket, "a", [0], 0.0)
+        queue.abandon(ticket)
+    assert sum(map(len, queue._agenda._ready)) < 5_000
+    assert queue.queued() == {DEMAND: 0, AHEAD: 1, BACKGROUND: 0}
 
 
 def test_a_background_want_of_a_huge_file_is_one_object() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hffs.policy.blocks import AFTER, BlockMap, Event, Priority, Run, State, after
 
@@ -54,3 +56,47 @@ def test_a_look_tells_the_run_or_where_the_gap_ends() -> None:
     assert table.look(3) == (run, 4)
     assert table.look(4)[0] is None
     assert table.look(4)[1] > 2**60
+
+
+@given(st.lists(st.tuples(st.sampled_from(["insert", "cut", "trim", "remove"]), st.integers(0, 60)), max_size=120))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_runs_stay_in_order_however_many_chunks_they_fill(
+    monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int]]
+) -> None:
+    monkeypatch.setattr("hffs.policy.blocks._CHUNK", 4)
+    table: BlockMap[str] = BlockMap()
+    plain: list[Run[str]] = []
+    for step, block in steps:
+        held = next((run for run in plain if run.start <= block < run.stop), None)
+        if step == "insert" and held is None:
+            end = min([run.start for run in plain if run.start > block] + [block + 3])
+            plain.append(Run("a", block, end, State.QUEUED, Priority.AHEAD, 1))
+            table.insert(plain[-1])
+        elif step == "cut" and held is not None and held.start < block:
+            right = table.cut(block)
+            assert right is not None
+            plain.append(right)
+        elif step == "trim" and held is not None and len(held) > 1:
+            held.start += 1
+        elif step == "remove" and held is not None:
+            table.remove(held)
+            plain.remove(held)
+        plain.sort(key=lambda run: run.start)
+        assert list(table) == plain
+        assert bool(table) == bool(plain)
+        for at in range(0, 64, 3):
+            assert list(table.following(at)) == [run for run in plain if run.stop > at]
+            assert list(table.preceding(at)) == [run for run in reversed(plain) if run.start < at]
+            assert table.holds(at) == any(run.start <= at < run.stop for run in plain)
+
+
+def test_emptied_chunks_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hffs.policy.blocks._CHUNK", 4)
+    table: BlockMap[str] = BlockMap()
+    for block in range(0, 200, 2):
+        table.insert(Run("a", block, block + 1, State.QUEUED, Priority.AHEAD, 1))
+    for run in list(table)[:-1]:
+        table.remove(run)
+    assert len(table._chunks) == 1
+    assert table._floors == [0]
+    assert [run.start for run in table] == [198]

@@ -22,9 +22,16 @@ def test_a_first_read_wants_nothing_ahead_not_even_at_the_start_of_the_file() ->
 
 def test_the_second_read_in_order_wants_half_of_what_was_read() -> None:
     cursors = ReadCursors(GIB)
-    cursors.observe(0, MIB)
-    ahead = cursors.observe(MIB, MIB)
-    assert (ahead.start, ahead.stop) == (2 * MIB, 3 * MIB)
+    cursors.observe(0, MIB // 2)
+    ahead = cursors.observe(MIB // 2, MIB // 2)
+    assert (ahead.start, ahead.stop) == (MIB, MIB + MIB // 2)
+
+
+def test_a_window_never_passes_what_its_reader_has_read() -> None:
+    cursors = ReadCursors(GIB)
+    for at in range(0, 200 * MIB, MIB):
+        cursors.observe(at, MIB)
+        assert cursors.windows()[0].window <= max(8 * MIB, at + MIB)
 
 
 def test_nothing_new_is_wanted_before_half_the_window_is_used() -> None:
@@ -117,8 +124,37 @@ def test_the_least_recently_used_cursor_goes_first() -> None:
 def test_the_same_bytes_read_over_and_over_earn_no_window() -> None:
     cursors = ReadCursors(GIB)
     for _ in range(1000):
-        assert cursors.observe(0, MIB).length == 0
-    assert cursors.windows()[0].read == MIB
+        assert cursors.observe(0, REQUEST).length == 0
+    assert [window.read for window in cursors.windows()] == [REQUEST]
+
+
+def test_bytes_that_come_late_count_once() -> None:
+    cursors = ReadCursors(GIB)
+    for at in (0, 3 * REQUEST, REQUEST, 2 * REQUEST, 2 * REQUEST):
+        cursors.observe(at, REQUEST)
+    assert [window.read for window in cursors.windows()] == [4 * REQUEST]
+
+
+def test_trust_is_earned_anew_after_a_misprediction() -> None:
+    cursors = ReadCursors(GIB)
+    read_on(cursors, 0, 6 * MIB)
+    read_on(cursors, cursors.windows()[0].wanted + MIB, 4 * MIB)
+    assert cursors.windows()[0].read >= 10 * MIB
+    assert cursors.windows()[0].window == MIB
+
+
+def test_a_read_belongs_to_the_nearest_of_two_cursors() -> None:
+    cursors = ReadCursors(GIB)
+    for at in (0, 4 * MIB, REQUEST, 4 * MIB + REQUEST, 2 * REQUEST):
+        cursors.observe(at, REQUEST)
+    assert [window.position for window in cursors.windows()] == [3 * REQUEST, 4 * MIB + 2 * REQUEST]
+
+
+def test_where_a_reader_skipped_from_is_forgotten_first() -> None:
+    cursors = ReadCursors(GIB, max_cursors=3)
+    for at in (0, 100 * MIB, 110 * MIB, 500 * MIB):
+        cursors.observe(at, REQUEST)
+    assert [window.position // MIB for window in cursors.windows()] == [500, 110, 0]
 
 
 def test_reading_backwards_wants_nothing_ahead() -> None:
