@@ -100,3 +100,17 @@ def test_emptied_chunks_go(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(table._chunks) == 1
     assert table._floors == [0]
     assert [run.start for run in table] == [198]
+
+
+def test_a_run_that_reaches_across_the_floor_of_the_next_chunk_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hffs.policy.blocks._CHUNK", 4)
+    table: BlockMap[str] = BlockMap()
+    for block in range(0, 50, 10):
+        table.insert(Run("a", block, block + 1, State.QUEUED, Priority.AHEAD, 1))
+    table.remove(next(table.following(20)))
+    across: Run[str] = Run("a", 15, 28, State.QUEUED, Priority.AHEAD, 1)
+    table.insert(across)
+    assert table.look(22) == (across, 28)
+    across.start = 21
+    table.remove(across)
+    assert [run.start for run in table] == [0, 10, 30, 40]
