@@ -21,8 +21,13 @@ _TABLE: Final = "/proc/self/mountinfo"
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
-# Its exit status is the errno of an lstat; -I -S: nothing but the interpreter, about 10 ms.
-_LSTAT: Final = "import os,sys\ntry: os.lstat(sys.argv[1])\nexcept OSError as e: sys.exit(e.errno)"
+# Its exit status is the first errno met; -I -S: nothing but the interpreter, about 10 ms. An lstat may be answered from
+# the kernel's cache long after the daemon died, a statfs never is; not every FUSE file system has one (ENOSYS, 38).
+_LOOK: Final = (
+    "import os,sys\n"
+    "try: os.lstat(sys.argv[1]); os.statvfs(sys.argv[1])\n"
+    "except OSError as e: sys.exit(e.errno if e.errno != 38 else 0)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +107,10 @@ def locate(path: str, mounted: dict[str, Mounted]) -> tuple[str, Mounted | None]
 
 
 def probe(path: str, seconds: float = 5.0) -> int:
-    """The errno of an lstat made by a child process: 0 when the path answers, ETIMEDOUT when it did not in time."""
+    """The errno of a look made by a child process: 0 when the path answers, ETIMEDOUT when it did not in time."""
     import subprocess  # here and below: `hffs status` looks at the table only, and this costs 5 ms
 
-    command = [sys.executable, "-I", "-S", "-c", _LSTAT, path]
+    command = [sys.executable, "-I", "-S", "-c", _LOOK, path]
     try:
         return subprocess.run(command, check=False, timeout=seconds, stdin=subprocess.DEVNULL, cwd="/").returncode
     except subprocess.TimeoutExpired:  # killed: a wait for a FUSE daemon ends at once when its process is killed
@@ -148,7 +153,9 @@ def _fusermount(mountpoint: str, lazy: bool) -> int:
         return errno.EBUSY
     if done.returncode == 0:
         return 0
-    for words, code in (("busy", errno.EBUSY), ("not found in", errno.EINVAL), ("not mounted", errno.EINVAL)):
-        if words in done.stderr.lower():
-            return code
+    said = done.stderr.lower()
+    if "busy" in said:
+        return errno.EBUSY
+    if "not found in" in said or "invalid argument" in said:  # not in /etc/mtab; not a mount for umount(2)
+        return errno.EINVAL
     return errno.EPERM

@@ -110,8 +110,8 @@ def test_silent_daemons_cost_one_timeout_together(runtime: str, record: MountRec
             stack.enter_context(saying(path, None))
         stack.enter_context(daemon(runtime, record))
         began = time.monotonic()
-        found = client.statuses([*silent, socket_path(runtime, record["mountpoint"])], timeout=0.5)
-        assert time.monotonic() - began < 1.5
+        found = client.statuses([*silent, socket_path(runtime, record["mountpoint"])], timeout=1.0)
+        assert time.monotonic() - began < 3.5  # one after the other they would take 4
     assert [type(each) for each in found] == [DeadlineExceeded] * 4 + [dict]
 
 

@@ -220,6 +220,18 @@ else: sys.exit("still there")
 
 
 @pytest.mark.fuse
+def test_an_unprivileged_unmount_tells_busy_from_not_mounted(in_namespace: Callable[[str], None]) -> None:
+    """What fusermount3 says is understood (as root it needs the mount to be its own kind, no more)."""
+    in_namespace("""
+assert mountinfo._fusermount(where, lazy=False) == errno.EINVAL
+fd = fuse(where)
+os.close(fd)
+assert mountinfo._fusermount(where, lazy=True) == 0
+assert where not in mountinfo.table()
+""")
+
+
+@pytest.mark.fuse
 def test_unmounting_a_dead_mount_takes_off_the_mount_and_its_traces(in_namespace: Callable[[str], None]) -> None:
     in_namespace("""
 os.close(fuse(where)); dead_record()
