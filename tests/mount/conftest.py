@@ -1,0 +1,103 @@
+"""Real mounts: a Hub and as many mounts as a test asks for, and the proof that nothing of them stays behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hub import Hub
+
+from .models import Samples
+from .mounted import CHECKOUT, Commands, Mounted, program, python
+from .sample import write
+
+Mount = Callable[..., Mounted]
+FAILED = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.fuse)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.when == "call":
+        item.stash[FAILED] = call.excinfo is not None
+    return report
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """The sample repos, made anew for each session."""
+    root = tmp_path_factory.mktemp("samples")
+    program(*python("models", root), cwd=CHECKOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    return Samples(root)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of ``sample`` in an ordinary folder; tests only read them."""
+    return write(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hub of the test's own. Its switches (page_size, shape, faults) may be set before and after mounting."""
+    with Hub() as hub:
+        yield hub
+        assert hub.errors == []
+
+
+@pytest.fixture
+def commands(tmp_path: Path, hub: Hub) -> Commands:
+    return Commands(tmp_path, hub.endpoint)
+
+
+@pytest.fixture
+def mount(request: pytest.FixtureRequest, tmp_path: Path, commands: Commands) -> Iterator[Mount]:
+    """``mount("acme/tiny", "--prefetch", "none")`` mounts below the test's folder; all of it is gone afterwards.
+
+    A daemon that logged a WARNING or worse fails a test that is not marked ``allow_warnings``.
+    """
+    mounts: list[Mounted] = []
+
+    def mount(repo: str, *options: str, revision: str | None = None) -> Mounted:
+        more = ("--revision", revision) if revision is not None else ()
+        made = Mounted(commands, tmp_path / "mnt" / str(len(mounts)))
+        mounts.append(made)
+        made.start(repo, [*options, *more])
+        return made
+
+    yield mount
+    wrong = []
+    for made in reversed(mounts):
+        try:
+            if made.is_mounted():
+                made.unmount()
+            assert not made.is_alive(), f"the daemon {made.pid} outlives its mount"
+        except Exception as error:  # every mount gets its turn, then all that went wrong is told
+            wrong.append(str(error))
+        finally:
+            made.abolish()
+    complaints = mounts[0].complaints() if mounts else []
+    if request.node.get_closest_marker("allow_warnings") is not None:
+        complaints = []
+    if wrong or complaints or request.node.stash.get(FAILED, False):
+        print(f"--- the daemons' log\n{mounts[0].log() if mounts else ''}")
+    assert not wrong, wrong
+    assert not complaints, complaints
+
+
+@pytest.fixture
+def mounted(hub: Hub, mount: Mount, source: Path) -> Mounted:
+    """The files of ``sample``, mounted and cold: nothing has been fetched."""
+    hub.add_repo("acme/tiny", files=source)
+    return mount("acme/tiny", "--prefetch", "none")

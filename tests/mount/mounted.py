@@ -1,0 +1,169 @@
+"""A mount as a user has it: made, asked and ended through the command line, in processes of their own.
+
+The fixtures in ``conftest`` make these. Every call is bounded. Nothing here imports hffs: what is tested is the
+program. Used by one thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[2]
+COMMAND_SECONDS = 60.0  # hffs mount, status, unmount: each takes 0.3 to 2 s on an idle machine
+PROGRAM_SECONDS = 110.0  # what reads from a mount; below the test's own timeout, so that its output is still seen
+END_SECONDS = 10.0  # for a daemon to end after its mount is gone
+COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|Traceback")
+_MNT_DETACH = 2  # mount.h
+
+
+class Commands:
+    """``hffs`` against one hub, with a cache and a runtime directory under ``home``."""
+
+    def __init__(self, home: Path, endpoint: str) -> None:
+        self.home = home
+        self.cache = home / "blocks"
+        self.runtime = home / "run"
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "HF_HOME": str(home / "hf"),
+            "HF_ENDPOINT": endpoint,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HFFS_CACHE_DIR": str(self.cache),
+            "HFFS_RUNTIME_DIR": str(self.runtime),
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def run(self, *arguments: str, timeout: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
+        """``hffs ARGUMENTS``, whatever its exit code."""
+        return subprocess.run(
+            [sys.executable, "-m", "hffs", *arguments],
+            cwd=CHECKOUT, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=timeout,
+        )  # fmt: skip
+
+    def expect(self, *arguments: str, timeout: float = COMMAND_SECONDS) -> str:
+        """What a successful ``hffs ARGUMENTS`` prints."""
+        done = self.run(*arguments, timeout=timeout)
+        assert done.returncode == 0, f"hffs {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+class Mounted:
+    """One mount. ``path`` is its mountpoint, ``pid`` its daemon; there is none before ``start``."""
+
+    def __init__(self, commands: Commands, path: Path) -> None:
+        self.commands = commands
+        self.path = path
+        self.pid = 0
+        self._started: int | None = None
+
+    def start(self, repo: str, options: Sequence[str]) -> None:
+        """By the command; it returns with an empty hand or with a mount that answers."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.commands.expect("mount", repo, str(self.path), *options)
+        assert self.is_mounted(), f"hffs mount ended with 0 and nothing is mounted at {self.path}"
+        self.pid = int(self.status()["pid"])
+        self._started = process_start(self.pid)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def status(self, timeout: float = COMMAND_SECONDS) -> dict[str, Any]:
+        """What ``hffs status --json`` says of this mount."""
+        (found,) = json.loads(self.commands.expect("status", str(self.path), "--json", timeout=timeout))["mounts"]
+        assert isinstance(found, dict)
+        return found
+
+    def unmount(self, *options: str) -> None:
+        """By the command, and then the mount and its daemon are gone."""
+        self.commands.expect("unmount", str(self.path), *options)
+        assert not self.is_mounted(), f"hffs unmount ended with 0 and {self.path} is still mounted"
+        assert eventually(lambda: not self.is_alive(), END_SECONDS), f"the daemon {self.pid} outlives its mount"
+
+    def is_mounted(self) -> bool:
+        return any(line.split()[4] == str(self.path) for line in mountinfo())
+
+    def is_alive(self) -> bool:
+        return self._started is not None and process_start(self.pid) == self._started
+
+    def abolish(self) -> None:
+        """Mount and daemon end now, whatever they are at; nothing to do where they have ended."""
+        if self.is_alive():
+            os.kill(self.pid, signal.SIGKILL)
+        if self.is_mounted():
+            ctypes.CDLL(None).umount2(os.fsencode(self.path), _MNT_DETACH)
+
+    def log(self) -> str:
+        """The logs of all daemons that used this runtime directory."""
+        return "".join(file.read_text(errors="replace") for file in sorted(self.commands.runtime.glob("*.log")))
+
+    def complaints(self) -> list[str]:
+        return [line for line in self.log().splitlines() if COMPLAINT.search(line)]
+
+
+def program(*command: str | Path, timeout: float = PROGRAM_SECONDS, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A successful program's output."""
+    done = subprocess.run(
+        list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, **options
+    )
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+    return done
+
+
+def python(module: str, *arguments: str | Path | int) -> list[str]:
+    """The command that runs a module of this folder."""
+    return [sys.executable, "-m", f"tests.mount.{module}", *map(str, arguments)]
+
+
+def read(way: str, *arguments: str | Path | int, timeout: float = PROGRAM_SECONDS) -> None:
+    """A program of ``reading``, successful."""
+    program(*python("reading", way, *arguments), cwd=CHECKOUT, timeout=timeout)
+
+
+def load(loader: str, *arguments: str | Path | int, timeout: float = PROGRAM_SECONDS) -> None:
+    """A loader of ``loading``, successful. The Hub is off for it: what it reads, it reads from the directory."""
+    quiet = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    program(*python("loading", loader, *arguments), cwd=CHECKOUT, timeout=timeout, env={**os.environ, **quiet})
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether the condition comes true in time; for states of other processes, which announce nothing."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.02)  # between two looks; the bound is the deadline
+    return True
+
+
+def forget_pages(path: Path) -> None:
+    """The kernel drops what it holds of the file: the next read asks the file system."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)
+
+
+def mountinfo() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
+def process_start(pid: int) -> int | None:
+    """When a process started, in ticks since boot (proc(5)); None: there is none, or only its corpse."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if after_name[0] in (b"Z", b"X") else int(after_name[19])
