@@ -70,6 +70,15 @@ def alone_on(fd: int) -> Iterator[bool]:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
+def share(fd: int) -> bool:
+    """Forbid punching for as long as this open file is open anywhere; False when somebody is punching. Raises OSError."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class RangeLocks:
     """An open lock file, for any threads; it owns ``fd``. Its methods raise OSError when locking as such fails."""
 

@@ -25,7 +25,7 @@ from .claims import Claim
 from .digest import Hasher
 from .holes import punch
 from .layout import disk_error
-from .locks import CLOSED, HEADER, PUNCHING, RangeLocks, alone_on
+from .locks import CLOSED, HEADER, PUNCHING, RangeLocks, alone_on, share
 from .state import GROUP, Damaged, FileMark, Header, StateFile, Verification
 
 _log = logging.getLogger(__name__)
@@ -310,6 +310,26 @@ class StoredBlob:
         except OSError as error:
             raise self._failed(error) from error
         return True
+
+    def lend(self) -> int | None:
+        """A descriptor of the data file for the kernel to read from directly, for the caller to close; None when the
+        blob is not wholly here and verified, or is being punched.
+
+        It carries the shared flock that forbids punching, for as long as anybody has that open file: the kernel keeps
+        it for a passthrough handle, also when this process is killed. Raises CacheUnusable."""
+        try:
+            # Opened anew: a lock of the descriptor that publishes and punches would be one with its own.
+            fd = os.open(f"/proc/self/fd/{self._data}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._failed(error) from error
+        try:
+            if share(fd) and self.verified:
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
 
     def _header(self) -> Header | None:
         """None when it is damaged (the next to open the blob begins anew) or was read while another wrote it."""

@@ -11,13 +11,14 @@ import logging
 import resource
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .. import protocol
 from ..cache import BlobStore, Index, Layout
-from ..errors import HffsError, NotFound
+from ..errors import AccessDenied, HffsError, NotFound
 from ..fuse import make_binding
-from ..model import Commit
+from ..model import Commit, Entry
 from ..policy import small_files
 from ..remote import Auth, Catalog, Locator, Transport, parse_repo
 from ..transfer import Content, Fetcher, Listings, Timers
@@ -48,7 +49,9 @@ def run(spec: MountSpec, report: Report) -> int:
         auth = Auth(settings.token_file)
         catalog = Catalog(settings.endpoint, auth)
         ref = parse_repo(spec.repo, type=spec.type, revision=spec.revision, subfolder=spec.subfolder)
-        commit = catalog.resolve(ref)
+        about = catalog.info(ref)
+        commit = about.commit
+        refused = _refused(catalog, commit) if about.gated else None
         listings = _listings(catalog, index, commit, ref.subfolder)
         log.info("event=resolved repo=%s revision=%s commit=%s", commit.id, commit.revision, commit.sha)
 
@@ -70,7 +73,7 @@ def run(spec: MountSpec, report: Report) -> int:
         device = f"hffs:{commit.type.prefix}{commit.id}"
         binding = make_binding(settings.binding, filesystem, where, device=device, allow_other=settings.allow_other)
 
-        reporter = Reporter(spec, where, binding.name, content, tree, filesystem, fetcher, store, catalog)
+        reporter = Reporter(spec, where, binding, content, tree, filesystem, fetcher, store, catalog)
         control = ControlServer(
             protocol.socket_path(settings.runtime_dir, where),
             {
@@ -89,15 +92,30 @@ def run(spec: MountSpec, report: Report) -> int:
             ready.set()
             reporter.state = "serving"
             records.write(settings.runtime_dir, reporter.record())
-            report({"ready": True, "pid": reporter.pid, "commit": commit.sha, "mountpoint": where})
+            warning = f"{refused.what}, its files cannot be read yet: {refused.remedy}" if refused else ""
+            name = str(replace(ref, id=commit.id))
+            report({"ready": True, "pid": reporter.pid, "commit": commit.sha, "repo": name, "warning": warning})
             log.info("event=mounted mountpoint=%s repo=%s commit=%s", where, commit.id, commit.sha)
-            if settings.prefetch == "small":
+            if settings.prefetch == "small" and refused is None:
                 _prefetch_small(content, tree, commit)
 
         stack.callback(records.remove, settings.runtime_dir, where)
         binding.serve(on_ready, lambda: mountpoint.detach(where, lazy=True))
         log.info("event=unmounted mountpoint=%s", where)
         return 0 if ready.is_set() else 1
+
+
+def _refused(catalog: Catalog, commit: Commit) -> AccessDenied | None:
+    """Why the files of a gated repo may not be read. Its listing is public, and access may be granted while it is
+    mounted; but who mounts it is told at once, not only by EACCES. Whatever else is wrong, the first read will tell."""
+    try:
+        # In nearly every repo; and who has no access is refused before the Hub looks whether there is such a file.
+        catalog.complete_size(commit, Entry(".gitattributes", "file"))
+    except AccessDenied as refused:
+        return refused
+    except HffsError as error:
+        log.debug("event=access-not-known error=%s", error)
+    return None
 
 
 def _listings(catalog: Catalog, index: Index, commit: Commit, subfolder: str) -> Listings:
@@ -107,10 +125,15 @@ def _listings(catalog: Catalog, index: Index, commit: Commit, subfolder: str) ->
     except NotFound:
         if not subfolder:
             raise
-        raise NotFound(
-            f"{commit.id} has no folder {subfolder!r} at {commit.revision}",
-            f"see: hffs ls {commit.type.prefix}{commit.id}",
-        ) from None
+        at = "" if commit.revision == "main" else f"@{commit.revision}"
+        name = f"{commit.type.prefix}{commit.id}{at}"
+        if any(entry.kind == "file" for entry in catalog.lookup(commit, [subfolder])):
+            above = subfolder.rpartition("/")[0]
+            raise NotFound(
+                f"{subfolder!r} of {name} is a file, not a folder",
+                f"mount {f'{name}/{above}' if above else name}",
+            ) from None
+        raise NotFound(f"{name} has no folder {subfolder!r}", f"see hffs ls {name}") from None
     return listings
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from typing import Literal
 
 from .. import protocol
 from ..cache import BlobStore
+from ..fuse import Binding
 from ..remote import Catalog
 from ..transfer import Content, Fetcher
 from ..vfs import Filesystem, Tree
@@ -25,7 +27,7 @@ class Reporter:
         self,
         spec: MountSpec,
         where: str,
-        binding: str,
+        binding: Binding,
         content: Content,
         tree: Tree,
         filesystem: Filesystem,
@@ -75,7 +77,7 @@ class Reporter:
             "pid": self.pid,
             "state": "degraded" if degraded and self.state == "serving" else self.state,
             "socket": protocol.socket_path(self._spec.settings.runtime_dir, self._where),
-            "binding": self._binding,
+            "binding": self._binding.name,
             "supervisor": None,
             "endpoint": commit.endpoint,
             "uptime_s": round(time.monotonic() - self._started, 3),
@@ -97,7 +99,7 @@ class Reporter:
             "verification": {
                 "verified": states["verified"],
                 "pending": len(files) - states["verified"] if complete else None,
-                "failed": [],
+                "failed": [mismatch.path for mismatch in self._fetcher.verifier.mismatches()],
             },
             "workers": {
                 "active": active,
@@ -143,9 +145,9 @@ class Reporter:
         return {"path": asked, "complete": self._content.listings.complete, "files": found}
 
     def _open_files(self) -> list[protocol.OpenFile]:
-        handles = Counter(handle.node.path for handle in self._filesystem.handles())
-        why = "libfuse has no passthrough; pages stay in the kernel's cache"
-        return [
-            {"path": path, "handles": count, "served": "kernel-cache", "why": why}
-            for path, count in sorted(handles.items())
-        ]
+        found: list[protocol.OpenFile] = []
+        for node, count in Counter(handle.node for handle in self._filesystem.handles()).items():
+            passthrough, why = self._binding.served(node.id)
+            served: Literal["passthrough", "kernel-cache"] = "passthrough" if passthrough else "kernel-cache"
+            found.append({"path": node.path, "handles": count, "served": served, "why": why})
+        return sorted(found, key=lambda each: each["path"])

@@ -15,6 +15,8 @@ class Binding(Protocol):
 
     name: str
 
+    def served(self, node: int) -> tuple[bool, str]: ...
+
     def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None: ...
 
 

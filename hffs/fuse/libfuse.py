@@ -72,6 +72,11 @@ class LibfuseBinding:
         self._device = device
         self._allow_other = allow_other
 
+    def served(self, node: int) -> tuple[bool, str]:
+        """Whether the open handles of a node are read by the kernel itself, and if not, why."""
+        del node
+        return False, "libfuse reads through the daemon"
+
     def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None:
         """Mounts, calls ``on_ready`` from the INIT request, returns when unmounted. Signals are libfuse's: it unmounts
         by itself, and ``on_signal`` is not called. Raises MountFailed."""

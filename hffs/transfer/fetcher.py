@@ -8,6 +8,7 @@ timer thread and must only hand over.
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import threading
 import time
@@ -24,6 +25,9 @@ from ..policy import BlockQueue, Fetch, Priority, RetryPolicy
 from .meter import Meter
 from .target import Target, UnstoredBlocks
 from .timers import Timer, Timers
+from .verifier import Verifier
+
+log = logging.getLogger(__name__)
 
 # Another process holds the blocks: look again after this long. It is a local look at one byte a block.
 BUSY_SECONDS = 0.05
@@ -95,6 +99,7 @@ class Fetcher:
         self._dice = dice
         self._reserved = min(RESERVED, workers - 1)
         self._unstored = UnstoredBlocks()
+        self.verifier = Verifier(self._hold, self._let_go)
         self._ready = threading.Condition()
         # guarded by _ready
         self._queue: BlockQueue[Exception] = BlockQueue(
@@ -120,6 +125,7 @@ class Fetcher:
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        self.verifier.start()
         for thread in self._threads:
             thread.start()
 
@@ -136,6 +142,7 @@ class Fetcher:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(timeout=15)
+        self.verifier.stop()
         with self._ready:
             targets = list(self._targets.values())
             self._targets.clear()
@@ -155,15 +162,28 @@ class Fetcher:
                 extra = None
             else:
                 extra = stored
-            target.users += 1
+            target.readers += 1
         if extra is not None:
             extra.close()
+        elif stored.complete and not stored.verified:
+            self.verifier.submit(target)
         return target
+
+    def _hold(self, target: Target) -> bool:
+        with self._ready:
+            held = self._targets.get(target.key) is target
+            target.holders += held
+            return held
+
+    def _let_go(self, target: Target) -> None:
+        with self._ready:
+            target.holders -= 1
+        self._release(target)
 
     def detach(self, target: Target) -> None:
         """What was wanted in the background is still fetched; what was wanted for the reader is not."""
         with self._ready:
-            target.users -= 1
+            target.readers -= 1
         self._release(target)
 
     def want(self, target: Target, blocks: range, priority: Priority) -> None:
@@ -250,12 +270,14 @@ class Fetcher:
                         due = self._queue.due(now)
                         self._ready.wait(60.0 if due is None else max(0.001, min(60.0, due - now)))
                 target = self._targets[fetch.key]
+                target.holders += 1
                 self._busy += 1
             try:
                 self._carry_out(fetch, target, buffer)
             finally:
                 with self._ready:
                     self._busy -= 1
+                self._let_go(target)
 
     def _carry_out(self, fetch: Fetch, target: Target, buffer: memoryview) -> None:
         """One fetch from claim to settlement; every way out settles, retries or defers it."""
@@ -271,14 +293,17 @@ class Fetcher:
             self._failed(fetch, target, error)
             return
         except Exception as error:  # a bug of ours must reach the reader as an error, not as a wait without end
+            log.error("event=fetch-bug path=%s", target.file.path, exc_info=error)
             self._failed(fetch, target, HffsError(f"fetching {target.file.path} failed unexpectedly: {error!r}"))
-            raise
+            return
         with self._ready:
             if busy:
                 self._queue.defer(fetch, time.monotonic() + BUSY_SECONDS)
             else:
                 self._queue.settle(fetch, None, time.monotonic())
-        self._release(target)
+            idle = not self._queue.busy(target.key)
+        if idle and target.stored.complete:
+            self.verifier.submit(target)
 
     def _bring(self, fetch: Fetch, target: Target, claim: object, run: range, buffer: memoryview) -> None:
         body = self._transport.get(target.file, ranges.bytes_of(run, target.size))
@@ -332,7 +357,6 @@ class Fetcher:
             else:
                 gone = [self._waiters.pop(t, None) for t in self._queue.settle(fetch, error, now)]
         self._tell(gone, error)
-        self._release(target)
 
     def _too_late(self, ticket: int) -> None:
         with self._ready:
@@ -349,16 +373,16 @@ class Fetcher:
                 waiter.callback(error)
 
     def _release(self, target: Target) -> None:
-        """Forget a target nobody uses any more: when its last user leaves, or after a fetch that outlived them."""
+        """Forget what nobody will read; and the target, when nobody is at work on it and nothing is left to do."""
         with self._ready:
-            if self._targets.get(target.key) is not target or target.users:
+            if self._targets.get(target.key) is not target or target.readers:
                 return
             left = [self._waiters.pop(t, None) for t in self._queue.drop(target.key, keep=Priority.BACKGROUND)]
-            wanted = self._queue.busy(target.key)
-            if not wanted:
+            needed = target.holders or self._queue.busy(target.key)
+            if not needed:
                 del self._targets[target.key]
         self._tell(left, Cancelled(f"{target.file.path} was closed"))
-        if not wanted:  # else the worker that fetches it comes here again
+        if not needed:  # else whoever is at work comes here again
             self._close(target)
 
     def _close(self, target: Target) -> None:

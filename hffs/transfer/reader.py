@@ -128,6 +128,10 @@ class BlobReader:
             self.fetcher.want(self.target, ranges.span_of(ahead), Priority.AHEAD)
         return answer
 
+    def lend(self) -> int | None:
+        """A descriptor the kernel may read the whole file from, for the caller to close; None unless verified."""
+        return self.target.stored.lend()
+
     def prefetch(self) -> None:
         """Want all of it, for nobody in particular; goes on after ``close``."""
         self.fetcher.want(self.target, range(ranges.block_count(self.size)), Priority.BACKGROUND)

@@ -56,7 +56,7 @@ class UnstoredBlocks:
 class Target:
     """A remote file and its stored blob, shared by all who read or fetch it; counted by the fetcher."""
 
-    __slots__ = ("file", "key", "size", "stored", "unstored", "users")
+    __slots__ = ("file", "holders", "key", "readers", "size", "stored", "unstored")
 
     def __init__(self, key: str, file: RemoteFile, stored: StoredBlob, unstored: UnstoredBlocks) -> None:
         self.key = key
@@ -64,7 +64,10 @@ class Target:
         self.size = file.blob.size
         self.stored = stored
         self.unstored = unstored
-        self.users = 0  # guarded by the fetcher's lock
+        # guarded by the fetcher's lock: who reads it, and who is at work on it (workers, the verifier). Either keeps it
+        # open; what was wanted ahead is forgotten as soon as nobody reads.
+        self.readers = 0
+        self.holders = 0
 
     def missing(self, blocks: range) -> list[range]:
         """The runs of ``blocks`` that cannot be read now."""

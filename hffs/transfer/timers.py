@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 
-
 # Nearly every timer is cancelled long before it is due (a read waits milliseconds, its deadline is two minutes away):
 # the heap is swept when it has doubled, and not for fewer than this many.
 SWEEP_AT = 1024

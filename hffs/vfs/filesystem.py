@@ -84,6 +84,11 @@ class Filesystem:
             raise BadHandle(f"handle {handle} is not open") from None
         return opened.reader.read(offset, size)
 
+    def lend(self, handle: int) -> int | None:
+        """A descriptor that holds the whole verified content, for the caller to close; None when there is none yet."""
+        opened = self._handles.get(handle)
+        return None if opened is None else opened.reader.lend()
+
     def release(self, handle: int) -> None:
         with self._lock:
             opened = self._handles.pop(handle, None)

@@ -24,6 +24,7 @@ from . import abi
 from .device import BUFFER_SIZE, MAX_WRITE, Device
 from .mounting import mount
 from .operations import Operations
+from .passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,10 @@ WANTED: Final = (
     | abi.Init.MAX_PAGES
     | abi.Init.EXPLICIT_INVAL_DATA
     | abi.Init.INIT_EXT
+    | abi.Init.PASSTHROUGH
 )
+# How deep the file system below a passthrough file may be stacked: 1 refuses a cache on overlayfs, as in containers.
+STACK_DEPTH: Final = 2
 
 
 class KernelBinding:
@@ -62,7 +66,6 @@ class KernelBinding:
         self._mountpoint = mountpoint
         self._device_name = device
         self._allow_other = allow_other
-        self._operations = Operations(filesystem)
         self._settled: queue.SimpleQueue[tuple[int, Pending] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # guarded by _lock: reads that wait, by the unique number of their request
@@ -70,6 +73,8 @@ class KernelBinding:
         self._over = threading.Event()
         self._wake = threading.Semaphore(0)  # for whoever waits for the end: over, or a signal came
         self._device: Device
+        self._passthrough: Passthrough
+        self._operations: Operations
         self._slow: ThreadPoolExecutor
 
     def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None:
@@ -103,7 +108,10 @@ class KernelBinding:
         threads = [threading.Thread(target=self._loop, name=f"hffs-fuse-{n}", daemon=True) for n in range(LOOPS)]
         threads += [threading.Thread(target=self._reply, name=f"hffs-reply-{n}", daemon=True) for n in range(REPLIERS)]
         try:
-            self._initialise()
+            flags = self._initialise()
+            refused = "" if flags & abi.Init.PASSTHROUGH else "this kernel has no passthrough (Linux 6.9 is the first)"
+            self._passthrough = Passthrough(device, refused)
+            self._operations = Operations(self._filesystem, self._passthrough)
             for thread in threads:
                 thread.start()
             on_ready()
@@ -119,8 +127,13 @@ class KernelBinding:
 
     # --- INIT -------------------------------------------------------------------------------------------------------
 
-    def _initialise(self) -> None:
-        """The first request is INIT; nothing else comes before it is answered. Raises MountFailed."""
+    def served(self, node: int) -> tuple[bool, str]:
+        """Whether the open handles of a node are read by the kernel itself, and if not, why."""
+        return self._passthrough.kind(node)
+
+    def _initialise(self) -> abi.Init:
+        """The first request is INIT; nothing else comes before it is answered. What both sides can. Raises
+        MountFailed."""
         buffer = bytearray(BUFFER_SIZE)
         while True:
             length = self._device.receive(buffer)
@@ -145,10 +158,11 @@ class KernelBinding:
             header.unique,
             abi.init_out.pack(
                 abi.MAJOR, min(minor, abi.MINOR), readahead, flags & 0xFFFFFFFF, MAX_BACKGROUND, CONGESTION_THRESHOLD,
-                MAX_WRITE, 1, MAX_PAGES, 0, flags >> 32, 0, *[0] * 6,
+                MAX_WRITE, 1, MAX_PAGES, 0, flags >> 32, STACK_DEPTH if flags & abi.Init.PASSTHROUGH else 0, *[0] * 6,
             ),
         )  # fmt: skip
         log.debug("event=init minor=%d flags=%#x", minor, flags)
+        return flags
 
     # --- requests ---------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from ...errors import AttributeTooLong, BadHandle, EntryNotFound
 from ...transfer import Pending
 from ...vfs import Attributes, Filesystem, Node
 from . import abi
+from .passthrough import Passthrough
 
 # Names and content of a commit never change: names, also those that do not exist, may be kept as long as the kernel
 # likes, and so may attributes; when a file's local share has changed, its attributes are dropped by a notification.
@@ -40,8 +41,9 @@ class OpenDirectory:
 class Operations:
     """One mounted file system."""
 
-    def __init__(self, filesystem: Filesystem) -> None:
+    def __init__(self, filesystem: Filesystem, passthrough: Passthrough) -> None:
         self._filesystem = filesystem
+        self._passthrough = passthrough
         self._tree = filesystem.tree
         self._owner = (os.geteuid(), os.getegid())
         self._lock = threading.Lock()
@@ -124,7 +126,10 @@ class Operations:
     def _open(self, header: abi.Header, body: memoryview) -> Parts:
         del body
         handle = self._filesystem.open(self._tree.node(header.node))
-        return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE, 0),)
+        backing = self._passthrough.open(header.node, handle, lambda: self._filesystem.lend(handle))
+        if backing is None:
+            return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE, 0),)
+        return (abi.open_out.pack(handle, abi.OpenFlag.PASSTHROUGH, backing),)
 
     def _read(self, header: abi.Header, body: memoryview) -> Answer:
         del header
@@ -133,8 +138,8 @@ class Operations:
         return (answer,) if isinstance(answer, bytes) else answer
 
     def _release(self, header: abi.Header, body: memoryview) -> Parts:
-        del header
         handle, *_ = abi.release_in.unpack_from(body)
+        self._passthrough.release(header.node, handle)
         self._filesystem.release(handle)
         return ()
 

@@ -1,0 +1,102 @@
+"""Hashing what has become whole: one thread at low priority, so that no reader waits for it.
+
+``submit`` a target when its last block has landed, or when a whole one is opened that was never hashed. A blob that is
+right is marked verified in the store, and may then be read without the daemon (passthrough). One that is wrong loses
+its blocks and is recorded; readers fetch it anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import HffsError, IntegrityError
+from ..ranges import block_count
+from .target import Target
+
+log = logging.getLogger(__name__)
+# nice(2): the verifier gets what is left over while anybody else wants the processor.
+NICE = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A blob that was not what its hash says; ``at`` is wall-clock seconds."""
+
+    at: float
+    path: str
+    origin: str
+    expected: str
+    got: str
+
+
+class Verifier:
+    """``hold``/``release`` keep a target open while it is hashed; ``verified`` is told of each that is right."""
+
+    def __init__(self, hold: Callable[[Target], bool], release: Callable[[Target], None]) -> None:
+        self._hold = hold
+        self._release = release
+        self._queue: queue.SimpleQueue[Target | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._queued: set[str] = set()
+        self._mismatches: list[Mismatch] = []
+        self._thread = threading.Thread(target=self._run, name="hffs-verify", daemon=True)
+        self._stopping = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout=15)
+
+    def submit(self, target: Target) -> None:
+        """Have it hashed if it is whole and was not; returns at once. Never raises."""
+        if target.file.blob.digest is None:
+            return
+        with self._lock:
+            if target.key in self._queued or not self._hold(target):
+                return
+            self._queued.add(target.key)
+        self._queue.put(target)
+
+    def mismatches(self) -> list[Mismatch]:
+        with self._lock:
+            return list(self._mismatches)
+
+    def _run(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)  # Linux: of this thread alone
+        while True:
+            target = self._queue.get()
+            if target is None:
+                return
+            try:
+                if not self._stopping:
+                    self._verify(target)
+            except HffsError as error:
+                log.warning("event=verify-failed path=%s error=%s", target.file.path, error)
+            finally:
+                with self._lock:
+                    self._queued.discard(target.key)
+                self._release(target)
+
+    def _verify(self, target: Target) -> None:
+        try:
+            if target.stored.verify(time.time()):
+                log.debug("event=verified path=%s", target.file.path)
+        except IntegrityError as error:
+            log.error("event=mismatch path=%s expected=%s got=%s", target.file.path, error.expected, error.got)
+            blob = target.file.blob
+            with self._lock:
+                self._mismatches.append(
+                    Mismatch(time.time(), target.file.path, blob.origin, error.expected or "", error.got or "")
+                )
+            target.stored.discard(range(block_count(blob.size)))
