@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -36,6 +36,18 @@ def parse_seconds(text: str) -> float:
     if not match:
         raise UsageError(f"{text!r} is not a length of time", "write it like 120, 30s or 5m")
     return float(match[1]) * _SECONDS[match[2].lower()]
+
+
+def above_zero(parse: Callable[[str], float]) -> Any:
+    """A parser that refuses what is nothing: a size or a time of 0 would let no read succeed."""
+
+    def parsed(text: str) -> float:
+        value = parse(text)
+        if not value:
+            raise UsageError(f"{text!r} is nothing", "it must be more than 0")
+        return value
+
+    return parsed
 
 
 def parse_switch(text: str) -> bool:
@@ -93,12 +105,12 @@ PARSERS: Final[Mapping[str, Any]] = {
     "cache_dir": str,
     "runtime_dir": str,
     "workers": parse_count,
-    "fetch_size": parse_size,
+    "fetch_size": above_zero(parse_size),
     "prefetch": one_of("none", "small"),
     "include": parse_patterns,
     "exclude": parse_patterns,
     "allow_other": parse_switch,
-    "read_timeout": parse_seconds,
+    "read_timeout": above_zero(parse_seconds),
     "binding": one_of("auto", "kernel", "libfuse"),
     "log_level": one_of("debug", "info", "warning", "error"),
     "log_file": str,
