@@ -155,7 +155,8 @@ def _single(catalog: Catalog, commit: Commit, path: str) -> list[Entry]:
     """A path that is no directory: the file it may be. Raises EntryNotFound."""
     found = [entry for entry in catalog.lookup(commit, [path]) if entry.path == path] if path else []
     if not found:
-        raise EntryNotFound(f"{commit.id} has no {path or 'file'!r} at {commit.revision}", "see hffs ls " + commit.id)
+        name = f"{commit.type.prefix}{commit.id}{'' if commit.revision == 'main' else f'@{commit.revision}'}"
+        raise EntryNotFound(f"{name} has no {path or 'file'!r}", f"see hffs ls {name}")
     return found
 
 

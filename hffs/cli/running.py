@@ -7,6 +7,7 @@ Called by ``main`` with parsed arguments; print, and return the exit code. Error
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ from .parser import flags
 
 
 def mount(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     from ..api import mounting
     from ..daemon import background
 
@@ -29,16 +32,18 @@ def mount(args: argparse.Namespace) -> int:
         from ..daemon import app, logs
 
         logs.start(spec.settings, to_stderr=not spec.settings.log_file)
-        return app.run(spec, lambda said: _announce(spec.repo, spec.mountpoint, said))
+        return app.run(spec, lambda said: _announce(spec.mountpoint, said))
     ready = background.start_daemon(spec)
-    _announce(spec.repo, spec.mountpoint, {"ready": True, "commit": ready.commit})
+    _announce(spec.mountpoint, {"ready": True, **asdict(ready)})
     return 0
 
 
-def _announce(repo: str, where: str, said: Mapping[str, Any]) -> None:
+def _announce(where: str, said: Mapping[str, Any]) -> None:
     if said.get("ready"):
-        text = f"{repo} is mounted at {where} (commit {str(said.get('commit', ''))[:12]})"
+        text = f"{said.get('repo', '')} is mounted at {where} (commit {str(said.get('commit', ''))[:12]})"
         print(output.shown(text), flush=True)
+        if said.get("warning"):
+            print(output.shown(f"hffs: {said['warning']}"), file=sys.stderr)
 
 
 def unmount(args: argparse.Namespace) -> int:

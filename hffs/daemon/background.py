@@ -31,10 +31,13 @@ _END_SECONDS: Final = 5.0  # for a daemon that is told to end to do so
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A mount that answers: the daemon's pid, the commit it serves, the file it logs to."""
+    """A mount that answers: the daemon's pid, the repo by its present name, the commit it serves, the file it logs to,
+    and what the user should know about it, if anything."""
 
     pid: int
+    repo: str
     commit: str
+    warning: str
     log_file: str
 
 
@@ -89,7 +92,8 @@ def start_daemon(spec: MountSpec, argv: Sequence[str] | None = None, deadline: f
         raise
     finally:
         start.close()
-    return Ready(pid=ready["pid"], commit=ready["commit"], log_file=log_file)
+    told = {name: str(ready.get(name, "")) for name in ("repo", "commit", "warning")}
+    return Ready(pid=ready["pid"], log_file=log_file, **told)
 
 
 class _Start:
@@ -112,7 +116,7 @@ class _Start:
             if "error" in said:
                 raise Failure(str(said["error"]), str(said.get("remedy", "")), int(said.get("exit_code", 1)))
             if said.get("ready"):
-                return {"pid": self._pid or self._process.pid, "commit": "", **said}
+                return {"pid": self._pid or self._process.pid, **said}
             self._pid = said.get("pid", self._pid)
         words = last_words()
         raise MountFailed("the daemon ended without a word" + (f", its log says: {words}" if words else ""))

@@ -1,0 +1,69 @@
+"""Everything that can go wrong, done to real mounts; the fixtures are those of ``tests/mount``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import commands, hub, mount, pytest_runtest_makereport
+from tests.mount.mounted import Commands, Mounted
+
+from .refusing import Refusals, at
+
+__all__ = ["commands", "hub", "mount", "pytest_runtest_makereport"]
+
+MountAt = Callable[..., Mounted]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.fuse)
+
+
+class Anywhere(Mounted):
+    """A mount at a place of any name."""
+
+    def is_mounted(self) -> bool:
+        return bool(at(self.path))
+
+
+@pytest.fixture
+def refusals(commands: Commands) -> Refusals:
+    """``refusals.of(code, "mount", …)`` is the one line of a command that failed."""
+    return Refusals(commands)
+
+
+@pytest.fixture
+def nothing_left(refusals: Refusals) -> Iterator[None]:
+    """After the test no daemon, socket, record or mount of it is left: whatever failed, failed as a whole."""
+    yield
+    refusals.nothing_left()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """An empty directory to mount at."""
+    where = tmp_path / "place"
+    where.mkdir()
+    return where
+
+
+@pytest.fixture
+def mount_at(commands: Commands) -> Iterator[MountAt]:
+    """``mount_at(path, "acme/tiny", *options)``: as ``mount``, at a place of the test's choice.
+
+    What the test does not unmount is ended without asking: it may have killed the daemon itself."""
+    mounts: list[Mounted] = []
+
+    def mount(path: Path, repo: str, *options: str) -> Mounted:
+        made = Anywhere(commands, path)
+        mounts.append(made)
+        made.start(repo, options)
+        return made
+
+    yield mount
+    for made in reversed(mounts):
+        made.abolish()
