@@ -72,8 +72,11 @@ def _clear_or_refuse(there: mountinfo.Mounted, runtime_dir: str) -> None:
         return
     if record is not None:
         raise MountFailed(f"{path} is already the mount of {record['repo']}", f"hffs unmount {path}")
+    remedy = f"hffs unmount {path}, or fusermount3 -u {path}" if there.is_hffs else f"fusermount3 -u {path}"
     if there.is_fuse and mountinfo.probe(path) == errno.ENOTCONN:
-        raise MountFailed(f"{path} is a dead {there.type} mount", f"run fusermount3 -u {path}")
+        raise MountFailed(f"{path} is a dead {there.type} mount", remedy)
+    if there.is_hffs:  # of another user, or with another runtime directory; its source is hffs:REPO
+        raise MountFailed(f"{path} is already the mount of {there.source.partition(':')[2]}", remedy)
     raise MountFailed(f"{path} is already a mount ({there.type})", "name another directory, or unmount it")
 
 
