@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 
 from ..errors import MountFailed, NotFound, UsageError
@@ -107,6 +108,8 @@ def check_fuse(device: str = DEVICE) -> None:
         raise MountFailed(f"no permission to open {device}", f"chmod 666 {device} as root, or {container}") from None
     except OSError as wrong:
         raise MountFailed(f"{device} does not work ({wrong.strerror})", f"modprobe fuse, or {container}") from wrong
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise MountFailed("fusermount3 is not installed, and only root can mount without it", "apt-get install fuse3")
     if os.geteuid() == 0 and not _may_mount():
         raise MountFailed("this container may not mount", "start it with --device /dev/fuse --cap-add SYS_ADMIN")
 

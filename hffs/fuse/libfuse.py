@@ -35,14 +35,18 @@ ATTRIBUTE_SECONDS = 60.0
 
 def load_library() -> Any:
     """mfusepy on libfuse 3 where there is one (libfuse 2 reads at most 128 KiB at a time). Raises MountFailed."""
-    if not os.environ.get("FUSE_LIBRARY_PATH"):
-        library = find_library("fuse3")
-        if library:
-            os.environ["FUSE_LIBRARY_PATH"] = library
+    chosen = os.environ.get("FUSE_LIBRARY_PATH")
+    library = chosen or find_library("fuse3")
+    if library:
+        os.environ["FUSE_LIBRARY_PATH"] = library
     try:
         return importlib.import_module("mfusepy")
     except (ImportError, OSError, AttributeError):
-        raise MountFailed("libfuse is not installed", "apt-get install fuse3") from None
+        if chosen:
+            what, remedy = f"libfuse cannot be loaded from {chosen}", "unset FUSE_LIBRARY_PATH, or "
+        else:
+            what, remedy = "libfuse is not installed", ""
+        raise MountFailed(what, f"{remedy}apt-get install fuse3") from None
 
 
 def answers(method: F) -> F:

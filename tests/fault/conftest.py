@@ -31,6 +31,12 @@ class Anywhere(Mounted):
 
 
 @pytest.fixture
+def binding(request: pytest.FixtureRequest) -> str:
+    """What talks to the kernel: the default, unless a test says otherwise."""
+    return str(getattr(request, "param", "auto"))
+
+
+@pytest.fixture
 def refusals(commands: Commands) -> Refusals:
     """``refusals.of(code, "mount", …)`` is the one line of a command that failed."""
     return Refusals(commands)
