@@ -71,7 +71,7 @@ def alone_on(fd: int) -> Iterator[bool]:
 
 
 def share(fd: int) -> bool:
-    """Forbid punching for as long as this open file is open anywhere; False when somebody is punching. Raises OSError."""
+    """Forbid punching for as long as this file is open anywhere; False when somebody is at it. Raises OSError."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

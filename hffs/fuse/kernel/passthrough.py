@@ -1,10 +1,10 @@
 """Which handles the kernel reads from the disk by itself, and why the others are not.
 
-A file that is wholly here and verified is opened in passthrough (Linux 6.9 and newer, root): reads and page faults then
-go to the cache's data file without us, at its own speed, also when we are dead. Two rules of the kernel decide the rest,
-per node: as long as an ordinary handle is open, a passthrough open fails with EIO, and the other way round; and a second
-passthrough open must name the same backing id, even for the same file. So a file that became local while open goes on
-as it was until its last ordinary handle is closed.
+A file that is wholly here and verified is opened in passthrough (Linux 6.9 and newer, root): reads and page faults
+then go to the cache's data file without us, at its own speed, also when we are dead. Two rules of the kernel decide the
+rest, per node: as long as an ordinary handle is open, a passthrough open fails with EIO, and the other way round; and a
+second passthrough open must name the same backing id, even for the same file. So a file that became local while open
+goes on as it was until its last ordinary handle is closed.
 
 The lock is held while a descriptor is opened and registered: local system calls, and nothing else keeps two opens of
 one file from choosing differently.
