@@ -1,4 +1,4 @@
-"""Machines that lack something: each line says what, and how to get it; a user who is not root needs no more than fuse3.
+"""Machines that lack something: each line says what, and how to get it; who is not root needs no more than fuse3.
 
 Each test makes such a machine of a mount namespace of its own, which is gone with the command that ran in it.
 """
