@@ -110,7 +110,8 @@ class Locator:
         if file.lfs:
             return
         with self._lock:
-            if file not in self._places:
+            place = self._places.get(file)
+            if place is None or self._monotonic() >= place.until:
                 self._keep(file, Place(url, self._until(url, {})))
 
     # --- one request for all who ask --------------------------------------------------------------------------------

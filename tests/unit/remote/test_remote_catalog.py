@@ -329,6 +329,13 @@ def test_fields_of_the_wrong_kind_are_as_good_as_absent(kind: dict[str, Any], hu
 # Sizes.
 
 
+def test_the_size_of_an_lfs_file_is_never_that_of_its_pointer(hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    hub.faults.add(Match(kind="tree"), faults.json_changed(lambda rows: [{**row, "size": 134} for row in rows]))
+    sizes = {entry.path: entry.size for entry in remote.catalog.directory(commit, "")}
+    assert sizes == {"config.json": 134, "model.safetensors": 1000, "onnx": None}
+
+
 @pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
 def test_a_size_the_listing_left_out_is_asked_for_by_head(path: str, hub: Hub, remote: Remote, tiny: Any) -> None:
     tiny.omit_sizes = {path}
@@ -481,6 +488,19 @@ def test_other_users_of_huggingface_hub_notice_nothing(hub: Hub, remote: Remote,
     assert client.get(hub.endpoint + "/api/models/acme/tiny").status_code == 503
     assert not any(record.authorized for record in hub.journal.requests())
     assert remote.catalog.requests == 1
+
+
+def test_nobody_is_asked_for_a_list_of_agents(
+    hub: Hub, remote: Remote, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detect = pytest.importorskip("huggingface_hub.utils._detect_agent")
+    monkeypatch.setattr(detect, "_registry", None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "AGENT_HARNESSES_PATH", "/nowhere/agents.json", raising=False)
+    remote.commit()
+    assert [record.kind for record in hub.journal.requests()] == ["info"]
+    assert not remote.slept
 
 
 def test_the_users_own_client_is_kept(hub: Hub, wall: Any, tiny: Any) -> None:

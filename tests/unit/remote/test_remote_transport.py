@@ -74,6 +74,13 @@ def test_a_git_file_is_resolved_once_for_many_ranges(hub: Hub, remote: Remote, g
     assert len(hub.journal.requests("resolve")) == 2
 
 
+def test_a_git_files_address_is_looked_up_anew_every_ten_minutes(hub: Hub, remote: Remote, git: RemoteFile) -> None:
+    for number in range(30):
+        remote.read(git, number, number + 1)
+        remote.pass_time(60)
+    assert len(hub.journal.requests("resolve")) == 3
+
+
 def test_nothing_is_asked_for_no_bytes(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     empty = remote.file("empty.bin")
     hub.journal.clear()
@@ -450,6 +457,10 @@ def test_a_token_rotated_meanwhile_is_tried_once(
     remote.tokens = ["hf_old"]
     assert remote.read(git, 0, 10) == content[:10]
     assert [record.status for record in hub.journal.requests("resolve")] == [401, 307]
+    remote.token = "hf_old"
+    with pytest.raises(AccessDenied):
+        remote.read(replace(git, path="other.json"))
+    assert [record.status for record in hub.journal.requests("resolve")] == [401, 307, 401]
 
 
 # Waits end.
