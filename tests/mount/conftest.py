@@ -57,8 +57,14 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def commands(tmp_path: Path, hub: Hub) -> Commands:
-    return Commands(tmp_path, hub.endpoint)
+def binding(request: pytest.FixtureRequest) -> str:
+    """What talks to the kernel: the default, unless the test is one of ``on_both_bindings``."""
+    return str(getattr(request, "param", "auto"))
+
+
+@pytest.fixture
+def commands(tmp_path: Path, hub: Hub, binding: str) -> Commands:
+    return Commands(tmp_path, hub.endpoint, binding)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHECKOUT = Path(__file__).parents[2]
 COMMAND_SECONDS = 60.0  # hffs mount, status, unmount: each takes 0.3 to 2 s on an idle machine
 PROGRAM_SECONDS = 110.0  # what reads from a mount; below the test's own timeout, so that its output is still seen
@@ -25,11 +27,15 @@ END_SECONDS = 10.0  # for a daemon to end after its mount is gone
 COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|Traceback")
 _MNT_DETACH = 2  # mount.h
 
+# For tests of what every binding promises; the others run on the one that users get.
+on_both_bindings = pytest.mark.parametrize("binding", ["kernel", "libfuse"], indirect=True)
+
 
 class Commands:
     """``hffs`` against one hub, with a cache and a runtime directory under ``home``."""
 
-    def __init__(self, home: Path, endpoint: str) -> None:
+    def __init__(self, home: Path, endpoint: str, binding: str) -> None:
+        self.binding = binding
         self.home = home
         self.cache = home / "blocks"
         self.runtime = home / "run"
@@ -41,6 +47,7 @@ class Commands:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HFFS_CACHE_DIR": str(self.cache),
             "HFFS_RUNTIME_DIR": str(self.runtime),
+            "HFFS_BINDING": binding,
             "LC_ALL": "C.UTF-8",
         }
 
@@ -73,8 +80,10 @@ class Mounted:
         self.path.mkdir(parents=True, exist_ok=True)
         self.commands.expect("mount", repo, str(self.path), *options)
         assert self.is_mounted(), f"hffs mount ended with 0 and nothing is mounted at {self.path}"
-        self.pid = int(self.status()["pid"])
+        status = self.status()
+        self.pid = int(status["pid"])
         self._started = process_start(self.pid)
+        assert self.commands.binding in (status["binding"], "auto")
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name

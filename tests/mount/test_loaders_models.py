@@ -10,7 +10,7 @@ from tests.hub import Hub
 
 from .conftest import Mount
 from .models import Samples, minilm
-from .mounted import load
+from .mounted import load, on_both_bindings
 
 pytestmark = pytest.mark.loaders
 
@@ -24,6 +24,7 @@ def fetched(hub: Hub) -> int:
     return sum(hub.journal.bytes_sent(kind) for kind in ("cdn", "resolve", "resolve-cache"))
 
 
+@on_both_bindings
 def test_transformers_loads_a_single_file_and_shards_tensor_for_tensor(
     hub: Hub, mount: Mount, samples: Samples
 ) -> None:
@@ -57,12 +58,14 @@ def test_diffusers_loads_a_component_from_its_folder(hub: Hub, mount: Mount, sam
     load("diffusers", mount("acme/pipeline").path, samples.pipeline)
 
 
+@on_both_bindings
 def test_torch_load_maps_a_pickle_and_reads_it_whole(hub: Hub, mount: Mount, samples: Samples) -> None:
     hub.add_repo("acme/pickled", files=samples.pickled)
     name = "pytorch_model.bin"
     load("torch_load", mount("acme/pickled") / name, samples.pickled / name)
 
 
+@on_both_bindings
 def test_gguf_reads_tensors_from_the_last_to_the_first(hub: Hub, mount: Mount, samples: Samples) -> None:
     hub.add_repo("acme/gguf", files=samples.gguf)
     load("gguf", mount("acme/gguf") / "model.gguf", samples.gguf / "model.gguf")

@@ -15,8 +15,10 @@ import pytest
 
 from tests.hub import Hub
 
-from .mounted import Mounted, forget_pages, program, read
+from .mounted import Mounted, forget_pages, on_both_bindings, program, read
 from .sample import BIG, BLOCK, FILES, content
+
+pytestmark = on_both_bindings
 
 WEIGHTS = "weights.safetensors"
 

@@ -14,8 +14,10 @@ import pytest
 from tests.hub import Hub
 
 from .conftest import Mount
-from .mounted import Mounted
+from .mounted import Mounted, on_both_bindings
 from .sample import BIG, FILES, content
+
+pytestmark = on_both_bindings
 
 WEIGHTS = "weights.safetensors"
 
