@@ -143,8 +143,7 @@ class HffsMount:
         started = time.perf_counter()
         hffs(self.environment, "mount", repo, str(self.path), *options)
         self.seconds = time.perf_counter() - started
-        self._status = json.loads(hffs(self.environment, "status", str(self.path), "--json"))["mounts"][0]
-        self.pid = int(self._status["pid"])
+        self.pid = int(self.status()["pid"])
         self._cpu = cpu_seconds(self.pid)
 
     def __enter__(self) -> Self:
@@ -158,6 +157,11 @@ class HffsMount:
                 os.kill(self.pid, 9)
             detach(self.path)
             raise
+
+    def status(self) -> dict[str, Any]:
+        """What ``hffs status --json`` says of this mount."""
+        found: dict[str, Any] = json.loads(hffs(self.environment, "status", str(self.path), "--json"))["mounts"][0]
+        return found
 
     def cpu(self) -> float:
         """CPU seconds of the daemon since the mount answered."""
