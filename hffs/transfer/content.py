@@ -6,7 +6,7 @@ It joins a commit's listing with the store and the fetcher, and is all of the lo
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +51,21 @@ class Content:
 
     def known_directory(self, path: str) -> Mapping[str, Entry] | None:
         return self.listings.known(path)
+
+    def known_entries(self) -> Iterable[Entry]:
+        """Every entry of the commit that anybody has learnt of; asks no server."""
+        self.listings.restore()
+        return self.listings.entries()
+
+    def remember(self, number: int, entry: Entry) -> None:
+        self.listings.remember(number, entry)
+
+    def recall(self, number: int) -> Entry | None:
+        return self.listings.recall(number)
+
+    def on_local(self, told: Callable[[str], None]) -> None:
+        """``told(path)`` when a file has become wholly local; on a worker's thread, so hand over."""
+        self._fetcher.on_local = lambda file: told(file.path)
 
     def sized(self, entry: Entry) -> Entry:
         return self.listings.sized(entry)

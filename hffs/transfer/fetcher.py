@@ -99,6 +99,7 @@ class Fetcher:
         self._dice = dice
         self._reserved = min(RESERVED, workers - 1)
         self._unstored = UnstoredBlocks()
+        self.on_local: Callable[[RemoteFile], None] = lambda _: None  # set before start
         self.verifier = Verifier(self._hold, self._let_go)
         self._ready = threading.Condition()
         # guarded by _ready
@@ -303,6 +304,7 @@ class Fetcher:
                 self._queue.settle(fetch, None, time.monotonic())
             idle = not self._queue.busy(target.key)
         if idle and target.stored.complete:
+            self.on_local(target.file)
             self.verifier.submit(target)
 
     def _bring(self, fetch: Fetch, target: Target, claim: object, run: range, buffer: memoryview) -> None:

@@ -72,6 +72,30 @@ class Listings:
             self._index.set(self._name("all", self.root), encode(entries))
         self._fill(entries)
 
+    def restore(self) -> None:
+        """Everything that was learnt of this commit before, by any process; asks no server."""
+        entries = decode(self._index.get(self._name("all", self.root)))
+        if entries is not None:
+            self._fill(entries)
+            return
+        left = [self.root]
+        while left:
+            path = left.pop()
+            names: Mapping[str, Entry] | None = self._directories.get(path)
+            if names is None:
+                entries = decode(self._index.get(self._name("dir", path)))
+                names = None if entries is None else self._put(path, entries)
+            if names is not None:
+                left += [entry.path for entry in names.values() if entry.kind == "directory"]
+
+    def remember(self, number: int, entry: Entry) -> None:
+        """Keep what a node number stands for, where no kept listing tells it."""
+        self._index.set(self._name("node", str(number)), encode([entry]))
+
+    def recall(self, number: int) -> Entry | None:
+        """What ``remember`` kept."""
+        return next(iter(decode(self._index.get(self._name("node", str(number)))) or ()), None)
+
     @property
     def complete(self) -> bool:
         """Whether every entry is known; only then totals can be given."""
@@ -79,9 +103,12 @@ class Listings:
 
     def files(self) -> list[Entry]:
         """All files known so far, in path order."""
+        return sorted((entry for entry in self.entries() if entry.kind == "file"), key=lambda entry: entry.path)
+
+    def entries(self) -> list[Entry]:
+        """All entries of the directories listed so far."""
         with self._lock:
-            known = [entry for names in self._directories.values() for entry in names.values()]
-        return sorted((entry for entry in known if entry.kind == "file"), key=lambda entry: entry.path)
+            return [entry for names in self._directories.values() for entry in names.values()]
 
     def known(self, path: str) -> Mapping[str, Entry] | None:
         """A directory's entries when they are known already; never asks anybody."""

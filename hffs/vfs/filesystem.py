@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import BadHandle, IsDirectory, NoAttribute
@@ -21,13 +22,14 @@ XATTR_PREFIX = "user.hffs."
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """What stat needs. ``blocks`` counts 512-byte units that are local: at least 1 for a file that is not empty, since
-    ``tar -S`` archives zeros for a file of 0 blocks."""
+    ``tar -S`` archives zeros for a file of 0 blocks. ``lasting``: nothing of it can change any more."""
 
     node: int
     is_directory: bool
     size: int
     blocks: int
     mtime: float
+    lasting: bool
 
     @property
     def mode(self) -> int:
@@ -55,16 +57,27 @@ class Filesystem:
         """Raises what asking for a missing size may raise."""
         mtime = self._content.commit.date
         if node.entry is None or node.entry.kind == "directory":
-            return Attributes(node.id, True, 0, 0, mtime)
+            return Attributes(node.id, True, 0, 0, mtime, lasting=True)
         entry = self._content.sized(node.entry)
         size = entry.size or 0
-        blocks = max(1, -(-self._content.local_bytes(entry) // 512)) if size else 0
-        return Attributes(node.id, False, size, blocks, mtime)
+        local = self._content.local_bytes(entry)
+        blocks = max(1, -(-local // 512)) if size else 0
+        return Attributes(node.id, False, size, blocks, mtime, lasting=local >= size)
 
     def attributes_wait(self, node: Node) -> bool:
         """Whether ``attributes`` could ask the network: only where the listing told no size, once."""
         entry = node.entry
         return entry is not None and entry.kind == "file" and (entry.size is None or entry.etag is None)
+
+    def on_attributes_changed(self, told: Callable[[int], None]) -> None:
+        """``told(node number)`` when a file's attributes are no longer what they were; on any thread, so hand over."""
+
+        def local(path: str) -> None:
+            node = self.tree.known_path(path)
+            if node is not None:
+                told(node.id)
+
+        self._content.on_local(local)
 
     def open(self, node: Node) -> int:
         """A handle, to be given back with ``release``. Raises IsDirectory."""

@@ -65,13 +65,21 @@ class Tree:
         # guarded by _lock
         self._nodes: dict[int, Node] = {ROOT_ID: self.root}
         self._by_path: dict[str, Node] = {content.root: self.root}
+        self._recovered = False
 
     def node(self, number: int) -> Node:
-        """The node of a number that was given out before. Raises EntryNotFound."""
-        try:
-            return self._nodes[number]
-        except KeyError:
-            raise EntryNotFound(f"node {number} is not known") from None
+        """The node of a number that was given out before, by this process or one it stands in for. Raises
+        EntryNotFound; never asks the network."""
+        node = self._nodes.get(number)
+        if node is None:
+            node = self._recover(number)
+        if node is None:
+            raise EntryNotFound(f"node {number} is not known")
+        return node
+
+    def known_path(self, path: str) -> Node | None:
+        """The node of a path from the repo's root, if a number was given out for it."""
+        return self._by_path.get(path)
 
     def lookup(self, parent: Node, name: str) -> Node:
         """Raises EntryNotFound, NotDirectory."""
@@ -84,7 +92,10 @@ class Tree:
         entry = self._content.entry(path)
         if not self._visible(entry):
             raise EntryNotFound(f"{path!r} is left out by include/exclude")
-        return self._node_of(entry)
+        node = self._node_of(entry)
+        if self.listing_waits(parent):
+            self._content.remember(node.id, entry)  # before the number leaves: no kept listing has this entry
+        return node
 
     def find(self, path: str) -> Node:
         """The node at a path below the mount's root (``/a/b`` or ``a/b``). Raises EntryNotFound, NotDirectory."""
@@ -117,6 +128,17 @@ class Tree:
     def visible(self, path: str) -> bool:
         """Whether patterns leave this file visible."""
         return self._patterns.match(path)
+
+    def _recover(self, number: int) -> Node | None:
+        """Numbers are hashes of what is listed, so what is known of the commit tells them all again."""
+        entry = self._content.recall(number)
+        if entry is not None and self._node_of(entry).id == number:
+            return self._nodes.get(number)
+        if not self._recovered:
+            for entry in self._content.known_entries():
+                self._node_of(entry)
+            self._recovered = True
+        return self._nodes.get(number)
 
     def _node_of(self, entry: Entry) -> Node:
         known = self._by_path.get(entry.path)

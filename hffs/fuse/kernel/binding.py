@@ -66,7 +66,7 @@ class KernelBinding:
         self._mountpoint = mountpoint
         self._device_name = device
         self._allow_other = allow_other
-        self._settled: queue.SimpleQueue[tuple[int, Pending] | None] = queue.SimpleQueue()
+        self._settled: queue.SimpleQueue[tuple[int, Pending] | int | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # guarded by _lock: reads that wait, by the unique number of their request
         self._waiting: dict[int, Pending] = {}
@@ -112,6 +112,7 @@ class KernelBinding:
             refused = "" if flags & abi.Init.PASSTHROUGH else "this kernel has no passthrough (Linux 6.9 is the first)"
             self._passthrough = Passthrough(device, refused)
             self._operations = Operations(self._filesystem, self._passthrough)
+            self._filesystem.on_attributes_changed(self._settled.put)
             for thread in threads:
                 thread.start()
             on_ready()
@@ -247,6 +248,9 @@ class KernelBinding:
             settled = self._settled.get()
             if settled is None:
                 return
+            if isinstance(settled, int):
+                self._drop_attributes(settled)
+                continue
             unique, pending = settled
             try:
                 data = pending.take()
@@ -257,6 +261,13 @@ class KernelBinding:
             if data is not None:  # else it goes on waiting, and comes here again
                 self._forget(unique)
                 self._device.reply(unique, data)
+
+    def _drop_attributes(self, node: int) -> None:
+        """Its next stat asks us again. An offset below 0 leaves pages alone, so nothing that is read is waited for."""
+        try:
+            self._device.notify(abi.Notify.INVAL_INODE, abi.inval_inode_out.pack(node, -1, 0))
+        except OSError as error:  # mostly ENOENT: the kernel has forgotten the inode
+            log.debug("event=attributes-not-dropped node=%d error=%s", node, error)
 
     def _forget(self, unique: int) -> None:
         with self._lock:

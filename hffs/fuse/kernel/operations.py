@@ -22,8 +22,10 @@ from . import abi
 from .passthrough import Passthrough
 
 # Names and content of a commit never change: names, also those that do not exist, may be kept as long as the kernel
-# likes, and so may attributes; when a file's local share has changed, its attributes are dropped by a notification.
+# likes, and so may attributes but for st_blocks of a file that is still arriving. When it has become local its
+# attributes are dropped by a notification; until then they may be a minute old.
 VALID_SECONDS: Final = 3600
+ARRIVING_SECONDS: Final = 60
 BLOCK: Final = 4096  # st_blksize, and what statfs counts in
 
 Parts = tuple["bytes | memoryview", ...]
@@ -99,11 +101,11 @@ class Operations:
     def _getattr(self, header: abi.Header, body: memoryview) -> Parts:
         del body
         found = self._filesystem.attributes(self._tree.node(header.node))
-        return (abi.attr_out.pack(VALID_SECONDS, 0, 0) + self._attr(found),)
+        return (abi.attr_out.pack(_valid(found), 0, 0) + self._attr(found),)
 
     def _entry(self, node: Node) -> bytes:
         found = self._filesystem.attributes(node)
-        return abi.entry_out.pack(node.id, 0, VALID_SECONDS, VALID_SECONDS, 0, 0) + self._attr(found)
+        return abi.entry_out.pack(node.id, 0, VALID_SECONDS, _valid(found), 0, 0) + self._attr(found)
 
     def _attr(self, found: Attributes) -> bytes:
         seconds = int(found.mtime)
@@ -214,3 +216,7 @@ class Operations:
         if len(value) > size:
             raise AttributeTooLong(f"{len(value)} bytes do not fit into {size}")
         return (value,)
+
+
+def _valid(found: Attributes) -> int:
+    return VALID_SECONDS if found.lasting else ARRIVING_SECONDS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from hffs.cache import Index
@@ -146,3 +148,33 @@ def test_an_lfs_file_names_its_sha256(filesystem_of, index: Index) -> None:
     content = Content(listings, filesystem._content._store, filesystem._content._fetcher)
     lfs = Filesystem(Tree(content), content)
     assert lfs.xattr(lfs.tree.find("/w.safetensors"), "user.hffs.sha256") == b"ab" * 32
+
+
+def test_a_process_that_stands_in_finds_every_number_again_and_asks_nobody(filesystem_of) -> None:
+    files: dict[str, int | None] = {f"d{number}/f{number}": 1 for number in range(9)}
+    first = filesystem_of(files, page=3)
+    names(first), names(first, "/d2")
+    alone = first.tree.find("/d7/f7")  # looked up by itself: no listing holds it
+    given = [first.tree.find(path).id for path in ("/d2", "/d2/f2")] + [alone.id]
+    second = filesystem_of(files, page=3)
+    asked = len(second.catalog.calls)
+    assert [second.tree.node(number).path for number in given] == ["d2", "d2/f2", "d7/f7"]
+    with pytest.raises(EntryNotFound):
+        second.tree.node(4711)
+    assert len(second.catalog.calls) == asked
+
+
+def test_who_asks_is_told_when_a_file_has_become_local(filesystem_of) -> None:
+    filesystem = filesystem_of()
+    told: list[int] = []
+    filesystem.on_attributes_changed(told.append)
+    node = filesystem.tree.find("/onnx/model.onnx")
+    assert not filesystem.attributes(node).lasting
+    handle = filesystem.open(node)
+    filesystem.read(handle, 0, 300_000).result(10)
+    ends = time.monotonic() + 10
+    while told != [node.id]:
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+    assert filesystem.attributes(node).lasting
+    filesystem.release(handle)
