@@ -95,6 +95,13 @@ class LastError(TypedDict):
     path: NotRequired[str]
 
 
+class ReadAhead(TypedDict):
+    """The kernel's read-ahead on the mount; ``command`` raises it, and is empty where nothing is to be gained."""
+
+    kb: int | None
+    command: str
+
+
 class Status(TypedDict):
     mountpoint: str
     repo: str
@@ -121,6 +128,7 @@ class Status(TypedDict):
     cache: CacheUse
     waiting_reads: list[WaitingRead]
     last_errors: list[LastError]
+    read_ahead: ReadAhead
 
 
 class FileStatus(TypedDict):

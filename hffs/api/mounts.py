@@ -180,6 +180,7 @@ def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtim
         "cache": {"dir": "", "bytes": 0, "limit": None, "disk_free": 0},
         "waiting_reads": [],
         "last_errors": [{"at": time.time(), "what": why}],
+        "read_ahead": {"kb": None, "command": ""},
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from .. import config
 from ..api import mounts
 from ..errors import MountNotFound
-from ..protocol import Status
+from ..protocol import OpenFile, Status
 from . import output
 from .parser import flags
 
@@ -110,9 +110,18 @@ def _details(each: Status) -> None:
                 f"{cache['dir']}: {output.size(cache['bytes'])}{limit}, disk has {output.size(cache['disk_free'])}",
             ),
         ]
-    lines += [("open", f"{file['path']} ({output.count(file['handles'], 'handle')})") for file in each["open_files"]]
+    lines += [("open", _open(file)) for file in each["open_files"]]
+    ahead = each["read_ahead"]
+    if ahead["command"]:
+        lines.append(("hint", f"read-ahead is {ahead['kb']} KiB; mmap gets faster with: {ahead['command']}"))
     lines += [("!", worry) for worry in _worries(each)]
     output.facts(f"{each['mountpoint']}  {_repo(each)}", lines)
+
+
+def _open(file: OpenFile) -> str:
+    how = "by the kernel itself" if file["served"] == "passthrough" else "through hffs"
+    why = f": {file['why']}" if file["why"] else ""
+    return f"{file['path']} ({output.count(file['handles'], 'handle')}, read {how}{why})"
 
 
 def _repo(each: Status) -> str:

@@ -23,7 +23,7 @@ from ..policy import small_files
 from ..remote import Auth, Catalog, Locator, Transport, parse_repo
 from ..transfer import Content, Fetcher, Listings, Timers
 from ..vfs import Filesystem, Patterns, Tree
-from . import mountpoint, records
+from . import mountpoint, readahead, records
 from .control import ControlServer, Request
 from .spec import MountSpec
 from .status import Reporter
@@ -91,6 +91,7 @@ def run(spec: MountSpec, report: Report) -> int:
         def on_ready() -> None:
             ready.set()
             reporter.state = "serving"
+            reporter.read_ahead = readahead.raise_to(where)
             records.write(settings.runtime_dir, reporter.record())
             warning = f"{refused.what}, its files cannot be read yet: {refused.remedy}" if refused else ""
             name = str(replace(ref, id=commit.id))

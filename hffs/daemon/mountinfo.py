@@ -37,6 +37,7 @@ class Mounted:
     mountpoint: str
     type: str
     source: str
+    device: str = ""  # MAJOR:MINOR
 
     @property
     def is_hffs(self) -> bool:
@@ -55,7 +56,7 @@ def table(path: str = _TABLE) -> dict[str, Mounted]:
             words = [_plain(word) for word in line.split()]
             separator = words.index("-", 6)
             kind, source = words[separator + 1 : separator + 3]
-            found[words[4]] = Mounted(words[4], kind, source)  # lines are in order of mounting
+            found[words[4]] = Mounted(words[4], kind, source, words[2])  # lines are in order of mounting
     return found
 
 

@@ -17,6 +17,7 @@ from ..remote import Catalog
 from ..transfer import Content, Fetcher
 from ..vfs import Filesystem, Tree
 from .control import Request
+from .readahead import ReadAhead
 from .spec import MountSpec
 
 
@@ -36,6 +37,7 @@ class Reporter:
         catalog: Catalog,
     ) -> None:
         self.state: protocol.State = "starting"
+        self.read_ahead = ReadAhead(None)
         self.pid = os.getpid()
         self._spec = spec
         self._where = where
@@ -128,6 +130,7 @@ class Reporter:
             "last_errors": [
                 {"at": failure.at, "what": failure.what, "path": failure.path} for failure in self._fetcher.errors()
             ],
+            "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
         }
 
     def files(self, request: Request) -> protocol.FileList:

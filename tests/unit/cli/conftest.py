@@ -59,6 +59,7 @@ def daemon(runtime: str) -> Iterator[Daemon]:
                 "workers": {"active": 2, "limit": 8, "bytes_per_s": 3_000_000, "why": "", "list": []},
                 "cache": {"dir": "/var/cache/hffs", "bytes": 1_048_576, "limit": None, "disk_free": 20 * 2**30},
                 "last_errors": [],
+                "read_ahead": {"kb": 1024, "command": ""},
                 **more,
             }
 

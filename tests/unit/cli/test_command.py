@@ -165,7 +165,7 @@ def test_status_of_one_mount_tells_all_of_it(hffs: Run, daemon: Daemon) -> None:
         "  now       2.9M/s, 2 of 8 workers",
         "  verified  0 of 12 files",
         "  cache     /var/cache/hffs: 1.0M, disk has 20.0G",
-        "  open      model.safetensors (2 handles)",
+        "  open      model.safetensors (2 handles, read through hffs)",
     ]
 
 
