@@ -73,7 +73,7 @@ def run(spec: MountSpec, report: Report) -> int:
         device = f"hffs:{commit.type.prefix}{commit.id}"
         binding = make_binding(settings.binding, filesystem, where, device=device, allow_other=settings.allow_other)
 
-        reporter = Reporter(spec, where, binding, content, tree, filesystem, fetcher, store, catalog)
+        reporter = Reporter(spec, where, binding, content, tree, filesystem, fetcher, store, catalog, transport)
         control = ControlServer(
             protocol.socket_path(settings.runtime_dir, where),
             {

@@ -13,7 +13,7 @@ from typing import Literal
 from .. import protocol
 from ..cache import BlobStore
 from ..fuse import Binding
-from ..remote import Catalog
+from ..remote import Catalog, Transport
 from ..transfer import Content, Fetcher
 from ..vfs import Filesystem, Tree
 from .control import Request
@@ -35,6 +35,7 @@ class Reporter:
         fetcher: Fetcher,
         store: BlobStore,
         catalog: Catalog,
+        transport: Transport,
     ) -> None:
         self.state: protocol.State = "starting"
         self.read_ahead = ReadAhead(None)
@@ -48,6 +49,7 @@ class Reporter:
         self._fetcher = fetcher
         self._store = store
         self._catalog = catalog
+        self._transport = transport
         self._started = time.monotonic()
         self._started_at = time.time()
 
@@ -88,7 +90,7 @@ class Reporter:
             "bytes_total": sum(entry.size or 0 for entry in files) if complete else None,
             "bytes_local": sum(self._content.local_bytes(entry) for entry in files),
             "bytes_fetched": self._fetcher.bytes_fetched,
-            "requests": self._fetcher.requests + self._catalog.requests,
+            "requests": self._transport.requests + self._catalog.requests,
             "hydration": {
                 "state": "idle",
                 "bytes_done": 0,

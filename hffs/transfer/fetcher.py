@@ -114,7 +114,6 @@ class Fetcher:
         self._busy = 0
         self._meter = Meter()
         self.bytes_fetched = 0
-        self.requests = 0
         self.degraded = ""  # why the cache takes no blocks, when it does not
         self._threads = [
             threading.Thread(
@@ -309,8 +308,6 @@ class Fetcher:
 
     def _bring(self, fetch: Fetch, target: Target, claim: object, run: range, buffer: memoryview) -> None:
         body = self._transport.get(target.file, ranges.bytes_of(run, target.size))
-        with self._ready:
-            self.requests += 1
         try:
             for block in run:
                 view = buffer[: ranges.block_length(block, target.size)]
