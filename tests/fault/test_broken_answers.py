@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,6 @@ def each(names: list[str], act: Callable[[str], object]) -> list[object]:
         return list(pool.map(act, names))
 
 
-def named(match: Match, file: str, **more: int) -> Match:
-    return Match(kind=match.kind, file=file, **more)
-
-
 def outcome(path: Path) -> bytes | int:
     """What a program sees: the bytes, or an errno."""
     try:
@@ -106,7 +103,8 @@ def test_an_answer_that_stays_broken_is_an_errno_in_time_and_mends_when_it_does(
     files = {f"{name}.safetensors": Synthetic(LFS.size, seed=300 + number) for number, name in enumerate(LASTING)}
     hub.add_repo("acme/broken", files=files)
     scripted = {
-        name: hub.faults.add(named(match, f"{name}.safetensors"), fault) for name, (match, fault, _) in LASTING.items()
+        name: hub.faults.add(replace(match, file=f"{name}.safetensors"), fault)
+        for name, (match, fault, _) in LASTING.items()
     }
     mounted = mount("acme/broken", "--prefetch", "none", "--read-timeout", "4")
 
