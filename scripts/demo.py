@@ -12,6 +12,7 @@ import time
 
 import torch
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 SENTENCES = [
     "The cat sits outside in the sun.",
@@ -32,6 +33,7 @@ def embed(folder: str) -> torch.Tensor:
 
 
 def main(mount: str, reference: str | None = None) -> int:
+    logging.disable_progress_bar()
     began = time.monotonic()
     vectors = embed(mount)
     print(f"loaded and computed in {time.monotonic() - began:.1f} s")
