@@ -81,6 +81,15 @@ class LibfuseBinding:
         del node
         return False, "libfuse reads through the daemon"
 
+    connection = None  # libfuse keeps its descriptor to itself
+
+    def open_nodes(self) -> dict[int, int]:
+        """Open handles by node, where the binding knows of more than the file system; libfuse does not."""
+        return {}
+
+    def leave(self) -> None:
+        """Nobody could go on: there is nothing to leave."""
+
     def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None:
         """Mounts, calls ``on_ready`` from the INIT request, returns when unmounted. Signals are libfuse's: it unmounts
         by itself, and ``on_signal`` is not called. Raises MountFailed."""

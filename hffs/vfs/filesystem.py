@@ -79,15 +79,22 @@ class Filesystem:
 
         self._content.on_local(local)
 
-    def open(self, node: Node) -> int:
-        """A handle, to be given back with ``release``. Raises IsDirectory."""
+    def open(self, node: Node, handle: int | None = None) -> int:
+        """A handle, to be given back with ``release``: numbered here, or by the binding (``handle``; opening that one
+        again changes nothing). Raises IsDirectory."""
         if node.entry is None or node.entry.kind == "directory":
             raise IsDirectory(f"{node.path!r} is a directory")
         reader = self._content.open(node.entry)
         with self._lock:
-            handle = next(self._numbers)
-            self._handles[handle] = OpenHandle(node, reader)
+            if handle is None:
+                handle = next(self._numbers)
+            spare = self._handles.setdefault(handle, OpenHandle(node, reader)).reader is not reader
+        if spare:
+            reader.close()
         return handle
+
+    def is_open(self, handle: int) -> bool:
+        return handle in self._handles
 
     def read(self, handle: int, offset: int, size: int) -> bytes | Pending:
         """Bytes, or a Pending; fewer than asked only at the file's end. Raises BadHandle."""

@@ -3,6 +3,9 @@
 A few threads read requests and answer at once what needs no network. What may ask the network goes to a pool of its
 own. A read that has to wait holds no thread at all: its Pending is called back, and a reply thread writes the answer.
 So any number of reads may wait while everything else is served. ``serve`` blocks the main thread, which takes signals.
+
+A connection can be taken over from a worker that died or left: INIT is not sent again, the kernel is asked to send
+again what was not answered, and the journal tells which files are open.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from ...errors import Cancelled, HffsError, MountFailed
 from ...transfer import Pending
 from ...vfs import Filesystem
 from .. import errnos
+from ..connection import Connection, Resumption
 from . import abi
-from .device import BUFFER_SIZE, MAX_WRITE, Device
+from .device import BUFFER_SIZE, MAX_WRITE, OVER, Device
+from .journal import Journal
 from .mounting import mount
 from .operations import Operations
 from .passthrough import Passthrough
@@ -51,7 +56,10 @@ WANTED: Final = (
     | abi.Init.EXPLICIT_INVAL_DATA
     | abi.Init.INIT_EXT
     | abi.Init.PASSTHROUGH
+    | abi.Init.HAS_RESEND
 )
+# Not refused even when they come again after several deaths: a handle that is never given back would be counted open.
+_ENDINGS: Final = frozenset({abi.Op.RELEASE, abi.Op.RELEASEDIR})
 # How deep the file system below a passthrough file may be stacked: 1 refuses a cache on overlayfs, as in containers.
 STACK_DEPTH: Final = 2
 
@@ -61,16 +69,30 @@ class KernelBinding:
 
     name = "kernel"
 
-    def __init__(self, filesystem: Filesystem, mountpoint: str, *, device: str, allow_other: bool = False) -> None:
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        mountpoint: str,
+        *,
+        device: str,
+        allow_other: bool = False,
+        journal: str | None = None,
+        resumption: Resumption | None = None,
+    ) -> None:
         self._filesystem = filesystem
         self._mountpoint = mountpoint
         self._device_name = device
         self._allow_other = allow_other
+        self._journal_path = journal
+        self._resumption = resumption
+        self._refuse_resent = resumption is not None and resumption.refuse_resent
+        self.connection: Connection | None = None
         self._settled: queue.SimpleQueue[tuple[int, Pending] | int | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        # guarded by _lock: reads that wait, by the unique number of their request
+        # guarded by _lock: reads that wait, by the unique number of their request (without the mark of a resent one)
         self._waiting: dict[int, Pending] = {}
         self._over = threading.Event()
+        self._leaving = False
         self._wake = threading.Semaphore(0)  # for whoever waits for the end: over, or a signal came
         self._device: Device
         self._passthrough: Passthrough
@@ -78,8 +100,8 @@ class KernelBinding:
         self._slow: ThreadPoolExecutor
 
     def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None:
-        """Mounts, answers INIT, calls ``on_ready``, returns when unmounted. SIGTERM, SIGINT and SIGHUP call
-        ``on_signal``, which is to unmount; main thread only. Raises MountFailed."""
+        """Mounts and answers INIT, or resumes; calls ``on_ready``; returns when unmounted or told to ``leave``.
+        SIGTERM, SIGINT and SIGHUP call ``on_signal``, which is to unmount; main thread only. Raises MountFailed."""
         told = threading.Event()
 
         def heard(*_: object) -> None:  # nothing is done inside the handler: it may have interrupted anything
@@ -93,7 +115,10 @@ class KernelBinding:
                     told.clear()
                     on_signal()
 
-        fd = mount(self._mountpoint, device_name=self._device_name, allow_other=self._allow_other)
+        if self._resumption is not None:
+            fd = self._resumption.connection.fd
+        else:
+            fd = mount(self._mountpoint, device_name=self._device_name, allow_other=self._allow_other)
         previous = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
             self.serve_on(Device(fd), on_ready, wait)
@@ -102,17 +127,28 @@ class KernelBinding:
                 signal.signal(number, handler)
 
     def serve_on(self, device: Device, on_ready: Callable[[], None], wait: Callable[[], None] | None = None) -> None:
-        """Serves a device whose INIT is still to come, until its other end is gone; closes it. Raises MountFailed."""
+        """Serves a device, whose INIT is still to come unless it is resumed, until its other end is gone; closes it.
+        Told to ``leave``, it returns with the device open: its threads still wait on it, the process is to end.
+        Raises MountFailed."""
         self._device = device
         self._slow = ThreadPoolExecutor(SLOW, thread_name_prefix="hffs-slow")
         threads = [threading.Thread(target=self._loop, name=f"hffs-fuse-{n}", daemon=True) for n in range(LOOPS)]
         threads += [threading.Thread(target=self._reply, name=f"hffs-reply-{n}", daemon=True) for n in range(REPLIERS)]
+        journal: Journal | None = None
         try:
-            flags = self._initialise()
+            if self._resumption is None:
+                self.connection = self._initialise()
+            else:
+                self.connection = self._resumption.connection
+            if self._journal_path is not None:
+                journal = Journal(self._journal_path, resume=self._resumption is not None)
+            flags = self.connection.flags
             refused = "" if flags & abi.Init.PASSTHROUGH else "this kernel has no passthrough (Linux 6.9 is the first)"
-            self._passthrough = Passthrough(device, refused)
+            self._passthrough = Passthrough(device, refused, journal)
             self._operations = Operations(self._filesystem, self._passthrough)
             self._filesystem.on_attributes_changed(self._settled.put)
+            if self._resumption is not None:
+                self._ask_again()
             for thread in threads:
                 thread.start()
             on_ready()
@@ -122,9 +158,20 @@ class KernelBinding:
                 self._settled.put(None)
             self._slow.shutdown(wait=False, cancel_futures=True)
             for thread in threads:
-                if thread.is_alive():
+                if thread.is_alive() and not self._leaving:
                     thread.join(timeout=5)
-            device.close()
+            if not self._leaving:  # else threads still use both, until the process ends
+                device.close()
+                if journal is not None:
+                    journal.close()
+
+    def leave(self) -> None:
+        """Stop serving and let ``serve`` return, with the mount as it is: another worker goes on. What is not answered
+        by now never is by us. Any thread; only while ``serve`` runs."""
+        self._leaving = True
+        self._device.fall_silent()
+        self._over.set()
+        self._wake.release()
 
     # --- INIT -------------------------------------------------------------------------------------------------------
 
@@ -132,7 +179,20 @@ class KernelBinding:
         """Whether the open handles of a node are read by the kernel itself, and if not, why."""
         return self._passthrough.kind(node)
 
-    def _initialise(self) -> abi.Init:
+    def open_nodes(self) -> dict[int, int]:
+        """The open handles of each node, those of workers before us too."""
+        return self._passthrough.counts()
+
+    def _ask_again(self) -> None:
+        """Have the kernel send again what the worker before us was asked and did not answer; before the first request
+        is read, so that each comes once. Raises MountFailed."""
+        try:
+            self._device.notify(abi.Notify.RESEND)
+        except OSError as error:
+            if error.errno not in OVER:  # unmounted meanwhile: the first read will tell
+                raise MountFailed(f"the kernel does not send its requests again: {error.strerror}") from error
+
+    def _initialise(self) -> Connection:
         """The first request is INIT; nothing else comes before it is answered. What both sides can. Raises
         MountFailed."""
         buffer = bytearray(BUFFER_SIZE)
@@ -163,7 +223,7 @@ class KernelBinding:
             ),
         )  # fmt: skip
         log.debug("event=init minor=%d flags=%#x", minor, flags)
-        return flags
+        return Connection(self._device.fd, int(flags), min(minor, abi.MINOR))
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -196,6 +256,10 @@ class KernelBinding:
         if not self._operations.knows(header.opcode):
             self._device.refuse(header.unique, errnos.UNKNOWN_OPERATION)
             return
+        if self._refuse_resent and header.unique & abi.UNIQUE_RESEND and header.opcode not in _ENDINGS:
+            log.warning("event=resent-request-refused opcode=%d node=%d", header.opcode, header.node)
+            self._device.refuse(header.unique, errnos.MALFORMED)
+            return
         try:
             if self._operations.may_wait(header, body):
                 self._slow.submit(self._answer, header, memoryview(bytes(body)))
@@ -219,7 +283,7 @@ class KernelBinding:
             return
         unique = header.unique
         with self._lock:
-            self._waiting[unique] = answer
+            self._waiting[unique & ~abi.UNIQUE_RESEND] = answer
         answer.add_done_callback(lambda pending: self._settled.put((unique, pending)))
 
     def _refuse(self, header: abi.Header, error: Exception) -> None:
@@ -238,7 +302,7 @@ class KernelBinding:
         except struct.error:
             return
         with self._lock:
-            pending = self._waiting.get(unique)
+            pending = self._waiting.get(unique & ~abi.UNIQUE_RESEND)
         if pending is not None:
             pending.cancel()
 
@@ -271,4 +335,4 @@ class KernelBinding:
 
     def _forget(self, unique: int) -> None:
         with self._lock:
-            self._waiting.pop(unique, None)
+            self._waiting.pop(unique & ~abi.UNIQUE_RESEND, None)

@@ -23,7 +23,7 @@ BUFFER_SIZE: Final = 2 * abi.MIN_READ_BUFFER
 # ENOENT: the request was interrupted before it could be read. EINTR, EAGAIN: nothing yet.
 _AGAIN: Final = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
 # ENODEV: unmounted. ECONNABORTED: aborted through fusectl (FUSE_ABORT_ERROR). EBADF: closed by us.
-_OVER: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.EBADF})
+OVER: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.EBADF})
 
 
 class Device:
@@ -31,6 +31,7 @@ class Device:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._silent = False
 
     def receive(self, buffer: bytearray) -> int | None:
         """The length of the next message, now in ``buffer``; None when the mount is gone. Blocks."""
@@ -40,7 +41,7 @@ class Device:
             except OSError as error:
                 if error.errno in _AGAIN:
                     continue
-                if error.errno not in _OVER:
+                if error.errno not in OVER:
                     log.error("event=device-read-failed error=%s", error)
                 return None
 
@@ -67,12 +68,18 @@ class Device:
         """Raises OSError."""
         fcntl.ioctl(self.fd, abi.DEV_IOC_BACKING_CLOSE, abi.backing_id.pack(number))
 
+    def fall_silent(self) -> None:
+        """From here on no request is answered: whoever takes the descriptor over has them all sent again."""
+        self._silent = True
+
     def close(self) -> None:
         os.close(self.fd)
 
     def _write(self, parts: list[bytes | memoryview]) -> None:
+        if self._silent:
+            return
         try:
             os.writev(self.fd, parts)
         except OSError as error:
-            if error.errno not in _OVER | {errno.ENOENT}:
+            if error.errno not in OVER | {errno.ENOENT}:
                 log.error("event=reply-failed error=%s length=%d", error, sum(map(len, parts)))

@@ -7,7 +7,6 @@ kept off the threads that serve everything else. Any thread.
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 import threading
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ...errors import AttributeTooLong, BadHandle, EntryNotFound
+from ...errors import AttributeTooLong, EntryNotFound
 from ...transfer import Pending
 from ...vfs import Attributes, Filesystem, Node
 from . import abi
@@ -51,7 +50,6 @@ class Operations:
         self._lock = threading.Lock()
         # guarded by _lock
         self._directories: dict[int, OpenDirectory] = {}
-        self._numbers = itertools.count(1)
         self._answers: dict[int, Callable[[abi.Header, memoryview], Answer]] = {
             abi.Op.LOOKUP: self._lookup,
             abi.Op.GETATTR: self._getattr,
@@ -74,11 +72,14 @@ class Operations:
         """Whether answering could ask the network or take long. Raises EntryNotFound, ValueError."""
         opcode = header.opcode
         if opcode == abi.Op.READ or opcode == abi.Op.RELEASE:  # noqa: PLR1714 - the two that are most
-            return False
+            return opcode == abi.Op.READ and self._reopening_waits(header, body)
         if opcode == abi.Op.LOOKUP:
             return self._tree.lookup_waits(self._tree.node(header.node), abi.name_in(body).decode("utf-8", "replace"))
         if opcode == abi.Op.OPENDIR:
             return self._tree.listing_waits(self._tree.node(header.node))
+        if opcode in {abi.Op.READDIR, abi.Op.READDIRPLUS}:
+            handle, *_ = abi.read_in.unpack_from(body)
+            return handle not in self._directories and self._tree.listing_waits(self._tree.node(header.node))
         if opcode in {abi.Op.GETATTR, abi.Op.OPEN, abi.Op.GETXATTR}:
             return self._filesystem.attributes_wait(self._tree.node(header.node))
         return False
@@ -127,15 +128,16 @@ class Operations:
 
     def _open(self, header: abi.Header, body: memoryview) -> Parts:
         del body
-        handle = self._filesystem.open(self._tree.node(header.node))
+        handle = self._filesystem.open(self._tree.node(header.node), _number(header))
         backing = self._passthrough.open(header.node, handle, lambda: self._filesystem.lend(handle))
         if backing is None:
             return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE, 0),)
         return (abi.open_out.pack(handle, abi.OpenFlag.PASSTHROUGH, backing),)
 
     def _read(self, header: abi.Header, body: memoryview) -> Answer:
-        del header
         handle, offset, size, *_ = abi.read_in.unpack_from(body)
+        if not self._filesystem.is_open(handle) and self._passthrough.holds(header.node, handle):
+            self._filesystem.open(self._tree.node(header.node), handle)  # opened by the worker before us
         answer = self._filesystem.read(handle, offset, size)
         return (answer,) if isinstance(answer, bytes) else answer
 
@@ -145,14 +147,18 @@ class Operations:
         self._filesystem.release(handle)
         return ()
 
+    def _reopening_waits(self, header: abi.Header, body: memoryview) -> bool:
+        handle, *_ = abi.read_in.unpack_from(body)
+        return not self._filesystem.is_open(handle) and self._filesystem.attributes_wait(self._tree.node(header.node))
+
     # --- directories ------------------------------------------------------------------------------------------------
 
     def _opendir(self, header: abi.Header, body: memoryview) -> Parts:
         del body
         node = self._tree.node(header.node)
         opened = OpenDirectory(node, self._tree.children(node))
+        handle = _number(header)
         with self._lock:
-            handle = next(self._numbers)
             self._directories[handle] = opened
         return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE | abi.OpenFlag.CACHE_DIR, 0),)
 
@@ -169,8 +175,11 @@ class Operations:
         plus = header.opcode == abi.Op.READDIRPLUS
         handle, offset, size, *_ = abi.read_in.unpack_from(body)
         opened = self._directories.get(handle)
-        if opened is None:
-            raise BadHandle(f"directory handle {handle} is not open")
+        if opened is None:  # opened by the worker before us; a commit's listing is the same again
+            node = self._tree.node(header.node)
+            opened = OpenDirectory(node, self._tree.children(node))
+            with self._lock:
+                opened = self._directories.setdefault(handle, opened)
         parts: list[bytes] = []
         left = size
         while offset < len(opened.children) + 2:
@@ -220,3 +229,8 @@ class Operations:
 
 def _valid(found: Attributes) -> int:
     return VALID_SECONDS if found.lasting else ARRIVING_SECONDS
+
+
+def _number(header: abi.Header) -> int:
+    """A handle's number is its OPEN's own, which comes once in the life of a mount: no worker after us repeats it."""
+    return header.unique & ~abi.UNIQUE_RESEND

@@ -4,10 +4,11 @@ A file that is wholly here and verified is opened in passthrough (Linux 6.9 and 
 then go to the cache's data file without us, at its own speed, also when we are dead. Two rules of the kernel decide the
 rest, per node: as long as an ordinary handle is open, a passthrough open fails with EIO, and the other way round; and a
 second passthrough open must name the same backing id, even for the same file. So a file that became local while open
-goes on as it was until its last ordinary handle is closed.
+goes on as it was until its last ordinary handle is closed. Handles and ids belong to the mount, not to the process:
+the journal carries them over to the next worker.
 
-The lock is held while a descriptor is opened and registered: local system calls, and nothing else keeps two opens of
-one file from choosing differently.
+The lock is held while a descriptor is opened and registered and while a record is written: local system calls, and
+nothing else keeps two opens of one file from choosing differently.
 """
 
 from __future__ import annotations
@@ -17,63 +18,91 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from ...errors import HffsError
 from .device import Device
+from .journal import Journal, OpenNode
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(slots=True)
-class _Opened:
-    """The open handles of one node, all of one kind. ``backing`` is the id they share, None for ordinary ones."""
-
-    backing: int | None
-    why: str
-    handles: set[int] = field(default_factory=set)
+_RESTORED = "open since before the daemon was restarted"
 
 
 class Passthrough:
-    """The kind of every open handle. ``refused`` says why none can be passthrough, empty when the kernel offers it."""
+    """The kind of every open handle. ``refused`` says why none can be passthrough, empty when the kernel offers it.
+    With a ``journal`` of a worker before us, its handles are still open, and count."""
 
-    def __init__(self, device: Device, refused: str = "") -> None:
+    def __init__(self, device: Device, refused: str = "", journal: Journal | None = None) -> None:
         self._device = device
+        self._journal = journal
+        self._lost = journal is not None and journal.lost
         self._lock = threading.Lock()
         # guarded by _lock
         self._refused = refused
-        self._nodes: dict[int, _Opened] = {}
+        self._nodes: dict[int, OpenNode] = {} if journal is None else journal.nodes
+        self._why = {node: "" if held.backing is not None else _RESTORED for node, held in self._nodes.items()}
+        if journal is not None:
+            for backing in journal.orphans:
+                self._close_backing(backing)
+            if self._lost and not refused:
+                self._refused = "what is open was not known after the daemon was restarted"
 
     def open(self, node: int, handle: int, lend: Callable[[], int | None]) -> int | None:
         """Decide the kind of a handle that is being opened: its backing id, or None for an ordinary one."""
         with self._lock:
             opened = self._nodes.get(node)
             if opened is None:
-                backing, why = self._register(lend)
-                opened = self._nodes[node] = _Opened(backing, why)
-            opened.handles.add(handle)
+                backing, self._why[node] = self._register(lend)
+                opened = self._nodes[node] = OpenNode(backing)
+            if handle not in opened.handles:  # else its OPEN was answered by nobody, and comes again
+                opened.handles.add(handle)
+                self._remember(handle, node, opened.backing)
             return opened.backing
 
     def release(self, node: int, handle: int) -> None:
         with self._lock:
             opened = self._nodes.get(node)
-            if opened is None:
+            if opened is None or handle not in opened.handles:
                 return
             opened.handles.discard(handle)
-            if opened.handles:
-                return
-            del self._nodes[node]
-            if opened.backing is not None:
-                try:
-                    self._device.close_backing(opened.backing)
-                except OSError as error:
-                    log.debug("event=backing-close-failed id=%d error=%s", opened.backing, error)
+            if not opened.handles:
+                del self._nodes[node]
+                del self._why[node]
+            if self._journal is not None:  # before the id goes: the next worker must not hand out one that is closed
+                self._journal.released(handle)
+            if not opened.handles and opened.backing is not None:
+                self._close_backing(opened.backing)
 
     def kind(self, node: int) -> tuple[bool, str]:
         """Whether a node's handles are passthrough, and why they are not."""
         with self._lock:
             opened = self._nodes.get(node)
-            return (False, "") if opened is None else (opened.backing is not None, opened.why)
+            return (False, "") if opened is None else (opened.backing is not None, self._why.get(node, ""))
+
+    def holds(self, node: int, handle: int) -> bool:
+        """Whether the kernel was given this handle and has not released it. It is believed where the journal was lost:
+        it names none that it was not given."""
+        with self._lock:
+            opened = self._nodes.get(node)
+            return self._lost or (opened is not None and handle in opened.handles)
+
+    def counts(self) -> dict[int, int]:
+        """The open handles of each node."""
+        with self._lock:
+            return {node: len(opened.handles) for node, opened in self._nodes.items()}
+
+    def _remember(self, handle: int, node: int, backing: int | None) -> None:
+        if self._journal is None:
+            return
+        self._journal.opened(handle, node, backing)
+        if not self._journal.working:
+            self._refused = self._refused or "the journal of open files cannot be written"
+
+    def _close_backing(self, number: int) -> None:
+        try:
+            self._device.close_backing(number)
+        except OSError as error:
+            log.debug("event=backing-close-failed id=%d error=%s", number, error)
 
     def _register(self, lend: Callable[[], int | None]) -> tuple[int | None, str]:
         if self._refused:
