@@ -84,7 +84,7 @@ def test_eight_processes_read_one_cold_file_at_random(hub: Hub, mount: Mount, bi
 
 def test_faults_that_are_held_up_do_not_hold_up_another_of_the_same_file(hub: Hub, mount: Mount, big: Path) -> None:
     hub.add_repo("acme/big", files={NAME: big})
-    mounted = mount("acme/big")
+    mounted = mount("acme/big", "--workers", "32")  # what is read ahead is held up too and must not take them all
     hub.faults.add(Match(kind="cdn", where=early), faults.hold())
     stuck = [python("reading", "one", mounted / NAME, big, at << 20) for at in (0, 10, 20, 30)]
     with started(*stuck) as readers:
