@@ -198,13 +198,16 @@ class KernelBinding:
         buffer = bytearray(BUFFER_SIZE)
         while True:
             length = self._device.receive(buffer)
-            if length is None:
+            if not length:
                 raise MountFailed(f"{self._mountpoint} was unmounted before it answered")
             message = memoryview(buffer)[:length]
-            header = abi.parse_header(message)
-            if header.opcode != abi.Op.INIT:
-                raise MountFailed(f"the kernel's first request is {header.opcode}, not INIT")
-            major, minor, readahead, low = abi.init_in.unpack_from(message, abi.in_header.size)
+            try:
+                header = abi.parse_header(message)
+                if header.opcode != abi.Op.INIT:
+                    raise MountFailed(f"the kernel's first request is {header.opcode}, not INIT")
+                major, minor, readahead, low = abi.init_in.unpack_from(message, abi.in_header.size)
+            except (ValueError, struct.error) as error:
+                raise MountFailed(f"the kernel's first request is no INIT: {error}") from error
             if major < abi.MAJOR:
                 self._device.refuse(header.unique, errnos.UNKNOWN_PROTOCOL)
                 raise MountFailed(f"the kernel speaks FUSE {major}.{minor}", "hffs needs Linux 4.20 or newer")
@@ -214,7 +217,7 @@ class KernelBinding:
             if major == abi.MAJOR:
                 break
             # The kernel is of a later major version: told ours, it sends INIT again in ours.
-            self._device.reply(header.unique, abi.init_out.pack(abi.MAJOR, abi.MINOR, *[0] * 17))
+            self._device.reply(header.unique, abi.init_out.pack(abi.MAJOR, abi.MINOR, *[0] * 16))
         self._device.reply(
             header.unique,
             abi.init_out.pack(
