@@ -67,6 +67,10 @@ class Content:
         """``told(path)`` when a file has become wholly local; on a worker's thread, so hand over."""
         self._fetcher.on_local = lambda file: told(file.path)
 
+    def on_wrong(self, told: Callable[[str], None]) -> None:
+        """``told(etag)`` when content proved wrong and was dropped; on the verifier's thread, so hand over."""
+        self._fetcher.verifier.on_mismatch = lambda file: told(file.blob.etag)
+
     def sized(self, entry: Entry) -> Entry:
         return self.listings.sized(entry)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import HffsError, IntegrityError
+from ..model import RemoteFile
 from ..ranges import block_count
 from .target import Target
 
@@ -41,6 +42,7 @@ class Verifier:
     def __init__(self, hold: Callable[[Target], bool], release: Callable[[Target], None]) -> None:
         self._hold = hold
         self._release = release
+        self.on_mismatch: Callable[[RemoteFile], None] = lambda _: None  # set before start
         self._queue: queue.SimpleQueue[Target | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # guarded by _lock
@@ -100,3 +102,4 @@ class Verifier:
                     Mismatch(time.time(), target.file.path, blob.origin, error.expected or "", error.got or "")
                 )
             target.stored.discard(range(block_count(blob.size)))
+            self.on_mismatch(target.file)

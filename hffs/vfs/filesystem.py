@@ -79,6 +79,16 @@ class Filesystem:
 
         self._content.on_local(local)
 
+    def on_content_wrong(self, told: Callable[[int], None]) -> None:
+        """``told(node number)`` for each node whose content proved wrong and was dropped; on any thread, so hand over.
+        What was cached of it above must go too."""
+
+        def wrong(etag: str) -> None:
+            for node in self.tree.known_nodes(etag):
+                told(node.id)
+
+        self._content.on_wrong(wrong)
+
     def open(self, node: Node, handle: int | None = None) -> int:
         """A handle, to be given back with ``release``: numbered here, or by the binding (``handle``; opening that one
         again changes nothing). Raises IsDirectory."""

@@ -81,6 +81,12 @@ class Tree:
         """The node of a path from the repo's root, if a number was given out for it."""
         return self._by_path.get(path)
 
+    def known_nodes(self, etag: str) -> list[Node]:
+        """The nodes of this content that numbers were given out for."""
+        with self._lock:
+            nodes = list(self._nodes.values())
+        return [node for node in nodes if node.entry is not None and node.entry.etag == etag]
+
     def lookup(self, parent: Node, name: str) -> Node:
         """Raises EntryNotFound, NotDirectory."""
         if not parent.is_directory:
