@@ -62,11 +62,14 @@ class Listings:
         """The first request, unless the index has the answer. Raises EntryNotFound when ``root`` is no directory."""
         text = self._index.get(self._name("all", self.root))
         entries = decode(text)
+        if entries is None and self._index.get(self._name("more", self.root)):
+            return  # known to be longer than a page; its directories are listed as they are opened
         if entries is None:
             page = self._catalog.first_page(self.commit, self.root)
             if page.rest is not None:
                 with self._lock:
                     self._rest = (page.entries, page.rest)
+                self._index.set(self._name("more", self.root), "1")
                 return
             entries = page.entries
             self._index.set(self._name("all", self.root), encode(entries))

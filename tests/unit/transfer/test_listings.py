@@ -57,6 +57,16 @@ def test_a_big_repo_is_listed_directory_by_directory_as_opened(index: Index) -> 
     assert catalog.calls == ["tree ", "dir ", "dir d4"]
 
 
+def test_a_big_repo_is_not_asked_for_its_first_page_again(index: Index) -> None:
+    files: dict[str, int | None] = {f"d{number}/f{file}": 1 for number in range(5) for file in range(5)}
+    listings_of(MemoryCatalog(files, page=10), index).directory("")
+    again = MemoryCatalog(files, page=10)
+    listings = listings_of(again, index)
+    assert set(listings.directory("")) == {f"d{number}" for number in range(5)}
+    assert set(listings.directory("d4")) == {f"f{file}" for file in range(5)}
+    assert again.calls == ["dir d4"]
+
+
 def test_a_flat_repo_of_many_files_costs_its_pages_and_no_more(index: Index) -> None:
     catalog = MemoryCatalog({f"f{number:03}": 1 for number in range(50)}, page=10)
     listings = listings_of(catalog, index)
