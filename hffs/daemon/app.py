@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import resource
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import Any
 
 from .. import protocol
 from ..cache import BlobStore, Index, Layout
-from ..errors import AccessDenied, HffsError, NotFound
+from ..errors import AccessDenied, HffsError, MountFailed, MountNotFound, NotFound
 from ..fuse import make_binding
 from ..model import Commit, Entry
 from ..policy import small_files
@@ -24,7 +25,7 @@ from ..remote import Auth, Catalog, Locator, Transport, parse_repo
 from ..transfer import Content, Fetcher, Listings, Timers
 from ..vfs import Filesystem, Patterns, Tree
 from . import mountpoint, readahead, records
-from .control import ControlServer, Request
+from .control import ControlServer, Occupied, Request
 from .spec import MountSpec
 from .status import Reporter
 
@@ -83,7 +84,12 @@ def run(spec: MountSpec, report: Report) -> int:
                 ("POST", f"{protocol.API}/unmount"): lambda request: _unmount(where, request),
             },
         )
-        control.start()
+        try:
+            control.start()
+        except Occupied:
+            raise MountFailed(
+                f"another hffs has just begun to mount at {where}", "hffs status shows it, or name another directory"
+            ) from None
         stack.callback(control.stop)
 
         ready = threading.Event()
@@ -101,7 +107,11 @@ def run(spec: MountSpec, report: Report) -> int:
                 _prefetch_small(content, tree, commit)
 
         stack.callback(records.remove, settings.runtime_dir, where)
-        binding.serve(on_ready, lambda: mountpoint.detach(where, lazy=True))
+        try:
+            binding.serve(on_ready, lambda: _told_to_end(where))
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # it is ending; what is left to tidy up is short
         log.info("event=unmounted mountpoint=%s", where)
         return 0 if ready.is_set() else 1
 
@@ -147,6 +157,11 @@ def _prefetch_small(content: Content, tree: Tree, commit: Commit) -> None:
         except HffsError as error:
             log.warning("event=prefetch-failed path=%s error=%s", entry.path, error)
             return
+
+
+def _told_to_end(where: str) -> None:
+    with contextlib.suppress(MountNotFound):  # told twice, or somebody took it off already: it is ending
+        mountpoint.detach(where, lazy=True)
 
 
 def _unmount(where: str, request: Request) -> dict[str, object]:

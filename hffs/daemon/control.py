@@ -26,7 +26,7 @@ from ..errors import HffsError, NotFound, UsageError
 from .http import LARGEST, Refusal, Request, parse, response
 from .records import runtime_dir
 
-__all__ = ["ControlServer", "Request", "Route"]
+__all__ = ["ControlServer", "Occupied", "Request", "Route"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,10 @@ _HANDLERS: Final = 4  # routes answer from memory; four leave room while one cou
 _REQUEST_SECONDS: Final = 5.0  # to send a request, and again to take the answer
 _ROUTE_SECONDS: Final = 30.0  # a route that has not answered by then never will
 _GRACE_SECONDS: Final = 2.0  # at stop: the answer to the request that asked for it still leaves
+
+
+class Occupied(HffsError):
+    """Another daemon listens on this socket: it has the mountpoint, or is about to."""
 
 
 class _Connection:
@@ -294,7 +298,7 @@ def _listen(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _answers(path):
-            raise HffsError(f"another daemon listens on {path}", "unmount that mount first")
+            raise Occupied(f"another daemon listens on {path}", "unmount that mount first")
         with suppress(FileNotFoundError):
             os.unlink(path)
         listener.bind(path)

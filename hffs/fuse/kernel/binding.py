@@ -17,6 +17,7 @@ import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from ...errors import Cancelled, HffsError, MountFailed
@@ -93,7 +94,9 @@ class KernelBinding:
         self._waiting: dict[int, Pending] = {}
         self._over = threading.Event()
         self._leaving = False
-        self._wake = threading.Semaphore(0)  # for whoever waits for the end: over, or a signal came
+        # For whoever waits for the end: True that a signal came, False that the mount has gone. Of all that wakes a
+        # thread only this may be used in a signal handler, which may have interrupted the waiting in any state.
+        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._device: Device
         self._passthrough: Passthrough
         self._operations: Operations
@@ -101,30 +104,27 @@ class KernelBinding:
 
     def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None:
         """Mounts and answers INIT, or resumes; calls ``on_ready``; returns when unmounted or told to ``leave``.
-        SIGTERM, SIGINT and SIGHUP call ``on_signal``, which is to unmount; main thread only. Raises MountFailed."""
-        told = threading.Event()
+        SIGTERM, SIGINT and SIGHUP call ``on_signal``, which is to unmount, and afterwards nothing; main thread only.
+        Raises MountFailed."""
 
         def heard(*_: object) -> None:  # nothing is done inside the handler: it may have interrupted anything
-            told.set()
-            self._wake.release()
+            self._wake.put(True)
 
         def wait() -> None:
             while not self._over.is_set():
-                self._wake.acquire(timeout=3600)
-                if told.is_set():
-                    told.clear()
-                    on_signal()
+                with suppress(queue.Empty):
+                    if self._wake.get(timeout=3600):
+                        on_signal()
 
+        # Before there is a mount, which would stay behind dead; and they stay when it has gone: the process tidies up
+        # and ends, and who is impatient and signals again must not make it leave its socket and record behind.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, heard)
         if self._resumption is not None:
             fd = self._resumption.connection.fd
         else:
             fd = mount(self._mountpoint, device_name=self._device_name, allow_other=self._allow_other)
-        previous = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-        try:
-            self.serve_on(Device(fd), on_ready, wait)
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        self.serve_on(Device(fd), on_ready, wait)
 
     def serve_on(self, device: Device, on_ready: Callable[[], None], wait: Callable[[], None] | None = None) -> None:
         """Serves a device, whose INIT is still to come unless it is resumed, until its other end is gone; closes it.
@@ -171,7 +171,7 @@ class KernelBinding:
         self._leaving = True
         self._device.fall_silent()
         self._over.set()
-        self._wake.release()
+        self._wake.put(False)
 
     # --- INIT -------------------------------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class KernelBinding:
             length = self._device.receive(buffer)
             if not length:
                 self._over.set()
-                self._wake.release()
+                self._wake.put(False)
                 return
             self._take(whole[:length])
 
