@@ -27,6 +27,8 @@ MAX_READ = 1024 * 1024
 # A waiting read holds a libfuse thread, and libfuse starts ten unless told: as many as the kernel's background queue
 # below, so that stalled reads of one file leave room for others. The kernel binding has no such bound.
 THREADS = 64
+# fuse_main's return code in libfuse 3 (helper.c): the event loop was left because of a signal.
+ENDED_BY_SIGNAL = 8
 # Names and content of a commit never change, so names may be kept for long; sizes too, but st_blocks grows as blocks
 # arrive and may be a minute old.
 NAME_SECONDS = 3600.0
@@ -113,10 +115,20 @@ class LibfuseBinding:
         if (library.fuse_version_major, library.fuse_version_minor) >= (3, 12):
             options["max_threads"] = THREADS
             options["max_idle_threads"] = THREADS
-        operations = _operations(library, self._filesystem, on_ready)
+        served = False
+
+        def initialised() -> None:
+            nonlocal served
+            served = True
+            on_ready()
+
+        operations = _operations(library, self._filesystem, initialised)
         try:
             library.FUSE(operations, self._mountpoint, **options)
         except RuntimeError as error:
+            # fuse_main(3): 8 says that a signal ended the loop, which is how we are told to unmount.
+            if served and error.args == (ENDED_BY_SIGNAL,):
+                return
             raise MountFailed(
                 f"libfuse could not mount {self._mountpoint} (code {error})",
                 "the log has libfuse's own words; hffs needs /dev/fuse and, without root, fusermount3",
