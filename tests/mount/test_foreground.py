@@ -28,7 +28,7 @@ def test_a_mount_in_the_foreground_ends_well_when_it_is_told_to(
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        assert eventually(lambda: (place / "config.json").exists(), 30)
+        assert eventually((place / "config.json").exists, 30)
         mount.send_signal(number)
         _, told = mount.communicate(timeout=30)
     finally:
