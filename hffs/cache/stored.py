@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,9 @@ from .state import GROUP, Damaged, FileMark, Header, StateFile, Verification
 
 _log = logging.getLogger(__name__)
 _TOUCH_EVERY_S: Final = 60  # eviction needs no finer order than this, and a read should not cost a write
+# A look at a damaged block takes a read of 256 KiB and a few system calls; 1 s also covers a very slow disk.
+_LOOK_S: Final = 1.0
+_PAUSE_S: Final = 0.002
 _HASH_STEP: Final = 1 << 20  # 1 MiB: sha256 gains nothing from more, and a reader is never kept long from the GIL
 
 
@@ -127,20 +131,26 @@ class StoredBlob:
 
     def _bytes_alone(self, offset: int, stop: int, span: range) -> bytes:
         """The same with nobody else at these blocks; what is wrong now is wrong, and made absent."""
+        deadline = time.monotonic() + _LOOK_S
         try:
-            taken, busy = self._locks.take(span)
-            try:
-                if busy:
+            while True:
+                taken, busy = self._locks.take(span)
+                try:
+                    if not busy:
+                        bad = [block for block in span if not self._sound(block)]
+                        for block in bad:
+                            self._drop(range(block, block + 1))
+                        if bad:
+                            raise self._absent(bad[0])
+                        return os.pread(self._data, stop - offset, offset)
+                finally:
+                    for run in taken:
+                        self._locks.give(run)
+                # Somebody looks at it as we do, or drops it. Told "absent", a reader would ask, hear that it is here,
+                # and come back before they have found out.
+                if time.monotonic() >= deadline or 0 in self._state.presence(span.start, len(span)):
                     raise self._absent(busy[0].start)
-                bad = [block for block in span if not self._sound(block)]
-                for block in bad:
-                    self._drop(range(block, block + 1))
-                if bad:
-                    raise self._absent(bad[0])
-                return os.pread(self._data, stop - offset, offset)
-            finally:
-                for run in taken:
-                    self._locks.give(run)
+                time.sleep(_PAUSE_S)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -186,9 +196,11 @@ class StoredBlob:
                 claim.busy.extend(busy)
             # Another process may have published between look and lock.
             claim.narrow([left for run in claim.blocks for left in self._state.missing(run)])
-        except OSError as error:
+        except BaseException as error:
             claim.release()
-            raise self._failed(error) from error
+            if isinstance(error, OSError):
+                raise self._failed(error) from error
+            raise
         return claim
 
     def publish(self, claim: Claim, block: int, data: bytes | memoryview) -> None:
