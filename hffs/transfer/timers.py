@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 # Nearly every timer is cancelled long before it is due (a read waits milliseconds, its deadline is two minutes away):
 # the heap is swept when it has doubled, and not for fewer than this many.
@@ -78,4 +81,7 @@ class Timers:
             for timer in due:
                 action = timer.action
                 if action is not None:
-                    action()
+                    try:
+                        action()
+                    except Exception as error:  # a bug of whoever asked; without this thread no wait would end
+                        log.error("event=timer-bug", exc_info=error)
