@@ -93,8 +93,10 @@ class Content:
     def prefetch(self, entry: Entry) -> None:
         """Have all of a file fetched in the background; nobody waits for it."""
         reader = self.open(entry)
-        reader.prefetch()
-        reader.close()
+        try:
+            reader.prefetch()
+        finally:
+            reader.close()
 
     def space(self) -> DiskSpace:
         disk = os.statvfs(self._store.layout.root)

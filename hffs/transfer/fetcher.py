@@ -1,8 +1,8 @@
 """The workers: whatever is wanted of any blob is fetched here, once, most urgent first, and stored.
 
 What to fetch next is ``policy.BlockQueue``'s decision, taken under the one lock; claiming, fetching, storing and
-telling waiters happen outside it. There is no second way bytes come in. A waiter's callback runs on a worker or on the
-timer thread and must only hand over.
+telling waiters happen outside it (``carrier``). There is no second way bytes come in. A waiter's callback runs on a
+worker or on the timer thread and must only hand over. No error ends a worker: there is nobody to start another.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from .. import ranges
-from ..cache import BlobStore, StoredBlob
-from ..errors import CacheUnusable, Cancelled, DeadlineExceeded, HffsError, NoSpace
+from ..cache import BlobStore
+from ..errors import Cancelled, DeadlineExceeded, HffsError
 from ..model import Blob, RemoteFile
 from ..policy import BlockQueue, Fetch, Priority, RetryPolicy
-from .meter import Meter
+from .carrier import Carrier, Transport
 from .target import Target, UnstoredBlocks
 from .timers import Timer, Timers
 from .verifier import Verifier
@@ -33,18 +32,6 @@ log = logging.getLogger(__name__)
 BUSY_SECONDS = 0.05
 # How many of the workers only ever serve waiting readers (design notes, performance 4.2: demand must not queue).
 RESERVED = 2
-
-
-class Body(Protocol):
-    """What a transport answers with: exactly the bytes that were asked for, or an error on the way."""
-
-    def readinto(self, view: memoryview) -> int: ...
-
-    def close(self) -> None: ...
-
-
-class Transport(Protocol):
-    def get(self, file: RemoteFile, wanted: ranges.ByteRange) -> Body: ...
 
 
 Callback = Callable[[Exception | None], None]
@@ -93,7 +80,7 @@ class Fetcher:
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
-        self._transport = transport
+        self._carrier = Carrier(transport, landed=self._landed, refused=self._note)
         self._timers = timers
         self._retry = retry or RetryPolicy()
         self._dice = dice
@@ -112,9 +99,6 @@ class Fetcher:
         self._stopping = False
         self._errors: deque[Failure] = deque(maxlen=16)
         self._busy = 0
-        self._meter = Meter()
-        self.bytes_fetched = 0
-        self.degraded = ""  # why the cache takes no blocks, when it does not
         self._threads = [
             threading.Thread(
                 target=self._work, args=(number < self._reserved,), name=f"hffs-fetch-{number}", daemon=True
@@ -129,20 +113,21 @@ class Fetcher:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Ends the workers; every waiter is told ``Cancelled``. A fetch in flight ends with its next socket timeout."""
+    def stop(self, patience: float = 15.0) -> None:
+        """Ends the workers; every waiter is told ``Cancelled``. A fetch in flight ends with its next block; one whose
+        source is silent for ``patience`` seconds is left to its socket's timeout."""
+        ends = time.monotonic() + patience
+        self._carrier.stopping = True
         with self._ready:
             self._stopping = True
             waiters = list(self._waiters.values())
             self._waiters.clear()
             self._ready.notify_all()
-        for waiter in waiters:
-            waiter.timer.cancel()
-            waiter.callback(Cancelled("hffs is shutting down"))
+        self._tell(waiters, Cancelled("hffs is shutting down"))
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(timeout=15)
-        self.verifier.stop()
+                thread.join(timeout=max(0.0, ends - time.monotonic()))
+        self.verifier.stop(max(1.0, ends - time.monotonic()))
         with self._ready:
             targets = list(self._targets.values())
             self._targets.clear()
@@ -152,21 +137,27 @@ class Fetcher:
     # --- what readers call ------------------------------------------------------------------------------------------
 
     def attach(self, file: RemoteFile) -> Target:
-        """The target of this file's blob, to be given back with ``detach``. Raises CacheUnusable."""
+        """The target of this file's blob, to be given back with ``detach``. Raises CacheUnusable, Cancelled."""
         stored = self._store.open(file.blob)
         key = blob_key(file.blob)
         with self._ready:
-            target = self._targets.get(key)
-            if target is None:
-                target = self._targets[key] = Target(key, file, stored, self._unstored)
-                extra = None
-            else:
-                extra = stored
-            target.readers += 1
-        if extra is not None:
-            extra.close()
-        elif stored.complete and not stored.verified:
-            self.verifier.submit(target)
+            stopped = self._stopping
+            known = self._targets.get(key)
+            target = known or Target(key, file, stored, self._unstored)
+            if not stopped:
+                self._targets[key] = target
+                target.readers += 1
+        if known is not None or stopped:
+            stored.close()
+        if stopped:
+            raise Cancelled("hffs is shutting down")
+        if known is None:
+            try:
+                if stored.complete and not stored.verified:
+                    self.verifier.submit(target)
+            except BaseException:
+                self.detach(target)
+                raise
         return target
 
     def _hold(self, target: Target) -> bool:
@@ -192,9 +183,12 @@ class Fetcher:
         if not absent:
             return
         with self._ready:
-            for run in absent:
-                self._queue.want(target.key, run, priority, time.monotonic())
-            self._ready.notify(len(self._threads))
+            if not self._knows(target):
+                return
+            now = time.monotonic()
+            more = [self._queue.want(target.key, run, priority, now) for run in absent]
+            if any(more):
+                self._ready.notify_all()
 
     def wait(self, target: Target, asked: ranges.ByteRange, deadline: float, callback: Callback) -> int:
         """Want the blocks of ``asked`` for a waiting reader; ``callback(None)`` comes once when they can be read,
@@ -207,14 +201,16 @@ class Fetcher:
             ticket = next(self._tickets)
             if self._stopping:
                 failed: Exception | None = Cancelled("hffs is shutting down")
+            elif not self._knows(target):
+                failed = Cancelled(f"{target.file.path} was closed")
             elif absent:
-                for run in absent:
-                    self._queue.want(target.key, run, Priority.DEMAND, now)
+                more = [self._queue.want(target.key, run, Priority.DEMAND, now) for run in absent]
                 failed = self._queue.wait(ticket, target.key, [block for run in absent for block in run], now)
                 if failed is None:
                     timer = self._timers.call_at(deadline, lambda: self._too_late(ticket))
                     self._waiters[ticket] = _Waiter(callback, timer, target.file.path, asked, now)
-                    self._ready.notify(len(self._threads))
+                    if any(more):
+                        self._ready.notify_all()
                     return ticket
             else:
                 failed = None
@@ -247,8 +243,16 @@ class Fetcher:
 
     def speed(self) -> float:
         """Bytes per second now."""
-        with self._ready:
-            return self._meter.rate(time.monotonic())
+        return self._carrier.speed()
+
+    @property
+    def bytes_fetched(self) -> int:
+        return self._carrier.fetched
+
+    @property
+    def degraded(self) -> str:
+        """Why the cache takes no blocks, when it does not; empty: it does."""
+        return self._carrier.degraded
 
     @property
     def workers(self) -> int:
@@ -273,22 +277,19 @@ class Fetcher:
                 target.holders += 1
                 self._busy += 1
             try:
-                self._carry_out(fetch, target, buffer)
-            finally:
-                with self._ready:
-                    self._busy -= 1
-                self._let_go(target)
+                try:
+                    self._carry_out(fetch, target, buffer)
+                finally:
+                    with self._ready:
+                        self._busy -= 1
+                    self._let_go(target)
+            except Exception as error:  # a bug of ours; whoever waits for this fetch still has a deadline
+                log.error("event=worker-bug path=%s", target.file.path, exc_info=error)
 
     def _carry_out(self, fetch: Fetch, target: Target, buffer: memoryview) -> None:
         """One fetch from claim to settlement; every way out settles, retries or defers it."""
-        busy = False
         try:
-            with target.stored.claim(fetch.blocks) as claim:
-                busy = bool(claim.busy)
-                taken = {block for run in (*claim.blocks, *claim.busy) for block in run}
-                self._landed(fetch, [block for block in fetch.blocks if block not in taken])
-                for run in claim.blocks:
-                    self._bring(fetch, target, claim, run, buffer)
+            busy = self._carrier.carry(fetch, target, buffer)
         except HffsError as error:
             self._failed(fetch, target, error)
             return
@@ -299,39 +300,13 @@ class Fetcher:
         with self._ready:
             if busy:
                 self._queue.defer(fetch, time.monotonic() + BUSY_SECONDS)
+                self._ready.notify_all()
             else:
                 self._queue.settle(fetch, None, time.monotonic())
             idle = not self._queue.busy(target.key)
         if idle and target.stored.complete:
-            self.on_local(target.file)
             self.verifier.submit(target)
-
-    def _bring(self, fetch: Fetch, target: Target, claim: object, run: range, buffer: memoryview) -> None:
-        body = self._transport.get(target.file, ranges.bytes_of(run, target.size))
-        try:
-            for block in run:
-                view = buffer[: ranges.block_length(block, target.size)]
-                body.readinto(view)
-                self._keep(target, claim, block, view)
-                with self._ready:
-                    self.bytes_fetched += len(view)
-                    self._meter.add(len(view), time.monotonic())
-                self._landed(fetch, [block])
-        finally:
-            body.close()
-
-    def _keep(self, target: Target, claim: object, block: int, view: memoryview) -> None:
-        """On disk; when the disk will not take it, in memory, so that no reader sees a full disk."""
-        try:
-            target.stored.publish(claim, block, view)  # type: ignore[arg-type]
-        except (NoSpace, CacheUnusable) as error:
-            self._unstored.put(target.key, block, bytes(view))
-            with self._ready:
-                if not self.degraded:
-                    self._errors.append(Failure(time.time(), str(error), target.file.path))
-                self.degraded = str(error)
-        else:
-            self.degraded = ""
+            self.on_local(target.file)
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
@@ -341,6 +316,7 @@ class Fetcher:
         self._tell(done, None)
 
     def _failed(self, fetch: Fetch, target: Target, error: HffsError) -> None:
+        self._note(target, error)
         now = time.monotonic()
         wait = self._retry.decide(
             fetch.attempt,
@@ -349,9 +325,9 @@ class Fetcher:
             random=self._dice(),
         )
         with self._ready:
-            self._errors.append(Failure(time.time(), str(error), target.file.path))
             if wait is not None and not self._stopping:
                 self._queue.retry(fetch, now + wait)
+                self._ready.notify_all()  # who sleeps knows of no retry, and this worker may be busy when it is due
                 gone: list[_Waiter | None] = []
             else:
                 gone = [self._waiters.pop(t, None) for t in self._queue.settle(fetch, error, now)]
@@ -369,12 +345,23 @@ class Fetcher:
         for waiter in waiters:
             if waiter is not None:
                 waiter.timer.cancel()
-                waiter.callback(error)
+                try:
+                    waiter.callback(error)
+                except Exception as failure:  # one waiter's bug is not the others'
+                    log.error("event=callback-bug path=%s", waiter.path, exc_info=failure)
+
+    def _note(self, target: Target, error: HffsError) -> None:
+        with self._ready:
+            self._errors.append(Failure(time.time(), str(error), target.file.path))
+
+    def _knows(self, target: Target) -> bool:
+        """Whether a target is still served; the caller holds the lock. What is queued for another has no worker."""
+        return self._targets.get(target.key) is target
 
     def _release(self, target: Target) -> None:
         """Forget what nobody will read; and the target, when nobody is at work on it and nothing is left to do."""
         with self._ready:
-            if self._targets.get(target.key) is not target or target.readers:
+            if not self._knows(target) or target.readers:
                 return
             left = [self._waiters.pop(t, None) for t in self._queue.drop(target.key, keep=Priority.BACKGROUND)]
             needed = target.holders or self._queue.busy(target.key)
@@ -393,4 +380,4 @@ def blob_key(blob: Blob) -> str:
     return f"{blob.etag}@{blob.origin}"
 
 
-__all__ = ["Failure", "Fetcher", "StoredBlob", "Transport", "WaitingRead", "blob_key"]
+__all__ = ["Failure", "Fetcher", "Transport", "WaitingRead", "blob_key"]

@@ -29,10 +29,12 @@ class UnstoredBlocks:
         self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._held = 0
 
-    def put(self, key: str, block: int, data: bytes) -> None:
+    def put(self, key: str, block: int, data: bytes, *, spare: bool = False) -> None:
+        """``spare``: kept only where there is room, and the first to go."""
         with self._lock:
             old = self._blocks.pop((key, block), b"")
             self._blocks[key, block] = data
+            self._blocks.move_to_end((key, block), last=not spare)
             self._held += len(data) - len(old)
             while self._held > self._limit:
                 _, dropped = self._blocks.popitem(last=False)

@@ -54,11 +54,12 @@ class Verifier:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, patience: float = 15.0) -> None:
+        """What is being hashed is left as it is, and hashed when it is next opened."""
         self._stopping = True
         self._queue.put(None)
         if self._thread.is_alive():
-            self._thread.join(timeout=15)
+            self._thread.join(patience)
 
     def submit(self, target: Target) -> None:
         """Have it hashed if it is whole and was not; returns at once. Never raises."""
