@@ -7,24 +7,36 @@ either blocks on ``result`` or is called back and then takes the bytes.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 from .. import ranges
-from ..errors import BlockAbsent, Cancelled, DeadlineExceeded
+from ..errors import BlockAbsent, CacheUnusable, Cancelled, DeadlineExceeded
 from ..model import RemoteFile
 from ..policy import Priority, ReadCursors
 from .fetcher import Fetcher
+from .target import UNSTORED_LIMIT
+
+log = logging.getLogger(__name__)
 
 # A block that was told to be here and is gone when it is read (evicted, damaged on disk) is asked for again this often.
 ROUNDS = 4
+# While nothing can be stored, what is read ahead lives in a small memory: eight readers at a time share it.
+UNSTORED_WINDOW = UNSTORED_LIMIT // 8
 
 
 class Pending:
-    """A read that waits. ``take`` is for callbacks, ``result`` for those who can block; each read ends exactly once."""
+    """A read that waits. ``take`` is for callbacks, ``result`` for those who can block; each read ends exactly once.
 
-    __slots__ = ("_asked", "_callback", "_deadline", "_done", "_error", "_lock", "_reader", "_rounds", "_ticket")
+    It keeps its file open until then: the bytes can be taken however late, also after the reader's ``close``.
+    """
+
+    __slots__ = (
+        "_asked", "_callback", "_cancelled", "_deadline", "_done", "_ended", "_error", "_lock", "_reader", "_rounds",
+        "_ticket",
+    )  # fmt: skip
 
     def __init__(self, reader: BlobReader, asked: ranges.ByteRange, deadline: float) -> None:
         self._reader = reader
@@ -35,9 +47,16 @@ class Pending:
         # guarded by _lock
         self._callback: Callable[[Pending], None] | None = None
         self._error: Exception | None = None
+        self._cancelled = False
+        self._ended = False
         self._rounds = 0
         self._ticket: int | None = None
-        self._wait()
+        reader.hold()
+        try:
+            self._wait()
+        except BaseException:
+            self._end()
+            raise
 
     def add_done_callback(self, callback: Callable[[Pending], None]) -> None:
         """``callback(self)`` once it has settled (at once if it has): on a thread of the fetcher's, so hand over."""
@@ -49,6 +68,16 @@ class Pending:
 
     def take(self) -> bytes | None:
         """The bytes; None when it has to go on waiting (the callback comes again). Raises what went wrong."""
+        try:
+            data = self._read()
+        except BaseException:
+            self._end()
+            raise
+        if data is not None:
+            self._end()
+        return data
+
+    def _read(self) -> bytes | None:
         if self._error is not None:
             raise self._error
         try:
@@ -56,6 +85,8 @@ class Pending:
         except BlockAbsent:
             with self._lock:
                 self._rounds += 1
+                if self._cancelled:
+                    raise Cancelled("the read was interrupted") from None
                 if self._rounds >= ROUNDS:
                     raise
                 self._done.clear()
@@ -78,15 +109,26 @@ class Pending:
     def cancel(self) -> None:
         """The reader has gone (interrupted): settles with Cancelled unless it has settled already."""
         with self._lock:
+            self._cancelled = True
             ticket = self._ticket
         if ticket is not None:
             self._reader.fetcher.abandon(ticket)
         self._settled(Cancelled("the read was interrupted"))
+        self._end()
 
     def _wait(self) -> None:
         ticket = self._reader.fetcher.wait(self._reader.target, self._asked, self._deadline, self._settled)
         with self._lock:
             self._ticket = ticket
+            cancelled = self._cancelled
+        if cancelled:  # while it was on its way to wait once more
+            self._reader.fetcher.abandon(ticket)
+
+    def _end(self) -> None:
+        with self._lock:
+            ended, self._ended = self._ended, True
+        if not ended:
+            self._reader.let_go()
 
     def _settled(self, error: Exception | None) -> None:
         with self._lock:
@@ -100,7 +142,7 @@ class Pending:
 
 
 class BlobReader:
-    """An open file. ``close`` gives the blob back; reads that wait then are still answered or time out."""
+    """An open file. ``close`` gives the blob back as soon as no read of it waits any more."""
 
     def __init__(self, fetcher: Fetcher, file: RemoteFile, *, read_timeout: float = 120.0) -> None:
         self.fetcher = fetcher
@@ -111,21 +153,26 @@ class BlobReader:
         # guarded by _lock
         self._cursors = ReadCursors(self.size)
         self._closed = False
+        self._users = 1  # the opener, and each read that waits
 
     def read(self, offset: int, length: int) -> bytes | Pending:
         """Bytes ``[offset, offset + length)``, clipped to the file; or a Pending that will have them."""
         asked = ranges.clip(offset, length, self.size)
         if not asked.length:
             return b""
+        limit = UNSTORED_WINDOW if self.fetcher.degraded else None
         with self._lock:
-            ahead = self._cursors.observe(asked.start, asked.length)
+            ahead = self._cursors.observe(asked.start, asked.length, window_limit=limit)
         answer: bytes | Pending
         try:
             answer = self.target.read(asked)
         except BlockAbsent:
             answer = Pending(self, asked, time.monotonic() + self._timeout)
         if ahead.length:
-            self.fetcher.want(self.target, ranges.span_of(ahead), Priority.AHEAD)
+            try:
+                self.fetcher.want(self.target, ranges.span_of(ahead), Priority.AHEAD)
+            except CacheUnusable as error:  # a guess about time; what was asked for has its own answer
+                log.debug("event=no-read-ahead error=%s", error)
         return answer
 
     def lend(self) -> int | None:
@@ -141,4 +188,18 @@ class BlobReader:
             if self._closed:
                 return
             self._closed = True
-        self.fetcher.detach(self.target)
+        self.let_go()
+
+    def hold(self) -> None:
+        """One more who needs the blob, until ``let_go``. Raises Cancelled when the last one has gone."""
+        with self._lock:
+            if not self._users:
+                raise Cancelled("the file is closed")
+            self._users += 1
+
+    def let_go(self) -> None:
+        with self._lock:
+            self._users -= 1
+            left = self._users
+        if not left:
+            self.fetcher.detach(self.target)

@@ -1,0 +1,307 @@
+"""Interleavings and failures that once lost a waiter, a worker, a target or a wake-up; each forced, none hoped for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from hffs.cache import BlobStore, StoredBlob
+from hffs.cache.locks import RangeLocks
+from hffs.errors import BlockAbsent, CacheUnusable, Cancelled, HubUnreachable
+from hffs.policy import Priority, RetryPolicy
+from hffs.ranges import BLOCK_SIZE, ByteRange
+from hffs.transfer import BlobReader, Fetcher, Pending, Timers
+from hffs.transfer.reader import ROUNDS
+from hffs.transfer.target import Target
+from tests.unit.memory import MemorySource
+
+MakeFetcher = Callable[..., Fetcher]
+SOON = 5.0  # far below the 60 s that a worker sleeps and the 120 s of a read's deadline
+
+
+def read(reader: BlobReader, offset: int, length: int) -> bytes:
+    answer = reader.read(offset, length)
+    return answer if isinstance(answer, bytes) else answer.result(SOON)
+
+
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+
+
+@pytest.mark.allow_warnings("a callback that raises is a bug, and is logged")
+def test_a_callback_that_raises_costs_nobody_else_the_answer(fetcher_of, source) -> None:
+    file = source.file("a.bin", BLOCK_SIZE)
+    fetcher = fetcher_of()
+    target = fetcher.attach(file)
+    source.gate.clear()
+    answers: list[Exception | None] = []
+    told = threading.Event()
+
+    def raising(error: Exception | None) -> None:
+        raise MemoryError
+
+    def telling(error: Exception | None) -> None:
+        answers.append(error)
+        told.set()
+
+    for callback in (raising, telling):
+        fetcher.wait(target, ByteRange(0, 5), time.monotonic() + 60, callback)
+    source.gate.set()
+    assert told.wait(SOON)
+    assert answers == [None]
+    fetcher.detach(target)
+
+
+@pytest.mark.allow_warnings("workers say what went wrong")
+def test_no_worker_dies_of_a_state_file_that_cannot_be_read_after_a_fetch(fetcher_of, source, monkeypatch) -> None:
+    def failing(self: StoredBlob) -> bool:
+        raise CacheUnusable("input/output error")
+
+    fetcher = fetcher_of(workers=1)
+    readers = [BlobReader(fetcher, source.file(f"{name}.bin", BLOCK_SIZE, seed=ord(name))) for name in "abc"]
+    monkeypatch.setattr(StoredBlob, "complete", property(failing))
+    for name, reader in zip("abc", readers, strict=True):
+        assert read(reader, 0, 7) == source.contents[f"{name}.bin"][:7]
+        reader.close()
+    monkeypatch.undo()
+
+
+@pytest.mark.allow_warnings("workers say what went wrong")
+def test_no_worker_dies_of_whom_it_tells_that_a_file_is_local(fetcher_of, source) -> None:
+    fetcher = fetcher_of(workers=1)
+
+    def failing(file: object) -> None:
+        raise RuntimeError("nobody home")
+
+    fetcher.on_local = failing
+    for name in "abc":
+        reader = BlobReader(fetcher, source.file(f"{name}.bin", BLOCK_SIZE, seed=ord(name)))
+        assert read(reader, 0, 7) == source.contents[f"{name}.bin"][:7]
+        reader.close()
+
+
+def test_what_is_asked_of_a_closed_file_is_refused_and_costs_no_worker(fetcher_of, source) -> None:
+    fetcher = fetcher_of(workers=1)
+    closed = fetcher.attach(source.file("a.bin", 4 * BLOCK_SIZE))
+    holding = fetcher.attach(closed.file)
+    # A target that is forgotten while its blob is still open: what a late reader would have in hand.
+    stored = fetcher._store.open(closed.file.blob)
+    fetcher.detach(closed)
+    fetcher.detach(holding)
+    assert fetcher._targets == {}
+    answers: list[Exception | None] = []
+    closed.stored = stored
+    fetcher.want(closed, range(4), Priority.BACKGROUND)
+    fetcher.wait(closed, ByteRange(0, 5), time.monotonic() + 60, answers.append)
+    assert [type(answer) for answer in answers] == [Cancelled]
+    stored.close()
+    reader = BlobReader(fetcher, source.file("b.bin", BLOCK_SIZE, seed=2))
+    assert read(reader, 0, 7) == source.contents["b.bin"][:7]
+    reader.close()
+
+
+def test_a_read_that_waits_when_its_file_is_closed_gets_its_bytes_however_late_they_are_taken(
+    fetcher_of, source
+) -> None:
+    file = source.file("a.bin", BLOCK_SIZE)
+    fetcher = fetcher_of()
+    source.gate.clear()
+    reader = BlobReader(fetcher, file)
+    pending = reader.read(10, 20)
+    assert isinstance(pending, Pending)
+    assert source.arrived.acquire(timeout=SOON)
+    settled = threading.Event()
+    pending.add_done_callback(lambda _: settled.set())
+    reader.close()
+    source.gate.set()
+    assert settled.wait(SOON)
+    until(lambda: not fetcher.active())
+    assert pending.take() == source.contents["a.bin"][10:30]
+    until(lambda: not fetcher._targets)
+
+
+def test_a_closed_reader_whose_waiting_read_is_given_up_leaves_nothing_open(fetcher_of, source) -> None:
+    fetcher = fetcher_of()
+    source.gate.clear()
+    reader = BlobReader(fetcher, source.file("a.bin", BLOCK_SIZE))
+    pending = reader.read(10, 20)
+    assert isinstance(pending, Pending)
+    reader.close()
+    pending.cancel()
+    source.gate.set()
+    until(lambda: not fetcher._targets)
+
+
+def test_an_open_that_fails_halfway_leaves_no_target_behind(fetcher_of, source, monkeypatch) -> None:
+    file = source.file("a.bin", BLOCK_SIZE)
+    fetcher = fetcher_of()
+
+    def failing(self: StoredBlob) -> bool:
+        raise CacheUnusable("input/output error")
+
+    monkeypatch.setattr(StoredBlob, "complete", property(failing))
+    with pytest.raises(CacheUnusable):
+        BlobReader(fetcher, file)
+    monkeypatch.undo()
+    assert fetcher._targets == {}
+
+
+def test_a_prefetch_that_cannot_be_asked_for_closes_its_file(filesystem_of, monkeypatch) -> None:
+    filesystem = filesystem_of({"a.bin": BLOCK_SIZE})
+    content = filesystem._content
+
+    def failing(self: StoredBlob, blocks: range) -> list[range]:
+        raise CacheUnusable("input/output error")
+
+    monkeypatch.setattr(StoredBlob, "missing", failing)
+    monkeypatch.setattr(StoredBlob, "complete", False)
+    with pytest.raises(CacheUnusable):
+        content.prefetch(content.entry("a.bin"))
+    monkeypatch.undo()
+    assert content._fetcher._targets == {}
+
+
+class FailsOnce:
+    """A source whose first answer, a failure, is held back until ``fail`` is set."""
+
+    def __init__(self, source: MemorySource) -> None:
+        self.source = source
+        self.fail = threading.Event()
+        self.asked = 0
+
+    def get(self, file, wanted):
+        self.asked += 1
+        if self.asked == 1:
+            self.source.arrived.release()
+            assert self.fail.wait(SOON)
+            raise HubUnreachable("down")
+        body = self.source.get(file, wanted)
+        if file.path == "background.bin":
+            assert self.source.gate.wait(2 * SOON)
+        return body
+
+
+def test_a_sleeping_worker_hears_of_a_retry_that_falls_due_while_the_others_are_busy(
+    store: BlobStore, source: MemorySource, timers: Timers
+) -> None:
+    transport = FailsOnce(source)
+    retry = RetryPolicy(base=0.2, cap=0.2)
+    fetcher = Fetcher(store, transport, timers, workers=2, retry=retry, dice=lambda: 0.99)
+    fetcher.start()
+    source.gate.set()
+    demanded = BlobReader(fetcher, source.file("demanded.bin", BLOCK_SIZE, seed=1))
+    background = BlobReader(fetcher, source.file("background.bin", BLOCK_SIZE, seed=2))
+    demanded.prefetch()  # only the worker that is not reserved for demand takes this
+    assert source.arrived.acquire(timeout=SOON)
+    background.prefetch()
+    pending = demanded.read(0, 5)
+    assert isinstance(pending, Pending)
+    source.gate.clear()
+    transport.fail.set()  # that worker fails, and is kept by the background fetch when the retry falls due
+    try:
+        # MemoryBody waits for the gate as well: the retry's answer must not.
+        assert source.arrived.acquire(timeout=SOON)
+        assert source.arrived.acquire(timeout=SOON), "nobody took up the retry"
+    finally:
+        source.gate.set()
+    assert pending.result(SOON) == source.contents["demanded.bin"][:5]
+    demanded.close()
+    background.close()
+    fetcher.stop()
+
+
+@pytest.mark.allow_warnings("a timer's action that raises is a bug, and is logged")
+def test_a_deadline_whose_action_raises_takes_no_other_with_it(timers: Timers) -> None:
+    def failing() -> None:
+        raise RuntimeError("a bug")
+
+    done = threading.Event()
+    now = time.monotonic()
+    timers.call_at(now, failing)
+    timers.call_at(now + 0.01, done.set)
+    assert done.wait(SOON)
+
+
+def test_an_interrupt_between_two_rounds_of_a_read_ends_it(fetcher_of, source, monkeypatch) -> None:
+    file = source.file("a.bin", BLOCK_SIZE)
+    fetcher = fetcher_of()
+    reader = BlobReader(fetcher, file)
+    source.gate.clear()
+    pending = reader.read(0, 5)
+    assert isinstance(pending, Pending)
+    settled = threading.Event()
+    pending.add_done_callback(lambda _: settled.set())
+    source.gate.set()
+    assert settled.wait(SOON)
+    source.gate.clear()
+
+    def evicted(self: Target, asked: ByteRange) -> bytes:
+        pending.cancel()
+        self.stored.discard(range(1))
+        raise BlockAbsent("evicted just now")
+
+    monkeypatch.setattr(Target, "read", evicted)
+    with pytest.raises(Cancelled):
+        pending.take()
+    monkeypatch.undo()
+    assert fetcher.waiting() == []
+    reader.close()
+
+
+@pytest.mark.allow_warnings("damaged")
+def test_many_who_read_a_damaged_block_at_once_all_get_it_mended(fetcher_of, source, monkeypatch, tmp_path) -> None:
+    """While one reader looks at a bad block alone, the next is told neither that it is here nor that it is lost."""
+    file = source.file("a.bin", BLOCK_SIZE)
+    fetcher = fetcher_of()
+    reader = BlobReader(fetcher, file)
+    read(reader, 0, BLOCK_SIZE)
+    reader.close()
+    until(lambda: not fetcher._targets)
+    [data] = (tmp_path / "cache").rglob("*.data")
+    with open(data, "r+b") as damaged:
+        damaged.write(b"????")
+    looking, look, crowded = threading.Event(), threading.Event(), threading.Semaphore(0)
+    plain_sound = StoredBlob._sound
+    plain_take = RangeLocks.take
+
+    def sound(self: StoredBlob, block: int) -> bool:
+        looking.set()
+        assert look.wait(SOON)
+        return plain_sound(self, block)
+
+    def take(self: RangeLocks, wanted: range):
+        taken, busy = plain_take(self, wanted)
+        if busy:
+            crowded.release()
+        return taken, busy
+
+    monkeypatch.setattr(StoredBlob, "_sound", sound)
+    monkeypatch.setattr(RangeLocks, "take", take)
+    again = BlobReader(fetcher, file)
+    answers: dict[str, bytes | Exception] = {}
+
+    def reading(name: str) -> None:
+        try:
+            answers[name] = read(again, 0, 9)
+        except Exception as error:
+            answers[name] = error
+
+    first = threading.Thread(target=reading, args=("first",))
+    second = threading.Thread(target=reading, args=("second",))
+    first.start()
+    assert looking.wait(SOON)
+    second.start()
+    for _ in range(2 * ROUNDS):  # however often the second tries: as long as the first looks, it has no answer
+        assert crowded.acquire(timeout=SOON), answers
+    look.set()
+    first.join(SOON)
+    second.join(SOON)
+    right = source.contents["a.bin"][:9]
+    assert answers == {"first": right, "second": right}
+    again.close()
