@@ -73,8 +73,8 @@ def measure(rig: Rig) -> None:
 
     if options.part in ("all", "reads"):
         both(sides.GIGABIT, f"{options.reads} cold random preads of 4 KiB", READS, scattered)
-    if options.part in ("all", "pieces"):
-        for order in ("upwards", "downwards"):
+    for part, order in (("pieces", "upwards"), ("backwards", "downwards")):
+        if options.part in ("all", part):
             title = f"8 processes x 30 random 4 MiB by mmap, each {order},"
             both(sides.SHARED_CDN, title, PIECES, partial(faulted, order))
 
@@ -98,5 +98,5 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=2048, help="MiB of the file (default 2048)")
     parser.add_argument("--reads", type=int, default=100, help="of 4 KiB (default 100)")
     parser.add_argument("--seed", type=int, default=1, help="decides the places")
-    parser.add_argument("--part", choices=("all", "reads", "pieces"), default="all", help="only one of the two")
+    parser.add_argument("--part", choices=("all", "reads", "pieces", "backwards"), default="all", help="only this")
     sys.exit(run("random_read", measure, parser, seconds=1800))
