@@ -45,9 +45,9 @@ MAX_PAGES: Final = 256  # 1 MiB, the most that fs.fuse.max_pages_limit allows un
 # slows down writeback and asynchronous read-ahead of the same mount.
 MAX_BACKGROUND: Final = 4096
 CONGESTION_THRESHOLD: Final = 64
+# Not ASYNC_DIO: with it the kernel waits for an O_DIRECT read deaf to every signal, and nobody could kill the reader.
 WANTED: Final = (
     abi.Init.ASYNC_READ
-    | abi.Init.ASYNC_DIO
     | abi.Init.PARALLEL_DIROPS
     | abi.Init.DO_READDIRPLUS
     | abi.Init.READDIRPLUS_AUTO
