@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,18 @@ def threads(place: str, source: str, count: str) -> None:
             assert sum(pool.map(read, range(int(count)))) == size
 
 
+def at_once(place: str, source: str, first: str, count: str, step: str) -> None:
+    """As many threads as places to read, ``step`` bytes apart: all wait at the same time."""
+    with opened(place) as found, opened(source) as expected:
+
+        def read(number: int) -> bool:
+            at = number * int(step)
+            return os.pread(found, 4096, at) == os.pread(expected, 4096, at)
+
+        with ThreadPoolExecutor(int(count)) as pool:
+            assert all(pool.map(read, range(int(first), int(first) + int(count))))
+
+
 def one(place: str, source: str, at: str) -> None:
     """One byte of a mapping."""
     with mapped(place) as found, mapped(source) as expected:
@@ -106,9 +119,11 @@ def _places(size: int, seed: int, count: int) -> Iterator[int]:
 
 
 WAYS: dict[str, Callable[..., Any]] = {
-    way.__name__: way for way in (private, writable, shared, backwards, faults, preads, threads, one)
+    way.__name__: way for way in (private, writable, shared, backwards, faults, preads, threads, at_once, one)
 }
 
 
 if __name__ == "__main__":
+    # As most programs take it: Python's own handler runs only once a page has come.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     WAYS[sys.argv[1]](*sys.argv[2:])
