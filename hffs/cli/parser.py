@@ -21,7 +21,7 @@ _HELP: Final = {
         "DIR",
         "where fetched blocks are kept (default: $XDG_CACHE_HOME/hffs, ~/.cache/hffs; root: /var/cache/hffs)",
     ),
-    "workers": ("N", "connections that fetch at once, at most (default 8)"),
+    "workers": ("N", "connections that fetch at once, at most (default 10, of which 2 serve waiting readers only)"),
     "fetch_size": ("SIZE", "bytes asked for in one request, at most (default 4M)"),
     "prefetch": ("none|small", "what is fetched before it is read: nothing, or a model's small files (default small)"),
     "include": ("PATTERN", "show only files that match; may be given several times"),
