@@ -40,7 +40,8 @@ class Kernel:
 
     def ask(self, opcode: int, node: int = 1, body: bytes = b"") -> bytes:
         unique = self.send(opcode, node, body)
-        got, error, answer = self.receive()
+        # 0: a notification, that attributes have changed; when it comes is up to another thread
+        got, error, answer = next(message for message in iter(self.receive, None) if message[0])
         assert got == unique
         if error:
             raise OSError(error, "refused")
