@@ -286,10 +286,11 @@ class StoredBlob:
         except OSError as error:
             raise self._failed(error) from error
 
-    def verify(self, now: float) -> bool:
+    def verify(self, now: float, given_up: Callable[[], bool] = lambda: False) -> bool:
         """Hash the blob, if complete, and record at ``now`` that it is right; False when it could not be done yet.
 
-        Raises IntegrityError (what to drop is the caller's decision), CacheUnusable."""
+        ``given_up`` is asked before each MiB. Raises IntegrityError (what to drop is the caller's decision),
+        CacheUnusable."""
         digest = self.blob.digest
         if self.verified:
             return True
@@ -300,6 +301,8 @@ class StoredBlob:
             hasher = Hasher(digest, self.size)
             try:
                 while hasher.hashed < self.size:
+                    if given_up():
+                        return False
                     hasher.update(self._bytes(hasher.hashed, min(hasher.hashed + _HASH_STEP, self.size)))
             except BlockAbsent:
                 return False

@@ -7,11 +7,13 @@ its blocks and is recorded; readers fetch it anew.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +25,8 @@ from .target import Target
 log = logging.getLogger(__name__)
 # nice(2): the verifier gets what is left over while anybody else wants the processor.
 NICE = 19
+# A source that is wrong for ever is fetched and found wrong again and again: status needs the last of it.
+MOST_MISMATCHES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Verifier:
         self._lock = threading.Lock()
         # guarded by _lock
         self._queued: set[str] = set()
-        self._mismatches: list[Mismatch] = []
+        self._mismatches: deque[Mismatch] = deque(maxlen=MOST_MISMATCHES)
         self._thread = threading.Thread(target=self._run, name="hffs-verify", daemon=True)
         self._stopping = False
 
@@ -76,24 +80,28 @@ class Verifier:
             return list(self._mismatches)
 
     def _run(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)  # Linux: of this thread alone
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)  # Linux: of this thread alone
         while True:
             target = self._queue.get()
             if target is None:
                 return
+            with self._lock:  # not after: what becomes whole again meanwhile must be hashed again
+                self._queued.discard(target.key)
             try:
-                if not self._stopping:
-                    self._verify(target)
+                try:
+                    if not self._stopping:
+                        self._verify(target)
+                finally:
+                    self._release(target)
             except HffsError as error:
                 log.warning("event=verify-failed path=%s error=%s", target.file.path, error)
-            finally:
-                with self._lock:
-                    self._queued.discard(target.key)
-                self._release(target)
+            except Exception as error:  # a bug of ours; without this thread every whole file would stay open
+                log.error("event=verify-bug path=%s", target.file.path, exc_info=error)
 
     def _verify(self, target: Target) -> None:
         try:
-            if target.stored.verify(time.time()):
+            if target.stored.verify(time.time(), lambda: self._stopping):
                 log.debug("event=verified path=%s", target.file.path)
         except IntegrityError as error:
             log.error("event=mismatch path=%s expected=%s got=%s", target.file.path, error.expected, error.got)

@@ -120,7 +120,10 @@ def test_damage_to_many_blocks_is_one_warning(
 
 
 @pytest.mark.allow_warnings("is damaged")
-def test_a_damaged_block_somebody_works_at_is_left_to_him(store: BlobStore, layout: Layout, stored: StoredBlob) -> None:
+def test_a_damaged_block_somebody_works_at_is_left_to_him(
+    store: BlobStore, layout: Layout, stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hffs.cache.stored._LOOK_S", 0.0)
     publish_all(stored, CONTENT)
     stored.close()
     overwrite(data_file(layout), 2 * BLOCK_SIZE, bytes(100))

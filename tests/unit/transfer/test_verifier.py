@@ -1,0 +1,140 @@
+"""Hashing goes on whatever one blob does, ends when it is told to, and keeps no more than the latest news."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from hffs.cache import BlobStore, StoredBlob
+from hffs.ranges import BLOCK_SIZE
+from hffs.transfer import BlobReader
+from hffs.transfer.verifier import MOST_MISMATCHES
+
+SOON = 5.0
+
+
+def read(reader: BlobReader, offset: int, length: int) -> bytes:
+    answer = reader.read(offset, length)
+    return answer if isinstance(answer, bytes) else answer.result(SOON)
+
+
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+
+
+@pytest.mark.allow_warnings("the bug is logged")
+def test_a_blob_that_cannot_be_hashed_keeps_no_other_from_it(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
+    plain = StoredBlob.verify
+
+    def verify(self: StoredBlob, *given: object) -> bool:
+        if self.size == 1:
+            raise MemoryError
+        return plain(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(StoredBlob, "verify", verify)
+    fetcher = fetcher_of()
+    bad, good = source.file("bad.bin", 1, seed=1), source.file("good.bin", 2, seed=2)
+    for file in (bad, good):
+        reader = BlobReader(fetcher, file)
+        read(reader, 0, 1)
+        reader.close()
+    until(lambda: store.state(good.blob) == "verified")
+    until(lambda: not fetcher._targets)
+
+
+def test_a_machine_that_forbids_low_priority_is_no_reason_not_to_hash(
+    fetcher_of, source, store: BlobStore, monkeypatch
+) -> None:
+    def forbidden(*_: int) -> None:
+        raise PermissionError("seccomp")
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    file = source.file("a.bin", 5)
+    reader = BlobReader(fetcher_of(), file)
+    read(reader, 0, 1)
+    reader.close()
+    until(lambda: store.state(file.blob) == "verified")
+
+
+def test_hashing_ends_with_its_next_step_when_it_is_given_up(fetcher_of, source, store: BlobStore) -> None:
+    file = source.file("a.bin", 6 * BLOCK_SIZE)
+    reader = BlobReader(fetcher_of(), file)
+    stored = store.open(file.blob)
+    began = threading.Event()
+    stored.verify = lambda *_: began.set()  # type: ignore[method-assign]
+    read(reader, 0, file.blob.size)
+    assert began.wait(SOON)
+    del stored.verify
+    answers = iter((False, True))
+    assert not stored.verify(1.0, lambda: next(answers))
+    assert next(answers, None) is None
+    assert not stored.verified
+    assert stored.verify(1.0)
+    stored.close()
+    reader.close()
+
+
+def test_closing_shop_waits_for_no_hash(fetcher_of, source, monkeypatch) -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    def endless(self: StoredBlob, now: float, given_up: Callable[[], bool]) -> bool:
+        began.set()
+        until(given_up)
+        ended.set()
+        return False
+
+    monkeypatch.setattr(StoredBlob, "verify", endless)
+    fetcher = fetcher_of()
+    reader = BlobReader(fetcher, source.file("a.bin", 5))
+    read(reader, 0, 1)
+    assert began.wait(SOON)
+    fetcher.stop()
+    assert ended.is_set()
+
+
+@pytest.mark.allow_warnings("mismatch")
+def test_a_source_that_is_wrong_for_ever_fills_no_memory(fetcher_of, source) -> None:
+    file = source.file("a.bin", 5)
+    source.contents["a.bin"] = b"wrong"
+    fetcher = fetcher_of()
+    for number in range(1, MOST_MISMATCHES + 3):
+        reader = BlobReader(fetcher, file)
+        reader.prefetch()
+        reader.close()
+        until(lambda: not fetcher._targets)
+        assert len(source.asked) == number
+    assert [each.path for each in fetcher.verifier.mismatches()] == ["a.bin"] * MOST_MISMATCHES
+
+
+def test_what_becomes_whole_again_while_it_is_hashed_is_hashed_again(
+    fetcher_of, source, store: BlobStore, monkeypatch
+) -> None:
+    plain = StoredBlob.verify
+    began, go_on = threading.Event(), threading.Event()
+
+    def verify(self: StoredBlob, *given: object) -> bool:
+        if began.is_set():
+            return plain(self, *given)  # type: ignore[arg-type]
+        began.set()
+        assert go_on.wait(SOON)
+        return False  # as when a block was found damaged on the way
+
+    monkeypatch.setattr(StoredBlob, "verify", verify)
+    file = source.file("a.bin", 2 * BLOCK_SIZE)
+    fetcher = fetcher_of()
+    reader = BlobReader(fetcher, file)
+    read(reader, 0, file.blob.size)
+    assert began.wait(SOON)
+    reader.target.stored.discard(range(1))
+    read(reader, 0, 5)
+    until(lambda: not fetcher.active())
+    go_on.set()
+    until(lambda: store.state(file.blob) == "verified")
+    reader.close()
