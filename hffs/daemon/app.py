@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from .. import protocol
 from ..cache import BlobStore, Index, Layout
@@ -32,6 +32,10 @@ from .status import Reporter
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, Any]], None]
+
+# For workers that wait for a server that does not answer: whoever unmounts waits for the process to end. What they were
+# bringing is lost as at a kill, that is, asked for again; more than a block each it is not.
+STOP_SECONDS: Final = 2.0
 
 
 def run(spec: MountSpec, report: Report) -> int:
@@ -64,7 +68,7 @@ def run(spec: MountSpec, report: Report) -> int:
         stack.callback(timers.stop)
         fetcher = Fetcher(store, transport, timers, workers=settings.workers, fetch_size=settings.fetch_size)
         fetcher.start()
-        stack.callback(fetcher.stop)
+        stack.callback(fetcher.stop, STOP_SECONDS)
         stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
 
         content = Content(listings, store, fetcher, read_timeout=settings.read_timeout)
@@ -81,7 +85,7 @@ def run(spec: MountSpec, report: Report) -> int:
                 ("GET", f"{protocol.API}/status"): lambda _: reporter.status(),
                 ("GET", f"{protocol.API}/files"): reporter.files,
                 ("GET", "/healthz"): lambda _: {"state": reporter.state},
-                ("POST", f"{protocol.API}/unmount"): lambda request: _unmount(where, request),
+                ("POST", f"{protocol.API}/unmount"): lambda request: _unmount(where, request, fetcher),
             },
         )
         try:
@@ -164,9 +168,11 @@ def _told_to_end(where: str) -> None:
         mountpoint.detach(where, lazy=True)
 
 
-def _unmount(where: str, request: Request) -> dict[str, object]:
+def _unmount(where: str, request: Request, fetcher: Fetcher) -> dict[str, object]:
     lazy = bool(request.json().get("lazy", False))
     mountpoint.detach(where, lazy=lazy)
+    if not lazy:  # no file is open; but a process that was killed may have left a read behind, and libfuse waits for it
+        fetcher.dismiss()
     return {"unmounted": where}
 
 

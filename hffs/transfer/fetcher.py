@@ -134,6 +134,15 @@ class Fetcher:
         for target in targets:
             target.stored.close()
 
+    def dismiss(self) -> None:
+        """Everybody who waits now is told ``Cancelled``: the mount they wait on is gone, nobody hears the answers."""
+        with self._ready:
+            waiters = list(self._waiters.values())
+            for ticket in self._waiters:
+                self._queue.abandon(ticket)
+            self._waiters.clear()
+        self._tell(waiters, Cancelled("the mount is gone"))
+
     # --- what readers call ------------------------------------------------------------------------------------------
 
     def attach(self, file: RemoteFile) -> Target:

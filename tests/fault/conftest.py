@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import commands, hub, mount, pytest_runtest_makereport
+from tests.mount.conftest import binding, commands, hub, mount, pytest_runtest_makereport
 from tests.mount.mounted import Commands, Mounted
 
 from .refusing import Refusals, at
 
-__all__ = ["commands", "hub", "mount", "pytest_runtest_makereport"]
+__all__ = ["binding", "commands", "hub", "mount", "pytest_runtest_makereport"]
 
 MountAt = Callable[..., Mounted]
 
@@ -28,12 +28,6 @@ class Anywhere(Mounted):
 
     def is_mounted(self) -> bool:
         return bool(at(self.path))
-
-
-@pytest.fixture
-def binding(request: pytest.FixtureRequest) -> str:
-    """What talks to the kernel: the default, unless a test says otherwise."""
-    return str(getattr(request, "param", "auto"))
 
 
 @pytest.fixture

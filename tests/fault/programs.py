@@ -17,19 +17,18 @@ def pread(path: str, at: int) -> None:
     os.pread(file, 4096, at)
 
 
-def fault(path: str, at: int) -> None:
+def fault(path: str, at: int, advice: int = mmap.MADV_NORMAL) -> None:
     """A page fault."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     with mmap.mmap(file, 0, mmap.MAP_PRIVATE, mmap.PROT_READ) as pages:
-        pages.madvise(mmap.MADV_RANDOM)
+        pages.madvise(advice)
         print("begun", flush=True)
         pages[at]
 
 
-def listdir(path: str, at: int) -> None:
-    """readdir(3), of a directory that is not listed yet."""
-    print("begun", flush=True)
-    os.listdir(path)
+def fault_at_random(path: str, at: int) -> None:
+    """A page fault around which the kernel reads nothing ahead."""
+    fault(path, at, mmap.MADV_RANDOM)
 
 
 def keep(path: str, at: int) -> None:
@@ -41,4 +40,5 @@ def keep(path: str, at: int) -> None:
 
 
 if __name__ == "__main__":
-    {"pread": pread, "fault": fault, "listdir": listdir, "keep": keep}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    ways = {"pread": pread, "fault": fault, "fault_at_random": fault_at_random, "keep": keep}
+    ways[sys.argv[1]](sys.argv[2], int(sys.argv[3]))

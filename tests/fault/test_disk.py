@@ -14,13 +14,13 @@ import pytest
 
 from tests.hub import Hub, Synthetic
 from tests.mount.conftest import Mount
-from tests.mount.mounted import Commands, Mounted, eventually, program
+from tests.mount.mounted import Commands, Mounted, eventually, on_both_bindings, program
 
 from .refusing import Refusals
 
 NAME = "model.safetensors"
 MADE = Synthetic(6 * (1 << 20) + 5, seed=41)
-FILES = {NAME: MADE, "config.json": b"{}"}
+FILES: dict[str, bytes | Path | Synthetic] = {NAME: MADE, "config.json": b"{}"}
 BLOCK = 256 * 1024
 
 
@@ -112,12 +112,12 @@ def test_a_cache_of_a_newer_hffs_is_left_alone(
 
 
 @pytest.mark.allow_warnings
-@pytest.mark.parametrize("binding", ["kernel", "libfuse"], indirect=True)
+@on_both_bindings
 def test_a_full_disk_is_no_error_for_a_reader(hub: Hub, mount: Mount, commands: Commands, disk: Path) -> None:
     big = Synthetic(64 << 20, seed=42)
     hub.add_repo("acme/big", files={NAME: big, "config.json": b"{}"})
     commands.environment["HFFS_CACHE_DIR"] = str(disk / "cache")
-    mounted = mount("acme/big", "--prefetch", "none", "--binding", commands.environment.get("HFFS_BINDING", "auto"))
+    mounted = mount("acme/big", "--prefetch", "none")
     assert sha256sum(mounted / NAME) == digest(big)
     status = mounted.status()
     assert status["state"] == "degraded"
@@ -227,7 +227,7 @@ INDEX_DAMAGES: dict[str, Callable[[Path], object]] = {
     "garbage": lambda path: path.write_bytes(os.urandom(20_000)),
     "cut off": lambda path: os.truncate(path, path.stat().st_size // 2 + 7),
     "empty": lambda path: os.truncate(path, 0),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a folder": lambda path: program("sh", "-c", 'rm "$0" && mkdir "$0"', path),
 }
 
 
