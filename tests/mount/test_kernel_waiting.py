@@ -46,7 +46,7 @@ def stalled(hub: Hub, mount: Mount, big: Path) -> Iterator[Mounted]:
 
 
 @contextmanager
-def started(*commands: list[str], **options: object) -> Iterator[list[subprocess.Popen[str]]]:
+def started(*commands: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
     """These programs at the same time; none outlives the block."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     running = [subprocess.Popen(command, cwd=CHECKOUT, text=True, **pipes) for command in commands]  # type: ignore[call-overload]

@@ -1,0 +1,74 @@
+"""A mount of a user who is not root, through fusermount3, in a mount namespace of its own.
+
+That it mounts, and what it says where something is missing, is ``tests/fault/test_machines``; here it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fault.test_machines import AS_NOBODY, FREE_DEVICE, MOUNT, NOBODY, Machine, _python_for_nobody
+from tests.hub import Hub
+
+from .mounted import Commands, on_both_bindings
+from .sample import FILES
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="NOT ROOT, NOT TESTED: makes machines of mount namespaces"),
+    on_both_bindings,
+]
+
+WHY = {"kernel": "passthrough needs root (CAP_SYS_ADMIN)", "libfuse": "libfuse reads through the daemon"}
+
+
+@pytest.fixture
+def machine(commands: Commands) -> Iterator[Machine]:
+    """A machine whose user is nobody; what nobody may enter is not below pytest's own folder."""
+    home = Path(tempfile.mkdtemp(prefix="hffs-nobody-"))
+    try:
+        machine = Machine(commands, home, _python_for_nobody())
+        for path in (home, machine.place):
+            os.chown(path, NOBODY, NOBODY)
+        yield machine
+    finally:
+        shutil.rmtree(home)
+
+
+def test_what_a_user_mounts_is_read_by_that_user_alone(hub: Hub, machine: Machine, source: Path, binding: str) -> None:
+    hub.add_repo("acme/tiny", files=source)
+    script = f"""
+    {AS_NOBODY} sh -euc '
+        {MOUNT} --prefetch none
+        mkdir "$HOME/copy"
+        tar -C "$M" -cf - . | tar -C "$HOME/copy" -xf -
+        told() {{ "$PYTHON" -m hffs status "$M" --json > "$HOME/status.json"; }}
+        for turn in $(seq 60); do
+            told
+            if grep -q "pending.: 0" "$HOME/status.json"; then break; fi
+        done
+        exec 3<"$M/weights.safetensors"
+        told
+        cat <&3 | cmp - "$HOME/copy/weights.safetensors"
+        exec 3<&-
+    '
+    if ls "$M" 2>/dev/null; then echo "root may look"; fi
+    {AS_NOBODY} "$PYTHON" -m hffs unmount "$M"
+    """
+    done = machine.run(FREE_DEVICE, script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "root may look" not in done.stdout
+    for path in FILES:
+        assert (machine.home / "copy" / path).read_bytes() == (source / path).read_bytes(), path
+    (status,) = json.loads((machine.home / "status.json").read_text())["mounts"]
+    assert status["binding"] == binding
+    (opened,) = status["open_files"]
+    assert (opened["path"], opened["served"]) == ("weights.safetensors", "kernel-cache")
+    assert opened["why"] == WHY[binding]
+    assert os.listdir(machine.place) == []
