@@ -130,9 +130,8 @@ class Fetcher:
         self.verifier.stop(max(1.0, ends - time.monotonic()))
         with self._ready:
             targets = list(self._targets.values())
-            self._targets.clear()
-        for target in targets:
-            target.stored.close()
+        for target in targets:  # one that is still in somebody's hands is closed by the last of them
+            self._release(target)
 
     def dismiss(self) -> None:
         """Everybody who waits now is told ``Cancelled``: the mount they wait on is gone, nobody hears the answers."""
@@ -373,7 +372,7 @@ class Fetcher:
             if not self._knows(target) or target.readers:
                 return
             left = [self._waiters.pop(t, None) for t in self._queue.drop(target.key, keep=Priority.BACKGROUND)]
-            needed = target.holders or self._queue.busy(target.key)
+            needed = target.holders or (not self._stopping and self._queue.busy(target.key))
             if not needed:
                 del self._targets[target.key]
         self._tell(left, Cancelled(f"{target.file.path} was closed"))

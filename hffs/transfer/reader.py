@@ -61,8 +61,8 @@ class Pending:
     def add_done_callback(self, callback: Callable[[Pending], None]) -> None:
         """``callback(self)`` once it has settled (at once if it has): on a thread of the fetcher's, so hand over."""
         with self._lock:
+            self._callback = callback  # also when it has settled: after another round it comes again
             if not self._done.is_set():
-                self._callback = callback
                 return
         callback(self)
 
@@ -70,8 +70,10 @@ class Pending:
         """The bytes; None when it has to go on waiting (the callback comes again). Raises what went wrong."""
         try:
             data = self._read()
-        except BaseException:
+        except BaseException as error:
             self._end()
+            if self._cancelled and isinstance(error, CacheUnusable):  # closed by cancel, while it was read
+                raise Cancelled("the read was interrupted") from None
             raise
         if data is not None:
             self._end()
@@ -80,6 +82,8 @@ class Pending:
     def _read(self) -> bytes | None:
         if self._error is not None:
             raise self._error
+        if self._cancelled:  # after it had settled: the file may be closed since
+            raise Cancelled("the read was interrupted")
         try:
             return self._reader.target.read(self._asked)
         except BlockAbsent:
@@ -107,7 +111,7 @@ class Pending:
                 return data
 
     def cancel(self) -> None:
-        """The reader has gone (interrupted): settles with Cancelled unless it has settled already."""
+        """The reader has gone (interrupted): the read ends with Cancelled unless it has failed already."""
         with self._lock:
             self._cancelled = True
             ticket = self._ticket
@@ -136,7 +140,7 @@ class Pending:
                 return
             self._error = error
             self._done.set()
-            callback = self._callback  # kept: after another round it comes again
+            callback = self._callback
         if callback is not None:
             callback(self)
 

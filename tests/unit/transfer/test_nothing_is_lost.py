@@ -254,6 +254,25 @@ def test_an_interrupt_between_two_rounds_of_a_read_ends_it(fetcher_of, source, m
     reader.close()
 
 
+def test_a_read_that_had_settled_before_anybody_listened_is_called_back_after_another_round(fetcher_of, source) -> None:
+    """The block comes between the read and ``add_done_callback``, and is evicted before it is taken."""
+    file = source.file("a.bin", BLOCK_SIZE)
+    fetcher = fetcher_of()
+    reader = BlobReader(fetcher, file)
+    pending = reader.read(0, 5)
+    assert isinstance(pending, Pending)
+    assert pending._done.wait(SOON)
+    told = threading.Semaphore(0)
+    pending.add_done_callback(lambda _: told.release())
+    assert told.acquire(timeout=SOON)
+    until(lambda: not fetcher.active())
+    reader.target.stored.discard(range(1))
+    assert pending.take() is None
+    assert told.acquire(timeout=SOON), "nobody was told that the bytes are here again"
+    assert pending.take() == source.contents["a.bin"][:5]
+    reader.close()
+
+
 @pytest.mark.allow_warnings("damaged")
 def test_many_who_read_a_damaged_block_at_once_all_get_it_mended(fetcher_of, source, monkeypatch, tmp_path) -> None:
     """While one reader looks at a bad block alone, the next is told neither that it is here nor that it is lost."""
