@@ -27,6 +27,7 @@ from .. import errnos
 from ..connection import Connection, Resumption
 from . import abi
 from .device import BUFFER_SIZE, MAX_WRITE, OVER, Device
+from .invalidation import drop_pages
 from .journal import Journal
 from .mounting import mount
 from .operations import Operations
@@ -147,6 +148,7 @@ class KernelBinding:
             self._passthrough = Passthrough(device, refused, journal)
             self._operations = Operations(self._filesystem, self._passthrough)
             self._filesystem.on_attributes_changed(self._settled.put)
+            self._filesystem.on_content_wrong(self._drop_pages)
             if self._resumption is not None:
                 self._ask_again()
             for thread in threads:
@@ -328,6 +330,13 @@ class KernelBinding:
             if data is not None:  # else it goes on waiting, and comes here again
                 self._forget(unique)
                 self._device.reply(unique, data)
+
+    def _drop_pages(self, node: int) -> None:
+        """Not here, and not by a thread that serves: it may have to wait for reads of the very pages."""
+        try:
+            self._slow.submit(drop_pages, self._device.fd, node)
+        except RuntimeError:  # the mount is going away, and its pages with it
+            log.debug("event=pages-left node=%d", node)
 
     def _drop_attributes(self, node: int) -> None:
         """Its next stat asks us again. An offset below 0 leaves pages alone, so nothing that is read is waited for."""

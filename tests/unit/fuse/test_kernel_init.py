@@ -1,4 +1,4 @@
-"""INIT with kernels older, newer and stranger than ours: what is not offered is done without, or refused in one line."""
+"""INIT with kernels older, newer and stranger than ours: what they lack is done without, or refused in one line."""
 
 from __future__ import annotations
 
