@@ -60,6 +60,11 @@ def unmount(path: str, lazy: bool = False, timeout: float = 10.0) -> None:
     ask(path, "POST", f"{API}/unmount", timeout, {"lazy": lazy})
 
 
+def restart(path: str, timeout: float = 10.0) -> None:
+    """Asks the daemon to be replaced by a new one. Raises Refused when it has no supervisor."""
+    ask(path, "POST", f"{API}/restart", timeout)
+
+
 def ask(path: str, method: str, target: str, timeout: float, body: Any = None) -> Any:
     """One request to the daemon behind the socket ``path``; its answer, decoded.
 

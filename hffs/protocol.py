@@ -28,7 +28,14 @@ def record_path(runtime_dir: str, mountpoint: str) -> str:
     return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".json"
 
 
+def journal_path(runtime_dir: str, mountpoint: str) -> str:
+    """The journal of the mount's open handles, which a worker leaves to the next."""
+    return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".handles"
+
+
 class MountRecord(TypedDict):
+    """``pid`` is the process that serves; ``supervisor`` the one that would start it again, if there is one."""
+
     mountpoint: str
     repo: str
     type: str
@@ -36,6 +43,7 @@ class MountRecord(TypedDict):
     commit: str
     pid: int
     started_at: float
+    supervisor: NotRequired[Supervisor | None]
 
 
 class Supervisor(TypedDict):

@@ -18,6 +18,7 @@ from ..errors import DeadlineExceeded, HffsError, MountFailed, MountNotFound, Us
 from ..protocol import FileList, Status
 
 _UNMOUNT_SECONDS: Final = 10.0
+_RESTART_SECONDS: Final = 30.0  # 10 for the old daemon to leave, the rest for the new one to start on a busy machine
 
 
 def status(runtime_dir: str | None = None) -> list[Status]:
@@ -73,6 +74,31 @@ def unmount(target: str, lazy: bool = False, runtime_dir: str | None = None) -> 
             mountinfo.detach(where, lazy=True)
         records.remove(directory, where)
     return where
+
+
+def restart(target: str, runtime_dir: str | None = None) -> str:
+    """Replaces the processes of a mount by those of the version installed now, under running readers; returns its
+    mountpoint once the new daemon answers.
+
+    Raises MountNotFound, MountFailed (no supervisor, or no answer in time), DeadlineExceeded, UsageError.
+    """
+    directory = _directory(runtime_dir)
+    record = _one(target, directory)
+    where = record["mountpoint"]
+    socket = protocol.socket_path(directory, where)
+    end = time.monotonic() + _RESTART_SECONDS
+    try:
+        client.restart(socket, _UNMOUNT_SECONDS)
+    except MountNotFound as nobody:
+        raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
+    while time.monotonic() < end:
+        told = client.statuses([socket])[0]
+        if not isinstance(told, HffsError) and told["pid"] != record["pid"] and told["state"] != "restarting":
+            return where
+        if not records.alive(record):
+            raise MountFailed(f"the mount at {where} ended", "see its log")
+        time.sleep(0.05)
+    raise MountFailed(f"the new daemon of {where} did not answer in {_RESTART_SECONDS:.0f} s", "see its log")
 
 
 def find(target: str, runtime_dir: str) -> list[Record]:
@@ -141,6 +167,8 @@ def _told(record: Record, answer: Status | HffsError | None, directory: str) -> 
     if answer is None or not records.alive(record):
         why = f"its process {record['pid']} is gone: hffs unmount {record['mountpoint']}"
         return silent(record, "dead", why, directory)
+    if not records.served(record):
+        return silent(record, "restarting", "its daemon died or is being replaced; another one starts", directory)
     return silent(record, "degraded", answer.what, directory)
 
 
@@ -156,7 +184,7 @@ def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtim
         "state": state,
         "socket": protocol.socket_path(runtime_dir, record["mountpoint"]),
         "binding": "",
-        "supervisor": None,
+        "supervisor": record.get("supervisor") if state == "restarting" else None,
         "endpoint": "",
         "uptime_s": max(0.0, round(time.time() - record["started_at"], 3)) if state != "dead" else 0.0,
         "listing": "partial",

@@ -55,10 +55,11 @@ def _run(words: list[str]) -> int:
     if args.command is None:
         grammar.print_help(sys.stderr)
         return 2
-    if args.command in ("mount", "unmount", "umount", "status"):
+    if args.command in ("mount", "unmount", "umount", "restart", "status"):
         from . import running
 
-        run = {"mount": running.mount, "status": running.status}.get(args.command, running.unmount)
+        commands = {"mount": running.mount, "restart": running.restart, "status": running.status}
+        run = commands.get(args.command, running.unmount)
     else:
         from . import looking
 

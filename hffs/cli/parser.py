@@ -85,6 +85,10 @@ def build() -> Parser:
     unmount.add_argument("--lazy", action="store_true", help="even when busy: gone once nobody uses it any more")
     _add_settings(unmount, ("runtime_dir",))
 
+    restart = command("restart", "replace a mount's daemon under running readers, after an upgrade for instance")
+    restart.add_argument("target", metavar="MOUNTPOINT", help=_TARGET)
+    _add_settings(restart, ("runtime_dir",))
+
     status = command("status", "tell what the mounts are doing")
     status.add_argument("target", metavar="TARGET", nargs="?", help=f"{_TARGET} (default: every mount of yours)")
     _add_json(status)

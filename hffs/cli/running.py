@@ -28,6 +28,8 @@ def mount(args: argparse.Namespace) -> int:
     settings = config.load(flags(args))
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
     spec = mounting.plan(args.repo, args.mountpoint, settings, **names)
+    if args.foreground and spec.supervised:
+        background.stay(spec, lambda said: _announce(spec.mountpoint, said))
     if args.foreground:
         from ..daemon import app, logs
 
@@ -48,6 +50,11 @@ def _announce(where: str, said: Mapping[str, Any]) -> None:
 
 def unmount(args: argparse.Namespace) -> int:
     mounts.unmount(args.target, args.lazy, config.load(flags(args)).runtime_dir)
+    return 0
+
+
+def restart(args: argparse.Namespace) -> int:
+    mounts.restart(args.target, config.load(flags(args)).runtime_dir)
     return 0
 
 

@@ -1,7 +1,9 @@
-"""The background process of one mount: ``python -m hffs.daemon``, started by ``background`` and by nobody else.
+"""The processes of one mount, started by ``background`` and by themselves, and by nobody else.
 
-Reads what to mount from its standard input, leaves its starter behind, runs the app, and reports on the pipe it was
-given. Its standard error is the log. Single-threaded until the app starts.
+``python -m hffs.daemon`` reads what to mount from its standard input, leaves its starter behind and becomes the
+supervisor of the mount, or its only process where the binding cannot be taken over. ``--supervise N`` goes on from the
+file N: in the foreground, or in place of an older version. ``--worker N`` is a supervisor's child. Imports nothing that
+the supervisor does not need, since what is imported here stays in its memory.
 """
 
 from __future__ import annotations
@@ -9,57 +11,34 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
 
-from ..errors import HffsError
-from .spec import MountSpec
+from .supervisor import Supervisor, from_file
 
 
-class Report:
-    """The pipe to whoever started us: lines of JSON, closed after the one that settles the start."""
+def main(words: list[str]) -> int:
+    if words[:1] == ["--worker"]:
+        from . import worker
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
-        os.set_inheritable(descriptor, False)
-
-    def __call__(self, message: Mapping[str, Any]) -> None:
-        """Tells the starter; does nothing once it was told how the start went, or when it is gone."""
-        if self._descriptor is None:
-            return
-        with suppress(BrokenPipeError):
-            os.write(self._descriptor, json.dumps(dict(message)).encode("ascii") + b"\n")
-        if "ready" in message or "error" in message:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def main() -> int:
+        return worker.supervised(int(words[1]))
+    if words[:1] == ["--supervise"]:
+        return Supervisor(from_file(int(words[1]))).run()
     told = json.load(sys.stdin)
-    sys.stdin.close()
-    report = Report(told["report_fd"])
+    # Another file in its place: a descriptor opened later must not be taken for the standard input of a child.
+    with open(os.devnull, encoding="ascii") as nothing:
+        os.dup2(nothing.fileno(), 0)
     # The starter may live for days: as its child we would be its zombie at the end, and a surprise to its os.wait().
     if os.fork():
         os._exit(0)
-    report({"pid": os.getpid()})
-    try:
-        spec = MountSpec.from_json(told["spec"])
-        from . import logs
-        from .app import run
+    if told["supervised"]:
+        # Whoever gives up the start ends this process, which ends the worker.
+        os.write(told["report_fd"], json.dumps({"pid": os.getpid()}).encode("ascii") + b"\n")
+        return Supervisor(told).run()
+    from . import worker
 
-        logs.start(spec.settings)
-        return run(spec, report)
-    except HffsError as wrong:
-        print(f"hffs: {wrong}", file=sys.stderr)
-        report({"error": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code})
-        return wrong.exit_code
-    except Exception as wrong:  # noqa: BLE001 - the door of the process; the starter waits for a word
-        traceback.print_exc()
-        report({"error": f"internal error ({type(wrong).__name__}: {wrong})", "remedy": "see the log", "exit_code": 1})
-        return 1
+    report = worker.Report(told["report_fd"])
+    report({"pid": os.getpid()})
+    return worker.serve(told, report)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

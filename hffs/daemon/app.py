@@ -1,7 +1,9 @@
 """A mount's life: the rooms put together, started and stopped in order. One process, one mountpoint.
 
-``run`` is called on the main thread by ``hffs mount --foreground`` and by the background daemon; it returns when the
-mount is gone. Everything that may fail before the mount answers is raised as one of our errors.
+``run`` is called on the main thread by ``worker``, and by ``hffs mount --foreground`` where nobody supervises; it
+returns when the mount is gone, or is left to the next worker. Everything that may fail before the mount answers is
+raised as one of our errors. A worker that goes on where another stopped asks no server to come up, and never looks at
+the mountpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any, Final
 from .. import protocol
 from ..cache import BlobStore, Index, Layout
 from ..errors import AccessDenied, HffsError, MountFailed, MountNotFound, NotFound
-from ..fuse import make_binding
+from ..fuse import Binding, make_binding
 from ..model import Commit, Entry
 from ..policy import small_files
 from ..remote import Auth, Catalog, Locator, Transport, parse_repo
@@ -28,6 +30,8 @@ from . import mountpoint, readahead, records
 from .control import ControlServer, Occupied, Request
 from .spec import MountSpec
 from .status import Reporter
+from .supervised import Handover, Link
+from .supervisor import LEFT
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +42,15 @@ Report = Callable[[Mapping[str, Any]], None]
 STOP_SECONDS: Final = 2.0
 
 
-def run(spec: MountSpec, report: Report) -> int:
-    """Mounts as ``spec`` says, tells ``report`` once it answers, serves until unmounted; the exit code.
+def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
+    """Mounts as ``spec`` says, or goes on with what ``link`` was handed by a worker before; tells ``report`` once it
+    answers; serves until unmounted. The exit code: LEFT when the mount is left to the next worker.
 
     Raises HffsError for whatever keeps the mount from coming up.
     """
     settings = spec.settings
-    where = mountpoint.check(spec.mountpoint, settings.runtime_dir)
+    before = None if link is None else link.handover
+    where = spec.mountpoint if before else mountpoint.check(spec.mountpoint, settings.runtime_dir)
     _allow_many_files()
     with contextlib.ExitStack() as stack:
         layout = Layout(settings.cache_dir)
@@ -53,12 +59,19 @@ def run(spec: MountSpec, report: Report) -> int:
         stack.callback(index.close)
         auth = Auth(settings.token_file)
         catalog = Catalog(settings.endpoint, auth)
-        ref = parse_repo(spec.repo, type=spec.type, revision=spec.revision, subfolder=spec.subfolder)
-        about = catalog.info(ref)
-        commit = about.commit
-        refused = _refused(catalog, commit) if about.gated else None
-        listings = _listings(catalog, index, commit, ref.subfolder)
-        log.info("event=resolved repo=%s revision=%s commit=%s", commit.id, commit.revision, commit.sha)
+        refused: AccessDenied | None = None
+        if before is None:
+            ref = parse_repo(spec.repo, type=spec.type, revision=spec.revision, subfolder=spec.subfolder)
+            about = catalog.info(ref)
+            commit, subfolder = about.commit, ref.subfolder
+            refused = _refused(catalog, commit) if about.gated else None
+            name = str(replace(ref, id=commit.id))
+            listings = _listings(catalog, index, commit, subfolder)
+            log.info("event=resolved repo=%s revision=%s commit=%s", commit.id, commit.revision, commit.sha)
+        else:
+            commit, subfolder, name = before.commit, before.subfolder, before.commit.id
+            listings = Listings(catalog, index, commit, root=subfolder)
+            listings.restore()
 
         store = BlobStore(layout)
         stack.callback(store.close)
@@ -75,10 +88,17 @@ def run(spec: MountSpec, report: Report) -> int:
         tree = Tree(content, Patterns(settings.include, settings.exclude))
         filesystem = Filesystem(tree, content)
         stack.callback(filesystem.release_all)
-        device = f"hffs:{commit.type.prefix}{commit.id}"
-        binding = make_binding(settings.binding, filesystem, where, device=device, allow_other=settings.allow_other)
+        binding = make_binding(
+            settings.binding,
+            filesystem,
+            where,
+            device=f"hffs:{commit.type.prefix}{commit.id}",
+            allow_other=settings.allow_other,
+            journal=None if link is None else protocol.journal_path(settings.runtime_dir, where),
+            resumption=None if link is None else link.resumption(),
+        )
 
-        reporter = Reporter(spec, where, binding, content, tree, filesystem, fetcher, store, catalog, transport)
+        reporter = Reporter(spec, where, binding, content, tree, filesystem, fetcher, store, catalog, transport, link)
         control = ControlServer(
             protocol.socket_path(settings.runtime_dir, where),
             {
@@ -86,38 +106,65 @@ def run(spec: MountSpec, report: Report) -> int:
                 ("GET", f"{protocol.API}/files"): reporter.files,
                 ("GET", "/healthz"): lambda _: {"state": reporter.state},
                 ("POST", f"{protocol.API}/unmount"): lambda request: _unmount(where, request, fetcher),
+                ("POST", f"{protocol.API}/restart"): lambda _: _restart(where, link),
             },
         )
-        try:
-            control.start()
-        except Occupied:
-            raise MountFailed(
-                f"another hffs has just begun to mount at {where}", "hffs status shows it, or name another directory"
-            ) from None
-        stack.callback(control.stop)
 
         ready = threading.Event()
 
         def on_ready() -> None:
             ready.set()
+            if before is None and link is not None:
+                _hand_over(link, binding, commit, subfolder, reporter, control)
+            if link is not None:
+                link.listen(binding.leave)
             reporter.state = "serving"
             reporter.read_ahead = readahead.raise_to(where)
             records.write(settings.runtime_dir, reporter.record())
             warning = f"{refused.what}, its files cannot be read yet: {refused.remedy}" if refused else ""
-            name = str(replace(ref, id=commit.id))
             report({"ready": True, "pid": reporter.pid, "commit": commit.sha, "repo": name, "warning": warning})
-            log.info("event=mounted mountpoint=%s repo=%s commit=%s", where, commit.id, commit.sha)
+            event = "mounted" if before is None else "resumed"
+            log.info("event=%s mountpoint=%s repo=%s commit=%s", event, where, commit.id, commit.sha)
             if settings.prefetch == "small" and refused is None:
                 _prefetch_small(content, tree, commit)
 
-        stack.callback(records.remove, settings.runtime_dir, where)
+        def ended() -> None:
+            """What the next worker goes on with stays where it is."""
+            left = link is not None and link.left
+            control.stop(keep=left)
+            if link is not None:
+                link.close()
+            if not left:
+                records.remove(settings.runtime_dir, where)
+
+        try:
+            control.start(None if link is None else link.listener)
+        except Occupied:
+            raise MountFailed(
+                f"another hffs has just begun to mount at {where}", "hffs status shows it, or name another directory"
+            ) from None
+        stack.callback(ended)
         try:
             binding.serve(on_ready, lambda: _told_to_end(where))
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # it is ending; what is left to tidy up is short
+        if link is not None and link.left:
+            log.info("event=left mountpoint=%s", where)
+            return LEFT
         log.info("event=unmounted mountpoint=%s", where)
         return 0 if ready.is_set() else 1
+
+
+def _hand_over(
+    link: Link, binding: Binding, commit: Commit, subfolder: str, reporter: Reporter, control: ControlServer
+) -> None:
+    connection = binding.connection
+    if connection is None or not connection.may_be_resumed:
+        log.info("event=unsupervised why=this kernel cannot send requests again (Linux 6.9 is the first)")
+        return
+    handover = Handover(connection, commit, subfolder, reporter.started, reporter.started_at)
+    link.hand_over(handover, control.fileno())
 
 
 def _refused(catalog: Catalog, commit: Commit) -> AccessDenied | None:
@@ -174,6 +221,13 @@ def _unmount(where: str, request: Request, fetcher: Fetcher) -> dict[str, object
     if not lazy:  # no file is open; but a process that was killed may have left a read behind, and libfuse waits for it
         fetcher.dismiss()
     return {"unmounted": where}
+
+
+def _restart(where: str, link: Link | None) -> dict[str, object]:
+    if link is None:
+        raise MountFailed("only a mount of the kernel binding can be restarted", "unmount it and mount it again")
+    link.ask_restart()
+    return {"restarting": where}
 
 
 def _allow_many_files() -> None:

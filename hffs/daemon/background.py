@@ -14,15 +14,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from ..errors import HffsError, MountFailed
 from ..protocol import socket_path
 from . import mountinfo, records
 from .spec import MountSpec
+from .supervisor import MODULE
 
 _LOG_LIMIT: Final = 1024 * 1024  # bytes; a log that grew past this begins anew with the next start
 _ANSWER_SECONDS: Final = 5.0  # for the mount to answer once its daemon said so
@@ -67,14 +68,14 @@ def start_daemon(spec: MountSpec, argv: Sequence[str] | None = None, deadline: f
     reports, report = os.pipe()
     try:
         process = subprocess.Popen(
-            list(argv or [sys.executable, "-P", "-m", "hffs.daemon"]),
+            list(argv or [sys.executable, *MODULE]),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=log,
             start_new_session=True,
             pass_fds=(report,),
             cwd="/",
-            env=_environ(),
+            env=environ(),
         )
     except OSError as wrong:
         os.close(reports)
@@ -84,7 +85,7 @@ def start_daemon(spec: MountSpec, argv: Sequence[str] | None = None, deadline: f
         os.close(report)
     start = _Start(process, reports, end)
     try:
-        start.tell({"report_fd": report, "spec": spec.to_json()})
+        start.tell(_told(spec, report))
         ready = start.outcome(lambda: _last_line(log_file, logged))
         _await_answer(spec.mountpoint, min(end, time.monotonic() + _ANSWER_SECONDS))
     except BaseException:  # also when interrupted: a daemon nobody was told of would stay behind
@@ -94,6 +95,47 @@ def start_daemon(spec: MountSpec, argv: Sequence[str] | None = None, deadline: f
         start.close()
     told = {name: str(ready.get(name, "")) for name in ("repo", "commit", "warning")}
     return Ready(pid=ready["pid"], log_file=log_file, **told)
+
+
+def stay(spec: MountSpec, announce: Callable[[dict[str, Any]], None]) -> NoReturn:
+    """This process becomes the supervisor of the mount, in the foreground; a child of it announces the mount.
+
+    Raises MountFailed when even that cannot be started.
+    """
+    records.runtime_dir(spec.settings.runtime_dir)
+    reports, report = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not os.fork():
+        try:
+            os.close(report)
+            with open(reports, "rb") as lines:
+                for line in lines:
+                    announce(json.loads(line))
+        finally:
+            os._exit(0)
+    os.close(reports)
+    told = os.memfd_create("hffs", 0)
+    with open(told, "wb", closefd=False) as file:
+        file.write(json.dumps({**_told(spec, report), "foreground": True}).encode("ascii"))
+    os.lseek(told, 0, os.SEEK_SET)
+    os.set_inheritable(report, True)
+    os.chdir("/")
+    try:
+        command = [sys.executable, *MODULE, "--supervise", str(told)]
+        os.execve(command[0], command, environ())  # noqa: S606 - no shell is meant
+    except OSError as wrong:
+        raise MountFailed(f"the daemon cannot be started ({wrong.strerror})") from wrong
+
+
+def _told(spec: MountSpec, report: int) -> dict[str, Any]:
+    return {
+        "report_fd": report,
+        "spec": spec.to_json(),
+        "supervised": spec.supervised,
+        "mountpoint": spec.mountpoint,
+        "leftovers": records.files(spec.settings.runtime_dir, spec.mountpoint),
+    }
 
 
 class _Start:
@@ -176,7 +218,7 @@ def _last_line(path: str, start: int) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _environ() -> dict[str, str]:
+def environ() -> dict[str, str]:
     """Our environment; a package that is run from a checkout is found by the child too, whose directory is /."""
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.path.basename(home) in ("site-packages", "dist-packages"):

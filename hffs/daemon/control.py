@@ -81,12 +81,14 @@ class ControlServer:
         self._woken: socket.socket
         self._waker: socket.socket
 
-    def start(self) -> None:
-        """Listens. Raises HffsError: the directory is not ours, the path is too long, another daemon listens there."""
+    def start(self, listener: socket.socket | None = None) -> None:
+        """Listens, or goes on with a ``listener`` of a process before. Raises HffsError: the directory is not ours, the
+        path is too long, another daemon listens there."""
         runtime_dir(os.path.dirname(self.path))
-        self._listener = _listen(self.path)
-        found = os.lstat(self.path)
-        self._identity = (found.st_dev, found.st_ino)
+        self._listener = listener or _listen(self.path)
+        with suppress(FileNotFoundError):  # somebody removed it since a process before us began to listen
+            found = os.lstat(self.path)
+            self._identity = (found.st_dev, found.st_ino)
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
@@ -101,8 +103,13 @@ class ControlServer:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Takes no more requests, lets answers under way leave, joins the threads, removes the socket. Idempotent."""
+    def fileno(self) -> int:
+        """The listening descriptor, for a process after this one to go on with."""
+        return self._listener.fileno()
+
+    def stop(self, keep: bool = False) -> None:
+        """Takes no more requests, lets answers under way leave, joins the threads, removes the socket unless another
+        process goes on with it (``keep``). Idempotent."""
         if not self._threads:
             return
         self._stopping.set()
@@ -118,6 +125,8 @@ class ControlServer:
             log.warning("a request on the control socket did not end in time")
         self._threads = []
         self._waker.close()
+        if keep:
+            return
         with suppress(OSError):
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == self._identity:  # another daemon may have taken the name since

@@ -12,18 +12,20 @@ import json
 import os
 import stat
 from contextlib import suppress
-from typing import cast
+from typing import NotRequired, cast
 
 from ..errors import HffsError
-from ..protocol import MountRecord, record_path, socket_path
+from ..protocol import MountRecord, journal_path, record_path, socket_path
 
 _GONE = ("Z", "X")  # a zombie holds a pid but no longer serves anybody
 
 
 class Record(MountRecord):
-    """A mount record as stored: ``pid_start`` tells the process from a later one with the same pid."""
+    """A mount record as stored: ``pid_start`` tells the process from a later one with the same pid, and so does
+    ``supervisor_start``."""
 
     pid_start: int
+    supervisor_start: NotRequired[int | None]
 
 
 def runtime_dir(path: str) -> str:
@@ -66,7 +68,9 @@ def write(directory: str, record: MountRecord) -> Record:
     start = process_start(record["pid"])
     if start is None:
         raise HffsError(f"no process {record['pid']} to record")
-    stored = cast(Record, {**record, "pid_start": start})
+    supervisor = record.get("supervisor")
+    watched = {"supervisor_start": process_start(supervisor["pid"])} if supervisor else {}
+    stored = cast(Record, {**record, "pid_start": start, **watched})
     path = record_path(runtime_dir(directory), record["mountpoint"])
     temporary = f"{path}.{os.urandom(4).hex()}.tmp"
     try:
@@ -87,10 +91,15 @@ def read(directory: str, mountpoint: str) -> Record | None:
 
 
 def remove(directory: str, mountpoint: str) -> None:
-    """Takes the record of a mount away, and the socket of a daemon that can no longer do so itself."""
-    for path in (record_path(directory, mountpoint), socket_path(directory, mountpoint)):
+    """Takes the record of a mount away, and what a daemon left that can no longer do so itself."""
+    for path in files(directory, mountpoint):
         with suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def files(directory: str, mountpoint: str) -> list[str]:
+    """The record of a mount, its socket and its journal: what must not outlive it."""
+    return [make(directory, mountpoint) for make in (record_path, socket_path, journal_path)]
 
 
 def every(directory: str) -> list[Record]:
@@ -111,8 +120,19 @@ def every(directory: str) -> list[Record]:
 
 
 def alive(record: Record) -> bool:
+    """Whether a process of the mount still runs: the very one that serves it, or the one that would start it again."""
+    return served(record) or supervised(record)
+
+
+def served(record: Record) -> bool:
     """Whether the very process that wrote the record still runs (not merely one with its number)."""
     return process_start(record["pid"]) == record["pid_start"]
+
+
+def supervised(record: Record) -> bool:
+    """Whether the mount's supervisor still runs."""
+    supervisor, start = record.get("supervisor"), record.get("supervisor_start")
+    return supervisor is not None and start is not None and process_start(supervisor["pid"]) == start
 
 
 def _load(path: str) -> Record | None:
@@ -128,6 +148,9 @@ def _load(path: str) -> Record | None:
     whole = all(isinstance(value.get(key), str) for key in texts) and all(
         isinstance(value.get(key), (int, float)) for key in numbers
     )
+    supervisor = value.get("supervisor")
+    if supervisor is not None and not (isinstance(supervisor, dict) and isinstance(supervisor.get("pid"), int)):
+        return None
     # A record under another mountpoint's name was not written here: whoever copied it must not steer an unmount.
     if not whole or record_path(os.path.dirname(path), value["mountpoint"]) != path:
         return None

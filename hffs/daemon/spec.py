@@ -7,6 +7,7 @@ daemon finds it by its own means. Values only.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -24,6 +25,13 @@ class MountSpec:
     type: str | None = None
     revision: str | None = None
     subfolder: str | None = None
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the binding is one that another process can take over: the kernel's own protocol, which ``auto``
+        means on Linux."""
+        binding = self.settings.binding
+        return binding == "kernel" or (binding == "auto" and sys.platform == "linux")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

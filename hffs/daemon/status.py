@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Literal
 
 from .. import protocol
 from ..cache import BlobStore
+from ..errors import EntryNotFound
 from ..fuse import Binding
 from ..remote import Catalog, Transport
 from ..transfer import Content, Fetcher
@@ -19,6 +21,7 @@ from ..vfs import Filesystem, Tree
 from .control import Request
 from .readahead import ReadAhead
 from .spec import MountSpec
+from .supervised import ALONE, Link
 
 
 class Reporter:
@@ -36,6 +39,7 @@ class Reporter:
         store: BlobStore,
         catalog: Catalog,
         transport: Transport,
+        link: Link | None = None,
     ) -> None:
         self.state: protocol.State = "starting"
         self.read_ahead = ReadAhead(None)
@@ -50,8 +54,12 @@ class Reporter:
         self._store = store
         self._catalog = catalog
         self._transport = transport
-        self._started = time.monotonic()
-        self._started_at = time.time()
+        self._link = link
+        before = None if link is None else link.handover
+        if before:
+            self.state = "restarting"
+        self.started = before.started if before else time.monotonic()  # of the mount: this clock is the machine's
+        self.started_at = before.started_at if before else time.time()
 
     def record(self) -> protocol.MountRecord:
         commit = self._content.commit
@@ -62,7 +70,8 @@ class Reporter:
             "revision": commit.revision,
             "commit": commit.sha,
             "pid": self.pid,
-            "started_at": self._started_at,
+            "started_at": self.started_at,
+            "supervisor": None if self._link is None else self._link.supervisor(),
         }
 
     def status(self) -> protocol.Status:
@@ -82,9 +91,9 @@ class Reporter:
             "state": "degraded" if degraded and self.state == "serving" else self.state,
             "socket": protocol.socket_path(self._spec.settings.runtime_dir, self._where),
             "binding": self._binding.name,
-            "supervisor": None,
+            "supervisor": None if self._link is None else self._link.supervisor(),
             "endpoint": commit.endpoint,
-            "uptime_s": round(time.monotonic() - self._started, 3),
+            "uptime_s": round(time.monotonic() - self.started, 3),
             "listing": "complete" if complete else "partial",
             "files": len(files) if complete else None,
             "bytes_total": sum(entry.size or 0 for entry in files) if complete else None,
@@ -129,9 +138,7 @@ class Reporter:
                 }
                 for read in self._fetcher.waiting()
             ],
-            "last_errors": [
-                {"at": failure.at, "what": failure.what, "path": failure.path} for failure in self._fetcher.errors()
-            ],
+            "last_errors": self._last_errors(),
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
         }
 
@@ -149,9 +156,21 @@ class Reporter:
                 found.append({"path": path, "size": entry.size, "bytes_local": local, "state": state})
         return {"path": asked, "complete": self._content.listings.complete, "files": found}
 
+    def _last_errors(self) -> list[protocol.LastError]:
+        found: list[protocol.LastError] = [
+            {"at": failure.at, "what": failure.what, "path": failure.path} for failure in self._fetcher.errors()
+        ]
+        if self._link is not None and self._link.lost_at is not None:
+            found.append({"at": self._link.lost_at, "what": ALONE})
+        return found
+
     def _open_files(self) -> list[protocol.OpenFile]:
         found: list[protocol.OpenFile] = []
-        for node, count in Counter(handle.node for handle in self._filesystem.handles()).items():
+        counts = Counter(handle.node for handle in self._filesystem.handles())
+        for number, count in self._binding.open_nodes().items():  # also what a worker before us opened
+            with suppress(EntryNotFound):
+                counts[self._tree.node(number)] = count
+        for node, count in counts.items():
             passthrough, why = self._binding.served(node.id)
             served: Literal["passthrough", "kernel-cache"] = "passthrough" if passthrough else "kernel-cache"
             found.append({"path": node.path, "handles": count, "served": served, "why": why})

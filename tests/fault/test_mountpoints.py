@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,7 +43,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
 
 def killed(mounted: Mounted) -> None:
     """Its daemon is gone, its mount is not."""
-    os.kill(mounted.pid, signal.SIGKILL)
+    mounted.kill()
     assert eventually(lambda: not mounted.is_alive(), 10)
     assert mounted.is_mounted()
 

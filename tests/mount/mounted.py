@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class Mounted:
         self.commands = commands
         self.path = path
         self.pid = 0
+        self._supervisor: int | None = None
         self._started: int | None = None
 
     def start(self, repo: str, options: Sequence[str]) -> None:
@@ -85,6 +87,7 @@ class Mounted:
         assert self.is_mounted(), f"hffs mount ended with 0 and nothing is mounted at {self.path}"
         status = self.status()
         self.pid = int(status["pid"])
+        self._supervisor = int(status["supervisor"]["pid"]) if status["supervisor"] else None
         self._started = process_start(self.pid)
         assert self.commands.binding in (status["binding"], "auto")
 
@@ -119,10 +122,21 @@ class Mounted:
     def is_alive(self) -> bool:
         return self._started is not None and process_start(self.pid) == self._started
 
+    def kill(self) -> None:
+        """The daemon and its supervisor end now, before the one notices that the other has."""
+        for pid, number in (
+            (self._supervisor, signal.SIGSTOP),
+            (self.pid, signal.SIGKILL),
+            (self._supervisor, signal.SIGKILL),
+        ):
+            if pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
     def abolish(self) -> None:
         """Mount and daemon end now, whatever they are at; nothing to do where they have ended."""
         if self.is_alive():
-            os.kill(self.pid, signal.SIGKILL)
+            self.kill()
         if self.is_mounted():
             ctypes.CDLL(None).umount2(os.fsencode(self.path), _MNT_DETACH)
 

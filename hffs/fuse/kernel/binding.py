@@ -99,7 +99,7 @@ class KernelBinding:
         # thread only this may be used in a signal handler, which may have interrupted the waiting in any state.
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._device: Device
-        self._passthrough: Passthrough
+        self._passthrough: Passthrough | None = None
         self._operations: Operations
         self._slow: ThreadPoolExecutor
 
@@ -145,8 +145,8 @@ class KernelBinding:
                 journal = Journal(self._journal_path, resume=self._resumption is not None)
             flags = self.connection.flags
             refused = "" if flags & abi.Init.PASSTHROUGH else "this kernel has no passthrough (Linux 6.9 is the first)"
-            self._passthrough = Passthrough(device, refused, journal)
-            self._operations = Operations(self._filesystem, self._passthrough)
+            passthrough = self._passthrough = Passthrough(device, refused, journal)
+            self._operations = Operations(self._filesystem, passthrough)
             self._filesystem.on_attributes_changed(self._settled.put)
             self._filesystem.on_content_wrong(self._drop_pages)
             if self._resumption is not None:
@@ -179,11 +179,11 @@ class KernelBinding:
 
     def served(self, node: int) -> tuple[bool, str]:
         """Whether the open handles of a node are read by the kernel itself, and if not, why."""
-        return self._passthrough.kind(node)
+        return (False, "") if self._passthrough is None else self._passthrough.kind(node)
 
     def open_nodes(self) -> dict[int, int]:
         """The open handles of each node, those of workers before us too."""
-        return self._passthrough.counts()
+        return {} if self._passthrough is None else self._passthrough.counts()
 
     def _ask_again(self) -> None:
         """Have the kernel send again what the worker before us was asked and did not answer; before the first request

@@ -83,12 +83,19 @@ def dead_record():
 
 gate = os.pipe()
 
+def kill(stored):
+    "All processes of a mount, the one that would start the other again first."
+    if records.supervised(stored):
+        os.kill(stored["supervisor"]["pid"], signal.SIGKILL)
+    if records.served(stored):
+        os.kill(stored["pid"], signal.SIGKILL)
+
 @atexit.register
 def end():
     "A daemon left behind by a failing test would keep this namespace and its mounts alive."
     for stored in records.every(run):
-        if records.alive(stored) and stored["pid"] != os.getpid():
-            os.kill(stored["pid"], signal.SIGKILL)
+        if stored["pid"] != os.getpid():
+            kill(stored)
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 """

@@ -92,7 +92,7 @@ def test_a_mount_whose_daemon_was_killed_is_dead_and_can_be_mounted_again(
     code = """
 first = hffs.mount("acme/tiny", where, **options)
 [stored] = records.every(run)
-os.kill(stored["pid"], signal.SIGKILL)
+kill(stored)
 wait_for(lambda: not records.alive(stored))
 assert first.status()["state"] == "dead"
 with hffs.mount("acme/tiny", where, **options) as second:

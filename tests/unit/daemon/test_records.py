@@ -35,6 +35,19 @@ def test_a_record_whose_process_ended_is_dead(runtime: str, record: MountRecord)
     assert not records.alive(written)
 
 
+def test_a_mount_lives_while_its_supervisor_does(runtime: str, record: MountRecord) -> None:
+    """It will start another process to serve; and one that serves without a supervisor is alive as well."""
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    serving = records.write(runtime, {**record, "supervisor": {"pid": child.pid, "restarts": 0}})
+    watching = records.write(runtime, {**record, "pid": child.pid, "supervisor": {"pid": os.getpid(), "restarts": 0}})
+    assert records.read(runtime, "/mnt/model") == watching
+    assert records.supervised(serving)
+    child.communicate()
+    assert (records.served(serving), records.supervised(serving), records.alive(serving)) == (True, False, True)
+    assert (records.served(watching), records.supervised(watching), records.alive(watching)) == (False, True, True)
+    assert not records.supervised({**watching, "supervisor_start": 1})
+
+
 def test_a_zombie_serves_nobody(runtime: str, record: MountRecord) -> None:
     child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     written = records.write(runtime, {**record, "pid": child.pid})

@@ -1,0 +1,358 @@
+"""The supervisor of one mount: a process that keeps what the kernel must not lose, so that a worker may die.
+
+Owns the /dev/fuse descriptor, the control socket's listening descriptor and the worker process; ``__main__`` runs it.
+When the worker dies it starts another with both descriptors and with the words the first one handed over, which it
+does not read. It serves nothing and parses nothing from kernel or network, imports the standard library only and stays
+small, since it must never be what dies. One thread; signals arrive as bytes on a pipe and are acted on in the loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+# Deaths are counted over a minute: a worker needs one to two seconds to come up, so that ten deaths in it mean that
+# hardly anything was served in between, while one that dies of something rare, even hourly, is started for ever.
+WINDOW_SECONDS: Final = 60.0
+# Twice by chance is possible (somebody kills it, memory runs out while two workers overlap); from the third death on
+# the requests that were in a dying worker's hands are suspected, and the next worker refuses them.
+SUSPICIOUS_DEATHS: Final = 3
+HOPELESS_DEATHS: Final = 10
+# The first restarts are immediate, for readers wait; then the pause doubles up to a few seconds, to leave the machine
+# some air. The nine pauses before the tenth death are 10 s together, which leaves room for the window above.
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 3.0
+# For a worker that is to be replaced to end by itself; it has nothing to wait for, and readers wait meanwhile.
+LEAVE_SECONDS: Final = 10.0
+LEFT: Final = 75  # the exit status of a worker that left its mount to the next one (EX_TEMPFAIL of sysexits.h)
+
+_LARGEST: Final = 65536  # bytes of a handover: a commit and names, a few hundred in truth
+_SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+MODULE: Final = ("-P", "-m", "hffs.daemon")
+
+
+def pause_before(deaths: int) -> float:
+    """Seconds to wait before the worker is started again, having died so many times within the window."""
+    return 0.0 if deaths < SUSPICIOUS_DEATHS else min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (deaths - SUSPICIOUS_DEATHS))
+
+
+class Supervisor:
+    """One mount's supervisor. ``told`` is what ``background`` decided: ``spec`` (for the worker, as it stands),
+    ``mountpoint``, ``leftovers`` (files to remove when it gives up), ``report_fd`` (the starter's pipe, given to the
+    first worker); perhaps ``worker`` (its command) and ``foreground``. One that was replaced in place adds ``kept``.
+    ``clock`` is monotonic seconds.
+    """
+
+    def __init__(self, told: dict[str, Any], clock: Callable[[], float] = time.monotonic) -> None:
+        self._told = told
+        self._clock = clock
+        kept = told.pop("kept", None) or {}
+        self._device: int | None = kept.get("device")
+        self._listener: int | None = kept.get("listener")
+        self._handover: str | None = kept.get("handover")
+        self._worker: int | None = kept.get("worker")
+        self._link = None if kept.get("link") is None else socket.socket(fileno=kept["link"])
+        self._restarts: int = kept.get("restarts", 0)
+        self._deaths: list[float] = kept.get("deaths", [])
+        self._ending: bool = kept.get("ending", False)
+        self._replacing = bool(kept)  # a new program supervises: the worker is to be a new one, too
+        self._start_at: float | None = None if self._worker else self._clock()
+        self._kill_at: float | None = None
+        self._terminal = bool(told.get("foreground")) and _has_terminal()
+        for fd in (self._device, self._listener, kept.get("link"), told.get("report_fd")):
+            if fd is not None:
+                os.set_inheritable(fd, False)
+
+    def run(self) -> int:
+        """Supervises until the mount is gone; the exit code. Main thread only: it takes the signals."""
+        woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # held back while this program was put in place
+        if self._replacing:
+            self._replace()
+        os.write(waker, bytes([signal.SIGCHLD]))  # it may have died while nobody looked
+        try:
+            while True:
+                code = self._turn(woken)
+                if code is not None:
+                    return code
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            os.close(woken)
+            os.close(waker)
+            self._close_link()
+            for fd in (self._device, self._listener):
+                if fd is not None:
+                    os.close(fd)
+
+    def _turn(self, woken: int) -> int | None:
+        now = self._clock()
+        if self._start_at is not None and now >= self._start_at:
+            self._start()
+        if self._kill_at is not None and now >= self._kill_at and self._worker is not None:
+            self._kill_at = None
+            os.kill(self._worker, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(woken, select.POLLIN)
+        if self._link is not None:
+            poll.register(self._link, select.POLLIN)
+        due = [at - self._clock() for at in (self._start_at, self._kill_at) if at is not None]
+        poll.poll(max(0.0, min(due)) * 1000 if due else None)
+        told: set[int] = set()
+        with suppress(BlockingIOError):
+            told = set(os.read(woken, 4096))
+        self._hear()
+        if told & {signal.SIGTERM, signal.SIGINT}:
+            self._end()
+        if signal.SIGHUP in told:
+            self._hung_up()
+        return self._reap() if signal.SIGCHLD in told else None
+
+    # --- the worker -------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Starts a worker: what it needs lies in a memory file, since the words may be too many for a command line."""
+        self._start_at = None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        report, self._told["report_fd"] = self._told.get("report_fd"), None
+        start = _memory_file({
+            "spec": self._told["spec"],
+            "foreground": bool(self._told.get("foreground")),
+            "report_fd": report,
+            "link_fd": theirs.fileno(),
+            "device_fd": self._device,
+            "listener_fd": self._listener,
+            "handover": self._handover,
+            "supervisor": {"pid": os.getpid(), "restarts": self._restarts},
+            "refuse_resent": len(self._recent()) >= SUSPICIOUS_DEATHS,
+        })  # fmt: skip
+        command = [*(self._told.get("worker") or [sys.executable, *MODULE, "--worker"]), str(start)]
+        inherited = [fd for fd in (start, report, theirs.fileno(), self._device, self._listener) if fd is not None]
+        pid = os.fork()
+        if not pid:
+            _become(command, inherited)
+        self._worker = pid
+        self._link = ours
+        ours.setblocking(False)
+        theirs.close()
+        os.close(start)
+        if report is not None:
+            os.close(report)
+
+    def _hear(self) -> None:
+        """What the worker says: what it hands over, or that it should be replaced."""
+        while self._link is not None:
+            try:
+                said, descriptors, _, _ = socket.recv_fds(self._link, _LARGEST, 2)
+            except BlockingIOError:
+                return
+            except OSError:
+                said, descriptors = b"", []
+            if not said:
+                self._close_link()
+            elif descriptors:
+                self._device, self._listener = descriptors
+                for fd in descriptors:
+                    os.set_inheritable(fd, False)
+                self._handover = said.decode("ascii")
+            elif said == b"restart":
+                self._become_new()
+
+    def _reap(self) -> int | None:
+        """Takes note of children that ended; the exit code of this process when there is nothing left to do."""
+        ended: int | None = None
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            if pid == self._worker:
+                ended = os.waitstatus_to_exitcode(status)
+        if ended is None:
+            return None
+        self._hear()  # its last words
+        self._close_link()
+        self._worker, self._kill_at = None, None
+        if ended == 0:  # it was unmounted
+            return 0
+        if self._device is None:  # it never served, or nobody could go on where it stopped
+            self._take_off_dead()
+            return ended if ended > 0 else 1
+        if self._replacing:
+            self._replacing = False
+            self._restarts += 1
+            self._start_at = self._clock()
+            return None
+        return self._died(ended)
+
+    def _died(self, ended: int) -> int | None:
+        self._deaths = [*self._recent(), self._clock()]
+        how = f"signal={-ended}" if ended < 0 else f"exit_code={ended}"
+        if len(self._deaths) >= HOPELESS_DEATHS:
+            return self._give_up(how)
+        self._restarts += 1
+        pause = pause_before(len(self._deaths))
+        self._start_at = self._clock() + pause
+        _log("WARNING", f"event=worker-died {how} restarts={self._restarts} pause_s={pause:g}")
+        if self._ending:  # it may have died before it could unmount
+            self._detach()
+        return None
+
+    def _recent(self) -> list[float]:
+        return [at for at in self._deaths if self._clock() - at < WINDOW_SECONDS]
+
+    # --- endings ----------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """The worker unmounts, even when the mount is busy, and ends when nobody uses it any more."""
+        self._ending = True
+        if self._worker is None:
+            self._detach()
+        else:
+            os.kill(self._worker, signal.SIGTERM)
+
+    def _hung_up(self) -> None:
+        """SIGHUP asks for a restart, as of any daemon; but also a terminal that is closed sends it."""
+        if self._terminal and not _has_terminal():
+            self._end()
+        else:
+            self._become_new()
+
+    def _give_up(self, how: str) -> int:
+        _log("ERROR", f"event=gave-up deaths={len(self._deaths)} window_s={WINDOW_SECONDS:g} {how}")
+        self._clear_place()
+        return 1
+
+    def _detach(self) -> None:
+        from ..errors import HffsError
+        from . import mountinfo
+
+        with suppress(HffsError):
+            mountinfo.detach(self._told["mountpoint"], lazy=True)
+
+    def _take_off_dead(self) -> None:
+        """A worker that died before it handed over may have left a mount that nobody serves. Only such a one is taken
+        off: what answers there is somebody else's."""
+        from errno import ENOTCONN
+
+        from . import mountinfo
+
+        found = mountinfo.table().get(self._told["mountpoint"])
+        if found is not None and found.is_hffs and mountinfo.probe(found.mountpoint) == ENOTCONN:
+            self._clear_place()
+
+    def _clear_place(self) -> None:
+        """Nothing of the mount stays: whoever still uses it gets ENOTCONN once the device is closed."""
+        self._detach()
+        for path in self._told["leftovers"]:
+            with suppress(OSError):
+                os.unlink(path)
+
+    # --- replacing --------------------------------------------------------------------------------------------------
+
+    def _replace(self) -> None:
+        """The worker is told to leave its mount to the next one; it is killed if it does not, which readers survive."""
+        if self._worker is None:
+            self._replacing = False
+            return
+        self._replacing = True
+        self._kill_at = self._clock() + LEAVE_SECONDS
+        if self._link is not None:
+            with suppress(OSError):  # it is dying already
+                self._link.send(b"leave")
+
+    def _become_new(self) -> None:
+        """This process runs the program that is installed now, with what it keeps, and replaces the worker."""
+        if self._device is None:
+            _log("WARNING", "event=not-restarted why=the mount is not up yet, or the kernel cannot resume it")
+            return
+        kept = {
+            "device": self._device,
+            "listener": self._listener,
+            "handover": self._handover,
+            "worker": self._worker,
+            "link": None if self._link is None else self._link.fileno(),
+            "restarts": self._restarts,
+            "deaths": self._deaths,
+            "ending": self._ending,
+        }
+        state = _memory_file({**self._told, "kept": kept})
+        passed = [fd for fd in (state, self._device, self._listener, kept["link"]) if isinstance(fd, int)]
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the new program has its handlers
+        try:
+            for fd in passed:
+                os.set_inheritable(fd, True)
+            command = [sys.executable, *MODULE, "--supervise", str(state)]
+            os.execv(command[0], command)  # noqa: S606 - no shell is meant
+        except OSError as wrong:
+            _log("ERROR", f"event=not-replaced error={wrong.strerror}; only the worker is")
+            for fd in passed:
+                os.set_inheritable(fd, False)
+            os.close(state)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            self._replace()
+
+    def _close_link(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+
+def from_file(fd: int) -> dict[str, Any]:
+    """What ``_memory_file`` wrote; closes it."""
+    with open(fd, encoding="utf-8") as file:
+        value = json.load(file)
+    assert isinstance(value, dict)
+    return value
+
+
+def _memory_file(value: dict[str, Any]) -> int:
+    fd = os.memfd_create("hffs", os.MFD_CLOEXEC)
+    data = memoryview(json.dumps(value).encode("ascii"))
+    while data:
+        data = data[os.write(fd, data) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _become(command: list[str], inherited: list[int]) -> NoReturn:
+    """The child: in a session of its own, so that a terminal's signals reach the supervisor only."""
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        for fd in inherited:
+            os.set_inheritable(fd, True)
+        os.execv(command[0], command)  # noqa: S606 - no shell is meant
+    finally:
+        os._exit(127)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _log(level: str, text: str) -> None:
+    """A line as the worker's log has them, without the 2 MiB of the logging package."""
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+    print(f"{stamp},{int(now % 1 * 1000):03d} {level} hffs.daemon.supervisor: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,74 @@
+"""The process that serves one mount: under a supervisor, or alone where the binding cannot be taken over.
+
+Started through ``__main__``. Runs the app and turns what it raises into one line and an exit code for whoever waits for
+the start. Its standard error is the log. Single-threaded until the app starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from ..errors import HffsError
+from .spec import MountSpec
+from .supervisor import LEFT, from_file
+
+
+class Report:
+    """The pipe to whoever started the mount: lines of JSON, closed after the one that settles the start."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        if descriptor is not None:
+            os.set_inheritable(descriptor, False)
+
+    def __call__(self, message: Mapping[str, Any]) -> None:
+        """Tells the starter; does nothing once it was told how the start went, or when it is gone."""
+        if self._descriptor is None:
+            return
+        with suppress(BrokenPipeError):
+            os.write(self._descriptor, json.dumps(dict(message)).encode("ascii") + b"\n")
+        if "ready" in message or "error" in message:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def supervised(start: int) -> int:
+    """A worker, told by its supervisor in the file ``start``; the exit code is for the supervisor."""
+    told = from_file(start)
+    code = serve(told, Report(told["report_fd"]), linked=True)
+    if code == LEFT:
+        # Threads still wait on the device, which stays open: an orderly end of the interpreter would wait for them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def serve(told: Mapping[str, Any], report: Report, *, linked: bool = False) -> int:
+    """Serves the mount that ``told`` describes until it is gone; the exit code."""
+    debug = False
+    try:
+        spec = MountSpec.from_json(told["spec"])
+        debug = spec.settings.debug
+        from . import logs
+        from .app import run
+        from .supervised import Link
+
+        logs.start(spec.settings, to_stderr=not (told.get("foreground") and spec.settings.log_file))
+        return run(spec, report, Link(told) if linked else None)
+    except HffsError as wrong:
+        if debug:
+            traceback.print_exc()
+        print(f"hffs: {wrong}", file=sys.stderr)
+        report({"error": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code})
+        return wrong.exit_code
+    except Exception as wrong:  # noqa: BLE001 - the door of the process; the starter waits for a word
+        traceback.print_exc()
+        report({"error": f"internal error ({type(wrong).__name__}: {wrong})", "remedy": "see the log", "exit_code": 1})
+        return 1
