@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,6 +18,11 @@ from .sample import write
 
 Mount = Callable[..., Mounted]
 FAILED = pytest.StashKey[bool]()
+
+
+class LookedAt(NamedTuple):
+    mounted: Mounted
+    hub: Hub
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,7 +63,7 @@ def hub() -> Iterator[Hub]:
         assert hub.errors == []
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def binding(request: pytest.FixtureRequest) -> str:
     """What talks to the kernel: the default, unless the test is one of ``on_both_bindings``."""
     return str(getattr(request, "param", "auto"))
@@ -67,17 +74,16 @@ def commands(tmp_path: Path, hub: Hub, binding: str) -> Commands:
     return Commands(tmp_path, hub.endpoint, binding)
 
 
-@pytest.fixture
-def mount(request: pytest.FixtureRequest, tmp_path: Path, commands: Commands) -> Iterator[Mount]:
-    """``mount("acme/tiny", "--prefetch", "none")`` mounts below the test's folder; all of it is gone afterwards.
-
-    A daemon that logged a WARNING or worse fails a test that is not marked ``allow_warnings``.
-    """
+@contextmanager
+def mounting(
+    commands: Commands, below: Path, *, quiet: Callable[[], bool], show: Callable[[], bool]
+) -> Iterator[Mount]:
+    """Mounts below a folder, all gone in the end. ``quiet``: their logs may complain; ``show``: print them."""
     mounts: list[Mounted] = []
 
     def mount(repo: str, *options: str, revision: str | None = None) -> Mounted:
         more = ("--revision", revision) if revision is not None else ()
-        made = Mounted(commands, tmp_path / "mnt" / str(len(mounts)))
+        made = Mounted(commands, below / str(len(mounts)))
         mounts.append(made)
         made.start(repo, [*options, *more])
         return made
@@ -93,13 +99,40 @@ def mount(request: pytest.FixtureRequest, tmp_path: Path, commands: Commands) ->
             wrong.append(str(error))
         finally:
             made.abolish()
-    complaints = mounts[0].complaints() if mounts else []
-    if request.node.get_closest_marker("allow_warnings") is not None:
-        complaints = []
-    if wrong or complaints or request.node.stash.get(FAILED, False):
+    complaints = mounts[0].complaints() if mounts and not quiet() else []
+    if wrong or complaints or show():
         print(f"--- the daemons' log\n{mounts[0].log() if mounts else ''}")
     assert not wrong, wrong
     assert not complaints, complaints
+
+
+@pytest.fixture
+def mount(request: pytest.FixtureRequest, tmp_path: Path, commands: Commands) -> Iterator[Mount]:
+    """``mount("acme/tiny", "--prefetch", "none")`` mounts below the test's folder; all of it is gone afterwards.
+
+    A daemon that logged a WARNING or worse fails a test that is not marked ``allow_warnings``.
+    """
+    with mounting(
+        commands,
+        tmp_path / "mnt",
+        quiet=lambda: request.node.get_closest_marker("allow_warnings") is not None,
+        show=lambda: request.node.stash.get(FAILED, False),
+    ) as mount:
+        yield mount
+
+
+@pytest.fixture(scope="module")
+def looked_at(tmp_path_factory: pytest.TempPathFactory, source: Path, binding: str) -> Iterator[LookedAt]:
+    """The files of ``sample``, mounted once for all tests of a module that read no file's content."""
+    home = tmp_path_factory.mktemp("looked-at")
+    with Hub() as hub:
+        hub.add_repo("acme/tiny", files=source)
+        commands = Commands(home, hub.endpoint, binding)
+        with mounting(commands, home / "mnt", quiet=lambda: False, show=lambda: False) as mount:
+            yield LookedAt(mount("acme/tiny", "--prefetch", "none"), hub)
+        fetched = hub.journal.requests("cdn")
+        assert fetched == [], "it is for tests that only look"
+        assert hub.errors == []
 
 
 @pytest.fixture

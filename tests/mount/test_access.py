@@ -10,7 +10,9 @@ import pytest
 from tests.hub import Hub, Match, faults
 
 from .conftest import Mount
-from .mounted import Commands, eventually
+from .mounted import Commands, eventually, on_both_bindings
+
+pytestmark = on_both_bindings
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights" * 1000}
 TOKEN = "hf_good"

@@ -8,7 +8,7 @@ from tests.hub import Hub
 
 from .conftest import Mount
 from .models import Samples
-from .mounted import load, on_both_bindings
+from .mounted import load
 
 pytestmark = pytest.mark.loaders
 
@@ -22,7 +22,6 @@ def test_datasets_streams_and_loads_what_the_parquet_file_holds(hub: Hub, mount:
     assert hub.journal.bytes_sent("cdn") <= (samples.dataset / PARQUET).stat().st_size, "bytes were fetched twice"
 
 
-@on_both_bindings
 @pytest.mark.parametrize("way", ["mapped", "read"])
 def test_pyarrow_reads_one_column_of_one_row_group(hub: Hub, mount: Mount, samples: Samples, way: str) -> None:
     hub.add_repo("acme/rows", type="dataset", files=samples.dataset)

@@ -24,7 +24,6 @@ def fetched(hub: Hub) -> int:
     return sum(hub.journal.bytes_sent(kind) for kind in ("cdn", "resolve", "resolve-cache"))
 
 
-@on_both_bindings
 def test_transformers_loads_a_single_file_and_shards_tensor_for_tensor(
     hub: Hub, mount: Mount, samples: Samples
 ) -> None:
@@ -58,7 +57,6 @@ def test_diffusers_loads_a_component_from_its_folder(hub: Hub, mount: Mount, sam
     load("diffusers", mount("acme/pipeline").path, samples.pipeline)
 
 
-@on_both_bindings
 def test_torch_load_maps_a_pickle_and_reads_it_whole(hub: Hub, mount: Mount, samples: Samples) -> None:
     hub.add_repo("acme/pickled", files=samples.pickled)
     name = "pytorch_model.bin"

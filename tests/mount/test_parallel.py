@@ -33,8 +33,6 @@ from .mounted import (
     read,
 )
 
-pytestmark = on_both_bindings
-
 NAME = "model.safetensors"
 SIZE = 64 << 20
 FAR = 48 << 20  # a place that no read-ahead from the beginning reaches
@@ -82,6 +80,7 @@ def test_eight_processes_read_one_cold_file_at_random(hub: Hub, mount: Mount, bi
     assert len(hub.journal.requests("resolve")) == 1
 
 
+@on_both_bindings
 def test_faults_that_are_held_up_do_not_hold_up_another_of_the_same_file(hub: Hub, mount: Mount, big: Path) -> None:
     hub.add_repo("acme/big", files={NAME: big})
     mounted = mount("acme/big", "--workers", "32")  # what is read ahead is held up too and must not take them all
@@ -161,6 +160,7 @@ def test_local_bytes_are_served_while_the_hub_is_down_and_others_fail_in_time(
     assert eventually(lambda: reads_again(mounted / NAME, big), 30), "the mount works again once the Hub does"
 
 
+@on_both_bindings
 def test_a_killed_reader_dies_at_once(hub: Hub, mount: Mount, big: Path) -> None:
     hub.add_repo("acme/big", files={NAME: big})
     mounted = mount("acme/big", "--prefetch", "none")
