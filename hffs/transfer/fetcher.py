@@ -191,12 +191,8 @@ class Fetcher:
         if not absent:
             return
         with self._ready:
-            if not self._knows(target):
-                return
-            now = time.monotonic()
-            more = [self._queue.want(target.key, run, priority, now) for run in absent]
-            if any(more):
-                self._ready.notify_all()
+            if self._knows(target):
+                self._want(target, absent, priority, time.monotonic())
 
     def wait(self, target: Target, asked: ranges.ByteRange, deadline: float, callback: Callback) -> int:
         """Want the blocks of ``asked`` for a waiting reader; ``callback(None)`` comes once when they can be read,
@@ -212,17 +208,16 @@ class Fetcher:
             elif not self._knows(target):
                 failed = Cancelled(f"{target.file.path} was closed")
             elif absent:
-                more = [self._queue.want(target.key, run, Priority.DEMAND, now) for run in absent]
+                self._want(target, absent, Priority.DEMAND, now)
                 failed = self._queue.wait(ticket, target.key, [block for run in absent for block in run], now)
                 if failed is None:
                     timer = self._timers.call_at(deadline, lambda: self._too_late(ticket))
                     self._waiters[ticket] = _Waiter(callback, timer, target.file.path, asked, now)
-                    if any(more):
-                        self._ready.notify_all()
-                    return ticket
             else:
                 failed = None
-        callback(failed)
+            waits = ticket in self._waiters
+        if not waits:
+            callback(failed)
         return ticket
 
     def abandon(self, ticket: int) -> None:
@@ -361,6 +356,13 @@ class Fetcher:
     def _note(self, target: Target, error: HffsError) -> None:
         with self._ready:
             self._errors.append(Failure(time.time(), str(error), target.file.path))
+
+    def _want(self, target: Target, absent: list[range], priority: Priority, now: float) -> None:
+        """Queue these blocks and wake whoever sleeps if any was new; the caller holds the lock. What is queued has been
+        announced, without exception: who wants it next wakes nobody."""
+        more = [self._queue.want(target.key, run, priority, now) for run in absent]
+        if any(more):
+            self._ready.notify_all()
 
     def _knows(self, target: Target) -> bool:
         """Whether a target is still served; the caller holds the lock. What is queued for another has no worker."""

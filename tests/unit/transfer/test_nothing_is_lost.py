@@ -10,7 +10,7 @@ import pytest
 
 from hffs.cache import BlobStore, StoredBlob
 from hffs.cache.locks import RangeLocks
-from hffs.errors import BlockAbsent, CacheUnusable, Cancelled, HubUnreachable
+from hffs.errors import BlockAbsent, CacheUnusable, Cancelled, EntryNotFound, HubUnreachable
 from hffs.policy import Priority, RetryPolicy
 from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending, Timers
@@ -214,6 +214,19 @@ def test_a_sleeping_worker_hears_of_a_retry_that_falls_due_while_the_others_are_
     demanded.close()
     background.close()
     fetcher.stop()
+
+
+def test_a_block_queued_beside_one_that_has_failed_is_fetched_for_the_next_who_wants_it(fetcher_of, source) -> None:
+    fetcher = fetcher_of(workers=1)
+    reader = BlobReader(fetcher, source.file("a.bin", 2 * BLOCK_SIZE))
+    source.failures = [EntryNotFound("gone")]
+    with pytest.raises(EntryNotFound):
+        read(reader, 0, 5)
+    until(lambda: not fetcher.active())
+    with pytest.raises(EntryNotFound):  # of the first block; the second is queued, and nobody waits for it
+        read(reader, 0, 2 * BLOCK_SIZE)
+    assert read(reader, BLOCK_SIZE, 5) == source.contents["a.bin"][BLOCK_SIZE:][:5]
+    reader.close()
 
 
 @pytest.mark.allow_warnings("a timer's action that raises is a bug, and is logged")
