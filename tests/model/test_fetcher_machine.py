@@ -1,0 +1,329 @@
+"""Readers, workers, a source that trickles and fails, evictions: seeded orders of them, with the real threads.
+
+What must hold whatever the threads do in between: a read that waits ends exactly once, with the file's own bytes or
+with an error that has a cause; no block is brought twice unless it was evicted; and when all is over no target, ticket,
+open blob, thread or descriptor is left. (Not hypothesis' machine: what a step meets depends on the threads, and its
+replays want the same again. A seed that failed fails nearly always.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from hffs.cache import BlobStore, Layout
+from hffs.errors import BlockAbsent, Cancelled, DeadlineExceeded, EntryNotFound, HubUnreachable
+from hffs.model import Blob, Digest, RemoteFile
+from hffs.policy import RetryPolicy
+from hffs.ranges import BLOCK_SIZE, ByteRange, block_count
+from hffs.transfer import BlobReader, Fetcher, Pending, Timers
+from tests.unit.memory import COMMIT
+
+SOON = 20.0  # a wait this long is a wait without end
+SIZES = (5 * BLOCK_SIZE + 77, 2 * BLOCK_SIZE, 9)
+CONTENTS = [random.Random(size).randbytes(size) for size in SIZES]
+
+
+def remote(number: int) -> RemoteFile:
+    hexed = hashlib.sha256(CONTENTS[number]).hexdigest()
+    return RemoteFile(
+        COMMIT, str(number), Blob(hexed, SIZES[number], COMMIT.endpoint, Digest("sha256", hexed)), lfs=True
+    )
+
+
+FILES = [remote(number) for number in range(len(SIZES))]
+STEPS = 80
+
+
+class TrickleSource:
+    """Gives a block for each permit; fails as told, before the first block of an answer or after it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        # guarded by _lock
+        self._permits = 0
+        self._flood = False
+        self._closed = False
+        self._failures: list[tuple[bool, Exception]] = []
+        self.brought: Counter[tuple[int, int]] = Counter()
+        self.failed: set[int] = set()
+
+    def permit(self, blocks: int) -> None:
+        with self._lock:
+            self._permits += blocks
+            self._lock.notify_all()
+
+    def flood(self) -> None:
+        """Everything from now on, and no failures any more."""
+        with self._lock:
+            self._flood = True
+            self._failures.clear()
+            self._lock.notify_all()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+
+    def fail(self, error: Exception, *, halfway: bool) -> None:
+        with self._lock:
+            self._failures.append((halfway, error))
+
+    def get(self, file: RemoteFile, wanted: ByteRange) -> TrickleBody:
+        number = int(file.path)
+        with self._lock:
+            halfway, error = self._failures.pop(0) if self._failures else (False, None)
+            if error is not None:
+                self.failed.add(number)
+        if error is not None and not halfway:
+            raise error
+        return TrickleBody(self, number, wanted, error)
+
+    def bring(self, number: int, offset: int, view: memoryview) -> None:
+        with self._lock:
+            arrived = self._lock.wait_for(lambda: self._closed or self._flood or self._permits, SOON)
+            assert arrived, "no permit came"
+            if self._closed:
+                raise Cancelled("the source is closed")
+            self._permits -= not self._flood
+            self.brought[number, offset // BLOCK_SIZE] += 1
+        view[:] = CONTENTS[number][offset : offset + len(view)]
+
+
+@dataclass
+class TrickleBody:
+    source: TrickleSource
+    number: int
+    wanted: ByteRange
+    error: Exception | None
+    at: int = 0
+
+    def readinto(self, view: memoryview) -> int:
+        if self.at and self.error is not None:
+            raise self.error
+        self.source.bring(self.number, self.wanted.start + self.at, view)
+        self.at += len(view)
+        return len(view)
+
+    def close(self) -> None:
+        if self.error is not None and self.wanted.length == self.at:
+            self.error = None  # one block only: there was no halfway
+
+
+@dataclass(eq=False)
+class Read:
+    """A read that waited: how often it was called back and taken, and how it ended."""
+
+    number: int
+    asked: tuple[int, int]
+    hasty: bool
+    pending: Pending
+    cancelled: bool = False
+    told: int = 0
+    taken: int = 0
+    ends: list[bytes | Exception] = field(default_factory=list, repr=False)
+
+
+@dataclass(eq=False)
+class Open:
+    number: int
+    hasty: bool
+    reader: BlobReader
+
+
+class Schedule:
+    """Any of its steps at any moment, as a seed decides; ``end`` brings everything to an end and judges."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.folder = folder
+        self.threads = set(threading.enumerate())
+        layout = Layout(folder / "cache")
+        layout.prepare()
+        self.store = BlobStore(layout)
+        self.timers = Timers()
+        self.timers.start()
+        self.source = TrickleSource()
+        retry = RetryPolicy(attempts=3, base=0.001, cap=0.001)
+        self.fetcher = Fetcher(self.store, self.source, self.timers, workers=3, fetch_size=2 * BLOCK_SIZE, retry=retry)
+        self.fetcher.start()
+        self.open: list[Open] = []
+        self.reads: list[Read] = []
+        self.settled: queue.SimpleQueue[Read] = queue.SimpleQueue()
+        self.evicted: Counter[tuple[int, int]] = Counter()
+        self.stopped = False
+
+    def step(self) -> None:
+        often = {self.read: 10, self.arrive: 6, self.reply: 6, self.attach: 5, self.close: 4, self.abandon: 3}
+        steps = {**often, self.prefetch: 2, self.fail: 2, self.evict: 2}
+        self.dice.choices(list(steps), list(steps.values()))[0]()
+
+    def attach(self) -> None:
+        number, hasty = self.dice.randrange(len(FILES)), self.dice.random() < 0.2
+        reader = BlobReader(self.fetcher, FILES[number], read_timeout=0.003 if hasty else 60.0)
+        self.open.append(Open(number, hasty, reader))
+
+    def read(self) -> None:
+        if not self.open:
+            self.attach()
+        opened = self.dice.choice(self.open)
+        offset, length = self.dice.randrange(SIZES[opened.number]), self.dice.randint(1, 3 * BLOCK_SIZE)
+        answer = opened.reader.read(offset, length)
+        if isinstance(answer, bytes):
+            assert answer == CONTENTS[opened.number][offset : offset + length]
+            return
+        waiting = Read(opened.number, (offset, length), opened.hasty, answer)
+        self.reads.append(waiting)
+
+        def told(_: Pending) -> None:
+            waiting.told += 1
+            self.settled.put(waiting)
+
+        answer.add_done_callback(told)
+
+    def prefetch(self) -> None:
+        if self.open:
+            self.dice.choice(self.open).reader.prefetch()
+
+    def abandon(self) -> None:
+        if self.reads:
+            read = self.dice.choice(self.reads)
+            read.cancelled = True
+            read.pending.cancel()
+
+    def close(self) -> None:
+        if self.open:
+            opened = self.dice.choice(self.open)
+            self.open.remove(opened)
+            opened.reader.close()
+
+    def arrive(self) -> None:
+        self.source.permit(self.dice.randint(1, 4))
+
+    def fail(self) -> None:
+        kind = self.dice.choice((HubUnreachable, HubUnreachable, EntryNotFound))
+        self.source.fail(kind("as told"), halfway=self.dice.random() < 0.5)
+
+    def evict(self) -> None:
+        number = self.dice.randrange(len(FILES))
+        first = self.dice.randrange(block_count(SIZES[number]))
+        blocks = range(first, self.dice.randint(first + 1, block_count(SIZES[number])))
+        self.evicted.update((number, block) for block in blocks)
+        stored = self.store.open(FILES[number].blob)
+        stored.discard(blocks)
+        stored.close()
+
+    def reply(self) -> None:
+        """What a binding's reply thread does with all that has settled."""
+        while True:
+            try:
+                read = self.settled.get_nowait()
+            except queue.Empty:
+                return
+            read.taken += 1
+            try:
+                data = read.pending.take()
+            except Exception as error:
+                read.ends.append(error)
+            else:
+                if data is not None:
+                    read.ends.append(data)
+
+    def stop(self) -> None:
+        """In the middle of everything."""
+        self.stopped = True
+        self.source.close()
+        self.fetcher.stop()
+
+    def end(self) -> None:
+        self.source.flood()
+        self._wait_for(lambda: all(read.ends for read in self.reads))
+        for opened in self.open:
+            opened.reader.close()
+        if not self.stopped:
+            self._wait_for(lambda: not self.fetcher._targets)
+            self._read_all()
+            self._wait_for(lambda: not self.fetcher._targets)
+            assert not self.fetcher._queue._maps
+        for read in self.reads:
+            self._judge(read)
+        for place, times in self.source.brought.items():
+            assert times <= 1 + self.evicted[place], f"block {place} was brought {times} times"
+        self.shut()
+        assert not self.fetcher._targets
+        assert not self.fetcher._waiters
+        assert set(threading.enumerate()) <= self.threads
+        assert not self.store._open
+        assert not [where for where in map(_target, os.listdir("/proc/self/fd")) if where.startswith(str(self.folder))]
+
+    def shut(self) -> None:
+        self.source.close()
+        self.fetcher.stop()
+        self.timers.stop()
+
+    def _read_all(self) -> None:
+        """What never failed can be read now, all of it."""
+        for number in set(range(len(FILES))) - self.source.failed:
+            reader = BlobReader(self.fetcher, FILES[number])
+            answer = reader.read(0, SIZES[number])
+            data = answer if isinstance(answer, bytes) else answer.result(SOON)
+            assert data == CONTENTS[number]
+            reader.close()
+
+    def _judge(self, read: Read) -> None:
+        offset, length = read.asked
+        assert len(read.ends) == 1, "a read ended more than once"
+        assert read.told == read.taken, "a callback came after the end"
+        [end] = read.ends
+        if isinstance(end, bytes):
+            assert end == CONTENTS[read.number][offset : offset + length]
+        elif isinstance(end, Cancelled):
+            assert read.cancelled or self.stopped
+        elif isinstance(end, DeadlineExceeded):
+            assert read.hasty
+        elif isinstance(end, BlockAbsent):
+            assert self.evicted.total() > 0
+        else:
+            assert isinstance(end, (HubUnreachable, EntryNotFound)), repr(end)
+            assert read.number in self.source.failed
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        ends = time.monotonic() + SOON
+        self.reply()
+        while not condition():
+            left = [(read.told, read.taken, read.asked) for read in self.reads if not read.ends]
+            assert time.monotonic() < ends, f"reads without end: {left}; {self.fetcher._targets}"
+            time.sleep(0.001)
+            self.reply()
+
+
+def _target(number: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["drained", "stopped"])
+@pytest.mark.parametrize("seed", range(40))
+def test_every_read_ends_once_and_nothing_is_left(tmp_path: Path, seed: int, stopped: bool) -> None:
+    schedule = Schedule(tmp_path, seed)
+    try:
+        for _ in range(STEPS):
+            schedule.step()
+        if stopped:
+            schedule.stop()
+        schedule.end()
+    finally:
+        schedule.shut()
+        schedule.store.close()
