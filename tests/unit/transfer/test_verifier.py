@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from hffs.cache import BlobStore, StoredBlob
+from hffs.errors import CacheUnusable
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader
 from hffs.transfer.verifier import MOST_MISMATCHES
@@ -138,3 +139,20 @@ def test_what_becomes_whole_again_while_it_is_hashed_is_hashed_again(
     go_on.set()
     until(lambda: store.state(file.blob) == "verified")
     reader.close()
+
+
+@pytest.mark.allow_warnings("mismatch, and the disk")
+def test_who_kept_wrong_bytes_is_told_though_the_disk_will_not_drop_them(fetcher_of, source, monkeypatch) -> None:
+    def failing(self: StoredBlob, blocks: range) -> int:
+        raise CacheUnusable("input/output error")
+
+    monkeypatch.setattr(StoredBlob, "discard", failing)
+    file = source.file("a.bin", 5)
+    source.contents["a.bin"] = b"wrong"
+    fetcher = fetcher_of()
+    told = threading.Event()
+    fetcher.verifier.on_mismatch = lambda _: told.set()
+    reader = BlobReader(fetcher, file)
+    reader.prefetch()
+    reader.close()
+    assert told.wait(SOON)
