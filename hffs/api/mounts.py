@@ -88,12 +88,14 @@ def restart(target: str, runtime_dir: str | None = None) -> str:
     socket = protocol.socket_path(directory, where)
     end = time.monotonic() + _RESTART_SECONDS
     try:
+        # Asked of the daemon, not taken from the record: one that has just been started again may not have written it.
+        before = client.ask(socket, "GET", f"{protocol.API}/status", _UNMOUNT_SECONDS)["pid"]
         client.restart(socket, _UNMOUNT_SECONDS)
     except MountNotFound as nobody:
         raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
     while time.monotonic() < end:
         told = client.statuses([socket])[0]
-        if not isinstance(told, HffsError) and told["pid"] != record["pid"] and told["state"] != "restarting":
+        if not isinstance(told, HffsError) and told["pid"] != before and told["state"] != "restarting":
             return where
         if not records.alive(record):
             raise MountFailed(f"the mount at {where} ended", "see its log")

@@ -329,6 +329,7 @@ def test_restart_replaces_the_daemon_under_a_running_reader(
     assert said["pid"] != worker
     assert said["supervisor"] == {"pid": mount.supervisor, "restarts": 1}
     assert process_start(worker) is None
+    assert said["state"] == "serving", "it answers when the command returns"
     os.kill(mount.supervisor, signal.SIGHUP)
     assert mount.back(2)
     mount.worker()
