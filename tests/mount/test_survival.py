@@ -22,7 +22,7 @@ import pytest
 from tests.hub import Hub, Match, Synthetic, faults
 
 from .conftest import Mount
-from .mounted import CHECKOUT, PROGRAM_SECONDS, Mounted, eventually, forget_pages, process_start
+from .mounted import CHECKOUT, PROGRAM_SECONDS, Commands, Mounted, eventually, forget_pages, process_start
 
 pytestmark = pytest.mark.allow_warnings  # a death is logged as a warning
 
@@ -394,3 +394,31 @@ def test_an_unmount_while_no_worker_is_there_is_not_undone_by_the_next_one(
     mount.kill_worker()
     assert ctypes.CDLL(None).umount2(os.fsencode(mount.mounted.path), 2) == 0
     mount.assert_nothing_left()
+
+
+def test_a_mount_in_the_foreground_is_replaced_by_sighup_and_keeps_its_process(
+    hub: Hub, commands: Commands, files: Path, tmp_path: Path
+) -> None:
+    """What `systemctl reload` does to a unit whose main process is `hffs mount -f`."""
+    hub.add_repo("acme/big", files=files)
+    mounted = Mounted(commands, tmp_path / "mnt")
+    mounted.path.mkdir()
+    command = [sys.executable, "-m", "hffs", "mount", "-f", "acme/big", str(mounted.path), "--prefetch", "none"]
+    with subprocess.Popen(
+        command, cwd=CHECKOUT, env=commands.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as main:
+        try:
+            assert main.stdout is not None
+            assert "is mounted at" in main.stdout.readline()
+            mount = Processes(mounted)
+            assert mount.supervisor == main.pid
+            main.send_signal(signal.SIGHUP)
+            assert mount.back(1)
+            mount.worker()
+            assert (mounted / "local-0.bin").read_bytes() == (files / "local-0.bin").read_bytes()
+            main.send_signal(signal.SIGTERM)
+            assert main.wait(20) == 0
+            mount.assert_nothing_left()
+        finally:
+            main.kill()
+            mounted.abolish()
