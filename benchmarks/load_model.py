@@ -83,8 +83,8 @@ def measure(rig: Rig) -> None:
                 return {"load": loaded(folder)}
 
             hub.clear()
-            rig.compare("all local, page cache dropped", dropped, WARM, against="local folder")
-            rig.compare("all local, page cache warm", warm, WARM, against="local folder")
+            rig.compare("What a first load brought is local, page cache dropped", dropped, WARM, against="local folder")
+            rig.compare("What a first load brought is local, page cache warm", warm, WARM, against="local folder")
             rig.say("Traffic of the warm loads", {"bytes": hub.traffic().bytes_sent})
 
 
