@@ -153,10 +153,11 @@ def conditions() -> dict[str, Any]:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=CHECKOUT, capture_output=True, text=True, timeout=20
     ).stdout.strip()
+    kernel = platform.release().partition("-")[0]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()), "commit": commit, "cpu": model, "cpus": os.cpu_count(),
-        "memory_gib": round(memory / GIB), "kernel": platform.release().partition("-")[0], "python": platform.python_version(),
+        "memory_gib": round(memory / GIB), "kernel": kernel, "python": platform.python_version(),
         "load_before": os.getloadavg()[0],
     }  # fmt: skip
 
