@@ -185,6 +185,34 @@ def test_a_lazily_unmounted_daemon_ends_with_its_last_reader_however_that_ends(
     assert eventually(lambda: not stalled.is_alive(), 20), "nobody reads any more"
 
 
+# Names that wait for the Hub.
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+@pytest.mark.parametrize("way", ["list", "look up"])
+def test_who_waits_for_a_listing_ends_when_it_is_told_to(
+    hub: Hub, mount: Mount, way: str, number: signal.Signals
+) -> None:
+    """The kernel itself lets nobody go whose request the daemon has in hand: it has to be told by an answer."""
+    hub.page_size = 10
+    hub.add_repo("acme/wide", files={f"deep/{n // 30}/{n:03}.txt": b"x" for n in range(90)})
+    mounted = mount("acme/wide", "--prefetch", "none")
+    hub.faults.add(Match(kind="tree"), faults.hold())
+    hub.faults.add(Match(kind="paths-info"), faults.hold())
+    try:
+        where = mounted / "deep" / "1"
+        with started(["ls", "-f", str(where)] if way == "list" else ["cat", str(where / "055.txt")]) as (reader,):
+            hub.faults.wait_held(timeout=20)
+            assert reader.poll() is None
+            os.kill(reader.pid, number)
+            ended = gone_after([reader.pid])
+            assert reader.wait(10) == -number
+            assert ended < SOON
+    finally:
+        hub.faults.clear()
+    assert len(os.listdir(mounted / "deep" / "1")) == 30
+
+
 # What it costs.
 
 

@@ -15,6 +15,7 @@ import queue
 import signal
 import struct
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -30,7 +31,7 @@ from .device import BUFFER_SIZE, MAX_WRITE, OVER, Device
 from .invalidation import drop_pages
 from .journal import Journal
 from .mounting import mount
-from .operations import Operations
+from .operations import Answer, Operations
 from .passthrough import Passthrough
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 # interpreter's lock. Four let copies overlap on more cores than we measured on (2: no difference from two threads on).
 LOOPS: Final = 4
 REPLIERS: Final = 2  # they copy what workers have just brought; the network is slower
+EARLY: Final = 256  # interrupts remembered: far more than threads that could be between reading and taking in hand
 SLOW: Final = 8  # listings and sizes asked of the Hub at once
 MAX_PAGES: Final = 256  # 1 MiB, the most that fs.fuse.max_pages_limit allows unless it was raised
 # Reads that wait count as background for the kernel, and the one after the last that fits waits for all others,
@@ -93,6 +95,10 @@ class KernelBinding:
         self._lock = threading.Lock()
         # guarded by _lock: reads that wait, by the unique number of their request (without the mark of a resent one)
         self._waiting: dict[int, Pending] = {}
+        # and requests that the slow pool has in hand, with the number to answer to; who takes one out answers it
+        self._asking: dict[int, int] = {}
+        # and interrupts of what nobody had in hand: answered already, or about to be taken in hand by another thread
+        self._early: deque[int] = deque(maxlen=EARLY)
         self._over = threading.Event()
         self._leaving = False
         # For whoever waits for the end: True that a signal came, False that the mount has gone. Of all that wakes a
@@ -267,7 +273,14 @@ class KernelBinding:
             return
         try:
             if self._operations.may_wait(header, body):
-                self._slow.submit(self._answer, header, memoryview(bytes(body)))
+                number = header.unique & ~abi.UNIQUE_RESEND
+                with self._lock:
+                    interrupted = number in self._early
+                    if not interrupted:
+                        self._asking[number] = header.unique
+                if interrupted:
+                    raise Cancelled("interrupted")
+                self._slow.submit(self._ask, header, memoryview(bytes(body)))
                 return
         except RuntimeError:  # the pool is shut down: the mount is going away
             self._device.refuse(header.unique, errnos.errno_of(Cancelled("unmounted")))
@@ -277,19 +290,46 @@ class KernelBinding:
             return
         self._answer(header, body)
 
+    def _ask(self, header: abi.Header, body: memoryview) -> None:
+        """On the slow pool: a request that may wait for the network, unless an interrupt has answered it meanwhile."""
+        number = header.unique & ~abi.UNIQUE_RESEND
+        if number not in self._asking:
+            return
+        answer: Answer | Exception
+        try:
+            answer = self._operations.answer(header, body)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request is answered
+            answer = error
+        with self._lock:
+            left = self._asking.pop(number, None) is None
+        if not left:
+            self._give(header, answer)
+        elif not isinstance(answer, Exception):
+            self._operations.undo(header)
+
     def _answer(self, header: abi.Header, body: memoryview) -> None:
         try:
             answer = self._operations.answer(header, body)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request is answered
             self._refuse(header, error)
             return
+        self._give(header, answer)
+
+    def _give(self, header: abi.Header, answer: Answer | Exception) -> None:
+        if isinstance(answer, Exception):
+            self._refuse(header, answer)
+            return
         if isinstance(answer, tuple):
             self._device.reply(header.unique, *answer)
             return
         unique = header.unique
+        number = unique & ~abi.UNIQUE_RESEND
         with self._lock:
-            self._waiting[unique & ~abi.UNIQUE_RESEND] = answer
+            self._waiting[number] = answer
+            interrupted = number in self._early
         answer.add_done_callback(lambda pending: self._settled.put((unique, pending)))
+        if interrupted:
+            answer.cancel()
 
     def _refuse(self, header: abi.Header, error: Exception) -> None:
         if isinstance(error, (ValueError, struct.error)):
@@ -300,16 +340,21 @@ class KernelBinding:
         self._device.refuse(header.unique, errnos.errno_of(error))
 
     def _interrupt(self, body: memoryview) -> None:
-        """The process that waits was signalled: its read ends with EINTR. A read that is not waiting is being
-        answered, or comes later; then the kernel asks again if it is told EAGAIN, which nobody needs."""
+        """The process that waits was signalled: its request ends with EINTR. One that nobody has in hand is answered
+        already, or another thread has just read it and will find that it was interrupted."""
         try:
             (unique,) = abi.interrupt_in.unpack_from(body)
         except struct.error:
             return
         with self._lock:
             pending = self._waiting.get(unique & ~abi.UNIQUE_RESEND)
+            asking = self._asking.pop(unique & ~abi.UNIQUE_RESEND, None)
+            if pending is None and asking is None:
+                self._early.append(unique & ~abi.UNIQUE_RESEND)
         if pending is not None:
             pending.cancel()
+        if asking is not None:  # the kernel lets nobody go whose request we have in hand, not even when it is killed
+            self._device.refuse(asking, errnos.errno_of(Cancelled("interrupted")))
 
     def _reply(self) -> None:
         """A reply thread: what has settled is read from the store and written to the kernel."""

@@ -88,6 +88,15 @@ class Operations:
         """Raises HffsError, ValueError and struct.error (a message that makes no sense)."""
         return self._answers[header.opcode](header, body)
 
+    def undo(self, header: abi.Header) -> None:
+        """What answering has opened is closed again, since the answer comes too late for its process."""
+        if header.opcode == abi.Op.OPEN:
+            self._passthrough.release(header.node, _number(header))
+            self._filesystem.release(_number(header))
+        elif header.opcode == abi.Op.OPENDIR:
+            with self._lock:
+                self._directories.pop(_number(header), None)
+
     # --- names and attributes ---------------------------------------------------------------------------------------
 
     def _lookup(self, header: abi.Header, body: memoryview) -> Parts:

@@ -73,6 +73,7 @@ def kernel(filesystem: Filesystem) -> Iterator[Kernel]:
     server = threading.Thread(target=binding.serve_on, args=(Device(theirs.detach()), lambda: None))
     server.start()
     kernel = Kernel(ours)
+    kernel.binding, kernel.server = binding, server  # type: ignore[attr-defined]
     offered = abi.Init(0xFFFFFFFF) | abi.Init.PASSTHROUGH | abi.Init.HAS_RESEND
     low, high = int(offered) & 0xFFFFFFFF, int(offered) >> 32
     answer = kernel.ask(abi.Op.INIT, 0, abi.init_in.pack(7, 45, 131072, low) + struct.pack("=I11I", high, *[0] * 11))
@@ -236,3 +237,17 @@ def test_attributes_of_a_file_that_became_local_are_dropped(kernel: Kernel) -> N
     assert abi.inval_inode_out.unpack(body) == (node, -1, 0)  # below 0: attributes only
     answer = kernel.ask(abi.Op.GETATTR, node, struct.pack("=IIQ", 0, 0, 0))
     assert abi.attr_out.unpack_from(answer)[0] == 3600
+
+
+def test_an_interrupt_that_overtakes_its_request_is_not_lost(kernel: Kernel, source: MemorySource) -> None:
+    node = kernel.lookup(kernel.lookup(1, "onnx"), "model.onnx")
+    handle = kernel.open(node)
+    source.gate.clear()
+    coming = kernel.unique + 4  # the number after the interrupt's own
+    kernel.send(abi.Op.INTERRUPT, 0, abi.interrupt_in.pack(coming))
+    assert kernel.unique == coming - 2
+    while coming not in kernel.binding._early:  # type: ignore[attr-defined]
+        assert kernel.server.is_alive()  # type: ignore[attr-defined]
+    assert kernel.send(abi.Op.READ, node, read_body(handle, 0, 50)) == coming
+    assert kernel.receive() == (coming, errno.EINTR, b"")
+    source.gate.set()
