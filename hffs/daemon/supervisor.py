@@ -73,7 +73,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervises until the mount is gone; the exit code. Main thread only: it takes the signals."""
-        woken, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        woken, waker = self._woken, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
@@ -83,7 +83,7 @@ class Supervisor:
         os.write(waker, bytes([signal.SIGCHLD]))  # it may have died while nobody looked
         try:
             while True:
-                code = self._turn(woken)
+                code = self._turn()
                 if code is not None:
                     return code
         finally:
@@ -97,7 +97,7 @@ class Supervisor:
                 if fd is not None:
                     os.close(fd)
 
-    def _turn(self, woken: int) -> int | None:
+    def _turn(self) -> int | None:
         now = self._clock()
         if self._start_at is not None and now >= self._start_at:
             self._start()
@@ -105,20 +105,24 @@ class Supervisor:
             self._kill_at = None
             os.kill(self._worker, signal.SIGKILL)
         poll = select.poll()
-        poll.register(woken, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
         if self._link is not None:
             poll.register(self._link, select.POLLIN)
         due = [at - self._clock() for at in (self._start_at, self._kill_at) if at is not None]
         poll.poll(max(0.0, min(due)) * 1000 if due else None)
-        told: set[int] = set()
-        with suppress(BlockingIOError):
-            told = set(os.read(woken, 4096))
+        told = self._signals()
         self._hear()
         if told & {signal.SIGTERM, signal.SIGINT}:
             self._end()
         if signal.SIGHUP in told:
             self._hung_up()
         return self._reap() if signal.SIGCHLD in told else None
+
+    def _signals(self) -> set[int]:
+        """The numbers of those that came since the last look."""
+        with suppress(BlockingIOError):
+            return set(os.read(self._woken, 4096))
+        return set()
 
     # --- the worker -------------------------------------------------------------------------------------------------
 
@@ -196,6 +200,8 @@ class Supervisor:
             self._replacing = False
             self._restarts += 1
             self._start_at = self._clock()
+            if self._ending:  # it may have left before it could unmount
+                self._detach()
             return None
         return self._died(ended)
 
@@ -276,9 +282,18 @@ class Supervisor:
                 self._link.send(b"leave")
 
     def _become_new(self) -> None:
-        """This process runs the program that is installed now, with what it keeps, and replaces the worker."""
+        """This process runs the program that is installed now, with what it keeps, and replaces the worker; unless it
+        is told to end, for then nobody is to go on."""
+        if self._ending:
+            return
         if self._device is None:
             _log("WARNING", "event=not-restarted why=the mount is not up yet, or the kernel cannot resume it")
+            return
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the new program has its handlers
+        came = self._signals()  # they would be lost with this program
+        if came & {signal.SIGTERM, signal.SIGINT}:
+            os.write(self._waker, bytes(came))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return
         kept = {
             "device": self._device,
@@ -292,7 +307,6 @@ class Supervisor:
         }
         state = _memory_file({**self._told, "kept": kept})
         passed = [fd for fd in (state, self._device, self._listener, kept["link"]) if isinstance(fd, int)]
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the new program has its handlers
         try:
             for fd in passed:
                 os.set_inheritable(fd, True)
