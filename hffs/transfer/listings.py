@@ -20,6 +20,10 @@ from ..errors import DeadlineExceeded, EntryNotFound, HffsError
 from ..model import Commit, Entry
 
 log = logging.getLogger(__name__)
+
+# Names that were looked up alone and are remembered, most of them those that do not exist: what a loader tries in a
+# folder nobody lists is a handful; a program that tries names without end must not fill the memory.
+SINGLE_NAMES = 10_000
 T = TypeVar("T")
 
 
@@ -172,6 +176,8 @@ class Listings:
         found = next((entry for entry in answer if entry.path == path), None)
         with self._lock:
             self._single[path] = found
+            if len(self._single) > SINGLE_NAMES:
+                del self._single[next(iter(self._single))]
         return found
 
     def _complete_size(self, entry: Entry) -> Entry:

@@ -138,7 +138,11 @@ class Operations:
     def _open(self, header: abi.Header, body: memoryview) -> Parts:
         del body
         handle = self._filesystem.open(self._tree.node(header.node), _number(header))
-        backing = self._passthrough.open(header.node, handle, lambda: self._filesystem.lend(handle))
+        try:
+            backing = self._passthrough.open(header.node, handle, lambda: self._filesystem.lend(handle))
+        except BaseException:  # the kernel will never release what it was not given
+            self._filesystem.release(handle)
+            raise
         if backing is None:
             return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE, 0),)
         return (abi.open_out.pack(handle, abi.OpenFlag.PASSTHROUGH, backing),)
