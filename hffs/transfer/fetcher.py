@@ -23,8 +23,9 @@ from ..model import Blob, RemoteFile
 from ..policy import BlockQueue, Fetch, Priority, RetryPolicy
 from .carrier import Carrier, Transport
 from .target import Target, UnstoredBlocks
-from .timers import Timer, Timers
+from .timers import Timers
 from .verifier import Verifier
+from .waiting import LATE_SECONDS, Callback, Waiter, WaitingRead, WaitingRoom, tell
 
 log = logging.getLogger(__name__)
 
@@ -34,28 +35,6 @@ BUSY_SECONDS = 0.05
 BUSY_BACKGROUND_SECONDS = 0.5
 # How many of the workers only ever serve waiting readers (design notes, performance 4.2: demand must not queue).
 RESERVED = 2
-
-
-Callback = Callable[[Exception | None], None]
-
-
-@dataclass(slots=True)
-class _Waiter:
-    """Guarded by the fetcher's lock; whoever takes it out of the table calls back, exactly once."""
-
-    callback: Callback
-    timer: Timer
-    path: str
-    asked: ranges.ByteRange
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingRead:
-    path: str
-    offset: int
-    size: int
-    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +58,7 @@ class Fetcher:
         workers: int = 8,
         fetch_size: int = 4 * 1024 * 1024,
         retry: RetryPolicy | None = None,
+        late_seconds: float = LATE_SECONDS,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
@@ -96,7 +76,7 @@ class Fetcher:
             demand_blocks=max(1, fetch_size // ranges.BLOCK_SIZE), workers=workers
         )
         self._targets: dict[str, Target] = {}
-        self._waiters: dict[int, _Waiter] = {}
+        self._waiters = WaitingRoom(late_seconds)
         self._tickets = itertools.count(1)
         self._stopping = False
         self._errors: deque[Failure] = deque(maxlen=16)
@@ -122,10 +102,9 @@ class Fetcher:
         self._carrier.stopping = True
         with self._ready:
             self._stopping = True
-            waiters = list(self._waiters.values())
-            self._waiters.clear()
+            waiters = self._waiters.clear()
             self._ready.notify_all()
-        self._tell(waiters, Cancelled("hffs is shutting down"))
+        tell(waiters.values(), Cancelled("hffs is shutting down"))
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(timeout=max(0.0, ends - time.monotonic()))
@@ -138,11 +117,10 @@ class Fetcher:
     def dismiss(self) -> None:
         """Everybody who waits now is told ``Cancelled``: the mount they wait on is gone, nobody hears the answers."""
         with self._ready:
-            waiters = list(self._waiters.values())
-            for ticket in self._waiters:
+            waiters = self._waiters.clear()
+            for ticket in waiters:
                 self._queue.abandon(ticket)
-            self._waiters.clear()
-        self._tell(waiters, Cancelled("the mount is gone"))
+        tell(waiters.values(), Cancelled("the mount is gone"))
 
     # --- what readers call ------------------------------------------------------------------------------------------
 
@@ -209,12 +187,14 @@ class Fetcher:
                 failed: Exception | None = Cancelled("hffs is shutting down")
             elif not self._knows(target):
                 failed = Cancelled(f"{target.file.path} was closed")
+            elif self._waiters.is_late(target.key, absent, now):
+                failed = DeadlineExceeded(f"{target.file.path} did not arrive in time just now")
             elif absent:
                 self._want(target, absent, Priority.DEMAND, now)
                 failed = self._queue.wait(ticket, target.key, [block for run in absent for block in run], now)
                 if failed is None:
                     timer = self._timers.call_at(deadline, lambda: self._too_late(ticket))
-                    self._waiters[ticket] = _Waiter(callback, timer, target.file.path, asked, now)
+                    self._waiters.enter(ticket, Waiter(callback, timer, target.key, target.file.path, asked, now))
             else:
                 failed = None
             waits = ticket in self._waiters
@@ -225,7 +205,7 @@ class Fetcher:
     def abandon(self, ticket: int) -> None:
         """The waiter has gone; its callback will not come (unless it is on its way already)."""
         with self._ready:
-            waiter = self._waiters.pop(ticket, None)
+            waiter = self._waiters.leave(ticket)
             if waiter is None:
                 return
             self._queue.abandon(ticket)
@@ -235,8 +215,7 @@ class Fetcher:
 
     def waiting(self) -> list[WaitingRead]:
         with self._ready:
-            waiters = list(self._waiters.values())
-        return [WaitingRead(w.path, w.asked.start, w.asked.length, w.since) for w in waiters]
+            return self._waiters.reads()
 
     def errors(self) -> list[Failure]:
         with self._ready:
@@ -318,8 +297,8 @@ class Fetcher:
 
     def _landed(self, fetch: Fetch, blocks: Iterable[int]) -> None:
         with self._ready:
-            done = [self._waiters.pop(t, None) for block in blocks for t in self._queue.landed(fetch, block)]
-        self._tell(done, None)
+            done = [self._waiters.leave(t) for block in blocks for t in self._queue.landed(fetch, block)]
+        tell(done, None)
 
     def _failed(self, fetch: Fetch, target: Target, error: HffsError) -> None:
         self._note(target, error)
@@ -334,27 +313,19 @@ class Fetcher:
             if wait is not None and not self._stopping:
                 self._queue.retry(fetch, now + wait)
                 self._ready.notify_all()  # who sleeps knows of no retry, and this worker may be busy when it is due
-                gone: list[_Waiter | None] = []
+                gone: list[Waiter | None] = []
             else:
-                gone = [self._waiters.pop(t, None) for t in self._queue.settle(fetch, error, now)]
-        self._tell(gone, error)
+                gone = [self._waiters.leave(t) for t in self._queue.settle(fetch, error, now)]
+        tell(gone, error)
 
     def _too_late(self, ticket: int) -> None:
         with self._ready:
-            waiter = self._waiters.pop(ticket, None)
+            waiter = self._waiters.leave(ticket)
             if waiter is None:
                 return
+            self._waiters.note_late(waiter, time.monotonic())
             self._queue.abandon(ticket)
-        self._tell([waiter], DeadlineExceeded(f"{waiter.path} did not arrive in time"))
-
-    def _tell(self, waiters: Iterable[_Waiter | None], error: Exception | None) -> None:
-        for waiter in waiters:
-            if waiter is not None:
-                waiter.timer.cancel()
-                try:
-                    waiter.callback(error)
-                except Exception as failure:  # one waiter's bug is not the others'
-                    log.error("event=callback-bug path=%s", waiter.path, exc_info=failure)
+        tell([waiter], DeadlineExceeded(f"{waiter.path} did not arrive in time"))
 
     def _note(self, target: Target, error: HffsError) -> None:
         with self._ready:
@@ -376,11 +347,11 @@ class Fetcher:
         with self._ready:
             if not self._knows(target) or target.readers:
                 return
-            left = [self._waiters.pop(t, None) for t in self._queue.drop(target.key, keep=Priority.BACKGROUND)]
+            left = [self._waiters.leave(t) for t in self._queue.drop(target.key, keep=Priority.BACKGROUND)]
             needed = target.holders or (not self._stopping and self._queue.busy(target.key))
             if not needed:
                 del self._targets[target.key]
-        self._tell(left, Cancelled(f"{target.file.path} was closed"))
+        tell(left, Cancelled(f"{target.file.path} was closed"))
         if not needed:  # else whoever is at work comes here again
             self._close(target)
 

@@ -155,7 +155,9 @@ class Schedule:
         self.timers.start()
         self.source = TrickleSource()
         retry = RetryPolicy(attempts=3, base=0.001, cap=0.001)
-        self.fetcher = Fetcher(self.store, self.source, self.timers, workers=3, fetch_size=2 * BLOCK_SIZE, retry=retry)
+        self.fetcher = Fetcher(
+            self.store, self.source, self.timers, workers=3, fetch_size=2 * BLOCK_SIZE, late_seconds=0.0, retry=retry
+        )
         self.fetcher.start()
         self.open: list[Open] = []
         self.reads: list[Read] = []

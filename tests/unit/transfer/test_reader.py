@@ -14,6 +14,8 @@ from hffs.cache import BlobStore, StoredBlob
 from hffs.errors import Cancelled, DeadlineExceeded, EntryNotFound, HubUnreachable, NoSpace
 from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
+from hffs.transfer.timers import Timer
+from hffs.transfer.waiting import LATE_SECONDS, Waiter, WaitingRoom
 
 MakeFetcher = Callable[..., Fetcher]
 
@@ -135,6 +137,36 @@ def test_a_read_ends_at_its_deadline_though_the_source_hangs(fetcher_of, source)
         pending.result()
     assert fetcher.waiting() == []
     reader.close()
+
+
+def test_a_read_that_was_too_late_does_not_wait_again_at_once(fetcher_of, source) -> None:
+    """The kernel asks again for what it was refused, and would make two or three deadlines of one."""
+    file = source.file("a.bin", 4 * BLOCK_SIZE)
+    source.gate.clear()
+    reader = BlobReader(fetcher_of(), file, read_timeout=0.05)
+    with pytest.raises(DeadlineExceeded):
+        reader.read(0, 5).result()
+    again = reader.read(4096, 5)
+    assert again._done.is_set()
+    with pytest.raises(DeadlineExceeded, match="just now"):
+        again.result()
+    other = reader.read(2 * BLOCK_SIZE, 5)
+    assert not other._done.is_set()
+    source.gate.set()
+    assert other.result(10) == source.contents["a.bin"][2 * BLOCK_SIZE :][:5]
+    until(lambda: isinstance(reader.read(0, 5), bytes))  # what arrives after all is served, late or not
+    reader.close()
+
+
+def test_lateness_is_forgotten_after_a_while() -> None:
+    room = WaitingRoom()
+    timer = Timer(lambda: None)
+    waiter = Waiter(lambda _: None, timer, "key", "a.bin", ByteRange(0, BLOCK_SIZE + 1), 0.0)
+    room.note_late(waiter, 100.0)
+    assert room.is_late("key", [range(1, 2)], 100.0 + LATE_SECONDS - 0.01)
+    assert not room.is_late("key", [range(2, 9)], 100.0)
+    assert not room.is_late("other", [range(2)], 100.0)
+    assert not room.is_late("key", [range(2)], 100.0 + LATE_SECONDS)
 
 
 def test_an_interrupted_read_ends_at_once_and_leaves_nothing_waiting(fetcher_of, source) -> None:
