@@ -1,10 +1,11 @@
-"""Pure decisions: what to fetch next, what a reader will want, when to try again, which files come first.
+"""Pure decisions: what to fetch next and with how many workers, what a reader will want, when to try again.
 
 Values in, values out: no thread, socket, clock, log or file is touched here. Callers pass ``now`` and hold the locks.
 """
 
 from .bandwidth import Bandwidth
 from .blocks import Priority
+from .limiter import WorkerLimiter
 from .prefetch import small_files
 from .queue import BlockQueue, Fetch, Waiting
 from .readahead import ReadCursors, Window
@@ -19,5 +20,6 @@ __all__ = [
     "RetryPolicy",
     "Waiting",
     "Window",
+    "WorkerLimiter",
     "small_files",
 ]

@@ -1,0 +1,264 @@
+"""How many workers hydrate big files at once: what measuring says, within what the user, server and machine allow.
+
+The fetcher calls ``sample`` about four times a second while there is such work. One worker begins; then their number
+doubles as long as that pays, and comes back to the last one that paid. Later it is tried again, as networks change.
+Only the total speed is looked at, so a busy line, a slow disk and a saturated processor are all noticed the same way.
+Never starts or stops a worker, and has no say over those who serve waiting readers. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import Final
+
+_MIB: Final = 1024 * 1024
+
+# A sample is what came between two calls at least so far apart. Called every 250 ms, a thread may wake a little early.
+SAMPLE_SECONDS: Final = 0.2
+# The first stretch ends when this many samples differ by no more than a tenth of their mean: a second, and not yet slow
+# start, in which each is up to twice the one before.
+AGREEING: Final = 4
+WITHIN: Final = 0.1
+# What a trial is compared with: two seconds of what was there before, good to a few per cent.
+REMEMBERED: Final = 8
+# The doubling: no sooner than half a second after the one before, of which the first part is not counted, as
+# connections are opened in it (a TLS handshake at 100 ms takes 0.3 s).
+STEP_SECONDS: Final = 0.5
+OPENING_SECONDS: Final = 0.4
+# What more workers must bring, as a share of what they would if each brought as much as those before. A short look
+# (half a second) can be off by a tenth on either side, so it is believed from 15 % on. Two seconds are: at a distance
+# of 200 ms slow start takes most of that; averaged they are good to a few per cent and believed from 7 % on. (4 workers
+# brought 8 % more than 2 on 1 Gbit/s at 30 ms, 8 then 4 % more than 4: the 4 are worth having, the 8 are not.)
+SHARE_AT_ONCE: Final = 0.15
+SHARE_IN_THE_END: Final = 0.07
+PATIENCE_SECONDS: Final = 2.0
+# A trial that cannot be judged, because there is not enough work for so many, ends after this long.
+TRIAL_SECONDS: Final = 5.0
+# Between trials: doubling while they do not pay. At 4 min the 2 s of a trial with too many connections are under 1 %.
+PAUSE_SECONDS: Final = 30.0
+LONGEST_PAUSE_SECONDS: Final = 240.0
+# A refusal without a word how long it lasts; and the longest that a server's word is taken for.
+HOLD_SECONDS: Final = 5.0
+LONGEST_HOLD_SECONDS: Final = 600.0
+# Refusals this close answer requests that were under way together, and halve the number once.
+SAME_REFUSAL_SECONDS: Final = 1.0
+# After a minute without work servers have closed the connections, and the line may be another's: look again, but only
+# for a second, as there is an idea of what to expect.
+LONG_IDLE_SECONDS: Final = 60.0
+SHORT_STRETCH_SECONDS: Final = 1.0
+
+
+class _Phase(Enum):
+    FIRST = 0  # one worker, until its speed is known
+    TRIAL = 1  # more than is known to pay
+    SETTLED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    seconds: float
+    count: int
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.seconds
+
+
+class WorkerLimiter:
+    """A number of workers from 1 to ``most``; ``limit`` is it, ``why`` is what keeps it there.
+
+    ``usual`` is how many the machine is trusted with whatever its load. ``min_speed`` (bytes/s) is what each worker
+    must bring for there to be more, ``probe_seconds`` how long the first stretch may take, ``bound`` the words for what
+    ``most`` comes from. ``now`` is monotonic seconds; time without work does not count.
+    """
+
+    def __init__(
+        self,
+        *,
+        most: int,
+        usual: int = 8,
+        min_speed: float = 3 * _MIB,
+        probe_seconds: float = 5.0,
+        bound: str = "as many as are allowed",
+    ) -> None:
+        if most < 1 or usual < 1 or min_speed < 0 or probe_seconds < 0:
+            raise ValueError("at least one worker; speeds and times count from 0")
+        self._most = most
+        self._usual = usual
+        self._min_speed = min_speed
+        self._probe_seconds = probe_seconds
+        self._bound = bound
+        # Seconds with work so far; the moments below are told by this, but for those called "at", which are ``now``.
+        self._worked = 0.0
+        self._mark: tuple[float, int] | None = None  # at which moment, with how many bytes the present sample began
+        self._full = True  # as many were active as might be, all through the present sample
+        self._idle_at: float | None = None
+        self._refused_at = -inf
+        self._quiet_at = -inf  # up to here nothing is looked at: the server has asked for less
+        self._next_try = 0.0
+        self._paid, self._paid_rate = 1, 0.0  # in a trial: the number before, and its speed
+        self._samples: deque[_Sample] = deque(maxlen=REMEMBERED)
+        self._begin(probe_seconds)
+
+    @property
+    def limit(self) -> int:
+        return self._limit
+
+    @property
+    def why(self) -> str:
+        """One short sentence for people."""
+        return self._why
+
+    def sample(self, now: float, fetched: int, active: int, load: float, cores: int) -> int:
+        """The limit, given the bytes such workers have brought in all and how many are at work on them at this moment.
+
+        A moment at which these are not about ``limit`` says nothing of the speed of ``limit`` workers and is left out.
+        ``load`` is the machine's load average. To be called about every 250 ms while there is work; more or less often
+        does no harm.
+        """
+        self._resume(now)
+        if now < self._quiet_at:
+            self._mark = None
+            return self._limit
+        if self._mark is None or now < self._mark[0] or fetched < self._mark[1]:
+            self._mark, self._full = (now, fetched), True
+            return self._limit
+        # One in eight may be between two fetches when it is counted.
+        self._full = self._full and self._limit - self._limit // 8 <= active <= self._limit
+        found = _Sample(now - self._mark[0], fetched - self._mark[1])
+        if found.seconds >= SAMPLE_SECONDS:
+            self._worked += found.seconds
+            opening = self._phase is _Phase.TRIAL and self._worked - self._measured_from < OPENING_SECONDS
+            if self._full and not opening:
+                self._samples.append(found)
+            self._mark, self._full = (now, fetched), True
+            self._decide(load, cores)
+        return self._limit
+
+    def refused(self, now: float, retry_after: float | None) -> None:
+        """The server said 429 or 503, and perhaps to come again after so many seconds."""
+        self._resume(now)
+        hold = min(max(retry_after or 0.0, HOLD_SECONDS), LONGEST_HOLD_SECONDS)
+        self._quiet_at = max(self._quiet_at, now + hold)
+        self._mark = None
+        if now - self._refused_at >= SAME_REFUSAL_SECONDS:
+            self._refused_at = now
+            self._set(max(1, self._limit // 2))
+            self._settle("the server asked for less", self._next_pause())
+
+    def idle(self, now: float) -> None:
+        """There is no work of this kind now; until ``sample`` is called again."""
+        if self._mark is not None and self._idle_at is None:
+            self._idle_at = now
+
+    # --- what has been measured, and what follows -------------------------------------------------------------------
+
+    def _decide(self, load: float, cores: int) -> None:
+        measured = list(self._samples)
+        recent = measured[-AGREEING:]
+        if self._phase is _Phase.TRIAL:
+            self._judge(load, cores)
+        elif self._phase is _Phase.FIRST:
+            since = self._worked - self._changed
+            if recent and since >= STEP_SECONDS and (since >= self._stretch or _agree(recent)):
+                self._go_on(_rate(recent), load, cores)
+        elif len(recent) == AGREEING:
+            if self._limit > 1 and all(each.rate < self._limit * self._min_speed for each in recent):
+                self._set(self._limit // 2)
+                self._settle(self._too_slow(), self._pause)
+            elif self._worked >= self._next_try:
+                self._go_on(_rate(measured), load, cores)
+
+    def _go_on(self, rate: float, load: float, cores: int) -> None:
+        """The present number pays and brings ``rate``; try more, if anything speaks for it."""
+        more = min(2 * self._limit, self._most)
+        if load > cores:
+            more = min(more, max(self._usual, self._limit))
+        if self._limit == self._most:
+            self._settle(self._bound)
+        elif not rate or rate < self._limit * self._min_speed:
+            self._settle(self._too_slow())
+        elif more == self._limit:
+            self._settle(f"the load of the machine ({load:.1f}) exceeds its {cores} cores")
+        else:
+            self._paid, self._paid_rate = self._limit, rate
+            self._set(more)
+            self._phase = _Phase.TRIAL
+            self._why = f"trying {more}, as {self._paid} brought {_speed(rate)}"
+
+    def _judge(self, load: float, cores: int) -> None:
+        """Of a trial: it paid, it did not, or it is too early to tell."""
+        measured = list(self._samples)
+        if measured and self._worked - self._changed >= STEP_SECONDS:
+            patient = self._worked - self._measured_from >= PATIENCE_SECONDS and len(measured) >= AGREEING
+            rate = _rate(measured[-AGREEING:] if patient else measured[-2:])
+            needed = SHARE_IN_THE_END if patient else SHARE_AT_ONCE
+            pays = rate >= self._paid_rate * (1 + needed * (self._limit / self._paid - 1))
+            slow = rate < self._limit * self._min_speed
+            if pays and not slow:
+                self._pause = PAUSE_SECONDS
+                self._go_on(rate, load, cores)
+            elif patient:
+                why = f"{self._limit} workers bring no more than {self._paid} ({_speed(self._paid_rate)})"
+                self._set(self._paid)
+                self._settle(self._too_slow() if pays else why, self._next_pause())
+        if self._phase is _Phase.TRIAL and self._worked - self._changed >= TRIAL_SECONDS:
+            self._set(self._paid)
+            self._settle("there was not enough work to try more", self._pause)
+
+    # --- states -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, stretch: float) -> None:
+        self._phase = _Phase.FIRST
+        self._stretch = stretch
+        self._pause = PAUSE_SECONDS
+        self._why = "one worker at first, to see what it brings"
+        self._set(1)
+
+    def _settle(self, why: str, pause: float = 0.0) -> None:
+        self._phase = _Phase.SETTLED
+        self._why = why
+        self._next_try = self._worked + pause
+
+    def _set(self, limit: int) -> None:
+        self._limit = limit
+        self._changed = self._measured_from = self._worked
+        self._full = True
+        self._samples.clear()
+
+    def _resume(self, now: float) -> None:
+        if self._idle_at is None:
+            return
+        if now - self._idle_at >= LONG_IDLE_SECONDS:
+            self._begin(min(self._probe_seconds, SHORT_STRETCH_SECONDS))
+        elif self._phase is _Phase.TRIAL:
+            self._measured_from = self._worked
+            self._samples.clear()
+        self._idle_at = self._mark = None
+
+    def _next_pause(self) -> float:
+        pause = self._pause
+        self._pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        return pause
+
+    def _too_slow(self) -> str:
+        return f"each brings less than {_speed(self._min_speed)}"
+
+
+def _rate(samples: Sequence[_Sample]) -> float:
+    return sum(each.count for each in samples) / sum(each.seconds for each in samples)
+
+
+def _agree(samples: Sequence[_Sample]) -> bool:
+    rates = [each.rate for each in samples]
+    return len(rates) == AGREEING and max(rates) > 0 and max(rates) - min(rates) <= WITHIN * _rate(samples)
+
+
+def _speed(rate: float) -> str:
+    """In units of 1024, as everywhere on the command line."""
+    amount = rate / _MIB
+    return f"{amount:.0f}M/s" if amount >= 10 else f"{amount:.1f}M/s"
