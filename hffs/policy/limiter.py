@@ -1,9 +1,10 @@
 """How many workers hydrate big files at once: what measuring says, within what the user, server and machine allow.
 
 The fetcher calls ``sample`` about four times a second while there is such work. One worker begins; then their number
-doubles as long as that pays, and comes back to the last one that paid. Later it is tried again, as networks change.
-Only the total speed is looked at, so a busy line, a slow disk and a saturated processor are all noticed the same way.
-Never starts or stops a worker, and has no say over those who serve waiting readers. Not thread-safe.
+doubles as long as that pays, and comes back to the last one that paid. Later more are tried again, and fewer, as
+networks change and measuring errs. Only the total speed is looked at, so a busy line, a slow disk and a saturated
+processor are all noticed the same way. Never starts or stops a worker, and has no say over those who serve waiting
+readers. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ TRIAL_SECONDS: Final = 5.0
 # Between trials: doubling while they do not pay. At 4 min the 2 s of a trial with too many connections are under 1 %.
 PAUSE_SECONDS: Final = 30.0
 LONGEST_PAUSE_SECONDS: Final = 240.0
+# By so much the speed of the same workers must change for the pauses to be short again.
+ANOTHER_LINE: Final = 1.5
 # A refusal without a word how long it lasts; and the longest that a server's word is taken for.
 HOLD_SECONDS: Final = 5.0
 LONGEST_HOLD_SECONDS: Final = 600.0
@@ -54,7 +57,7 @@ SHORT_STRETCH_SECONDS: Final = 1.0
 
 class _Phase(Enum):
     FIRST = 0  # one worker, until its speed is known
-    TRIAL = 1  # more than is known to pay
+    TRIAL = 1  # more than is known to pay, or fewer than that
     SETTLED = 2
 
 
@@ -99,8 +102,10 @@ class WorkerLimiter:
         self._idle_at: float | None = None
         self._refused_at = -inf
         self._quiet_at = -inf  # up to here nothing is looked at: the server has asked for less
-        self._next_try = 0.0
-        self._paid, self._paid_rate = 1, 0.0  # in a trial: the number before, and its speed
+        self._more_from = self._less_from = 0.0  # when there may be a trial of more, of fewer
+        self._pause_more = self._pause_less = PAUSE_SECONDS  # after the next one that shows nothing new
+        self._before, self._before_rate, self._before_why = 1, 0.0, ""  # in a trial: what was before it
+        self._known_rate: float | None = None  # what the present number brought when it had settled
         self._samples: deque[_Sample] = deque(maxlen=REMEMBERED)
         self._begin(probe_seconds)
 
@@ -148,7 +153,8 @@ class WorkerLimiter:
         if now - self._refused_at >= SAME_REFUSAL_SECONDS:
             self._refused_at = now
             self._set(max(1, self._limit // 2))
-            self._settle("the server asked for less", self._next_pause())
+            self._settle("the server asked for less", self._pause_more)
+            self._pause_more = min(2 * self._pause_more, LONGEST_PAUSE_SECONDS)
 
     def idle(self, now: float) -> None:
         """There is no work of this kind now; until ``sample`` is called again."""
@@ -160,21 +166,42 @@ class WorkerLimiter:
     def _decide(self, load: float, cores: int) -> None:
         measured = list(self._samples)
         recent = measured[-AGREEING:]
-        if self._phase is _Phase.TRIAL:
-            self._judge(load, cores)
-        elif self._phase is _Phase.FIRST:
-            since = self._worked - self._changed
+        since = self._worked - self._changed
+        if self._phase is _Phase.FIRST:
             if recent and since >= STEP_SECONDS and (since >= self._stretch or _agree(recent)):
-                self._go_on(_rate(recent), load, cores)
+                self._try_more(_rate(recent), load, cores)
+        elif self._phase is _Phase.TRIAL:
+            if recent and since >= STEP_SECONDS:
+                patient = self._worked - self._measured_from >= PATIENCE_SECONDS and len(recent) == AGREEING
+                rate = _rate(recent if patient else recent[-2:])
+                if self._limit > self._before:
+                    self._judge_more(rate, patient, load, cores)
+                else:
+                    self._judge_less(rate, patient)
+            if self._phase is _Phase.TRIAL and self._worked - self._changed >= TRIAL_SECONDS:
+                self._give_up("there was not enough work to try more")
         elif len(recent) == AGREEING:
+            self._watch(_rate(recent))
             if self._limit > 1 and all(each.rate < self._limit * self._min_speed for each in recent):
                 self._set(self._limit // 2)
-                self._settle(self._too_slow(), self._pause)
-            elif self._worked >= self._next_try:
-                self._go_on(_rate(measured), load, cores)
+                self._settle(self._too_slow(), self._pause_more)
+            elif self._worked >= self._more_from:
+                self._try_more(_rate(measured), load, cores)
+            if self._phase is _Phase.SETTLED and self._worked >= self._less_from and self._limit > 1:
+                self._try((self._limit + 1) // 2, _rate(measured))
 
-    def _go_on(self, rate: float, load: float, cores: int) -> None:
-        """The present number pays and brings ``rate``; try more, if anything speaks for it."""
+    def _watch(self, rate: float) -> None:
+        """A line that has changed this much is another line: what was learnt of it does not hold trials up any more."""
+        if self._known_rate is None:
+            self._known_rate = rate
+        elif max(rate, self._known_rate) > ANOTHER_LINE * min(rate, self._known_rate):
+            self._known_rate = rate
+            self._pause_more = self._pause_less = PAUSE_SECONDS
+            soon = max(self._worked, self._changed + PAUSE_SECONDS)
+            self._more_from, self._less_from = min(self._more_from, soon), min(self._less_from, soon)
+
+    def _try_more(self, rate: float, load: float, cores: int) -> None:
+        """The present number brings ``rate``: a trial of more, or why there is none."""
         more = min(2 * self._limit, self._most)
         if load > cores:
             more = min(more, max(self._usual, self._limit))
@@ -185,48 +212,68 @@ class WorkerLimiter:
         elif more == self._limit:
             self._settle(f"the load of the machine ({load:.1f}) exceeds its {cores} cores")
         else:
-            self._paid, self._paid_rate = self._limit, rate
-            self._set(more)
-            self._phase = _Phase.TRIAL
-            self._why = f"trying {more}, as {self._paid} brought {_speed(rate)}"
+            self._try(more, rate)
 
-    def _judge(self, load: float, cores: int) -> None:
-        """Of a trial: it paid, it did not, or it is too early to tell."""
-        measured = list(self._samples)
-        if measured and self._worked - self._changed >= STEP_SECONDS:
-            patient = self._worked - self._measured_from >= PATIENCE_SECONDS and len(measured) >= AGREEING
-            rate = _rate(measured[-AGREEING:] if patient else measured[-2:])
-            needed = SHARE_IN_THE_END if patient else SHARE_AT_ONCE
-            pays = rate >= self._paid_rate * (1 + needed * (self._limit / self._paid - 1))
-            slow = rate < self._limit * self._min_speed
-            if pays and not slow:
-                self._pause = PAUSE_SECONDS
-                self._go_on(rate, load, cores)
-            elif patient:
-                why = f"{self._limit} workers bring no more than {self._paid} ({_speed(self._paid_rate)})"
-                self._set(self._paid)
-                self._settle(self._too_slow() if pays else why, self._next_pause())
-        if self._phase is _Phase.TRIAL and self._worked - self._changed >= TRIAL_SECONDS:
-            self._set(self._paid)
-            self._settle("there was not enough work to try more", self._pause)
+    def _judge_more(self, rate: float, patient: bool, load: float, cores: int) -> None:
+        needed = SHARE_IN_THE_END if patient else SHARE_AT_ONCE
+        pays = rate >= self._before_rate * (1 + needed * (self._limit / self._before - 1))
+        if pays and rate >= self._limit * self._min_speed:
+            self._pause_more = self._pause_less = PAUSE_SECONDS
+            self._less_from = self._worked + PAUSE_SECONDS
+            self._try_more(rate, load, cores)
+        elif patient:
+            no_more = f"{self._limit} workers bring no more than {self._before} ({_speed(self._before_rate)})"
+            self._give_up(self._too_slow() if pays else no_more)
+
+    def _judge_less(self, rate: float, patient: bool) -> None:
+        """To be kept the others must bring half of what they must to be taken, or they would come and go with noise."""
+        needed = SHARE_IN_THE_END / 2 if patient else SHARE_AT_ONCE
+        pays = self._before_rate >= rate * (1 + needed * (self._before / self._limit - 1))
+        if pays:
+            self._give_up("")
+        elif patient:
+            self._less_from = self._worked + PAUSE_SECONDS
+            self._settle(f"{self._before} workers bring no more than {self._limit} ({_speed(rate)})", self._pause_more)
 
     # --- states -----------------------------------------------------------------------------------------------------
 
     def _begin(self, stretch: float) -> None:
         self._phase = _Phase.FIRST
         self._stretch = stretch
-        self._pause = PAUSE_SECONDS
+        self._more_from = self._less_from = self._worked
+        self._pause_more = self._pause_less = PAUSE_SECONDS
         self._why = "one worker at first, to see what it brings"
         self._set(1)
 
+    def _try(self, limit: int, rate: float) -> None:
+        self._phase = _Phase.TRIAL
+        self._before, self._before_rate, self._before_why = self._limit, rate, self._why
+        self._why = f"trying {limit}, where {self._limit} brought {_speed(rate)}"
+        self._set(limit)
+
+    def _give_up(self, why: str) -> None:
+        """Back to the number before the trial; the next one of its kind comes later than this did."""
+        more = self._limit > self._before
+        self._set(self._before)
+        if more:
+            self._settle(why, self._pause_more)
+            self._pause_more = min(2 * self._pause_more, LONGEST_PAUSE_SECONDS)
+        else:
+            self._settle(self._before_why)
+            self._less_from = self._worked + self._pause_less
+            self._pause_less = min(2 * self._pause_less, LONGEST_PAUSE_SECONDS)
+
     def _settle(self, why: str, pause: float = 0.0) -> None:
+        """The present number it is, for ``pause`` seconds at least; 0.0: until what keeps it from growing is over."""
         self._phase = _Phase.SETTLED
         self._why = why
-        self._next_try = self._worked + pause
+        if pause:
+            self._more_from = self._worked + pause
 
     def _set(self, limit: int) -> None:
         self._limit = limit
         self._changed = self._measured_from = self._worked
+        self._known_rate = None
         self._full = True
         self._samples.clear()
 
@@ -239,11 +286,6 @@ class WorkerLimiter:
             self._measured_from = self._worked
             self._samples.clear()
         self._idle_at = self._mark = None
-
-    def _next_pause(self) -> float:
-        pause = self._pause
-        self._pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        return pause
 
     def _too_slow(self) -> str:
         return f"each brings less than {_speed(self._min_speed)}"
