@@ -85,9 +85,11 @@ class Settings:
     token_file: str | None = None
     cache_dir: str = ""
     runtime_dir: str = ""
-    # 8 connections fill 1 Gbit/s at 30 ms and are what other tools open (aria2c -x8); 2 more are kept for readers that
-    # wait, and take no read-ahead (transfer.fetcher.RESERVED).
-    workers: int = 10
+    workers: int | None = None  # at most; None: decided while running (policy.limiter), up to 16 for each core but one
+    bandwidth: int | None = None  # bytes a second of all reads and background work together; None: no limit
+    min_worker_speed: int = 3 * 1024 * 1024  # more workers for big files are no gain where each brings less
+    probe_seconds: float = 5.0  # with one worker at first, at most, to see what it brings
+    big_file: int = 200 * 1024 * 1024  # from here on a file is hydrated by a number of workers that follows measurement
     fetch_size: int = 4 * 1024 * 1024
     prefetch: str = "small"
     include: tuple[str, ...] = ()
@@ -106,8 +108,12 @@ PARSERS: Final[Mapping[str, Any]] = {
     "cache_dir": str,
     "runtime_dir": str,
     "workers": parse_count,
+    "bandwidth": above_zero(parse_size),
+    "min_worker_speed": above_zero(parse_size),
+    "probe_seconds": parse_seconds,
+    "big_file": parse_size,
     "fetch_size": above_zero(parse_size),
-    "prefetch": one_of("none", "small"),
+    "prefetch": one_of("none", "small", "all"),
     "include": parse_patterns,
     "exclude": parse_patterns,
     "allow_other": parse_switch,

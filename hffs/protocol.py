@@ -33,6 +33,11 @@ def journal_path(runtime_dir: str, mountpoint: str) -> str:
     return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".handles"
 
 
+def jobs_path(runtime_dir: str, mountpoint: str) -> str:
+    """What the mount was asked to do in the background, for a worker after this one to go on with."""
+    return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".jobs"
+
+
 class MountRecord(TypedDict):
     """``pid`` is the process that serves; ``supervisor`` the one that would start it again, if there is one."""
 
@@ -103,6 +108,12 @@ class LastError(TypedDict):
     path: NotRequired[str]
 
 
+class Bandwidth(TypedDict):
+    """``limit`` in bytes a second; None: there is none."""
+
+    limit: int | None
+
+
 class ReadAhead(TypedDict):
     """The kernel's read-ahead on the mount; ``command`` raises it, and is empty where nothing is to be gained."""
 
@@ -137,6 +148,7 @@ class Status(TypedDict):
     waiting_reads: list[WaitingRead]
     last_errors: list[LastError]
     read_ahead: ReadAhead
+    bandwidth: Bandwidth
 
 
 class FileStatus(TypedDict):
@@ -155,3 +167,47 @@ class FileList(TypedDict):
     path: str
     complete: bool
     files: list[FileStatus]
+
+
+class JobFile(TypedDict):
+    """A file of a job; ``bytes_done`` of ``size`` are on this machine's disk."""
+
+    path: str
+    size: int | None
+    etag: str | None
+    bytes_done: int
+    state: Literal["waiting", "fetching", "verifying", "done", "failed"]
+
+
+class JobError(TypedDict):
+    """What went wrong with a file (``path`` is empty where it is not about one), and the exit code it stands for."""
+
+    path: str
+    what: str
+    remedy: str
+    exit_code: int
+
+
+class Job(TypedDict):
+    """The answer to ``POST /v1/hydrate`` and ``GET /v1/jobs/ID?since=N``. ``bytes_done`` counts what was local before,
+    ``bytes_fetched`` what came over the network since. Of the ``ended`` files that are done or have failed,
+    ``finished`` lists those after the first N: who asks with the ``ended`` of the answer before misses none."""
+
+    id: str
+    kind: Literal["hydrate"]
+    target: str
+    state: Literal["running", "done", "failed", "cancelled"]
+    started_at: float
+    updated_at: float
+    bytes_done: int
+    bytes_total: int
+    bytes_fetched: int
+    bytes_per_s: float
+    eta_s: float | None
+    files_done: int
+    files_total: int
+    active: list[JobFile]
+    ended: int
+    finished: list[JobFile]
+    errors: list[JobError]
+    workers: Workers

@@ -50,6 +50,15 @@ def files(target: str, runtime_dir: str | None = None) -> tuple[str, FileList]:
         raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
 
 
+def place(target: str, runtime_dir: str | None = None) -> tuple[str, str]:
+    """The mountpoint that a path lies in, and where in that mount it is ("" for its root).
+
+    Raises MountNotFound, UsageError (a repo that is mounted several times).
+    """
+    record = _one(target, _directory(runtime_dir))
+    return record["mountpoint"], _inside(target, record)
+
+
 def unmount(target: str, lazy: bool = False, runtime_dir: str | None = None) -> str:
     """Takes a mount off and returns its mountpoint; ``lazy``: even when it is busy, gone once nobody uses it.
 
@@ -211,6 +220,7 @@ def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtim
         "waiting_reads": [],
         "last_errors": [{"at": time.time(), "what": why}],
         "read_ahead": {"kb": None, "command": ""},
+        "bandwidth": {"limit": None},
     }
 
 

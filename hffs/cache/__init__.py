@@ -7,8 +7,9 @@ closes it last. Everything here may be used from any thread.
 from .blobs import BlobStore
 from .claims import Claim
 from .digest import Hasher
+from .hashing import Hashing
 from .index import Index
 from .layout import Layout
 from .stored import StoredBlob
 
-__all__ = ["BlobStore", "Claim", "Hasher", "Index", "Layout", "StoredBlob"]
+__all__ = ["BlobStore", "Claim", "Hasher", "Hashing", "Index", "Layout", "StoredBlob"]

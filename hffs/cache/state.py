@@ -217,9 +217,9 @@ class StateFile:
             held -= BLOCK_SIZE - block_length(self.blocks - 1, self.size)
         return held
 
-    def counts(self) -> bytes:
-        """How often each block was published, modulo 250."""
-        return os.pread(self.fd, self.blocks, self._counts)
+    def counts(self, first: int, count: int) -> bytes:
+        """How often each of these blocks was published, modulo 250."""
+        return os.pread(self.fd, count, self._counts + first)
 
     def next_count(self, block: int) -> int:
         """The number of the publication that begins now, 1..250; the caller holds the block's lock."""

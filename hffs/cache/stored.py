@@ -19,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from ..errors import BlockAbsent, CacheUnusable, HffsError, IntegrityError, NoSpace
-from ..model import Blob
+from ..errors import BlockAbsent, CacheUnusable, HffsError, NoSpace
+from ..model import Blob, Digest
 from ..ranges import BLOCK_SIZE, block_length
 from .claims import Claim
-from .digest import Hasher
+from .hashing import Hashing
 from .holes import punch
 from .layout import disk_error
 from .locks import CLOSED, HEADER, PUNCHING, RangeLocks, alone_on, share
@@ -34,7 +34,6 @@ _TOUCH_EVERY_S: Final = 60  # eviction needs no finer order than this, and a rea
 # A look at a damaged block takes a read of 256 KiB and a few system calls; 1 s also covers a very slow disk.
 _LOOK_S: Final = 1.0
 _PAUSE_S: Final = 0.002
-_HASH_STEP: Final = 1 << 20  # 1 MiB: sha256 gains nothing from more, and a reader is never kept long from the GIL
 
 
 class StoredBlob:
@@ -291,40 +290,46 @@ class StoredBlob:
 
         ``given_up`` is asked before each MiB. Raises IntegrityError (what to drop is the caller's decision),
         CacheUnusable."""
-        digest = self.blob.digest
         if self.verified:
             return True
-        if digest is None or not self.complete:
+        if self.blob.digest is None or not self.complete:
             return False
+        hashing = Hashing(self, self.blob.digest)
+        return hashing.advance(given_up) and hashing.conclude(now)
+
+    def record(self, digest: Digest, counts: bytes, mark: FileMark | None, now: float) -> bool:
+        """Record that the blob, of whose blocks these publications were hashed, is right; for ``Hashing``. False when
+        they, or the file's times where ``mark`` tells them, are no longer the same. Raises CacheUnusable."""
         try:
-            before = self._fingerprint()
-            hasher = Hasher(digest, self.size)
-            try:
-                while hasher.hashed < self.size:
-                    if given_up():
-                        return False
-                    hasher.update(self._bytes(hasher.hashed, min(hasher.hashed + _HASH_STEP, self.size)))
-            except BlockAbsent:
-                return False
-            got = hasher.hexdigest()
-            if got != digest.hex:
-                raise IntegrityError(
-                    f"{self.blob.etag}: the bytes have {digest.algorithm} {got} where {digest.hex} was promised",
-                    "fetch it again",
-                    expected=digest.hex,
-                    got=got,
-                )
             os.fdatasync(self._data)
             os.fdatasync(self._state.fd)
             with self._locks.holding(HEADER):
-                header = self._header()
-                if header is None or self._fingerprint() != before or not self.complete:
+                header, found = self._header(), FileMark.of(self._data)
+                changed = self._state.counts(0, self._state.blocks) != counts or mark not in (None, found)
+                if header is None or changed or not self.complete:
                     return False
-                record = Verification(digest, int(now), before[0])
-                self._state.write_header(replace(header, verification=record))
+                self._state.write_header(replace(header, verification=Verification(digest, int(now), found)))
         except OSError as error:
             raise self._failed(error) from error
         return True
+
+    def mark(self) -> FileMark:
+        """What tells whether anybody but us wrote to a whole blob. Raises CacheUnusable."""
+        try:
+            return FileMark.of(self._data)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def publications(self, span: range) -> bytes:
+        """How often each of these blocks was published, modulo 250. Raises CacheUnusable."""
+        try:
+            return self._state.counts(span.start, len(span))
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def bytes_at(self, start: int, stop: int) -> bytes:
+        """Bytes [start, stop), which are not marked as used. Raises BlockAbsent, CacheUnusable."""
+        return self._bytes(start, stop)
 
     def lend(self) -> int | None:
         """A descriptor of the data file for the kernel to read from directly, for the caller to close; None when the
@@ -352,10 +357,6 @@ class StoredBlob:
             return self._state.header()
         except Damaged:
             return None
-
-    def _fingerprint(self) -> tuple[FileMark, bytes]:
-        """Differs when any block was published meanwhile, however coarse the file system's clock."""
-        return FileMark.of(self._data), self._state.counts()
 
     # Being open
 

@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from .. import protocol
-from ..cache import BlobStore, Index, Layout
-from ..errors import AccessDenied, HffsError, MountFailed, MountNotFound, NotFound
+from ..errors import AccessDenied, HffsError, MountFailed, MountNotFound, UsageError
 from ..fuse import Binding, make_binding
-from ..model import Commit, Entry
+from ..model import Commit
 from ..policy import small_files
-from ..remote import Auth, Catalog, Locator, Transport, parse_repo
-from ..transfer import Content, Fetcher, Listings, Timers
+from ..remote import parse_repo
+from ..transfer import Content, Fetcher, Listings
 from ..vfs import Filesystem, Patterns, Tree
-from . import mountpoint, readahead, records
+from . import engine, mountpoint, readahead, records
 from .control import ControlServer, Occupied, Request
+from .jobs import Jobs
 from .spec import MountSpec
 from .status import Reporter
 from .supervised import Handover, Link
@@ -36,10 +34,6 @@ from .supervisor import LEFT
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, Any]], None]
-
-# For workers that wait for a server that does not answer: whoever unmounts waits for the process to end. What they were
-# bringing is lost as at a kill, that is, asked for again; more than a block each it is not.
-STOP_SECONDS: Final = 2.0
 
 
 def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
@@ -51,40 +45,20 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
     settings = spec.settings
     before = None if link is None else link.handover
     where = spec.mountpoint if before else mountpoint.check(spec.mountpoint, settings.runtime_dir)
-    _allow_many_files()
     with contextlib.ExitStack() as stack:
-        layout = Layout(settings.cache_dir)
-        layout.prepare()
-        index = Index(layout.index)
-        stack.callback(index.close)
-        auth = Auth(settings.token_file)
-        catalog = Catalog(settings.endpoint, auth)
+        hub = engine.open_hub(settings, stack)
         refused: AccessDenied | None = None
         if before is None:
             ref = parse_repo(spec.repo, type=spec.type, revision=spec.revision, subfolder=spec.subfolder)
-            about = catalog.info(ref)
-            commit, subfolder = about.commit, ref.subfolder
-            refused = _refused(catalog, commit) if about.gated else None
-            name = str(replace(ref, id=commit.id))
-            listings = _listings(catalog, index, commit, subfolder)
-            log.info("event=resolved repo=%s revision=%s commit=%s", commit.id, commit.revision, commit.sha)
+            found = engine.resolve(hub, ref)
+            commit, subfolder, listings = found.commit, found.subfolder, found.listings
+            name, refused = found.name, found.refused
         else:
             commit, subfolder, name = before.commit, before.subfolder, before.commit.id
-            listings = Listings(catalog, index, commit, root=subfolder)
+            listings = Listings(hub.catalog, hub.index, commit, root=subfolder)
             listings.restore()
-
-        store = BlobStore(layout)
-        stack.callback(store.close)
-        transport = Transport(Locator(auth), auth)
-        timers = Timers()
-        timers.start()
-        stack.callback(timers.stop)
-        fetcher = Fetcher(store, transport, timers, workers=settings.workers, fetch_size=settings.fetch_size)
-        fetcher.start()
-        stack.callback(fetcher.stop, STOP_SECONDS)
-        stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
-
-        content = Content(listings, store, fetcher, read_timeout=settings.read_timeout)
+        parts = engine.start(hub, listings, settings, stack)
+        content, fetcher = parts.content, parts.fetcher
         tree = Tree(content, Patterns(settings.include, settings.exclude))
         filesystem = Filesystem(tree, content)
         stack.callback(filesystem.release_all)
@@ -98,13 +72,18 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             resumption=None if link is None else link.resumption(),
         )
 
-        reporter = Reporter(spec, where, binding, content, tree, filesystem, fetcher, store, catalog, transport, link)
+        jobs = Jobs(protocol.jobs_path(settings.runtime_dir, where), where, content, tree, fetcher, settings.big_file)
+        reporter = Reporter(spec, where, binding, parts, tree, filesystem, hub.catalog, jobs, link)
         control = ControlServer(
             protocol.socket_path(settings.runtime_dir, where),
             {
                 ("GET", f"{protocol.API}/status"): lambda _: reporter.status(),
                 ("GET", f"{protocol.API}/files"): reporter.files,
                 ("GET", "/healthz"): lambda _: {"state": reporter.state},
+                ("POST", f"{protocol.API}/hydrate"): jobs.hydrate,
+                ("GET", f"{protocol.API}/jobs/*"): jobs.get,
+                ("DELETE", f"{protocol.API}/jobs/*"): jobs.cancel,
+                ("POST", f"{protocol.API}/bandwidth"): lambda request: _bandwidth(request, fetcher),
                 ("POST", f"{protocol.API}/unmount"): lambda request: _unmount(where, request, fetcher),
                 ("POST", f"{protocol.API}/restart"): lambda _: _restart(where, link),
             },
@@ -125,16 +104,20 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             report({"ready": True, "pid": reporter.pid, "commit": commit.sha, "repo": name, "warning": warning})
             event = "mounted" if before is None else "resumed"
             log.info("event=%s mountpoint=%s repo=%s commit=%s", event, where, commit.id, commit.sha)
-            if settings.prefetch == "small" and refused is None:
+            if before is not None:
+                jobs.resume()
+            elif settings.prefetch != "none" and refused is None:
                 _prefetch_small(content, tree, commit)
 
         def ended() -> None:
             """What the next worker goes on with stays where it is."""
             left = link is not None and link.left
             control.stop(keep=left)
+            jobs.stop()
             if link is not None:
                 link.close()
             if not left:
+                jobs.forget()
                 records.remove(settings.runtime_dir, where)
 
         try:
@@ -167,38 +150,6 @@ def _hand_over(
     link.hand_over(handover, control.fileno())
 
 
-def _refused(catalog: Catalog, commit: Commit) -> AccessDenied | None:
-    """Why the files of a gated repo may not be read. Its listing is public, and access may be granted while it is
-    mounted; but who mounts it is told at once, not only by EACCES. Whatever else is wrong, the first read will tell."""
-    try:
-        # In nearly every repo; and who has no access is refused before the Hub looks whether there is such a file.
-        catalog.complete_size(commit, Entry(".gitattributes", "file"))
-    except AccessDenied as refused:
-        return refused
-    except HffsError as error:
-        log.debug("event=access-not-known error=%s", error)
-    return None
-
-
-def _listings(catalog: Catalog, index: Index, commit: Commit, subfolder: str) -> Listings:
-    listings = Listings(catalog, index, commit, root=subfolder)
-    try:
-        listings.load()
-    except NotFound:
-        if not subfolder:
-            raise
-        at = "" if commit.revision == "main" else f"@{commit.revision}"
-        name = f"{commit.type.prefix}{commit.id}{at}"
-        if any(entry.kind == "file" for entry in catalog.lookup(commit, [subfolder])):
-            above = subfolder.rpartition("/")[0]
-            raise NotFound(
-                f"{subfolder!r} of {name} is a file, not a folder",
-                f"mount {f'{name}/{above}' if above else name}",
-            ) from None
-        raise NotFound(f"{name} has no folder {subfolder!r}", f"see hffs ls {name}") from None
-    return listings
-
-
 def _prefetch_small(content: Content, tree: Tree, commit: Commit) -> None:
     """Only what the first page of the listing told: a prefetch must not list a repo of a million files."""
     visible = [entry for entry in content.listings.files() if tree.visible(entry.path)]
@@ -223,16 +174,17 @@ def _unmount(where: str, request: Request, fetcher: Fetcher) -> dict[str, object
     return {"unmounted": where}
 
 
+def _bandwidth(request: Request, fetcher: Fetcher) -> dict[str, object]:
+    """``{"bytes_per_s": N}``: from now on; null: no limit."""
+    rate = request.json().get("bytes_per_s")
+    if rate is not None and (not isinstance(rate, int) or isinstance(rate, bool) or rate <= 0):
+        raise UsageError("bytes_per_s is a number of at least 1, or null for no limit")
+    fetcher.throttle.set_rate(rate)
+    return {"bytes_per_s": rate}
+
+
 def _restart(where: str, link: Link | None) -> dict[str, object]:
     if link is None:
         raise MountFailed("only a mount of the kernel binding can be restarted", "unmount it and mount it again")
     link.ask_restart()
     return {"restarting": where}
-
-
-def _allow_many_files() -> None:
-    """An open blob takes three descriptors and a small-file prefetch opens up to 256 blobs; the soft limit is 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -55,7 +55,8 @@ class _Connection:
 
 
 class ControlServer:
-    """Serves ``routes`` ((method, path) -> what to answer: JSON-able, or text) on a unix socket.
+    """Serves ``routes`` ((method, path) -> what to answer: JSON-able, or text) on a unix socket. A path that ends in
+    ``/*`` stands for any last name that has no route of its own.
 
     A route gets a Request. HffsError becomes a JSON error (NotFound 404, UsageError 400, else 500) and so does any
     other exception. ``clock`` is monotonic seconds. A route must not call ``stop`` (it would wait for itself): it
@@ -154,9 +155,10 @@ class ControlServer:
             return response(500, {"error": f"internal error ({type(wrong).__name__})"})
 
     def _route(self, request: Request) -> Route:
-        route = self._routes.get((request.method, request.path))
+        anything = request.path.rpartition("/")[0] + "/*"
+        route = self._routes.get((request.method, request.path)) or self._routes.get((request.method, anything))
         if route is None:
-            allowed = sorted(method for method, path in self._routes if path == request.path)
+            allowed = sorted(method for method, path in self._routes if path in (request.path, anything))
             if allowed:
                 raise Refusal(405, f"{request.path} takes {' or '.join(allowed)}", {"Allow": ", ".join(allowed)})
             raise Refusal(404, f"there is no {request.path}")

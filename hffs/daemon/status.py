@@ -9,19 +9,48 @@ import os
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, Protocol
 
 from .. import protocol
-from ..cache import BlobStore
 from ..errors import EntryNotFound
 from ..fuse import Binding
-from ..remote import Catalog, Transport
-from ..transfer import Content, Fetcher
+from ..remote import Catalog
+from ..transfer import Fetcher
 from ..vfs import Filesystem, Tree
 from .control import Request
+from .engine import Engine
 from .readahead import ReadAhead
 from .spec import MountSpec
 from .supervised import ALONE, Link
+
+
+def workers(fetcher: Fetcher) -> protocol.Workers:
+    """The workers of a mount or of a hydration: what each is at, how fast, and why there are that many."""
+    now = time.monotonic()
+    limit, why = fetcher.crew()
+    working = fetcher.working()
+    return {
+        "active": len(working),
+        "limit": limit,
+        "bytes_per_s": fetcher.speed(),
+        "why": why,
+        "list": [
+            {
+                "worker": each.worker,
+                "path": each.path,
+                "for": each.priority.name.lower(),
+                "offset": each.asked.start,
+                "size": each.asked.length,
+                "bytes_per_s": each.bytes_per_s,
+                "seconds": round(now - each.began, 3),
+            }
+            for each in working
+        ],
+    }
+
+
+class Hydrating(Protocol):
+    def hydration(self) -> protocol.Hydration: ...
 
 
 class Reporter:
@@ -32,13 +61,11 @@ class Reporter:
         spec: MountSpec,
         where: str,
         binding: Binding,
-        content: Content,
+        parts: Engine,
         tree: Tree,
         filesystem: Filesystem,
-        fetcher: Fetcher,
-        store: BlobStore,
         catalog: Catalog,
-        transport: Transport,
+        jobs: Hydrating,
         link: Link | None = None,
     ) -> None:
         self.state: protocol.State = "starting"
@@ -47,13 +74,14 @@ class Reporter:
         self._spec = spec
         self._where = where
         self._binding = binding
-        self._content = content
+        self._content = parts.content
         self._tree = tree
         self._filesystem = filesystem
-        self._fetcher = fetcher
-        self._store = store
+        self._fetcher = parts.fetcher
+        self._store = parts.store
         self._catalog = catalog
-        self._transport = transport
+        self._jobs = jobs
+        self._transport = parts.transport
         self._link = link
         before = None if link is None else link.handover
         if before:
@@ -80,7 +108,6 @@ class Reporter:
         files = [entry for entry in self._content.listings.files() if self._tree.visible(entry.path)]
         states = Counter(self._content.state(entry) for entry in files)
         degraded = self._fetcher.degraded
-        active = self._fetcher.active()
         return {
             "mountpoint": self._where,
             "repo": commit.id,
@@ -100,27 +127,13 @@ class Reporter:
             "bytes_local": sum(self._content.local_bytes(entry) for entry in files),
             "bytes_fetched": self._fetcher.bytes_fetched,
             "requests": self._transport.requests + self._catalog.requests,
-            "hydration": {
-                "state": "idle",
-                "bytes_done": 0,
-                "bytes_total": None,
-                "bytes_per_s": 0,
-                "eta_s": None,
-                "files_done": 0,
-                "files_total": None,
-            },
+            "hydration": self._jobs.hydration(),
             "verification": {
                 "verified": states["verified"],
                 "pending": len(files) - states["verified"] if complete else None,
                 "failed": [mismatch.path for mismatch in self._fetcher.verifier.mismatches()],
             },
-            "workers": {
-                "active": active,
-                "limit": self._fetcher.workers,
-                "bytes_per_s": self._fetcher.speed(),
-                "why": "the limit set by --workers",
-                "list": [],
-            },
+            "workers": workers(self._fetcher),
             "open_files": self._open_files(),
             "cache": {
                 "dir": str(self._store.layout.root),
@@ -140,6 +153,7 @@ class Reporter:
             ],
             "last_errors": self._last_errors(),
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
+            "bandwidth": {"limit": self._fetcher.throttle.rate},
         }
 
     def files(self, request: Request) -> protocol.FileList:

@@ -3,6 +3,7 @@
 Values in, values out: no thread, socket, clock, log or file is touched here. Callers pass ``now`` and hold the locks.
 """
 
+from .allowance import RESERVED, USUAL, Allowance
 from .bandwidth import Bandwidth
 from .blocks import Priority
 from .limiter import WorkerLimiter
@@ -12,6 +13,9 @@ from .readahead import ReadCursors, Window
 from .retry import RetryPolicy
 
 __all__ = [
+    "RESERVED",
+    "USUAL",
+    "Allowance",
     "Bandwidth",
     "BlockQueue",
     "Fetch",

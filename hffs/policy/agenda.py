@@ -19,7 +19,8 @@ class Agenda(Generic[E]):
     """Queued runs in the order they are to be worked on."""
 
     def __init__(self) -> None:
-        self._ready: tuple[list[tuple[int, int, int, Run[E]]], ...] = ([], [], [])  # (since, start, entry, run)
+        # by priority: (since, start, entry, run)
+        self._ready: tuple[list[tuple[int, int, int, Run[E]]], ...] = tuple([] for _ in Priority)
         self._deferred: list[tuple[float, int, Run[E]]] = []  # (until, entry, run)
         self._entries = 0
         self._sweep_at = _SLACK

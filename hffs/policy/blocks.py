@@ -27,7 +27,8 @@ class Priority(IntEnum):
 
     DEMAND = 0  # a reader waits now
     AHEAD = 1  # a reader will probably come
-    BACKGROUND = 2  # hydration
+    BACKGROUND = 2  # prefetching and hydrating small files
+    BULK = 3  # hydrating big files: how many workers do that at once follows measurement
 
 
 class State(Enum):

@@ -9,7 +9,7 @@ a clock, and does not know which blocks are present: it is told (``landed``, ``f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic
 
@@ -69,7 +69,7 @@ class BlockQueue(Generic[E]):
         self._tickets: dict[int, _Waiter] = {}
         self._agenda: Agenda[E] = Agenda()
         self._failures: deque[tuple[float, str, range]] = deque()
-        self._queued = [0, 0, 0]
+        self._queued = [0] * len(Priority)
         self._fetches = self._wants = 0
 
     # wanting and waiting
@@ -133,11 +133,13 @@ class BlockQueue(Generic[E]):
 
     # working
 
-    def next(self, now: float, *, demand_only: bool = False) -> Fetch | None:
-        """The most urgent work: by priority, then age, joined with its queued neighbours. None: nothing is due."""
+    def next(self, now: float, among: Collection[Priority] = tuple(Priority)) -> Fetch | None:
+        """The most urgent work: by priority, then age, joined with its queued neighbours. None: nothing is due.
+
+        ``among`` are the priorities this worker may work at."""
         self._forget_failures(now)
         self._agenda.promote(now)
-        for priority in (Priority.DEMAND,) if demand_only else Priority:
+        for priority in sorted(among):
             head = self._agenda.first(priority)
             if head is not None:
                 return self._take(head)
@@ -217,7 +219,24 @@ class BlockQueue(Generic[E]):
         self._tidy(key)
         return list(lost)
 
+    def relinquish(self, key: str, priority: Priority) -> None:
+        """Forget what of ``key`` is queued at ``priority`` or less urgent and nobody waits for. Fetches go on."""
+        table = self._maps.get(key, BlockMap())
+        for run in [run for run in table if run.state is State.QUEUED and run.priority >= priority]:
+            span = range(run.start, run.stop)
+            for spare in gathered(block for block in span if block not in table.waiters) if table.waiters else [span]:
+                (part,) = self._isolate(table, spare)
+                after(part.state, Event.DROP)
+                self._dequeue(part)
+                table.remove(part)
+        self._tidy(key)
+
     # looking
+
+    def awaited(self, fetch: Fetch) -> bool:
+        """Whether a reader waits for any block of a running fetch."""
+        table = self._maps.get(fetch.key)
+        return table is not None and any(block in table.waiters for block in fetch.blocks)
 
     def busy(self, key: str) -> bool:
         """Whether anything of ``key`` is queued or under way, a fetch included that has landed all its blocks."""

@@ -2,9 +2,11 @@
 
 from .content import Content, DiskSpace
 from .fetcher import Failure, Fetcher, WaitingRead
+from .hydrate import Hydration, Lay, Part, Snapshot
 from .listings import Listings
 from .reader import BlobReader, Pending
 from .target import Target
+from .throttle import Throttle
 from .timers import Timers
 
 __all__ = [
@@ -13,9 +15,14 @@ __all__ = [
     "DiskSpace",
     "Failure",
     "Fetcher",
+    "Hydration",
+    "Lay",
     "Listings",
+    "Part",
     "Pending",
+    "Snapshot",
     "Target",
+    "Throttle",
     "Timers",
     "WaitingRead",
 ]

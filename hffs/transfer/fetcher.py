@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import random
 import threading
 import time
@@ -18,11 +19,13 @@ from dataclasses import dataclass
 
 from .. import ranges
 from ..cache import BlobStore
-from ..errors import Cancelled, DeadlineExceeded, HffsError
+from ..errors import Cancelled, DeadlineExceeded, HffsError, RateLimited
 from ..model import Blob, RemoteFile
-from ..policy import BlockQueue, Fetch, Priority, RetryPolicy
+from ..policy import USUAL, Allowance, BlockQueue, Fetch, Priority, RetryPolicy, WorkerLimiter
 from .carrier import Carrier, Transport
+from .crew import Crew, Job
 from .target import Target, UnstoredBlocks
+from .throttle import Throttle
 from .timers import Timers
 from .verifier import Verifier
 from .waiting import LATE_SECONDS, Callback, Waiter, WaitingRead, WaitingRoom, tell
@@ -33,8 +36,23 @@ log = logging.getLogger(__name__)
 BUSY_SECONDS = 0.05
 # The same where no reader waits: at 0.05 s a whole file that is another's cost 9 % of a core.
 BUSY_BACKGROUND_SECONDS = 0.5
-# How many of the workers only ever serve waiting readers (design notes, performance 4.2: demand must not queue).
-RESERVED = 2
+# How often the number of workers for big files is thought over: the limiter counts in quarters of a second.
+SAMPLE_SECONDS = 0.25
+
+
+Watcher = Callable[[HffsError | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """A worker at work: on which bytes of which file, how fast (bytes per second), since when (monotonic seconds)."""
+
+    worker: int
+    path: str
+    priority: Priority
+    asked: ranges.ByteRange
+    bytes_per_s: float
+    began: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,45 +73,55 @@ class Fetcher:
         transport: Transport,
         timers: Timers,
         *,
-        workers: int = 8,
+        workers: int = 10,
+        ahead: int | None = None,
+        limiter: WorkerLimiter | None = None,
         fetch_size: int = 4 * 1024 * 1024,
         retry: RetryPolicy | None = None,
+        throttle: Throttle | None = None,
         late_seconds: float = LATE_SECONDS,
         dice: Callable[[], float] = random.random,
     ) -> None:
+        """``workers`` at most; ``ahead`` of them read ahead at once, ``limiter`` says how many hydrate big files."""
         self._store = store
-        self._carrier = Carrier(transport, landed=self._landed, refused=self._note)
+        self.throttle = throttle or Throttle()
+        self._carrier = Carrier(
+            transport, landed=self._landed, refused=self._note, awaited=self._awaited, throttle=self.throttle
+        )
         self._timers = timers
         self._retry = retry or RetryPolicy()
         self._dice = dice
-        self._reserved = min(RESERVED, workers - 1)
+        self._workers = workers
         self._unstored = UnstoredBlocks()
         self.on_local: Callable[[RemoteFile], None] = lambda _: None  # set before start
-        self.verifier = Verifier(self._hold, self._let_go)
+        self.verifier = Verifier(self._hold, self._let_go, self._tell_watchers)
         self._ready = threading.Condition()
         # guarded by _ready
         self._queue: BlockQueue[Exception] = BlockQueue(
-            demand_blocks=max(1, fetch_size // ranges.BLOCK_SIZE), workers=workers
+            demand_blocks=max(1, fetch_size // ranges.BLOCK_SIZE), workers=min(workers, USUAL)
         )
+        self._allowance = Allowance(workers=workers, ahead=ahead, limiter=limiter)
         self._targets: dict[str, Target] = {}
         self._waiters = WaitingRoom(late_seconds)
+        self._watchers: dict[str, list[Watcher]] = {}
         self._tickets = itertools.count(1)
         self._stopping = False
+        self._sampling = False
         self._errors: deque[Failure] = deque(maxlen=16)
-        self._busy = 0
-        self._threads = [
-            threading.Thread(
-                target=self._work, args=(number < self._reserved,), name=f"hffs-fetch-{number}", daemon=True
-            )
-            for number in range(workers)
-        ]
+        self._crew = Crew(
+            self._ready,
+            workers,
+            take=self._take,
+            due=self._due,
+            more=lambda: any(self._queue.queued().values()),
+            do=self._do,
+        )
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self.verifier.start()
-        for thread in self._threads:
-            thread.start()
+        self._crew.open()
 
     def stop(self, patience: float = 15.0) -> None:
         """Ends the workers; every waiter is told ``Cancelled``. A fetch in flight ends with its next block; one whose
@@ -103,11 +131,9 @@ class Fetcher:
         with self._ready:
             self._stopping = True
             waiters = self._waiters.clear()
-            self._ready.notify_all()
+        self._crew.close()
         tell(waiters.values(), Cancelled("hffs is shutting down"))
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(timeout=max(0.0, ends - time.monotonic()))
+        self._crew.join(ends)
         self.verifier.stop(max(1.0, ends - time.monotonic()))
         with self._ready:
             targets = list(self._targets.values())
@@ -174,6 +200,30 @@ class Fetcher:
             if self._knows(target):
                 self._want(target, absent, priority, time.monotonic())
 
+    def relinquish(self, target: Target) -> None:
+        """What of the target is only wanted in the background is not fetched any more."""
+        with self._ready:
+            self._queue.relinquish(target.key, Priority.BACKGROUND)
+
+    def watch(self, target: Target, told: Watcher) -> None:
+        """``told(None)`` when a fetch of the target has ended or it was found right, ``told(error)`` when one failed
+        for good or its content is wrong; on threads of ours, so hand over. Ends with ``unwatch``."""
+        with self._ready:
+            self._watchers.setdefault(target.key, []).append(told)
+
+    def unwatch(self, target: Target, told: Watcher) -> None:
+        with self._ready:
+            watchers = self._watchers.get(target.key, [])
+            if told in watchers:
+                watchers.remove(told)
+            if not watchers:
+                self._watchers.pop(target.key, None)
+
+    def busy(self, target: Target) -> bool:
+        """Whether anything of the target is queued or under way."""
+        with self._ready:
+            return self._queue.busy(target.key)
+
     def wait(self, target: Target, asked: ranges.ByteRange, deadline: float, callback: Callback) -> int:
         """Want the blocks of ``asked`` for a waiting reader; ``callback(None)`` comes once when they can be read,
         ``callback(error)`` when they cannot be had or ``deadline`` (monotonic) passed. It may come before this returns.
@@ -221,13 +271,36 @@ class Fetcher:
         with self._ready:
             return list(self._errors)
 
-    def active(self) -> int:
-        with self._ready:
-            return self._busy
-
     def speed(self) -> float:
         """Bytes per second now."""
         return self._carrier.speed()
+
+    def working(self) -> list[Working]:
+        """What each worker is at."""
+        with self._ready:
+            jobs = self._crew.jobs()
+        return [
+            Working(
+                job.worker,
+                job.target.file.path,
+                job.fetch.priority,
+                ranges.bytes_of(job.fetch.blocks, job.target.size),
+                self._carrier.speed_of(job.fetch),
+                job.began,
+            )
+            for job in jobs
+        ]
+
+    def crew(self) -> tuple[int, str]:
+        """How many workers there may be just now, and why that many."""
+        now = time.monotonic()
+        with self._ready:
+            until = self._allowance.paused(now)
+            if until is not None:
+                return self._workers, f"the server asked for patience: only waiting readers for {until - now:.0f} s"
+            bulk = self._queue.queued()[Priority.BULK] or self._allowance.running(Priority.BULK)
+            limiter = self._allowance.limiter
+        return (limiter.limit, limiter.why) if bulk else (self._workers, "as many as are needed, up to the limit")
 
     @property
     def bytes_fetched(self) -> int:
@@ -236,39 +309,36 @@ class Fetcher:
     @property
     def degraded(self) -> str:
         """Why the cache takes no blocks, when it does not; empty: it does."""
-        return self._carrier.degraded
+        return "" if self.refusal is None else str(self.refusal)
 
     @property
-    def workers(self) -> int:
-        return len(self._threads)
+    def refusal(self) -> HffsError | None:
+        """The error with which the cache last refused a block; None: it took the last one."""
+        return self._carrier.refusal
 
     # --- a worker ---------------------------------------------------------------------------------------------------
 
-    def _work(self, demand_only: bool) -> None:
-        buffer = memoryview(bytearray(ranges.BLOCK_SIZE))
-        while True:
+    def _take(self, now: float) -> tuple[Fetch, Target] | None:
+        """The next fetch for a free worker; the crew holds the lock."""
+        fetch = self._queue.next(now, self._allowance.among(now))
+        if fetch is None:
+            return None
+        self._allowance.began(fetch.priority)
+        target = self._targets[fetch.key]
+        target.holders += 1
+        return fetch, target
+
+    def _due(self, now: float) -> float | None:
+        times = (self._queue.due(now), self._allowance.paused(now))
+        return min((each for each in times if each is not None), default=None)
+
+    def _do(self, job: Job, buffer: memoryview) -> None:
+        try:
+            self._carry_out(job.fetch, job.target, buffer)
+        finally:
             with self._ready:
-                fetch = None
-                while fetch is None:
-                    if self._stopping:
-                        return
-                    now = time.monotonic()
-                    fetch = self._queue.next(now, demand_only=demand_only)
-                    if fetch is None:
-                        due = self._queue.due(now)
-                        self._ready.wait(60.0 if due is None else max(0.001, min(60.0, due - now)))
-                target = self._targets[fetch.key]
-                target.holders += 1
-                self._busy += 1
-            try:
-                try:
-                    self._carry_out(fetch, target, buffer)
-                finally:
-                    with self._ready:
-                        self._busy -= 1
-                    self._let_go(target)
-            except Exception as error:  # a bug of ours; whoever waits for this fetch still has a deadline
-                log.error("event=worker-bug path=%s", target.file.path, exc_info=error)
+                self._allowance.ended(job.fetch.priority)
+            self._let_go(job.target)
 
     def _carry_out(self, fetch: Fetch, target: Target, buffer: memoryview) -> None:
         """One fetch from claim to settlement; every way out settles, retries or defers it."""
@@ -283,15 +353,20 @@ class Fetcher:
             return
         with self._ready:
             if busy:
-                pause = BUSY_BACKGROUND_SECONDS if fetch.priority is Priority.BACKGROUND else BUSY_SECONDS
+                pause = BUSY_BACKGROUND_SECONDS if fetch.priority >= Priority.BACKGROUND else BUSY_SECONDS
                 self._queue.defer(fetch, time.monotonic() + pause)
-                self._ready.notify_all()
+                self._crew.call()
             else:
                 self._queue.settle(fetch, None, time.monotonic())
             idle = not self._queue.busy(target.key)
-        if idle and target.stored.complete:
+        if busy:
+            return
+        whole = idle and target.stored.complete
+        if whole or self.verifier.follows(target):
             self.verifier.submit(target)
+        if whole:
             self.on_local(target.file)
+        self._tell_watchers(target, None)
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
@@ -303,20 +378,46 @@ class Fetcher:
     def _failed(self, fetch: Fetch, target: Target, error: HffsError) -> None:
         self._note(target, error)
         now = time.monotonic()
-        wait = self._retry.decide(
-            fetch.attempt,
-            transient=error.transient,
-            retry_after=getattr(error, "retry_after", None),
-            random=self._dice(),
-        )
+        patience = getattr(error, "retry_after", None)
+        wait = self._retry.decide(fetch.attempt, transient=error.transient, retry_after=patience, random=self._dice())
+        gone: list[Waiter | None] = []
         with self._ready:
-            if wait is not None and not self._stopping:
+            if patience is not None or isinstance(error, RateLimited):
+                self._allowance.refused(now, patience)
+            again = wait is not None and not self._stopping
+            if wait is not None and again:
                 self._queue.retry(fetch, now + wait)
-                self._ready.notify_all()  # who sleeps knows of no retry, and this worker may be busy when it is due
-                gone: list[Waiter | None] = []
+                self._crew.call()  # who sleeps knows of no retry, and this worker may be busy when it is due
             else:
                 gone = [self._waiters.leave(t) for t in self._queue.settle(fetch, error, now)]
-        tell(gone, error)
+        if not again:
+            tell(gone, error)
+            self._tell_watchers(target, error)
+
+    def _tell_watchers(self, target: Target, error: HffsError | None) -> None:
+        with self._ready:
+            watchers = list(self._watchers.get(target.key, ()))
+        for told in watchers:
+            told(error)
+
+    def _awaited(self, fetch: Fetch) -> bool:
+        with self._ready:
+            return fetch.priority is Priority.DEMAND or self._queue.awaited(fetch)
+
+    def _sample(self) -> None:
+        """Think over how many workers big files get: every quarter second while there are any to fetch."""
+        now, load, fetched = time.monotonic(), os.getloadavg()[0], self._carrier.fetched_at(Priority.BULK)
+        with self._ready:
+            running = self._allowance.running(Priority.BULK)
+            limiter = self._allowance.limiter
+            if self._stopping or not (running or self._queue.queued()[Priority.BULK]):
+                self._sampling = False
+                limiter.idle(now)
+                return
+            before = limiter.limit
+            if limiter.sample(now, fetched, running, load, os.cpu_count() or 1) > before:
+                self._crew.call()
+        self._timers.call_at(now + SAMPLE_SECONDS, self._sample)
 
     def _too_late(self, ticket: int) -> None:
         with self._ready:
@@ -336,7 +437,10 @@ class Fetcher:
         announced, without exception: who wants it next wakes nobody."""
         more = [self._queue.want(target.key, run, priority, now) for run in absent]
         if any(more):
-            self._ready.notify_all()
+            self._crew.call()
+        if priority is Priority.BULK and not self._sampling:
+            self._sampling = True
+            self._timers.call_at(now, self._sample)
 
     def _knows(self, target: Target) -> bool:
         """Whether a target is still served; the caller holds the lock. What is queued for another has no worker."""
@@ -364,4 +468,4 @@ def blob_key(blob: Blob) -> str:
     return f"{blob.etag}@{blob.origin}"
 
 
-__all__ = ["Failure", "Fetcher", "Transport", "WaitingRead", "blob_key"]
+__all__ = ["Failure", "Fetcher", "Transport", "WaitingRead", "Working", "blob_key"]

@@ -79,6 +79,12 @@ class Listings:
             self._index.set(self._name("all", self.root), encode(entries))
         self._fill(entries)
 
+    def everything(self) -> list[Entry]:
+        """All files, in path order; whatever is not known yet is asked for, page by page."""
+        if not self._complete:
+            self._once("all", self._list_all)
+        return self.files()
+
     def restore(self) -> None:
         """Everything that was learnt of this commit before, by any process; asks no server."""
         entries = decode(self._index.get(self._name("all", self.root)))
@@ -170,6 +176,12 @@ class Listings:
         entries = self._catalog.directory(self.commit, path)
         self._index.set(self._name("dir", path), encode(entries))
         return self._put(path, entries)
+
+    def _list_all(self) -> None:
+        page = self._catalog.first_page(self.commit, self.root)
+        entries = [*page.entries, *(page.rest or ())]
+        self._index.set(self._name("all", self.root), encode(entries))
+        self._fill(entries)
 
     def _look_up(self, path: str) -> Entry | None:
         answer = self._catalog.lookup(self.commit, [path])

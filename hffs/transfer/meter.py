@@ -10,9 +10,11 @@ BUCKET_S = 0.1
 
 
 class Meter:
-    """Bytes per second over the last ``WINDOW_S`` seconds; times are monotonic seconds."""
+    """Bytes per second over the last ``window`` seconds, or since ``began``; times are monotonic seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: float = float("-inf"), window: float = WINDOW_S) -> None:
+        self._began = began
+        self._window = window
         self._buckets: deque[tuple[float, int]] = deque()
 
     def add(self, count: int, now: float) -> None:
@@ -21,9 +23,10 @@ class Meter:
             self._buckets[-1] = (began, held + count)
         else:
             self._buckets.append((now, count))
-            while self._buckets[0][0] < now - WINDOW_S:
+            while self._buckets[0][0] < now - self._window:
                 self._buckets.popleft()
 
     def rate(self, now: float) -> float:
-        recent = sum(count for began, count in self._buckets if began >= now - WINDOW_S)
-        return recent / WINDOW_S
+        recent = sum(count for began, count in self._buckets if began >= now - self._window)
+        # Of what has just begun, the first bucket says nothing of its speed yet.
+        return recent / min(self._window, max(now - self._began, BUCKET_S))

@@ -137,13 +137,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.naive.end(ticket)
         self.end([ticket], [ticket])
 
-    @rule(demand_only=st.booleans())
-    def next(self, demand_only: bool) -> None:
+    @rule(among=st.sets(priorities) | st.just(set(Priority)))
+    def next(self, among: set[Priority]) -> None:
         self.naive.forget(self.now)
-        fetch = self.queue.next(self.now, demand_only=demand_only)
-        ready = self.naive.ready(self.now)
-        if demand_only:
-            ready = {p: b for p, b in ready.items() if b.priority is Priority.DEMAND}
+        fetch = self.queue.next(self.now, among)
+        ready = {p: b for p, b in self.naive.ready(self.now).items() if b.priority in among}
         if fetch is None:
             assert not ready
             return
@@ -163,6 +161,15 @@ class QueueMachine(RuleBasedStateMachine):
             block = self.naive.blocks[fetch.key, number]
             block.state, block.fetch = "running", fetch.id
         self.fetches[fetch.id] = fetch
+        assert self.queue.awaited(fetch) == any(self.naive.needed(fetch.key, number) for number in fetch.blocks)
+
+    @rule(key=keys, priority=priorities)
+    def relinquish(self, key: str, priority: Priority) -> None:
+        self.queue.relinquish(key, priority)
+        for (other, number), block in list(self.naive.blocks.items()):
+            unwanted = block.state == "queued" and block.priority >= priority and not self.naive.needed(key, number)
+            if other == key and unwanted:
+                del self.naive.blocks[key, number]
 
     @precondition(lambda self: self.fetches)
     @rule(data=st.data(), order=st.sampled_from(["in order", "any"]))

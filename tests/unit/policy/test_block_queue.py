@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from hffs.policy import BlockQueue, Fetch, Priority
 
-DEMAND, AHEAD, BACKGROUND = Priority
+DEMAND, AHEAD, BACKGROUND, BULK = Priority
 
 
 def a_queue(**options: int) -> BlockQueue[str]:
     return BlockQueue[str](**options)
 
 
-def taken(queue: BlockQueue[str], now: float = 0.0, *, demand_only: bool = False) -> Fetch:
-    fetch = queue.next(now, demand_only=demand_only)
+def taken(queue: BlockQueue[str], now: float = 0.0, among: Collection[Priority] = tuple(Priority)) -> Fetch:
+    fetch = queue.next(now, among)
     assert fetch is not None
     return fetch
 
@@ -59,10 +61,10 @@ def test_a_demanded_block_inside_a_hydrated_file_goes_at_once_and_takes_what_fol
     queue = a_queue(demand_blocks=16)
     queue.want("a", range(400_000), BACKGROUND, 0.0)
     queue.want("a", range(1000, 1001), DEMAND, 0.0)
-    fetch = taken(queue, demand_only=True)
+    fetch = taken(queue, among=[Priority.DEMAND])
     assert (fetch.blocks, fetch.priority) == (range(1000, 1016), DEMAND)
-    assert queue.next(0.0, demand_only=True) is None
-    assert queue.queued() == {DEMAND: 0, AHEAD: 0, BACKGROUND: 400_000 - 16}
+    assert queue.next(0.0, [Priority.DEMAND]) is None
+    assert queue.queued() == {DEMAND: 0, AHEAD: 0, BACKGROUND: 400_000 - 16, BULK: 0}
 
 
 def test_a_demand_takes_neighbours_before_it_only_if_they_are_demanded_and_few() -> None:
@@ -151,10 +153,10 @@ def test_a_reader_that_gives_up_makes_its_blocks_less_urgent() -> None:
     queue.wait(1, "a", [0, 1], 0.0)
     queue.wait(2, "a", [1], 0.0)
     queue.abandon(1)
-    assert queue.queued() == {DEMAND: 1, AHEAD: 1, BACKGROUND: 0}
+    assert queue.queued() == {DEMAND: 1, AHEAD: 1, BACKGROUND: 0, BULK: 0}
     queue.abandon(2)
     queue.abandon(2)
-    assert queue.queued() == {DEMAND: 0, AHEAD: 2, BACKGROUND: 0}
+    assert queue.queued() == {DEMAND: 0, AHEAD: 2, BACKGROUND: 0, BULK: 0}
     assert queue.waiting() == []
 
 
@@ -175,7 +177,7 @@ def test_a_background_fetch_that_a_reader_came_to_need_comes_back_as_demand() ->
     fetch = taken(queue)
     queue.want("a", range(1, 2), DEMAND, 0.0)
     queue.defer(fetch, 0.0)
-    assert queue.queued() == {DEMAND: 1, AHEAD: 0, BACKGROUND: 3}
+    assert queue.queued() == {DEMAND: 1, AHEAD: 0, BACKGROUND: 3, BULK: 0}
     again = taken(queue)
     assert (again.priority, again.blocks) == (DEMAND, range(1, 4))
 
@@ -273,7 +275,7 @@ def test_a_file_that_nobody_reads_any_more_goes_on_being_hydrated() -> None:
     queue.wait(1, "a", [6], 0.0)
     queue.wait(2, "a", [9], 0.0)
     assert queue.drop("a", keep=BACKGROUND) == [1]
-    assert queue.queued() == {DEMAND: 0, AHEAD: 0, BACKGROUND: 7}
+    assert queue.queued() == {DEMAND: 0, AHEAD: 0, BACKGROUND: 7, BULK: 0}
     assert [waiting.ticket for waiting in queue.waiting()] == [2]
 
 
@@ -355,10 +357,36 @@ def test_a_thousand_readers_that_give_up_while_nothing_moves_leave_no_trail() ->
         queue.wait(ticket, "a", [0], 0.0)
         queue.abandon(ticket)
     assert sum(map(len, queue._agenda._ready)) < 5_000
-    assert queue.queued() == {DEMAND: 0, AHEAD: 1, BACKGROUND: 0}
+    assert queue.queued() == {DEMAND: 0, AHEAD: 1, BACKGROUND: 0, BULK: 0}
 
 
 def test_a_background_want_of_a_huge_file_is_one_object() -> None:
     queue = a_queue()
     queue.want("a", range(400_000), BACKGROUND, 0.0)
     assert len(list(queue._maps["a"])) == 1
+
+
+def test_big_files_come_last_and_only_where_they_may() -> None:
+    queue = a_queue()
+    queue.want("big", range(4), BULK, 0.0)
+    queue.want("small", range(1), BACKGROUND, 0.0)
+    assert taken(queue).key == "small"
+    assert queue.next(0.0, [DEMAND, AHEAD, BACKGROUND]) is None
+    assert taken(queue).key == "big"
+
+
+def test_what_is_relinquished_is_fetched_only_where_somebody_waits() -> None:
+    queue = a_queue()
+    queue.want("a", range(10), BULK, 0.0)
+    queue.want("a", range(4, 5), DEMAND, 0.0)
+    assert queue.wait(1, "a", [4], 0.0) is None
+    queue.want("a", range(7, 8), BACKGROUND, 0.0)
+    queue.relinquish("a", BACKGROUND)
+    fetch = taken(queue)
+    assert fetch.blocks == range(4, 5)
+    assert queue.awaited(fetch)
+    assert queue.landed(fetch, 4) == [1]
+    assert not queue.awaited(fetch)
+    assert queue.settle(fetch, None, 0.0) == []
+    assert queue.next(0.0) is None
+    assert not queue.busy("a")

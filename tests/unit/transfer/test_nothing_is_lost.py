@@ -121,7 +121,7 @@ def test_a_read_that_waits_when_its_file_is_closed_gets_its_bytes_however_late_t
     reader.close()
     source.gate.set()
     assert settled.wait(SOON)
-    until(lambda: not fetcher.active())
+    until(lambda: not fetcher.working())
     assert pending.take() == source.contents["a.bin"][10:30]
     until(lambda: not fetcher._targets)
 
@@ -222,7 +222,7 @@ def test_a_block_queued_beside_one_that_has_failed_is_fetched_for_the_next_who_w
     source.failures = [EntryNotFound("gone")]
     with pytest.raises(EntryNotFound):
         read(reader, 0, 5)
-    until(lambda: not fetcher.active())
+    until(lambda: not fetcher.working())
     with pytest.raises(EntryNotFound):  # of the first block; the second is queued, and nobody waits for it
         read(reader, 0, 2 * BLOCK_SIZE)
     assert read(reader, BLOCK_SIZE, 5) == source.contents["a.bin"][BLOCK_SIZE:][:5]
@@ -278,7 +278,7 @@ def test_a_read_that_had_settled_before_anybody_listened_is_called_back_after_an
     told = threading.Semaphore(0)
     pending.add_done_callback(lambda _: told.release())
     assert told.acquire(timeout=SOON)
-    until(lambda: not fetcher.active())
+    until(lambda: not fetcher.working())
     reader.target.stored.discard(range(1))
     assert pending.take() is None
     assert told.acquire(timeout=SOON), "nobody was told that the bytes are here again"

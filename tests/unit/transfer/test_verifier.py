@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hffs.cache import BlobStore, StoredBlob
+from hffs.cache import BlobStore, Hashing, StoredBlob
 from hffs.errors import CacheUnusable
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader
@@ -32,14 +32,14 @@ def until(condition: Callable[[], object]) -> None:
 
 @pytest.mark.allow_warnings("the bug is logged")
 def test_a_blob_that_cannot_be_hashed_keeps_no_other_from_it(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
-    plain = StoredBlob.verify
+    plain = Hashing.advance
 
-    def verify(self: StoredBlob, *given: object) -> bool:
-        if self.size == 1:
+    def advance(self: Hashing, *given: object) -> bool:
+        if self.stored.size == 1:
             raise MemoryError
         return plain(self, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(StoredBlob, "verify", verify)
+    monkeypatch.setattr(Hashing, "advance", advance)
     fetcher = fetcher_of()
     bad, good = source.file("bad.bin", 1, seed=1), source.file("good.bin", 2, seed=2)
     for file in (bad, good):
@@ -64,15 +64,15 @@ def test_a_machine_that_forbids_low_priority_is_no_reason_not_to_hash(
     until(lambda: store.state(file.blob) == "verified")
 
 
-def test_hashing_ends_with_its_next_step_when_it_is_given_up(fetcher_of, source, store: BlobStore) -> None:
+def test_hashing_ends_with_its_next_step_when_it_is_given_up(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
     file = source.file("a.bin", 6 * BLOCK_SIZE)
     reader = BlobReader(fetcher_of(), file)
     stored = store.open(file.blob)
     began = threading.Event()
-    stored.verify = lambda *_: began.set()  # type: ignore[method-assign]
-    read(reader, 0, file.blob.size)
-    assert began.wait(SOON)
-    del stored.verify
+    with monkeypatch.context() as patched:
+        patched.setattr(Hashing, "advance", lambda *_: began.set())
+        read(reader, 0, file.blob.size)
+        assert began.wait(SOON)
     answers = iter((False, True))
     assert not stored.verify(1.0, lambda: next(answers))
     assert next(answers, None) is None
@@ -85,13 +85,13 @@ def test_hashing_ends_with_its_next_step_when_it_is_given_up(fetcher_of, source,
 def test_closing_shop_waits_for_no_hash(fetcher_of, source, monkeypatch) -> None:
     began, ended = threading.Event(), threading.Event()
 
-    def endless(self: StoredBlob, now: float, given_up: Callable[[], bool]) -> bool:
+    def endless(self: Hashing, given_up: Callable[[], bool]) -> bool:
         began.set()
         until(given_up)
         ended.set()
         return False
 
-    monkeypatch.setattr(StoredBlob, "verify", endless)
+    monkeypatch.setattr(Hashing, "advance", endless)
     fetcher = fetcher_of()
     reader = BlobReader(fetcher, source.file("a.bin", 5))
     read(reader, 0, 1)
@@ -117,17 +117,17 @@ def test_a_source_that_is_wrong_for_ever_fills_no_memory(fetcher_of, source) -> 
 def test_what_becomes_whole_again_while_it_is_hashed_is_hashed_again(
     fetcher_of, source, store: BlobStore, monkeypatch
 ) -> None:
-    plain = StoredBlob.verify
+    plain = Hashing.advance
     began, go_on = threading.Event(), threading.Event()
 
-    def verify(self: StoredBlob, *given: object) -> bool:
+    def advance(self: Hashing, *given: object) -> bool:
         if began.is_set():
             return plain(self, *given)  # type: ignore[arg-type]
         began.set()
         assert go_on.wait(SOON)
         return False  # as when a block was found damaged on the way
 
-    monkeypatch.setattr(StoredBlob, "verify", verify)
+    monkeypatch.setattr(Hashing, "advance", advance)
     file = source.file("a.bin", 2 * BLOCK_SIZE)
     fetcher = fetcher_of()
     reader = BlobReader(fetcher, file)
@@ -135,7 +135,7 @@ def test_what_becomes_whole_again_while_it_is_hashed_is_hashed_again(
     assert began.wait(SOON)
     reader.target.stored.discard(range(1))
     read(reader, 0, 5)
-    until(lambda: not fetcher.active())
+    until(lambda: not fetcher.working())
     go_on.set()
     until(lambda: store.state(file.blob) == "verified")
     reader.close()
@@ -156,3 +156,51 @@ def test_who_kept_wrong_bytes_is_told_though_the_disk_will_not_drop_them(fetcher
     reader.prefetch()
     reader.close()
     assert told.wait(SOON)
+
+
+def test_what_is_followed_is_hashed_while_it_grows(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
+    hashed: list[int] = []
+    plain = Hashing.advance
+
+    def advance(self: Hashing, *given: object) -> bool:
+        whole = plain(self, *given)  # type: ignore[arg-type]
+        hashed.append(self.hashed)
+        return whole
+
+    monkeypatch.setattr(Hashing, "advance", advance)
+    file = source.file("a.bin", 5 * BLOCK_SIZE + 3)
+    fetcher = fetcher_of(fetch_size=BLOCK_SIZE)
+    reader = BlobReader(fetcher, file)
+    told: list[object] = []
+    fetcher.watch(reader.target, told.append)
+    fetcher.verifier.follow(reader.target)
+    read(reader, 4 * BLOCK_SIZE, 1)
+    read(reader, 0, 2 * BLOCK_SIZE)
+    until(lambda: 2 * BLOCK_SIZE in hashed)
+    read(reader, 0, file.blob.size)
+    until(lambda: store.state(file.blob) == "verified")
+    until(lambda: not fetcher.working())
+    assert max(hashed) == file.blob.size
+    assert set(told) == {None}
+    fetcher.verifier.unfollow(reader.target)
+    fetcher.unwatch(reader.target, told.append)
+    reader.close()
+
+
+def test_a_block_published_anew_after_it_was_hashed_is_hashed_again(fetcher_of, source, store: BlobStore) -> None:
+    file = source.file("a.bin", 3 * BLOCK_SIZE)
+    reader = BlobReader(fetcher_of(), file)
+    read(reader, 0, BLOCK_SIZE)
+    assert file.blob.digest is not None
+    hashing = Hashing(reader.target.stored, file.blob.digest)
+    assert not hashing.advance()
+    assert hashing.hashed == BLOCK_SIZE
+    reader.target.stored.discard(range(1))
+    read(reader, 0, file.blob.size)
+    assert hashing.advance()
+    assert not hashing.conclude(1.0), "the block that was hashed is not the one that is there"
+    assert hashing.hashed == 0
+    assert hashing.advance()
+    assert hashing.conclude(1.0)
+    assert reader.target.stored.verified
+    reader.close()

@@ -1,0 +1,176 @@
+"""A commit's files, ready to be read and fetched: the rooms below the file system put together, started in order.
+
+Used by ``app`` for a mount and by the Python API to hydrate without one. Each part is closed by the ``ExitStack`` that
+it was opened with, in the opposite order. What the Hub or the disk says no to is raised as one of our errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..cache import BlobStore, Index, Layout
+from ..config import Settings
+from ..errors import AccessDenied, HffsError, NotFound
+from ..model import Commit, Entry, RepoRef
+from ..policy import RESERVED, WorkerLimiter
+from ..remote import Auth, Catalog, Locator, Transport
+from ..transfer import Content, Fetcher, Listings, Throttle, Timers
+
+log = logging.getLogger(__name__)
+
+# For workers that wait for a server that does not answer: whoever unmounts waits for the process to end. What they were
+# bringing is lost as at a kill, that is, asked for again; more than a block each it is not.
+STOP_SECONDS: Final = 2.0
+# A worker waits on the network; this many for each processor but one, which is kept free for who uses the files.
+WORKERS_A_CORE: Final = 16
+# 8 connections fill 1 Gbit/s at 30 ms and are what other tools open; 2 more are kept for readers that wait.
+FEWEST: Final = 10
+
+
+class IsFile(NotFound):
+    """A folder was asked for, and ``path`` (from the repo's root) is a file."""
+
+    def __init__(self, path: str, name: str, remedy: str) -> None:
+        super().__init__(f"{path!r} of {name} is a file, not a folder", remedy)
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A cache directory and who is asked for what it lacks."""
+
+    layout: Layout
+    index: Index
+    auth: Auth
+    catalog: Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A revision as it is now: its commit, the folder asked for, its listing as far as it is known, the name to show,
+    and why its files may not be read yet, where that is so."""
+
+    commit: Commit
+    subfolder: str
+    listings: Listings
+    name: str
+    refused: AccessDenied | None
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What brings bytes."""
+
+    store: BlobStore
+    transport: Transport
+    fetcher: Fetcher
+    content: Content
+
+
+def open_hub(settings: Settings, stack: contextlib.ExitStack) -> Hub:
+    """Raises CacheUnusable, NoSpace."""
+    _allow_many_files()
+    layout = Layout(settings.cache_dir)
+    layout.prepare()
+    index = Index(layout.index)
+    stack.callback(index.close)
+    auth = Auth(settings.token_file)
+    return Hub(layout, index, auth, Catalog(settings.endpoint, auth))
+
+
+def resolve(hub: Hub, ref: RepoRef) -> Resolved:
+    """Raises NotFound, IsFile, AccessDenied, HubUnreachable."""
+    about = hub.catalog.info(ref)
+    commit = about.commit
+    refused = _refused(hub.catalog, commit) if about.gated else None
+    listings = _listings(hub, commit, ref.subfolder)
+    log.info("event=resolved repo=%s revision=%s commit=%s", commit.id, commit.revision, commit.sha)
+    return Resolved(commit, ref.subfolder, listings, str(replace(ref, id=commit.id)), refused)
+
+
+def resolve_path(hub: Hub, ref: RepoRef) -> tuple[Resolved, str]:
+    """As ``resolve``, of a repo, a folder of one or a single file; the path of that file, "" for a folder."""
+    try:
+        return resolve(hub, ref), ""
+    except IsFile as file:
+        return resolve(hub, replace(ref, subfolder=file.path.rpartition("/")[0])), file.path
+
+
+def start(hub: Hub, listings: Listings, settings: Settings, stack: contextlib.ExitStack) -> Engine:
+    """Workers, timers and the store, running until ``stack`` closes."""
+    store = BlobStore(hub.layout)
+    stack.callback(store.close)
+    transport = Transport(Locator(hub.auth), hub.auth)
+    timers = Timers()
+    timers.start()
+    stack.callback(timers.stop)
+    most = most_workers(settings.workers, os.cpu_count() or 1)
+    fetcher = Fetcher(
+        store,
+        transport,
+        timers,
+        workers=most,
+        ahead=None if settings.workers is None else most,
+        limiter=WorkerLimiter(
+            most=max(1, most - RESERVED),
+            min_speed=settings.min_worker_speed,
+            probe_seconds=settings.probe_seconds,
+            bound=f"{WORKERS_A_CORE} for each core but one"
+            if settings.workers is None
+            else "the limit set by --workers",
+        ),
+        fetch_size=settings.fetch_size,
+        throttle=Throttle(settings.bandwidth),
+    )
+    fetcher.start()
+    stack.callback(fetcher.stop, STOP_SECONDS)
+    stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
+    content = Content(listings, store, fetcher, read_timeout=settings.read_timeout)
+    return Engine(store, transport, fetcher, content)
+
+
+def most_workers(asked: int | None, cores: int) -> int:
+    """How many workers there may ever be: ``--workers``, else 16 for each processor but one."""
+    return asked if asked is not None else max(FEWEST, WORKERS_A_CORE * max(1, cores - 1))
+
+
+def _refused(catalog: Catalog, commit: Commit) -> AccessDenied | None:
+    """Why the files of a gated repo may not be read. Its listing is public, and access may be granted while it is
+    mounted; but who mounts it is told at once, not only by EACCES. Whatever else is wrong, the first read will tell."""
+    try:
+        # In nearly every repo; and who has no access is refused before the Hub looks whether there is such a file.
+        catalog.complete_size(commit, Entry(".gitattributes", "file"))
+    except AccessDenied as refused:
+        return refused
+    except HffsError as error:
+        log.debug("event=access-not-known error=%s", error)
+    return None
+
+
+def _listings(hub: Hub, commit: Commit, subfolder: str) -> Listings:
+    listings = Listings(hub.catalog, hub.index, commit, root=subfolder)
+    try:
+        listings.load()
+    except NotFound:
+        if not subfolder:
+            raise
+        at = "" if commit.revision == "main" else f"@{commit.revision}"
+        name = f"{commit.type.prefix}{commit.id}{at}"
+        if any(entry.kind == "file" for entry in hub.catalog.lookup(commit, [subfolder])):
+            above = subfolder.rpartition("/")[0]
+            raise IsFile(subfolder, name, f"mount {f'{name}/{above}' if above else name}") from None
+        raise NotFound(f"{name} has no folder {subfolder!r}", f"see hffs ls {name}") from None
+    return listings
+
+
+def _allow_many_files() -> None:
+    """An open blob takes three descriptors and a small-file prefetch opens up to 256 blobs; the soft limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,265 @@
+"""Work that somebody asked a mount for and watches: hydrations by id, told as ``protocol.Job``, gone on with by the
+next worker when this one dies.
+
+The control socket's routes call this, on any thread. What is asked for lies in a small file beside the socket until the
+job has ended, so that a worker started behind a killed one finds it; what was fetched is in the cache anyway.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from .. import protocol
+from ..errors import HffsError, NotFound, UsageError
+from ..model import RemoteFile
+from ..transfer import Content, Fetcher, Hydration, Part
+from ..vfs import Patterns, Tree
+from .control import Request
+from .status import workers
+
+log = logging.getLogger(__name__)
+
+# Ended jobs that can still be asked about; whoever started one asks within the second.
+REMEMBERED: Final = 16
+STOP_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a hydration was asked for: a folder or file below the mount's root, patterns from the repo's root."""
+
+    id: str
+    target: str
+    path: str = ""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    wish: Wish
+    hydration: Hydration
+    started_at: float
+    fetched_before: int
+
+
+class Jobs:
+    """The jobs of one mount. ``path`` is where those that have not ended are kept."""
+
+    def __init__(self, path: str, where: str, content: Content, tree: Tree, fetcher: Fetcher, big_file: int) -> None:
+        self._path = path
+        self._where = where
+        self._content = content
+        self._tree = tree
+        self._fetcher = fetcher
+        self._big_file = big_file
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._jobs: dict[str, Running] = {}
+
+    def resume(self) -> None:
+        """Go on with what a worker before us was asked for."""
+        with suppress(FileNotFoundError):
+            try:
+                with open(self._path, encoding="utf-8") as file:
+                    wishes = [_wish(**each) for each in json.load(file)]
+            except (ValueError, TypeError) as wrong:
+                log.warning("event=jobs-lost error=%s", wrong)
+                return
+            for wish in wishes:
+                self._start(wish)
+
+    def hydrate(self, request: Request) -> protocol.Job:
+        """``POST /v1/hydrate``: ``path``, ``include``, ``exclude``, ``force``, all optional. Raises UsageError."""
+        asked = request.json()
+        try:
+            wish = _wish(id=secrets.token_hex(8), target=self._where, **asked)
+        except TypeError:
+            raise UsageError(f"not a wish for a hydration: {json.dumps(asked)[:200]}") from None
+        return self._told(self._start(wish), 0)
+
+    def get(self, request: Request) -> protocol.Job:
+        """``GET /v1/jobs/ID``. Raises NotFound."""
+        since = request.query.get("since", "0")
+        return self._told(self._find(request), int(since) if since.isdigit() else 0)
+
+    def cancel(self, request: Request) -> protocol.Job:
+        """``DELETE /v1/jobs/ID``: what was fetched is kept. Raises NotFound."""
+        job = self._find(request)
+        job.hydration.cancel()
+        job.hydration.join(STOP_SECONDS)
+        self._keep()
+        return self._told(job, 0)
+
+    def stop(self) -> None:
+        """Ends all; those that were running are still kept for a next worker."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            job.hydration.cancel()
+        ends = time.monotonic() + STOP_SECONDS
+        for job in jobs:
+            job.hydration.join(max(0.0, ends - time.monotonic()))
+
+    def forget(self) -> None:
+        """The mount ends for good."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    def hydration(self) -> protocol.Hydration:
+        """All that runs, else the last that ended, as status tells it."""
+        with self._lock:
+            jobs = [job.hydration.snapshot() for job in self._jobs.values()]
+        running = [each for each in jobs if each.state == "running"]
+        counted = running or jobs[-1:]
+        etas = [each.eta_s for each in running if each.eta_s is not None]
+        return {
+            "state": counted[-1].state if counted else "idle",
+            "bytes_done": sum(each.bytes_done for each in counted),
+            "bytes_total": sum(each.bytes_total for each in counted) if counted else None,
+            "bytes_per_s": sum(each.bytes_per_s for each in counted),
+            "eta_s": max(etas, default=None),
+            "files_done": sum(each.files_done for each in counted),
+            "files_total": sum(each.files_total for each in counted) if counted else None,
+        }
+
+    def _start(self, wish: Wish) -> Running:
+        patterns = Patterns(wish.include, wish.exclude)
+        content, root = self._content, self._content.root
+        below = f"{root}/{wish.path}".strip("/") if wish.path else root
+
+        def plan() -> list[tuple[RemoteFile, int]]:
+            return files_of(content, below, lambda path: self._tree.visible(path) and patterns.match(path))
+
+        hydration = Hydration(self._fetcher, plan, big_file=self._big_file, force=wish.force)
+        job = Running(wish, hydration, time.time(), self._fetcher.bytes_fetched)
+        with self._lock:
+            ended = [each for each, old in self._jobs.items() if old.hydration.snapshot().state != "running"]
+            for each in ended[:-REMEMBERED]:
+                del self._jobs[each]
+            self._jobs[wish.id] = job
+        hydration.start()
+        self._keep()
+        log.info("event=hydrate id=%s path=%s", wish.id, wish.path or "/")
+        return job
+
+    def _keep(self) -> None:
+        """On disk: what runs now. A job that has ended since is found whole at once by whoever resumes it."""
+        with self._lock:
+            running = [asdict(job.wish) for job in self._jobs.values() if job.hydration.snapshot().state == "running"]
+            try:
+                with open(f"{self._path}.new", "w", encoding="utf-8") as file:
+                    json.dump(running, file)
+                os.replace(f"{self._path}.new", self._path)
+            except OSError as wrong:
+                log.warning("event=jobs-not-kept error=%s", wrong)
+
+    def _find(self, request: Request) -> Running:
+        name = request.path.rpartition("/")[2]
+        with self._lock:
+            job = self._jobs.get(name)
+        if job is None:
+            raise NotFound(f"there is no job {name!r}", "it may have ended long ago")
+        return job
+
+    def _told(self, job: Running, since: int) -> protocol.Job:
+        return told(
+            job.wish.id,
+            job.wish.target,
+            job.hydration,
+            job.started_at,
+            self._fetcher,
+            job.fetched_before,
+            self._content.root,
+            since,
+        )
+
+
+def _wish(**asked: Any) -> Wish:
+    """Raises TypeError for what cannot be one."""
+    lists = {name: tuple(asked[name]) for name in ("include", "exclude") if isinstance(asked.get(name), list | tuple)}
+    wish = Wish(**{**asked, **lists})
+    texts = (wish.id, wish.target, wish.path, *wish.include, *wish.exclude)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(wish.force, bool):
+        raise TypeError("patterns and paths are text")
+    return wish
+
+
+def files_of(content: Content, below: str, wanted: Callable[[str], bool]) -> list[tuple[RemoteFile, int]]:
+    """The files at or below a path that are ``wanted``, each with its local bytes. Raises what listing may raise, and
+    NotFound when there is none."""
+    found: list[tuple[RemoteFile, int]] = []
+    for entry in content.listings.everything():
+        inside = not below or entry.path == below or entry.path.startswith(f"{below}/")
+        if inside and wanted(entry.path):
+            sized = content.sized(entry)
+            found.append((content.remote_file(sized), content.local_bytes(sized)))
+    if not found:
+        raise NotFound(f"nothing of {content.commit.id} fits what was asked for", "see hffs ls, and the patterns")
+    return found
+
+
+def told(
+    number: str,
+    target: str,
+    hydration: Hydration,
+    started_at: float,
+    fetcher: Fetcher,
+    fetched_before: int,
+    root: str,
+    since: int,
+) -> protocol.Job:
+    """A hydration as its watchers see it."""
+    now = hydration.snapshot()
+    errors = [_error(part.file.path, part.error, root) for part in now.ended if part.error is not None]
+    if now.error is not None:
+        errors.insert(0, _error("", now.error, root))
+    return {
+        "id": number,
+        "kind": "hydrate",
+        "target": target,
+        "state": now.state,
+        "started_at": started_at,
+        "updated_at": time.time(),
+        "bytes_done": now.bytes_done,
+        "bytes_total": now.bytes_total,
+        "bytes_fetched": fetcher.bytes_fetched - fetched_before,
+        "bytes_per_s": now.bytes_per_s,
+        "eta_s": now.eta_s,
+        "files_done": now.files_done,
+        "files_total": now.files_total,
+        "active": [_file(part, root) for part in now.active],
+        "ended": len(now.ended),
+        "finished": [_file(part, root) for part in now.ended[since:]],
+        "errors": errors,
+        "workers": workers(fetcher),
+    }
+
+
+def _file(part: Part, root: str) -> protocol.JobFile:
+    return {
+        "path": shown(part.file.path, root),
+        "size": part.size,
+        "etag": part.file.blob.etag,
+        "bytes_done": part.local,
+        "state": part.state,
+    }
+
+
+def _error(path: str, error: HffsError, root: str) -> protocol.JobError:
+    return {"path": shown(path, root), "what": error.what, "remedy": error.remedy, "exit_code": error.exit_code}
+
+
+def shown(path: str, root: str) -> str:
+    """A path from the repo's root as it is below the folder that was asked for."""
+    return path.removeprefix(f"{root}/") if root else path
