@@ -60,6 +60,10 @@ def _run(words: list[str]) -> int:
 
         commands = {"mount": running.mount, "restart": running.restart, "status": running.status}
         run = commands.get(args.command, running.unmount)
+    elif args.command == "hydrate":
+        from . import hydrating
+
+        run = hydrating.hydrate
     else:
         from . import looking
 

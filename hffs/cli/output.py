@@ -42,12 +42,20 @@ def size(count: int | None) -> str:
     raise AssertionError("unreachable")
 
 
+def rate(bytes_per_s: float) -> str:
+    """``2.9M/s``."""
+    return f"{size(int(bytes_per_s))}/s"
+
+
 def share(local: int, whole: int | None) -> str:
-    """``1.0M of 522.7M (<1 %)``; rounded down, so that only what is whole is 100 %, and only nothing is 0 %."""
-    if whole is None:
-        return f"{size(local)} of ?"
-    percent = 100 * local // whole if whole else 100
-    return f"{size(local)} of {size(whole)} ({'<1' if local and not percent else percent} %)"
+    """``1.0M of 522.7M (<1 %)``; ``1.0M of ?`` where the whole is unknown."""
+    return f"{size(local)} of ?" if whole is None else f"{size(local)} of {size(whole)} ({percent(local, whole)})"
+
+
+def percent(local: int, whole: int) -> str:
+    """``38 %``; rounded down, so that only what is whole is 100 %, and only nothing is 0 %."""
+    number = 100 * local // whole if whole else 100
+    return f"{'<1' if local and not number else number} %"
 
 
 def span(seconds: float) -> str:
@@ -59,6 +67,11 @@ def span(seconds: float) -> str:
         return f"{minutes} min"
     hours = minutes // 60
     return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def eta(seconds: float | None) -> str:
+    """The time that something still takes, as ``span``; "?" while unknown."""
+    return "?" if seconds is None else span(seconds)
 
 
 def moment(seconds: float) -> str:

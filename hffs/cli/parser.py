@@ -24,8 +24,8 @@ _HELP: Final = {
     "workers": ("N", "connections that fetch at once, at most (default 10, of which 2 serve waiting readers only)"),
     "fetch_size": ("SIZE", "bytes asked for in one request, at most (default 4M)"),
     "prefetch": ("none|small", "what is fetched before it is read: nothing, or a model's small files (default small)"),
-    "include": ("PATTERN", "show only files that match; may be given several times"),
-    "exclude": ("PATTERN", "hide files that match; may be given several times"),
+    "include": ("PATTERN", "only files that match; may be given several times"),
+    "exclude": ("PATTERN", "leave out files that match; may be given several times"),
     "allow_other": (None, "let other users read the mount"),
     "read_timeout": ("TIME", "after which a read that got no bytes fails (default 120 s)"),
     "binding": ("auto|kernel|libfuse", "what talks to the kernel (default auto)"),
@@ -37,6 +37,7 @@ _HELP: Final = {
 }
 _HUB: Final = ("endpoint", "token_file")
 _PATTERNS: Final = ("include", "exclude")
+_HYDRATING: Final = (*_PATTERNS, "workers", "cache_dir", *_HUB, "runtime_dir")
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,6 +94,14 @@ def build() -> Parser:
     status.add_argument("target", metavar="TARGET", nargs="?", help=f"{_TARGET} (default: every mount of yours)")
     _add_json(status)
     _add_settings(status, ("runtime_dir",))
+
+    hydrate = command("hydrate", "bring a mount or repo to local disk and verify it", epilog=every)
+    hydrate.add_argument("target", metavar="TARGET", help=_TARGET)
+    hydrate.add_argument("--to", metavar="DIR", help="also lay the files in this folder, linked where that is possible")
+    hydrate.add_argument("--force", action="store_true", help="fetch anew what is here already")
+    _add_naming(hydrate)
+    hydrate.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
+    _add_settings(hydrate, _HYDRATING)
 
     ls = command("ls", "list the files of a repo, without mounting it")
     ls.add_argument("repo", metavar="REPO[/PATH]", help=_REPO)

@@ -101,7 +101,7 @@ def _details(each: Status) -> None:
     workers, cache, verification = each["workers"], each["cache"], each["verification"]
     lines = [("state", each["state"]), ("commit", each["commit"]), ("pid", str(each["pid"]))]
     if each["binding"]:  # else the daemon did not answer, and the rest is unknown
-        speed = f"{output.size(int(workers['bytes_per_s']))}/s"
+        speed = output.rate(workers["bytes_per_s"])
         limit = "" if cache["limit"] is None else f" of {output.size(cache['limit'])}"
         lines += [
             ("since", f"{output.span(each['uptime_s'])}, {each['binding']} binding, from {each['endpoint']}"),
