@@ -164,7 +164,7 @@ class LogLines:
         if due and job["state"] == "running":
             files = f"{job['files_done']} of {output.count(job['files_total'], 'file')}"
             speed = f"{output.rate(job['bytes_per_s'])}, ETA {output.eta(job['eta_s'])}"
-            line = f"{job['target']}: {output.share(job['bytes_done'], whole)}, {files}, {speed}"
+            line = f"{job['target']}: {output.share(job['bytes_done'], whole or None)}, {files}, {speed}"
             print(output.shown(line), file=sys.stderr, flush=True)
         if due or self._last is None:
             self._last = now, tenth
