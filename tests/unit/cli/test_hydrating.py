@@ -1,76 +1,25 @@
-"""`hffs hydrate` as its users meet it, fed with made-up snapshots: what it draws, says, returns, and cancels."""
+"""`hffs hydrate` as its users meet it, fed with made-up snapshots: what it says, returns, and cancels."""
 
 from __future__ import annotations
 
-import fcntl
-import io
 import json
 import os
-import pty
-import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.cells import cell_len
-from rich.console import Console
 
 from hffs import cli
 from hffs.cli import hydrating, parser
-from hffs.cli.progress import picture, shortened
 from hffs.errors import AccessDenied, HubUnreachable
-from hffs.protocol import Job, JobError, JobFile
+from hffs.protocol import Job
 
 from .conftest import CHECKOUT
-
-KEPT = "what was fetched is kept; run the same command to go on"
-MIB = 2**20
-
-
-def job(state: str = "running", **more: Any) -> Job:
-    """A snapshot: 200 of 500 MiB of ``acme/tiny`` are here, half of that fetched in 4 s."""
-    told: Any = {
-        "id": "7",
-        "kind": "hydrate",
-        "target": "acme/tiny",
-        "state": state,
-        "started_at": 1000.0,
-        "updated_at": 1004.0,
-        "bytes_done": 200 * MIB,
-        "bytes_total": 500 * MIB,
-        "bytes_fetched": 100 * MIB,
-        "bytes_per_s": 35.0 * MIB,
-        "eta_s": 9.4,
-        "files_done": 3,
-        "files_total": 12,
-        "active": [],
-        "finished": [],
-        "errors": [],
-        "workers": {"active": 4, "limit": 10, "bytes_per_s": 35.0 * MIB, "why": "measuring", "list": []},
-        **more,
-    }
-    return told  # type: ignore[no-any-return]
-
-
-def done(**more: Any) -> Job:
-    return job("done", **{"bytes_done": 500 * MIB, "files_done": 12, "eta_s": 0.0, **more})
-
-
-def file(path: str, size: int | None = 100 * MIB, bytes_done: int = 25 * MIB, state: Any = "fetching") -> JobFile:
-    return {"path": path, "size": size, "etag": "e", "bytes_done": bytes_done, "state": state}
-
-
-def error(path: str, exit_code: int, what: str = "it broke", remedy: str = "") -> JobError:
-    return {"path": path, "what": what, "remedy": remedy, "exit_code": exit_code}
+from .snapshots import KEPT, MIB, PROGRAM, done, error, file, job
 
 
 class Followed:
@@ -320,169 +269,8 @@ def test_a_signal_that_is_ignored_stays_so(follow: Followed) -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
-BUSY = job(
-    active=[
-        file("unet/diffusion_pytorch_model-00001-of-00004.fp16.safetensors", bytes_done=50 * MIB),
-        file("text_encoder/model.safetensors", bytes_done=100 * MIB, state="verifying"),
-        file("模型/权重文件很长的名字一二三四五六七八九十一二三四.bin", 1023 * MIB, 1),
-        file("a\x1b[2J[red]b", None, 3),
-        file("empty", 0, 0),
-    ]
-)
-
-
-def printed(snapshot: Job, width: int, height: int = 24, encoding: str = "utf-8") -> list[str]:
-    console = Console(width=width, record=True, file=io.StringIO())
-    console.print(picture(snapshot, width, height, encoding))
-    return console.export_text().splitlines()
-
-
-def test_at_80_columns_lines_are_aligned_and_names_cut_in_the_middle() -> None:
-    assert printed(BUSY, 80) == [
-        "35.0M/s  ETA 9 s  3/12 files  4/10 workers  ━━━━───────  40 %   200.0M of 500.0M",
-        "unet/diffusion_pyto…004.fp16.safetensors  ━━━━━━───────  50 %    50.0M of 100.0M",
-        "text_encoder/model.safetensors            ━━━━━━━━━━━━━ 100 %          verifying",
-        "模型/权重文件很长的…七八九十一二三四.bin  ─────────────  <1 %      1B of 1023.0M",
-        "a\\x1b[2J[red]b                            ─────────────             3B of      ?",
-        "empty                                     ─────────────             0B of     0B",
-    ]
-
-
-def test_at_160_columns_whole_names_and_long_bars() -> None:
-    assert printed(BUSY, 160) == [
-        "35.0M/s  ETA 9 s  3/12 files  4/10 workers                                                            ━━━━━━━━━━━━━────────────────────  40 %   200.0M of 500.0M",  # noqa: E501
-        "unet/diffusion_pytorch_model-00001-of-00004.fp16.safetensors                                          ━━━━━━━━━━━━━━━━─────────────────  50 %    50.0M of 100.0M",  # noqa: E501
-        "text_encoder/model.safetensors                                                                        ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 100 %          verifying",  # noqa: E501
-        "模型/权重文件很长的名字一二三四五六七八九十一二三四.bin                                               ─────────────────────────────────  <1 %      1B of 1023.0M",  # noqa: E501
-        "a\\x1b[2J[red]b                                                                                        ─────────────────────────────────             3B of      ?",  # noqa: E501
-        "empty                                                                                                 ─────────────────────────────────             0B of     0B",  # noqa: E501
-    ]
-
-
-def test_more_files_than_fit_are_counted() -> None:
-    many = job(active=[file(f"{number}") for number in range(13)])
-    lines = printed(many, 80)
-    assert len(lines) == 12
-    assert lines[-1] == "… and 3 more files"
-    assert printed(many, 80, height=6)[-1] == "… and 10 more files"
-    assert len(printed(many, 80, height=6)) == 5
-    assert printed(job(active=[file(f"{number}") for number in range(11)]), 80)[-1] == "… and 1 more file"
-
-
-def test_what_does_not_fit_beside_the_bar_is_left_out_from_the_end() -> None:
-    long = job(eta_s=12000, files_done=1234, files_total=5678)
-    assert printed(long, 80)[0].startswith("35.0M/s  ETA 3 h 20 min  1234/5678 files  ━")
-    assert printed(long, 45)[0].startswith("35.0M/s  ")
-    assert printed(long, 100)[0].startswith("35.0M/s  ETA 3 h 20 min  1234/5678 files  4/10 workers   ━")
-
-
-def test_a_terminal_without_unicode_gets_letters_it_has() -> None:
-    lines = printed(BUSY, 80, encoding="ascii")
-    assert all(line.isascii() and len(line) == 80 for line in lines)
-    assert "######-------" in lines[1]
-    assert lines[3].startswith("\\u6a21")
-
-
-NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1)
-
-
-@given(st.lists(NAMES, max_size=3), st.integers(36, 300), st.integers(0, 2**50), st.integers(0, 100))
-def test_every_line_is_as_wide_as_the_terminal(names: list[str], width: int, whole: int, percent: int) -> None:
-    here = whole * percent // 100
-    snapshot = job(active=[file(name, whole, here) for name in names], bytes_done=here, bytes_total=whole)
-    lines = picture(snapshot, width, 24).plain.split("\n")
-    assert [cell_len(line) for line in lines] == [width] * (len(names) + 1)
-
-
-@given(NAMES, st.integers(3, 40))
-def test_a_shortened_name_fits_and_keeps_both_ends(name: str, cells: int) -> None:
-    short = shortened(name, cells)
-    assert cell_len(short) <= cells
-    assert short == name or (cell_len(name) > cells and "…" in short)
-
-
-_PROGRAM = """
-import fcntl, sys, termios, time, types
-if sys.stdin.isatty():
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches it
-from tests.unit.cli import test_hydrating as made
-def follow(target, **options):
-    try:
-        yield made.BUSY
-        if sys.argv[1] == "wait":
-            time.sleep(60)
-        while sys.argv[1] == "endless":
-            yield made.BUSY
-    except GeneratorExit:
-        print("cancelled", file=sys.stderr)
-        raise
-    yield made.done()
-module = types.ModuleType("hffs.api.hydrating")
-module.follow = follow
-sys.modules["hffs.api.hydrating"] = module
-from hffs.cli import main
-sys.exit(main(["hydrate", *sys.argv[2:]]))
-"""
-
-
-def on_a_terminal(how: str, *words: str, stop: bool = False, **environ: str) -> tuple[int, str]:
-    """Exit code and everything written to a terminal of 80 columns; ``stop`` presses Ctrl-C once a file is drawn."""
-    controller, terminal = pty.openpty()
-    with open(controller, "r+b", buffering=0) as screen:
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        command = [sys.executable, "-c", _PROGRAM, how, *words]
-        more = {**os.environ, "PYTHONPATH": CHECKOUT, "TERM": "xterm", **environ}
-        streams: Any = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-        with subprocess.Popen(command, env=more, start_new_session=True, **streams) as process:
-            os.close(terminal)
-            written = b""
-            with suppress(OSError):  # EIO: nobody has the terminal open any more
-                while piece := screen.read(65536):
-                    written += piece
-                    if stop and b"verifying" in written:
-                        stop = False
-                        screen.write(b"\x03")
-    return process.returncode, written.decode().replace("\r\n", "\n")
-
-
-def test_on_a_terminal_a_display_comes_and_goes_and_the_summary_stays() -> None:
-    code, written = on_a_terminal("at once", "acme/tiny")
-    assert code == 0
-    assert "\x1b[?25l" in written
-    assert "\x1b[32m━" in written
-    assert "\x1b[2J" not in written
-    drawn, _, left = written.rpartition("\x1b[2K")
-    assert "verifying" in drawn
-    assert left == "acme/tiny: 12 files, 500.0M, verified; 100.0M fetched in 4.0 s (25.0M/s)\n"
-    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
-    lines = [line for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).splitlines() if "━" in line]
-    assert {cell_len(line) for line in lines} == {78}, "room for the ^C of a terminal"
-
-
-def test_ctrl_c_on_a_terminal_leaves_it_as_it_was() -> None:
-    code, written = on_a_terminal("wait", "acme/tiny", stop=True)
-    assert code == 130
-    assert written.rpartition("\x1b[2K")[2] == f"hffs: interrupted: {KEPT}\n"
-    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
-
-
-def test_no_color_is_obeyed_by_the_display() -> None:
-    _, written = on_a_terminal("at once", "acme/tiny", NO_COLOR="1")
-    assert "━" in written
-    assert "\x1b[3" not in written
-
-
-@pytest.mark.parametrize(("words", "environ"), [(["--json"], {}), ([], {"TERM": "dumb"})])
-def test_no_control_character_for_programs_and_terminals_without_them(
-    words: list[str], environ: dict[str, str]
-) -> None:
-    code, written = on_a_terminal("at once", "acme/tiny", *words, **environ)
-    assert code == 0
-    assert all(line.isprintable() for line in written.splitlines())
-
-
 def test_output_nobody_reads_any_more_cancels() -> None:
-    command = [sys.executable, "-W", "error", "-c", _PROGRAM, "endless", "acme/tiny", "--json"]
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, "endless", "acme/tiny", "--json"]
     streams: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     environ = {**os.environ, "PYTHONPATH": CHECKOUT}
     with subprocess.Popen(command, env=environ, text=True, **streams) as process:
