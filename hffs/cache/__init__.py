@@ -9,7 +9,8 @@ from .claims import Claim
 from .digest import Hasher
 from .hashing import Hashing
 from .index import Index
+from .laying import lay, safe_below
 from .layout import Layout
 from .stored import StoredBlob
 
-__all__ = ["BlobStore", "Claim", "Hasher", "Hashing", "Index", "Layout", "StoredBlob"]
+__all__ = ["BlobStore", "Claim", "Hasher", "Hashing", "Index", "Layout", "StoredBlob", "lay", "safe_below"]

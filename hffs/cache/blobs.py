@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from ..model import Blob
 from .layout import Layout, Place, disk_error, etag_name
 from .locks import HEADER, RangeLocks
 from .state import Damaged, FileMark, Header, StateFile, current_boot_id
-from .stored import StoredBlob
+from .stored import StoredBlob, given_away
 
 _log = logging.getLogger(__name__)
 # What other processes publish shows within this; what this one does, at once. `ls -l` of 20,000 files then costs at
@@ -238,12 +239,17 @@ class BlobStore:
         data = -1
         try:
             state, header = StateFile.open(place.state)
-            data = os.open(place.data, os.O_RDWR | os.O_CLOEXEC)
+            seen = os.stat(place.data)
+            data = self._data_of(place, seen)
             length = os.fstat(data).st_size
             if not header.describes(blob):
                 raise Damaged(f"it is of {header.size} bytes of {header.etag}")
             if length != blob.size:
                 raise Damaged(f"its data file has {length} bytes instead of {blob.size}")
+            if given_away(seen) and state.missing(range(state.blocks)):
+                _log.debug("%s begins anew: its data file is also that of a folder", place.state)
+                _close(state, data)
+                return None
             if header.boot_id != self._boot_id:
                 # Whatever this boot finds written may have been lost with the last one's memory. Nothing is trusted
                 # before its CRC was seen in this process anyway; the id tells other tools that a reboot lies between.
@@ -257,6 +263,15 @@ class BlobStore:
             raise
         _close(state, data)
         return None
+
+    def _data_of(self, place: Place, seen: os.stat_result) -> int:
+        """Open a data file as its mode allows: one that was given away is never written. Raises Damaged, OSError."""
+        try:
+            return os.open(place.data, (os.O_RDWR if seen.st_mode & stat.S_IWUSR else os.O_RDONLY) | os.O_CLOEXEC)
+        except PermissionError as error:
+            if not given_away(seen):
+                raise
+            raise Damaged("its data file was made unreadable under another name") from error
 
     def _new(self, blob: Blob, place: Place) -> tuple[StateFile, int]:
         """New, empty files; a process that has the old ones open goes on with those. HEADER is locked.

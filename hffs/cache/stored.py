@@ -10,12 +10,14 @@ decides no eviction. Any thread, as long as it holds the blob open: a user ends 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import stat
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -34,6 +36,13 @@ _TOUCH_EVERY_S: Final = 60  # eviction needs no finer order than this, and a rea
 # A look at a damaged block takes a read of 256 KiB and a few system calls; 1 s also covers a very slow disk.
 _LOOK_S: Final = 1.0
 _PAUSE_S: Final = 0.002
+
+
+def given_away(seen: os.stat_result) -> bool:
+    """Whether a data file is, or was, somebody else's file too; then it is never written or punched again.
+
+    ``naming`` leaves it read-only, and that stays when the other name is gone: its user may have the file open."""
+    return seen.st_nlink > 1 or not seen.st_mode & stat.S_IWUSR
 
 
 class StoredBlob:
@@ -55,6 +64,7 @@ class StoredBlob:
         self.size = blob.size
         self._state = state
         self._data = data
+        self._data_path = state.path.removesuffix(".state") + ".data"
         self._locks = locks
         self._clock = clock
         self._changed = changed
@@ -213,6 +223,12 @@ class StoredBlob:
         if self._full is not None:
             raise NoSpace(self._full.what, self._full.remedy)
         try:
+            # Nobody can give it away between this look and the write: that takes a complete blob, and ours is not.
+            if given_away(os.fstat(self._data)):
+                raise CacheUnusable(
+                    f"the cache file {self._state.path} is of a file laid in a folder, which is not to be changed",
+                    "it begins anew when it is opened next",
+                )
             count = self._state.next_count(block)
             written = os.pwrite(self._data, data, block * BLOCK_SIZE)
             while written < len(data):
@@ -228,8 +244,8 @@ class StoredBlob:
     def discard(self, blocks: range) -> int:
         """Make blocks absent and give their space back; claimed ones are left alone. Bytes given back.
 
-        Space stays in use (0 is returned) while the data file is open for passthrough or has other names.
-        Raises CacheUnusable."""
+        Space stays in use (0 is returned) while the data file is open for passthrough or has other names. A file that
+        was given away goes as a whole, once nothing of it is left here. Raises CacheUnusable."""
         self._own(blocks)
         freed = 0
         try:
@@ -240,6 +256,8 @@ class StoredBlob:
             finally:
                 for run in taken:
                     self._locks.give(run)
+            if given_away(os.fstat(self._data)) and not self._state.local_bytes():
+                self._unlink()
         except OSError as error:
             raise self._failed(error) from error
         self._changed(-freed)
@@ -254,11 +272,21 @@ class StoredBlob:
             if header is not None and header.verification is not None:
                 self._state.write_header(replace(header, verification=None))
         with self._locks.holding(PUNCHING), alone_on(self._data) as alone:
-            if not alone or os.fstat(self._data).st_nlink > 1:
+            if not alone or given_away(os.fstat(self._data)):
                 return 0
             # Whole blocks also at the end: only then does the last, partial page of the file go too.
             punch(self._data, run.start * BLOCK_SIZE, len(run) * BLOCK_SIZE)
         return sum(block_length(block, self.size) for block in present)
+
+    def _unlink(self) -> None:
+        """Leave the data file to whoever else has it; the state file goes first, as in BlobStore."""
+        with self._locks.holding(HEADER):
+            if self._state.local_bytes():
+                return
+            for path, fd in ((self._state.path, self._state.fd), (self._data_path, self._data)):
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.stat(path), os.fstat(fd)):  # else another process has begun anew
+                        os.unlink(path)
 
     # The whole
 
@@ -307,7 +335,7 @@ class StoredBlob:
                 header, found = self._header(), FileMark.of(self._data)
                 changed = self._state.counts(0, self._state.blocks) != counts or mark not in (None, found)
                 if header is None or changed or not self.complete:
-                    return False
+                    return self.verified  # by another process, which has given it a name meanwhile
                 self._state.write_header(replace(header, verification=Verification(digest, int(now), found)))
         except OSError as error:
             raise self._failed(error) from error
@@ -350,6 +378,38 @@ class StoredBlob:
             raise
         os.close(fd)
         return None
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[int | None]:
+        """The data file's descriptor, for giving the file one more name (and taking write permission away) inside;
+        None when the blob is not wholly here and verified.
+
+        A new name and a mode change ctime, which the verification goes by, so it gets the new one. Nothing wrong passes
+        for verified by that. Of our own processes none writes the file inside: one that publishes has a block that is
+        absent, and whoever makes one absent takes HEADER, which is held here, before that block can be punched or
+        published. Of others, who write as they like, the record must have fitted to the last before, and a write since
+        then shows in mtime. Killed before the record is written, or failing, we leave one that does not fit, and the
+        blob is hashed again. Raises CacheUnusable, and OSError as it comes: most are the caller's own."""
+        with self._locks.holding(HEADER):
+            header, before = self._header(), FileMark.of(self._data)
+            record = header.verification if header else None
+            if header is None or record is None or record.mark != before or not self.complete:
+                yield None
+                return
+            try:
+                yield self._data
+            finally:
+                after = FileMark.of(self._data)
+                if after != before and replace(after, ctime_ns=before.ctime_ns) == before:
+                    self._state.write_header(replace(header, verification=replace(record, mark=after)))
+
+    def stamp(self) -> tuple[FileMark, bytes]:
+        """Differs when any byte was written meanwhile, and not for a new name or mode. Raises CacheUnusable."""
+        try:
+            mark, counts = FileMark.of(self._data), self._state.counts(0, self._state.blocks)
+        except OSError as error:
+            raise self._failed(error) from error
+        return replace(mark, ctime_ns=0), counts
 
     def _header(self) -> Header | None:
         """None when it is damaged (the next to open the blob begins anew) or was read while another wrote it."""

@@ -1,0 +1,243 @@
+"""A blob that is also a file of the user's: his whatever becomes of the cache, and verified only while it is right."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hffs.cache import BlobStore, Layout, StoredBlob, lay
+from hffs.errors import BlockAbsent, CacheUnusable, HffsError
+from hffs.ranges import BLOCK_SIZE
+from tests.unit.cache.content import OtherProcess, publish_all
+from tests.unit.cache.laid import (
+    ALL,
+    BLOB,
+    CONTENT,
+    LINKED,
+    data_file,
+    no_reflink,
+    whole,
+)
+
+
+@pytest.fixture(autouse=True)
+def _as_on_ext4(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "ioctl", no_reflink)
+
+
+@pytest.fixture
+def stored(store: BlobStore) -> StoredBlob:
+    return whole(store)
+
+
+# The verification of a linked blob
+
+
+def test_a_write_during_the_link_does_not_pass_as_verified(
+    layout: Layout, stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.rename
+
+    def rename(*arguments: Any, **more: Any) -> None:
+        real(*arguments, **more)
+        with open(data_file(layout), "r+b") as file:
+            file.write(b"x")
+
+    monkeypatch.setattr(os, "rename", rename)
+    assert lay(stored, str(tmp_path / "laid"), copy_below=LINKED) == "link"
+    assert not stored.verified
+
+
+def test_a_file_that_was_changed_before_is_not_made_verified_by_a_link(
+    layout: Layout, stored: StoredBlob, tmp_path: Path
+) -> None:
+    os.utime(data_file(layout), ns=(0, 0))
+    with pytest.raises(HffsError, match="has not been verified"):
+        lay(stored, str(tmp_path / "laid"), copy_below=LINKED)
+    assert not stored.verified
+
+
+def test_one_who_lays_while_another_links_waits_for_it(
+    layout: Layout, stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_store = BlobStore(layout, boot_id="this boot")
+    other = other_store.open(BLOB)
+    refused = threading.Event()
+    real_rename, real_take = os.rename, other._locks.take
+    done: list[str] = []
+
+    def take(wanted: range) -> tuple[list[range], list[range]]:
+        taken, busy = real_take(wanted)
+        if busy:
+            refused.set()
+        return taken, busy
+
+    worker = threading.Thread(target=lambda: done.append(lay(other, str(tmp_path / "two"), copy_below=LINKED)))
+
+    def rename(*arguments: Any, **more: Any) -> None:
+        monkeypatch.setattr(os, "rename", real_rename)
+        real_rename(*arguments, **more)  # name and mode are new, the record still of the old ones
+        worker.start()
+        assert refused.wait(30)
+
+    monkeypatch.setattr(other._locks, "take", take)
+    monkeypatch.setattr(os, "rename", rename)
+    assert lay(stored, str(tmp_path / "one"), copy_below=LINKED) == "link"
+    worker.join(30)
+    assert done == ["link"]
+    assert stored.verified
+    other_store.close()
+
+
+def test_one_who_hashes_while_another_links_finds_it_verified(
+    layout: Layout, store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = store.open(BLOB)
+    publish_all(stored, CONTENT)
+    other_store = BlobStore(layout, boot_id="this boot")
+    other = other_store.open(BLOB)
+
+    def fdatasync(fd: int) -> None:
+        monkeypatch.undo()
+        assert other.verify(0)
+        lay(other, str(tmp_path / "laid"), copy_below=LINKED)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    assert stored.verify(0)
+    other_store.close()
+
+
+def test_a_link_the_user_deletes_costs_one_hashing(
+    layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path
+) -> None:
+    laid = tmp_path / "laid"
+    lay(stored, str(laid), copy_below=LINKED)
+    stored.close()
+    laid.unlink()
+    again = store.open(BLOB)
+    assert again.complete
+    assert not again.verified
+    assert again.read(0, len(CONTENT)) == CONTENT
+    assert again.verify(0)
+    assert lay(again, str(laid), copy_below=LINKED) == "link"
+    assert laid.samefile(data_file(layout))
+
+
+@pytest.mark.allow_warnings("is damaged")
+def test_an_edited_link_is_found_out_and_left_to_its_user(store: BlobStore, stored: StoredBlob, tmp_path: Path) -> None:
+    laid = tmp_path / "laid"
+    lay(stored, str(laid), copy_below=LINKED)
+    stored.close()
+    laid.chmod(0o644)
+    with open(laid, "r+b") as file:
+        file.seek(2 * BLOCK_SIZE)
+        file.write(b"edited")
+    edited = laid.read_bytes()
+    again = store.open(BLOB)
+    assert not again.verified
+    assert again.lend() is None
+    with pytest.raises(BlockAbsent, match="block 2"):
+        again.read(0, len(CONTENT))
+    with again.claim(ALL) as claim, pytest.raises(CacheUnusable, match="begins anew when it is opened next"):
+        again.publish(claim, 2, CONTENT[2 * BLOCK_SIZE : 3 * BLOCK_SIZE])
+    again.close()
+    assert whole(store).read(0, len(CONTENT)) == CONTENT
+    assert laid.read_bytes() == edited
+
+
+@pytest.mark.allow_warnings("begins anew")
+def test_a_link_written_over_is_no_longer_the_caches(store: BlobStore, stored: StoredBlob, tmp_path: Path) -> None:
+    laid = tmp_path / "laid"
+    lay(stored, str(laid), copy_below=LINKED)
+    stored.close()
+    laid.chmod(0o644)
+    laid.write_bytes(b"all new")
+    assert whole(store).read(0, len(CONTENT)) == CONTENT
+    assert laid.read_bytes() == b"all new"
+
+
+# The user's file, whatever becomes of the cache
+
+
+@pytest.mark.parametrize("dropped", [ALL, range(1, 2)])
+def test_a_linked_file_outlives_its_blob(
+    layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path, dropped: range
+) -> None:
+    laid = tmp_path / "laid"
+    lay(stored, str(laid), copy_below=LINKED)
+    before = (laid.stat().st_ino, laid.stat().st_mtime_ns)
+    assert stored.discard(dropped) == 0
+    with stored.claim(dropped) as claim, pytest.raises(CacheUnusable, match="laid in a folder"):
+        stored.publish(claim, 1, CONTENT[BLOCK_SIZE : 2 * BLOCK_SIZE])
+    with pytest.raises(BlockAbsent):
+        stored.read(BLOCK_SIZE, 1)
+    stored.close()
+    again = store.open(BLOB)
+    assert again.missing(ALL) == [ALL]
+    publish_all(again, CONTENT)
+    assert again.verify(0)
+    assert again.read(0, len(CONTENT)) == CONTENT
+    assert not laid.samefile(data_file(layout))
+    assert again.discard(range(1, 2)) == BLOCK_SIZE  # a file of its own again, with holes where there is nothing
+    assert laid.read_bytes() == CONTENT
+    assert (laid.stat().st_ino, laid.stat().st_mtime_ns) == before
+    assert laid.stat().st_nlink == 1
+
+
+def test_a_linked_blob_dropped_as_a_whole_leaves_the_disk_to_its_user(
+    layout: Layout, stored: StoredBlob, tmp_path: Path
+) -> None:
+    lay(stored, str(tmp_path / "laid"), copy_below=LINKED)
+    stored.discard(range(1, 4))
+    assert data_file(layout).exists()
+    stored.discard(range(1))
+    assert not data_file(layout).exists()
+    assert not layout.copies(BLOB.etag)
+
+
+def test_one_who_began_anew_is_not_disturbed_by_the_end_of_the_old(
+    layout: Layout, stored: StoredBlob, tmp_path: Path
+) -> None:
+    lay(stored, str(tmp_path / "laid"), copy_below=LINKED)
+    stored.discard(range(1, 2))
+    other_store = BlobStore(layout, boot_id="this boot")
+    new = whole(other_store)
+    stored.discard(ALL)
+    assert data_file(layout).exists()
+    assert other_store.state(BLOB) == "verified"
+    assert new.read(0, len(CONTENT)) == CONTENT
+    other_store.close()
+
+
+def test_another_process_with_the_blob_open_changes_nothing_of_a_link(
+    layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path
+) -> None:
+    laid = tmp_path / "laid"
+    with OtherProcess(layout.root, BLOB) as other:
+        assert other.ask("claim 0 4") == "[] []"  # it has the files open, for writing
+        lay(stored, str(laid), copy_below=LINKED)
+        assert other.ask("verify") == "True"
+        assert other.ask("discard 0 2") == "0"
+        assert other.ask("claim 0 2") == "[range(0, 2)] []"
+        assert other.ask("publish") == ""  # it died of CacheUnusable
+    assert laid.read_bytes() == CONTENT
+    assert stored.missing(ALL) == [range(2)]
+
+
+def test_a_deleted_link_that_is_still_open_keeps_its_bytes(
+    layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path
+) -> None:
+    laid = tmp_path / "laid"
+    lay(stored, str(laid), copy_below=LINKED)
+    with open(laid, "rb") as reader:
+        laid.unlink()
+        assert data_file(layout).stat().st_nlink == 1
+        assert stored.discard(ALL) == 0
+        stored.close()
+        whole(store)
+        assert reader.read() == CONTENT
