@@ -58,22 +58,29 @@ class AccessDenied(HffsError):
 
 
 class HubUnreachable(HffsError):
-    """No answer could be had: network down, timeout, server error."""
+    """No answer could be had: network down, timeout, server error. ``retry_after`` in seconds when the server said how
+    long it wants to be left alone, five minutes at most."""
 
     exit_code = 5
     transient = True
-
-
-class RateLimited(HubUnreachable):
-    """The server asked us to wait; ``retry_after`` in seconds when it said how long."""
 
     def __init__(self, what: str, remedy: str = "", retry_after: float | None = None) -> None:
         super().__init__(what, remedy)
         self.retry_after = retry_after
 
 
+class RateLimited(HubUnreachable):
+    """Too many requests: the server asked us to wait."""
+
+
 class BadResponse(HubUnreachable):
-    """An answer that breaks the protocol: wrong status, range, length or encoding. Its bytes were not used."""
+    """An answer that breaks the protocol: wrong status, range, length or encoding. Its bytes were not used.
+
+    ``lasting``: the server is made so, and would answer the same again."""
+
+    def __init__(self, what: str, remedy: str = "", retry_after: float | None = None, *, lasting: bool = False) -> None:
+        super().__init__(what, remedy, retry_after)
+        self.transient = not lasting
 
 
 class LinkExpired(BadResponse):

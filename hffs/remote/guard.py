@@ -36,7 +36,7 @@ from ..errors import (
     UsageError,
 )
 from ..model import Commit, RepoRef, RepoType
-from .headers import retry_after
+from .headers import http_date, retry_after
 from .urls import host_of, repo_page
 
 # huggingface_hub 1.x speaks through httpx, 2.x through httpx2: whichever its own errors descend from.
@@ -49,6 +49,10 @@ httpx: Final[Any] = importlib.import_module(
 LOG_IN: Final = "log in with `hf auth login` or set HF_TOKEN"
 BAD_TOKEN: Final = "invalid credentials in authorization header"  # the Hub's words for it, in lower case
 DISABLED: Final = "access to this resource is disabled."
+
+# Seconds. The Hub counts requests in windows of 5 minutes; a server that wants more has mistyped, or its date has, and
+# must not put a block off until tomorrow.
+LONGEST_WAIT: Final = 300.0
 
 # What the system can say about a connection, but for the numbers that only say that time ran out.
 _NUMBERS: Final = frozenset(errno.errorcode) - {errno.ETIMEDOUT, errno.EAGAIN}
@@ -120,12 +124,20 @@ def refusal(about: Subject, status: int, headers: Mapping[str, str], *, url: str
     if status == 416:
         return ContentChanged(f"{about} is not as long as its listing says")
     if status == 429:
-        wait = retry_after(headers, time.time())
+        wait = _wait(headers)
         shown = "" if wait is None else f" for {wait:.0f} s"
         return RateLimited(f"{host} asks us to wait{shown}: too many requests", f"{LOG_IN} for a higher limit", wait)
     if status == 408 or status >= 500:
-        return HubUnreachable(f"{host} answered {status} when asked for {about}", "try again later")
+        wait = _wait(headers)
+        when = "later" if wait is None else f"in {wait:.0f} s"
+        return HubUnreachable(f"{host} answered {status} when asked for {about}", f"try again {when}", wait)
     return BadResponse(f"{host} answered {status} when asked for {about}")
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds the server wants to be left alone. A date it names is by its own clock, so its own is looked at first."""
+    wait = retry_after(headers, http_date(headers.get("date")) or time.time())
+    return None if wait is None else min(wait, LONGEST_WAIT)
 
 
 def _no_entry(about: Subject) -> EntryNotFound:

@@ -25,7 +25,8 @@ from .headers import content_length, content_range, plain_etag
 from .locate import KEPT, MAX_REDIRECTS, Locator
 from .urls import host_of, next_hop, origin_of, resolve_url
 
-# A server that ignores Range costs a small file once; of a big one every fetch would move the whole.
+# A server that ignores Range costs a small file a few times over; of a big one every fetch would move the whole. Which
+# it does is a matter of its make (olah does, for one), so that asking again would only repeat it.
 WHOLE_FILE: Final = 16 * 1024 * 1024
 # What is skipped of such a file is read into this much at a time.
 SKIP_SIZE: Final = 256 * 1024
@@ -135,8 +136,8 @@ class Transport:
         """These bytes of the file, which must lie inside it; they are read from the body.
 
         Raises LinkExpired when the CDN refuses a fresh URL too, ContentChanged when there is other content now,
-        BadResponse for an answer that is not exactly what was asked for, AccessDenied, EntryNotFound, RateLimited,
-        HubUnreachable, Cancelled.
+        BadResponse for an answer that is not exactly what was asked for (lasting, when a big file comes whole),
+        AccessDenied, EntryNotFound, RateLimited, HubUnreachable, Cancelled.
         """
         about = Subject.of_commit(file.commit, file.path)
         if not wanted.length:
@@ -220,10 +221,14 @@ class Transport:
             self._check_hub(about, file, headers)
         length = content_length(headers.get("content-length"))
         if status == 200:
-            if file.blob.size > WHOLE_FILE and wanted.length != file.blob.size:
-                raise BadResponse(f"{host} ignores Range and sends the whole of {about}")
             if length not in (None, file.blob.size):
                 raise BadResponse(f"{host} sends {length} bytes of {about}, which has {file.blob.size}")
+            if file.blob.size > WHOLE_FILE and wanted.length != file.blob.size:
+                raise BadResponse(
+                    f"{host} ignores Range and sends the whole of {about}",
+                    "choose an endpoint that answers ranges, or get the file with `hf download`",
+                    lasting=True,
+                )
             return wanted.start
         if content_range(headers.get("content-range")) != (wanted, file.blob.size):
             raise BadResponse(f"{host} sends another range of {about} than was asked for")

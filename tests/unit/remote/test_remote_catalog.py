@@ -423,6 +423,18 @@ def test_a_failing_hub_is_told_after_three_tries(fault: Any, hub: Hub, remote: R
     assert len(remote.slept) == 2
 
 
+def test_an_overloaded_hub_is_left_alone_as_long_as_it_says(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.faults.add(Match(kind="info", count=1), faults.unavailable(5))
+    remote.commit()
+    assert remote.slept == [5.0]
+    hub.faults.add(Match(kind="info"), faults.unavailable(100))
+    hub.journal.clear()
+    with pytest.raises(HubUnreachable, match="try again in 100 s"):
+        remote.commit()
+    assert remote.slept == [5.0]
+    assert len(hub.journal.requests("info")) == 1
+
+
 def test_a_short_wait_is_obeyed_and_a_long_one_told_at_once(hub: Hub, remote: Remote, tiny: Any) -> None:
     hub.faults.add(Match(kind="info", count=1), faults.rate_limited(t=7))
     remote.commit()

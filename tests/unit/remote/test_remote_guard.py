@@ -7,6 +7,8 @@ import http.client
 import pickle
 import socket
 import ssl
+import time
+from email.utils import formatdate
 from pathlib import Path
 
 import huggingface_hub
@@ -31,7 +33,7 @@ from hffs.errors import (
 )
 from hffs.model import RepoType
 from hffs.remote import Auth, Token
-from hffs.remote.guard import Subject, http_errors, httpx, hub_errors, refusal
+from hffs.remote.guard import LONGEST_WAIT, Subject, http_errors, httpx, hub_errors, refusal
 
 SECRET = "hf_verysecret"
 SIGNED = f"https://cdn.example/x?Signature={SECRET}"
@@ -63,6 +65,7 @@ REFUSALS = [
     (REPO, 429, {}, RateLimited, "too many"),
     (REPO, 408, {}, HubUnreachable, "408"),
     (REPO, 503, {}, HubUnreachable, "503"),
+    (REPO, 503, {"retry-after": "30"}, HubUnreachable, "try again in 30 s"),
     (REPO, 400, {}, BadResponse, "400"),
     (REPO, 302, {}, BadResponse, "302"),
 ]
@@ -84,6 +87,48 @@ def test_a_status_that_says_no_is_told_with_its_remedy(
 def test_only_what_may_pass_by_itself_is_tried_again() -> None:
     transient = {status for _, status, _, kind, _ in REFUSALS if kind.transient}
     assert transient == {429, 408, 503, 400, 302}
+
+
+BUSY = [408, 429, 500, 502, 503, 504]
+DAY = 1_800_000_000
+
+
+@pytest.mark.parametrize("status", BUSY)
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"ratelimit": '"api";r=0;t=55'}, 55.0),
+        ({"retry-after": formatdate(DAY + 90, usegmt=True), "date": formatdate(DAY, usegmt=True)}, 90.0),
+        ({"retry-after": formatdate(DAY, usegmt=True), "date": formatdate(DAY, usegmt=True)}, 0.0),
+        ({"retry-after": "86400"}, LONGEST_WAIT),
+        ({"ratelimit": '"api";r=4;t=55'}, None),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_an_overloaded_server_says_how_long_to_leave_it_alone(
+    status: int, headers: dict[str, str], seconds: float | None
+) -> None:
+    """A date is by the server's own clock, whatever ours says; and nobody is obeyed for longer than five minutes."""
+    error = refusal(FILE, status, headers)
+    assert isinstance(error, HubUnreachable)
+    assert error.transient
+    assert error.retry_after == seconds
+
+
+def test_a_date_without_the_servers_own_is_taken_by_our_clock() -> None:
+    error = refusal(FILE, 503, {"retry-after": formatdate(time.time() + 100, usegmt=True)})
+    assert isinstance(error, HubUnreachable)
+    assert error.retry_after is not None
+    assert 0 < error.retry_after <= 100
+
+
+@given(st.integers(100, 999), st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
+def test_no_header_asks_for_an_endless_wait(status: int, after: str, limit: str, date: str) -> None:
+    error = refusal(FILE, status, {"retry-after": after, "ratelimit": limit, "date": date})
+    wait = getattr(error, "retry_after", None)
+    assert wait is None or 0 <= wait <= LONGEST_WAIT
 
 
 @given(

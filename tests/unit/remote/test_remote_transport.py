@@ -369,9 +369,19 @@ def test_a_big_file_sent_whole_is_refused_unless_all_is_wanted(hub: Hub, remote:
     file = remote.file(NAME, remote.commit("acme/big"))
     hub.faults.add(Match(kind="cdn"), faults.ignore_range())
     for start in (0, 1 << 20):
-        with pytest.raises(BadResponse, match=r"127\.0\.0\.1:\d+ ignores Range"):
+        with pytest.raises(BadResponse, match=r"127\.0\.0\.1:\d+ ignores Range") as told:
             remote.transport.get(file, ByteRange(start, start + KIB))
+        assert not told.value.transient, "it would do the same again"
     assert remote.read(file) == big.read(0, size)
+
+
+def test_a_login_page_instead_of_a_big_file_is_no_reason_to_give_up(hub: Hub, remote: Remote) -> None:
+    hub.add_repo("acme/big", files={NAME: Synthetic(17 << 20, seed=3)})
+    file = remote.file(NAME, remote.commit("acme/big"))
+    hub.faults.add(Match(kind="cdn"), faults.status(200, "<html>log in to this hotel's network</html>"))
+    with pytest.raises(BadResponse, match="sends 43 bytes") as told:
+        remote.read(file, 0, KIB)
+    assert told.value.transient
 
 
 def test_a_whole_file_of_another_size_is_refused(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
