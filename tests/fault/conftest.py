@@ -1,4 +1,5 @@
-"""Everything that can go wrong, done to real mounts; the fixtures are those of ``tests/mount``."""
+"""Everything that can go wrong, done to real mounts; the fixtures are those of ``tests/mount``. What needs no kernel to
+be shown is done to a reader without a mount (``reading``)."""
 
 from __future__ import annotations
 
@@ -7,20 +8,53 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub import Hub
 from tests.mount.conftest import binding, commands, hub, mount, pytest_runtest_makereport
 from tests.mount.mounted import Commands, Mounted
+from tests.unit.remote.conftest import Clock
 
+from .reading import Reads
 from .refusing import Refusals, at
 
 __all__ = ["binding", "commands", "hub", "mount", "pytest_runtest_makereport"]
 
 MountAt = Callable[..., Mounted]
+MakeReads = Callable[..., Reads]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents and "reads_of" not in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.fuse)
+
+
+@pytest.fixture
+def wall() -> Clock:
+    """By which the signed URLs of ``reads.hub`` expire."""
+    return Clock(1_800_000_000.0)
+
+
+@pytest.fixture
+def reads_of(wall: Clock, tmp_path: Path) -> Iterator[MakeReads]:
+    """``reads_of(deadline=2.0, …)`` is a reader with these options; all have one hub and a cache of their own each."""
+    made: list[Reads] = []
+    with Hub(clock=wall) as its_hub:
+
+        def make(**options: object) -> Reads:
+            made.append(Reads(its_hub, wall, tmp_path / f"blocks-{len(made)}", **options))  # type: ignore[arg-type]
+            return made[-1]
+
+        yield make
+        its_hub.faults.clear()
+        its_hub.cut()  # whoever still waits for a byte is told that none comes
+        for reads in made:
+            reads.close()
+        assert its_hub.errors == []
+
+
+@pytest.fixture
+def reads(reads_of: MakeReads) -> Reads:
+    return reads_of()
 
 
 class Anywhere(Mounted):

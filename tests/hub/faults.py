@@ -261,6 +261,15 @@ def stall(after: int) -> Fault:
     return afterwards(change)
 
 
+def trickle(seconds: float) -> Fault:
+    """A body of single bytes, each this much after the one before: never silent for long, and never done."""
+
+    def change(request: Request, answer: Answer) -> None:
+        answer.delivery.trickle = seconds
+
+    return afterwards(change)
+
+
 def slow(seconds: float) -> Fault:
     """This much later than usual."""
 

@@ -288,8 +288,8 @@ class Connection:
                     return None
             if at == end:
                 break
-            stop = min(end, at + shape.slice, end if stall is None else stall)
-            if (wait := self._pace.wait_for(stop - at)) and self._ended.wait(wait):
+            stop = min(end, at + (1 if delivery.trickle else shape.slice), end if stall is None else stall)
+            if (wait := delivery.trickle or self._pace.wait_for(stop - at)) and self._ended.wait(wait):
                 return None
             if stop == end and stall is None:
                 self._origin.journal.ending(number)

@@ -98,6 +98,7 @@ class Delivery:
     hold: bool = False  # before the first byte, until released
     delay: float = 0.0  # seconds before the first byte
     stall_after: int | None = None  # then wait until released
+    trickle: float | None = None  # seconds before each single byte
     close_after: int | None = None  # then an orderly close
     reset_after: int | None = None  # then RST
     raw: bytes | None = None  # these bytes instead of everything, then close

@@ -176,6 +176,17 @@ def test_stalled_body_has_begun_and_goes_on_at_release(hub: Hub, signed: str) ->
     connection.close()
 
 
+def test_a_trickling_body_comes_byte_by_byte_and_ends_with_its_connection(hub: Hub, signed: str) -> None:
+    hub.faults.add(CDN, faults.trickle(0.001))
+    connection = http.client.HTTPConnection(urlsplit(signed).netloc, timeout=10)
+    connection.request("GET", signed)
+    answer = connection.getresponse()
+    assert answer.read(3) == WEIGHTS.read(0, 3)
+    connection.close()
+    (record,) = hub.journal.wait_for(lambda records: all(record.finished for record in records))[-1:]
+    assert 3 <= record.bytes_sent < WEIGHTS.size
+
+
 def test_held_answer_notices_when_its_client_leaves(hub: Hub, signed: str) -> None:
     hub.faults.add(CDN, faults.hold())
     host, port = urlsplit(signed).netloc.split(":")

@@ -41,6 +41,26 @@ def test_every_wait_is_between_the_wish_of_the_server_and_the_cap(
     assert (retry_after or 0.0) <= wait <= max(16.0, retry_after or 0.0)
 
 
+@given(st.lists(st.floats(0, ALMOST_ONE), min_size=6, max_size=6))
+def test_six_attempts_leave_a_reads_deadline_to_the_requests(dice: list[float]) -> None:
+    """Each wait is anywhere between nothing and twice the one before; together they are 15.5 s at most, of 120."""
+    policy = RetryPolicy()
+    waits = [policy.decide(n, transient=True, retry_after=None, random=random) for n, random in enumerate(dice)]
+    assert waits[-1] is None
+    for number, wait in enumerate(waits[:-1]):
+        assert wait is not None
+        assert 0 <= wait < 0.5 * 2**number
+    assert sum(wait for wait in waits if wait is not None) < 15.5
+
+
+@given(st.integers(0, 10), st.booleans(), st.none() | st.floats(0, 300), st.floats(0, ALMOST_ONE))
+def test_whether_to_go_on_depends_on_the_error_and_the_count_alone(
+    attempt: int, transient: bool, retry_after: float | None, random: float
+) -> None:
+    wait = RetryPolicy().decide(attempt, transient=transient, retry_after=retry_after, random=random)
+    assert (wait is not None) == (transient and attempt < 5)
+
+
 def test_a_policy_that_makes_no_sense_is_refused() -> None:
     for attempts, base, cap in ((0, 0.5, 16.0), (6, 2.0, 1.0), (6, -1.0, 16.0)):
         with pytest.raises(ValueError, match="not a retry policy"):

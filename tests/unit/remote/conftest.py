@@ -34,6 +34,7 @@ class Remote:
     steady: Clock
     patience: float = 20.0
     read_timeout: float = 10.0
+    connect_timeout: float = 10.0
     token: str | None = None
     tokens: list[str] = field(default_factory=list)  # when not empty: one for each time it is asked for
     slept: list[float] = field(default_factory=list)
@@ -41,10 +42,9 @@ class Remote:
     def __post_init__(self) -> None:
         self.auth = Auth(find=self._find)
         self.catalog = Catalog(self.hub.endpoint, self.auth, sleep=self.slept.append)
-        self.locator = Locator(
-            self.auth, patience=self.patience, read_timeout=self.read_timeout, clock=self.wall, monotonic=self.steady
-        )
-        self.transport = Transport(self.locator, self.auth, read_timeout=self.read_timeout)
+        limits = {"connect_timeout": self.connect_timeout, "read_timeout": self.read_timeout}
+        self.locator = Locator(self.auth, patience=self.patience, clock=self.wall, monotonic=self.steady, **limits)
+        self.transport = Transport(self.locator, self.auth, **limits)
 
     def _find(self) -> str | None:
         return self.tokens.pop(0) if self.tokens else self.token

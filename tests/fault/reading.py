@@ -1,0 +1,96 @@
+"""A reader without a mount: the fetcher, the transport and the disk as they are, before a Hub that lies.
+
+``conftest`` makes a Reads for a test; the test scripts the hub's faults, reads, and counts what was asked. The retry
+policy has its six attempts but no waits of its own, and signed URLs expire when the test turns the clock.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hffs.cache import BlobStore, Layout
+from hffs.errors import HffsError
+from hffs.policy import RetryPolicy
+from hffs.transfer import BlobReader, Fetcher, Timers
+from tests.hub import Hub
+from tests.hub.content import Content
+from tests.unit.remote.conftest import Clock, Remote
+
+NO_WAIT = RetryPolicy(base=0.0, cap=0.0)
+REPO = "acme/tiny"
+
+
+class Reads:
+    """In seconds: ``connect_seconds`` and ``stall_seconds`` are the transport's patience for a connection and for a
+    byte, ``deadline`` that of a read."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        wall: Clock,
+        folder: Path,
+        *,
+        retry: RetryPolicy = NO_WAIT,
+        workers: int = 1,
+        connect_seconds: float = 10.0,
+        stall_seconds: float = 10.0,
+        deadline: float = 60.0,
+    ) -> None:
+        self.hub = hub
+        self._deadline = deadline
+        self.remote = Remote(hub, wall, Clock(1000.0), read_timeout=stall_seconds, connect_timeout=connect_seconds)
+        layout = Layout(folder)
+        layout.prepare()
+        self._store = BlobStore(layout)
+        self._timers = Timers()
+        self._timers.start()
+        self.fetcher = Fetcher(
+            self._store,
+            self.remote.transport,
+            self._timers,
+            workers=workers,
+            retry=retry,
+            late_seconds=0.0,
+            dice=lambda: 0.0,
+        )
+        self.fetcher.start()
+
+    def close(self) -> None:
+        self.fetcher.stop()
+        self._timers.stop()
+        self._store.close()
+        self.remote.close()
+
+    def add(self, files: dict[str, Content]) -> None:
+        self.hub.add_repo(REPO, files=files)
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """What an open, a pread and a close would give."""
+        reader = BlobReader(self.fetcher, self.remote.file(name), read_timeout=self._deadline)
+        try:
+            answer = reader.read(offset, reader.size if length is None else length)
+            return answer if isinstance(answer, bytes) else answer.result()
+        finally:
+            reader.close()
+
+    def failure(self, name: str, offset: int = 0, length: int | None = None) -> HffsError:
+        """The error that such a read must end with."""
+        try:
+            data = self.read(name, offset, length)
+        except HffsError as error:
+            return error
+        raise AssertionError(f"{len(data)} bytes of {name} were read")
+
+    def asked(self, name: str) -> list[str]:
+        """What the hub was asked for the file and answered, in order: ``"resolve 302"``, ``"cdn 206"``; 0 is no HTTP
+        answer at all, None is none yet."""
+        return [f"{record.kind} {record.status}" for record in self.hub.journal.requests(file=name)]
+
+    def ranges(self, name: str) -> list[str | None]:
+        """The ranges asked of whoever has the bytes."""
+        records = self.hub.journal.requests(file=name)
+        return [record.range for record in records if record.kind in ("cdn", "resolve-cache")]
+
+    def attempts_failed(self) -> int:
+        """How many fetches have failed; the last 16 are remembered."""
+        return len(self.fetcher.errors())

@@ -1,0 +1,373 @@
+"""Every answer that is not the one asked for, and what a read makes of it: bytes or an error, by so many requests.
+
+The table of ``docs/faults.md`` is made of these. ``once``: the next answer is right. ``for ever``: none ever is.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+import pytest
+
+from hffs.errors import (
+    AccessDenied,
+    BadResponse,
+    ContentChanged,
+    EntryNotFound,
+    HffsError,
+    HubUnreachable,
+    LinkExpired,
+    RateLimited,
+)
+from hffs.fuse.errnos import errno_of
+from hffs.ranges import BLOCK_SIZE
+from tests.hub import Answer, Match, Request, Synthetic, faults
+from tests.hub.script import Fault
+
+from .conftest import MakeReads
+from .reading import Reads
+
+LFS, GIT = "model.safetensors", "config.json"
+SIZE = BLOCK_SIZE + 40_000
+CONTENT = Synthetic(SIZE, seed=41)
+TEXT = Synthetic(SIZE, seed=42).read(0, SIZE)
+ATTEMPTS = 6
+CDN, CACHE, RESOLVE = Match(kind="cdn"), Match(kind="resolve-cache"), Match(kind="resolve")
+OTHER = "f" * 64
+
+
+def multipart(request: Request, answer: Answer) -> None:
+    """The range asked for, as the only one of several."""
+    where = answer.header("Content-Range")
+    answer.put("Content-Range", None)
+    answer.put("Content-Type", "multipart/byteranges; boundary=edge")
+    answer.replace_body(f"--edge\r\nContent-Range: {where}\r\n\r\n".encode() + answer.body() + b"\r\n--edge--\r\n")
+
+
+def chunked(request: Request, answer: Answer) -> None:
+    answer.put("Content-Length", None)
+    answer.put("Transfer-Encoding", "chunked")
+    answer.chunked = True
+
+
+def chunked_and_long(request: Request, answer: Answer) -> None:
+    chunked(request, answer)
+    answer.parts = [*answer.parts, b"more"]
+
+
+def to_the_end_of_the_connection(request: Request, answer: Answer) -> None:
+    answer.put("Content-Length", None)
+
+
+def one_byte_less(request: Request, answer: Answer) -> None:
+    answer.put("Content-Length", str(answer.length - 1))
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """An answer to a ranged GET that is not used; ``status`` is the hub's. ``kind`` is how it ends when it stays so.
+    ``head``: its head is as it should be, only the body breaks."""
+
+    fault: Fault
+    status: int
+    kind: type[HffsError]
+    word: str
+    head: bool = False
+
+
+# What is asked again, up to six times in all. None of it is used, and none is read but what breaks on the way.
+ASKED_AGAIN: dict[str, Wrong] = {
+    "reset": Wrong(faults.reset(0), 206, HubUnreachable, "reset", head=True),
+    "reset in the body": Wrong(faults.reset(100_000), 206, HubUnreachable, "reset", head=True),
+    "closed in the body": Wrong(faults.short_body(100_000), 206, BadResponse, "too early", head=True),
+    "closed before the body": Wrong(faults.short_body(0), 206, BadResponse, "too early", head=True),
+    "closed at once": Wrong(faults.raw(b""), 0, HubUnreachable, "cannot reach"),
+    "no http": Wrong(faults.raw(b"SSH-2.0-OpenSSH_9.2\r\n"), 0, HubUnreachable, "cannot reach"),
+    "another range": Wrong(faults.wrong_content_range(), 206, BadResponse, "another range"),
+    "another total": Wrong(faults.wrong_content_range(shift=0, total=5), 206, BadResponse, "another range"),
+    "no content-range": Wrong(faults.without("Content-Range"), 206, BadResponse, "another range"),
+    "multipart": Wrong(faults.afterwards(multipart), 206, BadResponse, "another range"),
+    "long": Wrong(faults.long_body(b"more"), 206, BadResponse, "instead of"),
+    "length is less": Wrong(faults.afterwards(one_byte_less), 206, BadResponse, "instead of"),
+    "gzip": Wrong(faults.gzipped(), 200, BadResponse, "encodes"),
+    "gzip of the range": Wrong(faults.header("Content-Encoding", "gzip"), 206, BadResponse, "encodes"),
+    "login page": Wrong(faults.status(200, "<html>log in to this hotel</html>"), 200, BadResponse, "sends 33 bytes"),
+    "no content": Wrong(faults.status(204), 204, BadResponse, "204"),
+    "bad request": Wrong(faults.status(400), 400, BadResponse, "400"),
+    "408": Wrong(faults.status(408), 408, HubUnreachable, "408"),
+    "429": Wrong(faults.rate_limited(t=0), 429, RateLimited, "too many"),
+    "500": Wrong(faults.status(500), 500, HubUnreachable, "500"),
+    "502": Wrong(faults.status(502), 502, HubUnreachable, "502"),
+    "503": Wrong(faults.unavailable(), 503, HubUnreachable, "503"),
+    "504": Wrong(faults.status(504), 504, HubUnreachable, "504"),
+    "redirect to no http": Wrong(faults.redirect("ftp://127.0.0.1/x"), 302, BadResponse, "no http"),
+    "redirect to nowhere": Wrong(faults.status(302), 302, BadResponse, "without saying where"),
+}
+# What is as good as the answer expected: no attempt is spent on it.
+HARMLESS: dict[str, tuple[Fault, int]] = {
+    "accept-ranges says none": (faults.header("Accept-Ranges", "none"), 206),
+    "accept-ranges missing": (faults.without("Accept-Ranges"), 206),
+    "etag missing": (faults.without("ETag"), 206),
+    "length not announced": (faults.afterwards(chunked), 206),
+    "up to the end of the connection": (faults.afterwards(to_the_end_of_the_connection), 206),
+    "range ignored": (faults.ignore_range(), 200),
+    "one more byte behind the answer": (faults.long_body(b"m", announced=False), 206),
+}
+EACH = pytest.mark.parametrize("name", ASKED_AGAIN)
+
+
+@pytest.fixture(autouse=True)
+def tiny(reads: Reads) -> None:
+    reads.add({LFS: CONTENT, GIT: TEXT})
+
+
+def content(name: str) -> bytes:
+    return CONTENT.read(0, SIZE) if name == LFS else TEXT
+
+
+# What passes.
+
+
+@EACH
+def test_a_wrong_answer_of_the_cdn_costs_one_more_request(name: str, reads: Reads) -> None:
+    wrong = ASKED_AGAIN[name]
+    reads.hub.faults.add(CDN, wrong.fault, count=1)
+    assert reads.read(LFS) == content(LFS)
+    assert reads.asked(LFS) == ["resolve 302", f"cdn {wrong.status}", "cdn 206"]
+    assert reads.ranges(LFS) == [f"bytes=0-{SIZE - 1}"] * 2
+    assert reads.attempts_failed() == 1
+
+
+@EACH
+def test_a_wrong_answer_of_the_hub_for_a_small_file_costs_one_or_two(name: str, reads: Reads) -> None:
+    """Where a git file is, is remembered as soon as a good answer has begun there."""
+    wrong = ASKED_AGAIN[name]
+    reads.hub.faults.add(CACHE, wrong.fault, count=1)
+    assert reads.read(GIT) == content(GIT)
+    again = [] if wrong.head else ["resolve 307"]
+    assert reads.asked(GIT) == ["resolve 307", f"resolve-cache {wrong.status}", *again, "resolve-cache 206"]
+    assert reads.attempts_failed() == 1
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("file", [LFS, GIT])
+def test_what_an_answer_may_leave_out_or_do_otherwise_costs_nothing(name: str, file: str, reads: Reads) -> None:
+    fault, status = HARMLESS[name]
+    reads.hub.faults.add(CDN, fault)
+    reads.hub.faults.add(CACHE, fault)
+    assert reads.read(file) == content(file)
+    found = ["resolve 302", f"cdn {status}"] if file == LFS else ["resolve 307", f"resolve-cache {status}"]
+    assert reads.asked(file) == found
+    assert reads.attempts_failed() == 0
+
+
+def test_what_has_come_before_an_answer_broke_is_not_asked_for_again(reads: Reads) -> None:
+    reads.hub.faults.add(CDN, faults.short_body(BLOCK_SIZE + 10), count=1)
+    assert reads.read(LFS) == content(LFS)
+    assert reads.ranges(LFS) == [f"bytes=0-{SIZE - 1}", f"bytes={BLOCK_SIZE}-{SIZE - 1}"]
+
+
+def test_a_body_that_does_not_end_where_its_range_does_loses_its_last_block(reads: Reads) -> None:
+    """Its length was not announced, so that only its end can tell; what came long before it was checked by then."""
+    reads.hub.faults.add(CDN, faults.afterwards(chunked_and_long), count=1)
+    assert reads.read(LFS) == content(LFS)
+    assert reads.ranges(LFS) == [f"bytes=0-{SIZE - 1}", f"bytes={BLOCK_SIZE}-{SIZE - 1}"]
+    assert "sent more" in reads.fetcher.errors()[0].what
+
+
+def test_the_rest_of_a_small_file_that_comes_whole_is_skipped(reads: Reads) -> None:
+    reads.hub.faults.add(CDN, faults.ignore_range())
+    assert reads.read(LFS, BLOCK_SIZE, 100) == content(LFS)[BLOCK_SIZE : BLOCK_SIZE + 100]
+    assert reads.asked(LFS) == ["resolve 302", "cdn 200"]
+    assert reads.ranges(LFS) == [f"bytes={BLOCK_SIZE}-{SIZE - 1}"]
+
+
+# What stays.
+
+
+@EACH
+def test_an_answer_that_stays_wrong_is_given_up_after_six_attempts(name: str, reads: Reads) -> None:
+    wrong = ASKED_AGAIN[name]
+    reads.hub.faults.add(CDN, wrong.fault)
+    error = reads.failure(LFS)
+    assert type(error) is wrong.kind
+    assert wrong.word in str(error)
+    assert "Signature" not in str(error)
+    assert errno_of(error) == errno.EIO
+    assert reads.asked(LFS) == ["resolve 302"] + [f"cdn {wrong.status}"] * ATTEMPTS
+    assert reads.attempts_failed() == ATTEMPTS
+
+
+def test_a_redirect_in_a_circle_is_followed_five_times_each_attempt(reads: Reads) -> None:
+    reads.hub.faults.add(CDN, faults.redirect_loop())
+    error = reads.failure(LFS)
+    assert "circle" in str(error)
+    assert errno_of(error) == errno.EIO
+    assert reads.asked(LFS) == ["resolve 302"] + ["cdn 307"] * (6 * ATTEMPTS)
+
+
+def test_a_cdn_that_is_down_is_tried_six_times_and_named(reads: Reads) -> None:
+    reads.hub.down("cdn")
+    error = reads.failure(LFS)
+    assert "connection refused" in str(error)
+    assert errno_of(error) == errno.EIO
+    assert reads.asked(LFS) == ["resolve 302"]
+    assert reads.attempts_failed() == ATTEMPTS
+    assert reads.read(GIT) == TEXT, "what comes from the Hub itself is there"
+
+
+# A big file from a server that knows no ranges.
+
+
+@pytest.mark.parametrize("length_known", [True, False], ids=["by length", "chunked"])
+def test_a_big_file_that_always_comes_whole_is_refused_at_once_and_none_of_it_read(
+    length_known: bool, reads: Reads
+) -> None:
+    big = Synthetic(17 << 20, seed=43)
+    reads.hub.add_repo("acme/tiny", files={LFS: big})
+    reads.hub.faults.add(CDN, faults.ignore_range())
+    if not length_known:
+        reads.hub.faults.add(CDN, faults.afterwards(chunked))
+    reads.hub.faults.add(CDN, faults.stall(0))  # the head comes, and not a byte behind it until the client leaves
+    error = reads.failure(LFS, 4 << 20, 100)
+    assert type(error) is BadResponse
+    assert "ignores Range" in str(error)
+    assert "hf download" in str(error), "what to do instead"
+    assert errno_of(error) == errno.EIO
+    assert reads.asked(LFS) == ["resolve 302", "cdn 200"]
+    reads.hub.faults.wait_none_held()
+    assert reads.hub.journal.bytes_sent("cdn") == 0
+    reads.hub.faults.clear()
+
+
+# Signed URLs.
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_signed_url_that_is_refused_is_renewed_and_that_is_no_failure(status: int, reads: Reads) -> None:
+    reads.hub.faults.add(CDN, faults.status(status, "no"), count=1)
+    assert reads.read(LFS) == content(LFS)
+    assert reads.asked(LFS) == ["resolve 302", f"cdn {status}", "resolve 302", "cdn 206"]
+    assert reads.attempts_failed() == 0
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_fresh_url_that_is_refused_too_is_a_failure_that_may_pass(status: int, reads: Reads) -> None:
+    reads.hub.faults.add(CDN, faults.status(status, "no"))
+    reads.hub.faults.add(RESOLVE, faults.first(lambda: reads.remote.pass_time(1)))  # each URL is another one
+    error = reads.failure(LFS)
+    assert type(error) is LinkExpired
+    assert "Signature" not in str(error)
+    assert errno_of(error) == errno.EIO
+    refused = f"cdn {status}"
+    assert reads.asked(LFS) == ["resolve 302", refused] + ["resolve 302", refused, refused] * 5 + [
+        "resolve 302",
+        refused,
+    ]
+
+
+def test_a_url_that_ends_in_the_middle_is_renewed_once_for_all_who_read(reads_of: MakeReads) -> None:
+    reads = reads_of(workers=4)
+    size = 64 * BLOCK_SIZE
+    big = Synthetic(size, seed=45)
+    reads.hub.add_repo("acme/tiny", files={LFS: big})
+    assert reads.read(LFS, size - 10, 10) == big.read(size - 10, 10)
+    reads.hub.expire_urls()
+    assert reads.read(LFS) == big.read(0, size)
+    asked = reads.asked(LFS)
+    assert asked.count("resolve 302") == 2
+    assert asked.count("cdn 206") == 1 + 4, "63 blocks are wanted, 16 go into a fetch"
+    assert 1 <= asked.count("cdn 403") <= 4, "as many as had set out with the old one"
+    assert reads.attempts_failed() == 0
+
+
+def test_a_hub_that_knows_no_other_url_than_the_refused_one_is_asked_twice(reads: Reads) -> None:
+    reads.hub.faults.add(CDN, faults.expired())
+    error = reads.failure(LFS)
+    assert type(error) is LinkExpired
+    assert reads.asked(LFS) == ["resolve 302", "cdn 403", "resolve 302", "cdn 403"] + ["cdn 403"] * (ATTEMPTS - 1)
+
+
+def test_a_url_is_renewed_before_it_ends_so_that_no_request_is_lost(reads: Reads) -> None:
+    """A signature of an hour, and a read every 6 minutes for 2 hours and 6 minutes: 3 URLs, 21 ranges, no 403."""
+    size = 21 * BLOCK_SIZE
+    reads.hub.add_repo("acme/tiny", files={LFS: Synthetic(size, seed=44)})
+    for number in reversed(range(21)):  # backwards, so that nothing is read ahead
+        assert reads.read(LFS, number * BLOCK_SIZE, 10) == Synthetic(size, seed=44).read(number * BLOCK_SIZE, 10)
+        reads.remote.pass_time(360)
+    asked = reads.asked(LFS)
+    assert asked.count("cdn 206") == 21
+    assert asked.count("resolve 302") == 3
+    assert len(asked) == 24
+
+
+# The content's name.
+
+
+def test_content_under_another_name_of_the_cdn_is_taken_when_the_hub_vouches_for_it(reads: Reads) -> None:
+    assert reads.read(LFS, BLOCK_SIZE, 10) == content(LFS)[BLOCK_SIZE:][:10]
+    reads.hub.faults.add(CDN, faults.etag('"stored-anew"'))
+    assert reads.read(LFS, 0, 10) == content(LFS)[:10]
+    assert reads.asked(LFS) == ["resolve 302", "cdn 206", "cdn 206", "resolve 302", "cdn 206"]
+    assert reads.attempts_failed() == 0
+
+
+CHANGED: dict[str, Fault] = {
+    "etag": faults.header("X-Linked-Etag", f'"{OTHER}"'),
+    "size": faults.header("X-Linked-Size", "5"),
+    "commit": faults.header("X-Repo-Commit", "f" * 40),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_content_that_has_changed_is_told_at_once_and_never_mixed(what: str, reads: Reads) -> None:
+    assert reads.read(LFS, BLOCK_SIZE, 10) == content(LFS)[BLOCK_SIZE:][:10]
+    reads.hub.faults.add(CDN, faults.etag('"other"'))
+    reads.hub.faults.add(RESOLVE, CHANGED[what])
+    error = reads.failure(LFS)
+    assert type(error) is ContentChanged
+    assert errno_of(error) == errno.ESTALE
+    assert reads.asked(LFS) == ["resolve 302", "cdn 206", "cdn 206", "resolve 302"]
+    assert reads.attempts_failed() == 1
+
+
+def test_a_range_that_the_cdn_says_is_past_the_end_means_other_content(reads: Reads) -> None:
+    reads.hub.faults.add(CDN, faults.status(416))
+    error = reads.failure(LFS)
+    assert type(error) is ContentChanged
+    assert errno_of(error) == errno.ESTALE
+    assert reads.asked(LFS) == ["resolve 302", "cdn 416"]
+
+
+# The Hub's own refusals, when it is asked where a file is.
+
+REFUSED: dict[str, tuple[Fault, type[HffsError], int, list[str]]] = {
+    "gone": (faults.api_error(404, "Entry not found", "EntryNotFound"), EntryNotFound, errno.ENOENT, ["resolve 404"]),
+    "forbidden": (faults.status(403), AccessDenied, errno.EACCES, ["resolve 403"]),
+    "gated": (faults.api_error(403, "ask", "GatedRepo"), AccessDenied, errno.EACCES, ["resolve 403"]),
+    "bad token": (faults.bad_token(), AccessDenied, errno.EACCES, ["resolve 401"]),
+    "no commit": (faults.without("X-Repo-Commit"), BadResponse, errno.EIO, ["resolve 302"] * ATTEMPTS),
+    "no etag": (faults.without("X-Linked-Etag"), BadResponse, errno.EIO, ["resolve 302"] * ATTEMPTS),
+    "circle": (faults.redirect_loop(), BadResponse, errno.EIO, ["resolve 307"] * 6 * ATTEMPTS),
+    "file": (faults.redirect("file:///etc/passwd"), BadResponse, errno.EIO, ["resolve 302"] * ATTEMPTS),
+    "503": (faults.unavailable(), HubUnreachable, errno.EIO, ["resolve 503"] * ATTEMPTS),
+    "429": (faults.rate_limited(t=0), RateLimited, errno.EIO, ["resolve 429"] * ATTEMPTS),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_hubs_refusals_are_final_and_its_troubles_are_not(name: str, reads: Reads) -> None:
+    fault, kind, number, asked = REFUSED[name]
+    scripted = reads.hub.faults.add(RESOLVE, fault)
+    error = reads.failure(LFS)
+    assert type(error) is kind
+    assert errno_of(error) == number
+    assert reads.asked(LFS) == asked
+    reads.hub.faults.remove(scripted)
+
+
+def test_a_gzip_of_a_text_file_is_never_asked_for_and_never_taken(reads: Reads) -> None:
+    assert reads.read(GIT) == TEXT
+    assert {record.headers["accept-encoding"] for record in reads.hub.journal.requests(file=GIT)} == {"identity"}
+    assert reads.asked(GIT) == ["resolve 307", "resolve-cache 206"]
