@@ -24,7 +24,7 @@ MakeReads = Callable[..., Reads]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents and "reads_of" not in getattr(item, "fixturenames", ()):
+        if Path(__file__).parent in item.path.parents and "commands" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.fuse)
 
 

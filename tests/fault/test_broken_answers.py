@@ -146,6 +146,25 @@ def test_a_signed_url_that_expires_in_the_middle_is_replaced_by_one_new_one(hub:
 
 
 @pytest.mark.allow_warnings
+def test_a_big_file_from_a_server_without_ranges_is_told_at_once_and_the_rest_of_the_mount_works(
+    hub: Hub, mount: Mount
+) -> None:
+    hub.add_repo("acme/big", files={"model.safetensors": Synthetic(64 << 20, seed=34), "config.json": GIT})
+    hub.faults.add(Match(kind="cdn"), faults.ignore_range())
+    hub.faults.add(Match(kind="cdn"), faults.stall(0))  # no byte of it comes before the client leaves
+    mounted = mount("acme/big", "--prefetch", "none")
+    assert outcome(mounted / "model.safetensors") == errno.EIO
+    assert (mounted / "config.json").read_bytes() == GIT
+    hub.faults.wait_none_held()
+    assert hub.journal.bytes_sent("cdn") == 0
+    assert len(hub.journal.requests("resolve", file="model.safetensors")) == 1
+    asked = [record.range for record in hub.journal.requests("cdn")]
+    assert len(asked) == len(set(asked)), "no range is asked for twice"
+    assert any("ignores Range" in failure["what"] for failure in mounted.status()["last_errors"])
+    hub.faults.clear()
+
+
+@pytest.mark.allow_warnings
 def test_while_the_cdn_is_down_a_read_fails_in_time_and_works_when_it_is_back(hub: Hub, mount: Mount) -> None:
     hub.add_repo("acme/big", files={"model.safetensors": LFS, "config.json": GIT})
     mounted = mount("acme/big", "--prefetch", "none", "--read-timeout", "3")

@@ -1,0 +1,35 @@
+"""``docs/faults.md`` names tests that exist, and every way of being wrong that is tested stands in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .test_wrong_answers import ASKED_AGAIN, REFUSED
+
+CHECKOUT = Path(__file__).parents[2]
+PAGE = (CHECKOUT / "docs" / "faults.md").read_text()
+
+
+def test_every_test_named_in_the_document_exists() -> None:
+    defined = {
+        name
+        for path in (CHECKOUT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    named = set(re.findall(r"`(test_\w+)[`\[]", PAGE))
+    assert len(named) > 20
+    assert named <= defined, named - defined
+    for path in re.findall(r"`(tests/[\w/]+\.py)`", PAGE):
+        assert (CHECKOUT / path).is_file(), path
+
+
+def test_every_wrong_answer_has_its_row() -> None:
+    for name in [*ASKED_AGAIN, *REFUSED]:
+        assert f"`[{name}]`" in PAGE, name
+
+
+def test_every_end_to_end_test_of_an_answer_stands_in_the_document() -> None:
+    for module in ("test_wrong_answers.py", "test_retries.py"):
+        for name in re.findall(r"^def (test_\w+)", (Path(__file__).parent / module).read_text(), re.MULTILINE):
+            assert f"`{name}" in PAGE, name
