@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .test_wrong_answers import ASKED_AGAIN, REFUSED
+from .test_links import REFUSED
+from .test_wrong_answers import ASKED_AGAIN
 
 CHECKOUT = Path(__file__).parents[2]
 PAGE = (CHECKOUT / "docs" / "faults.md").read_text()
@@ -30,6 +31,6 @@ def test_every_wrong_answer_has_its_row() -> None:
 
 
 def test_every_end_to_end_test_of_an_answer_stands_in_the_document() -> None:
-    for module in ("test_wrong_answers.py", "test_retries.py"):
+    for module in ("test_wrong_answers.py", "test_links.py", "test_retries.py"):
         for name in re.findall(r"^def (test_\w+)", (Path(__file__).parent / module).read_text(), re.MULTILINE):
             assert f"`{name}" in PAGE, name

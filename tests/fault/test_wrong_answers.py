@@ -11,13 +11,9 @@ from dataclasses import dataclass
 import pytest
 
 from hffs.errors import (
-    AccessDenied,
     BadResponse,
-    ContentChanged,
-    EntryNotFound,
     HffsError,
     HubUnreachable,
-    LinkExpired,
     RateLimited,
 )
 from hffs.fuse.errnos import errno_of
@@ -25,7 +21,6 @@ from hffs.ranges import BLOCK_SIZE
 from tests.hub import Answer, Match, Request, Synthetic, faults
 from tests.hub.script import Fault
 
-from .conftest import MakeReads
 from .reading import Reads
 
 LFS, GIT = "model.safetensors", "config.json"
@@ -33,8 +28,7 @@ SIZE = BLOCK_SIZE + 40_000
 CONTENT = Synthetic(SIZE, seed=41)
 TEXT = Synthetic(SIZE, seed=42).read(0, SIZE)
 ATTEMPTS = 6
-CDN, CACHE, RESOLVE = Match(kind="cdn"), Match(kind="resolve-cache"), Match(kind="resolve")
-OTHER = "f" * 64
+CDN, CACHE = Match(kind="cdn"), Match(kind="resolve-cache")
 
 
 def multipart(request: Request, answer: Answer) -> None:
@@ -225,7 +219,7 @@ def test_a_big_file_that_always_comes_whole_is_refused_at_once_and_none_of_it_re
     length_known: bool, reads: Reads
 ) -> None:
     big = Synthetic(17 << 20, seed=43)
-    reads.hub.add_repo("acme/tiny", files={LFS: big})
+    reads.add({LFS: big})
     reads.hub.faults.add(CDN, faults.ignore_range())
     if not length_known:
         reads.hub.faults.add(CDN, faults.afterwards(chunked))
@@ -239,132 +233,6 @@ def test_a_big_file_that_always_comes_whole_is_refused_at_once_and_none_of_it_re
     reads.hub.faults.wait_none_held()
     assert reads.hub.journal.bytes_sent("cdn") == 0
     reads.hub.faults.clear()
-
-
-# Signed URLs.
-
-
-@pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_signed_url_that_is_refused_is_renewed_and_that_is_no_failure(status: int, reads: Reads) -> None:
-    reads.hub.faults.add(CDN, faults.status(status, "no"), count=1)
-    assert reads.read(LFS) == content(LFS)
-    assert reads.asked(LFS) == ["resolve 302", f"cdn {status}", "resolve 302", "cdn 206"]
-    assert reads.attempts_failed() == 0
-
-
-@pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_fresh_url_that_is_refused_too_is_a_failure_that_may_pass(status: int, reads: Reads) -> None:
-    reads.hub.faults.add(CDN, faults.status(status, "no"))
-    reads.hub.faults.add(RESOLVE, faults.first(lambda: reads.remote.pass_time(1)))  # each URL is another one
-    error = reads.failure(LFS)
-    assert type(error) is LinkExpired
-    assert "Signature" not in str(error)
-    assert errno_of(error) == errno.EIO
-    refused = f"cdn {status}"
-    assert reads.asked(LFS) == ["resolve 302", refused] + ["resolve 302", refused, refused] * 5 + [
-        "resolve 302",
-        refused,
-    ]
-
-
-def test_a_url_that_ends_in_the_middle_is_renewed_once_for_all_who_read(reads_of: MakeReads) -> None:
-    reads = reads_of(workers=4)
-    size = 64 * BLOCK_SIZE
-    big = Synthetic(size, seed=45)
-    reads.hub.add_repo("acme/tiny", files={LFS: big})
-    assert reads.read(LFS, size - 10, 10) == big.read(size - 10, 10)
-    reads.hub.expire_urls()
-    assert reads.read(LFS) == big.read(0, size)
-    asked = reads.asked(LFS)
-    assert asked.count("resolve 302") == 2
-    assert asked.count("cdn 206") == 1 + 4, "63 blocks are wanted, 16 go into a fetch"
-    assert 1 <= asked.count("cdn 403") <= 4, "as many as had set out with the old one"
-    assert reads.attempts_failed() == 0
-
-
-def test_a_hub_that_knows_no_other_url_than_the_refused_one_is_asked_twice(reads: Reads) -> None:
-    reads.hub.faults.add(CDN, faults.expired())
-    error = reads.failure(LFS)
-    assert type(error) is LinkExpired
-    assert reads.asked(LFS) == ["resolve 302", "cdn 403", "resolve 302", "cdn 403"] + ["cdn 403"] * (ATTEMPTS - 1)
-
-
-def test_a_url_is_renewed_before_it_ends_so_that_no_request_is_lost(reads: Reads) -> None:
-    """A signature of an hour, and a read every 6 minutes for 2 hours and 6 minutes: 3 URLs, 21 ranges, no 403."""
-    size = 21 * BLOCK_SIZE
-    reads.hub.add_repo("acme/tiny", files={LFS: Synthetic(size, seed=44)})
-    for number in reversed(range(21)):  # backwards, so that nothing is read ahead
-        assert reads.read(LFS, number * BLOCK_SIZE, 10) == Synthetic(size, seed=44).read(number * BLOCK_SIZE, 10)
-        reads.remote.pass_time(360)
-    asked = reads.asked(LFS)
-    assert asked.count("cdn 206") == 21
-    assert asked.count("resolve 302") == 3
-    assert len(asked) == 24
-
-
-# The content's name.
-
-
-def test_content_under_another_name_of_the_cdn_is_taken_when_the_hub_vouches_for_it(reads: Reads) -> None:
-    assert reads.read(LFS, BLOCK_SIZE, 10) == content(LFS)[BLOCK_SIZE:][:10]
-    reads.hub.faults.add(CDN, faults.etag('"stored-anew"'))
-    assert reads.read(LFS, 0, 10) == content(LFS)[:10]
-    assert reads.asked(LFS) == ["resolve 302", "cdn 206", "cdn 206", "resolve 302", "cdn 206"]
-    assert reads.attempts_failed() == 0
-
-
-CHANGED: dict[str, Fault] = {
-    "etag": faults.header("X-Linked-Etag", f'"{OTHER}"'),
-    "size": faults.header("X-Linked-Size", "5"),
-    "commit": faults.header("X-Repo-Commit", "f" * 40),
-}
-
-
-@pytest.mark.parametrize("what", CHANGED)
-def test_content_that_has_changed_is_told_at_once_and_never_mixed(what: str, reads: Reads) -> None:
-    assert reads.read(LFS, BLOCK_SIZE, 10) == content(LFS)[BLOCK_SIZE:][:10]
-    reads.hub.faults.add(CDN, faults.etag('"other"'))
-    reads.hub.faults.add(RESOLVE, CHANGED[what])
-    error = reads.failure(LFS)
-    assert type(error) is ContentChanged
-    assert errno_of(error) == errno.ESTALE
-    assert reads.asked(LFS) == ["resolve 302", "cdn 206", "cdn 206", "resolve 302"]
-    assert reads.attempts_failed() == 1
-
-
-def test_a_range_that_the_cdn_says_is_past_the_end_means_other_content(reads: Reads) -> None:
-    reads.hub.faults.add(CDN, faults.status(416))
-    error = reads.failure(LFS)
-    assert type(error) is ContentChanged
-    assert errno_of(error) == errno.ESTALE
-    assert reads.asked(LFS) == ["resolve 302", "cdn 416"]
-
-
-# The Hub's own refusals, when it is asked where a file is.
-
-REFUSED: dict[str, tuple[Fault, type[HffsError], int, list[str]]] = {
-    "gone": (faults.api_error(404, "Entry not found", "EntryNotFound"), EntryNotFound, errno.ENOENT, ["resolve 404"]),
-    "forbidden": (faults.status(403), AccessDenied, errno.EACCES, ["resolve 403"]),
-    "gated": (faults.api_error(403, "ask", "GatedRepo"), AccessDenied, errno.EACCES, ["resolve 403"]),
-    "bad token": (faults.bad_token(), AccessDenied, errno.EACCES, ["resolve 401"]),
-    "no commit": (faults.without("X-Repo-Commit"), BadResponse, errno.EIO, ["resolve 302"] * ATTEMPTS),
-    "no etag": (faults.without("X-Linked-Etag"), BadResponse, errno.EIO, ["resolve 302"] * ATTEMPTS),
-    "circle": (faults.redirect_loop(), BadResponse, errno.EIO, ["resolve 307"] * 6 * ATTEMPTS),
-    "file": (faults.redirect("file:///etc/passwd"), BadResponse, errno.EIO, ["resolve 302"] * ATTEMPTS),
-    "503": (faults.unavailable(), HubUnreachable, errno.EIO, ["resolve 503"] * ATTEMPTS),
-    "429": (faults.rate_limited(t=0), RateLimited, errno.EIO, ["resolve 429"] * ATTEMPTS),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_the_hubs_refusals_are_final_and_its_troubles_are_not(name: str, reads: Reads) -> None:
-    fault, kind, number, asked = REFUSED[name]
-    scripted = reads.hub.faults.add(RESOLVE, fault)
-    error = reads.failure(LFS)
-    assert type(error) is kind
-    assert errno_of(error) == number
-    assert reads.asked(LFS) == asked
-    reads.hub.faults.remove(scripted)
 
 
 def test_a_gzip_of_a_text_file_is_never_asked_for_and_never_taken(reads: Reads) -> None:
