@@ -20,6 +20,7 @@ from ..errors import BlockAbsent, HffsError, NameRefused, NoSpace
 from .layout import disk_error
 from .stored import StoredBlob
 
+Laid = Literal["reflink", "link", "copy", "same"]
 # People edit configs and tokenizers in place, and an edit of a linked file is one of the cache; 16 MiB holds all of
 # those, and copying as much takes some 10 ms. Weights are above it, and nobody edits those by hand.
 COPY_BELOW: Final = 16 << 20
@@ -32,40 +33,24 @@ _LONGEST: Final = 236  # bytes of a name that leave room for the sign of a tempo
 _TEMPORARY: Final = re.compile(r"\..*\.hffs-[0-9]+(\.link)?\Z", re.DOTALL)
 
 
-def lay(
-    stored: StoredBlob, destination: str, *, copy_below: int = COPY_BELOW
-) -> Literal["reflink", "link", "copy", "same"]:
+def lay(stored: StoredBlob, destination: str, *, copy_below: int = COPY_BELOW) -> Laid:
     """Put a plain file of the blob's content at ``destination``, at once or not at all; how that was done.
 
     Folders above it are made; a file or link that is there is replaced, unless it is the cache's own file already
     ("same"). Blobs of fewer than ``copy_below`` bytes are not linked. Raises BlockAbsent for a blob that is not whole
     or was changed meanwhile, HffsError for one not verified, NoSpace, CacheUnusable."""
-    before = stored.stamp()
-    with stored.naming() as ready:  # alone, or it seems changed while another gives it a name
-        data = None if ready is None else stored.lend()  # nobody punches it as long as we have that
-    if data is None:
-        raise _unready(stored)
     try:
-        folder, name = os.path.split(os.path.abspath(destination))
-        _make_folders(folder)
-        with _opened(folder) as place:
-            if _same(place, name, os.fstat(data)):
-                return "same"
-            with _temporary(place, name) as (file, temporary):
-                how: Literal["reflink", "link", "copy"] = "reflink" if _reflink(data, file) else "copy"
-                if how == "copy" and stored.size >= copy_below and _link(stored, place, name, temporary, file):
-                    return "link"
-                if how == "copy":
-                    _copy(stored, file)
-                if stored.stamp() != before:
-                    raise BlockAbsent(f"{stored.blob.etag} was changed while it was copied", "ask for it again")
-                _remove(place, temporary + ".link")  # of a killed process; while that name is still ours
-                os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
-                return how
+        before = stored.stamp()
+        with stored.naming() as ready:  # alone, or it seems changed while another gives it a name
+            data = None if ready is None else stored.lend()  # nobody punches it as long as we have that
+        if data is None:
+            raise _unready(stored)
+        try:
+            return _put(stored, data, before, destination, copy_below)
+        finally:
+            os.close(data)
     except OSError as error:
         raise _failed(error, destination) from error
-    finally:
-        os.close(data)
 
 
 def safe_below(root: str, name: str) -> str:
@@ -90,6 +75,26 @@ def safe_below(root: str, name: str) -> str:
 
 
 # The three ways
+
+
+def _put(stored: StoredBlob, data: int, before: object, destination: str, copy_below: int) -> Laid:
+    """``before`` is the stamp of the blob that is to be laid, ``data`` its file."""
+    folder, name = os.path.split(os.path.abspath(destination))
+    _make_folders(folder)
+    with _opened(folder) as place:
+        if _same(place, name, os.fstat(data)):
+            return "same"
+        with _temporary(place, name) as (file, temporary):
+            reflinked = _reflink(data, file)
+            if not reflinked:
+                if stored.size >= copy_below and _link(stored, place, name, temporary, file):
+                    return "link"
+                _copy(stored, file)
+            if stored.stamp() != before:
+                raise BlockAbsent(f"{stored.blob.etag} was changed while it was copied", "ask for it again")
+            _remove(place, temporary + ".link")  # of a killed process; while that name is still ours
+            os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
+            return "reflink" if reflinked else "copy"
 
 
 def _reflink(data: int, file: int) -> bool:

@@ -88,6 +88,29 @@ def test_the_temporary_of_a_living_process_is_left_alone(layout: Layout, stored:
     assert names(folder) == ["laid"]
 
 
+def test_two_who_find_the_same_leftover_do_not_take_each_others_file(
+    stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / ".laid.hffs-0"
+    place.write_text("left over")
+    real, others = fcntl.flock, []
+
+    def flock(fd: int, operation: int) -> None:
+        if not others and os.path.sameopenfile(fd, left):
+            place.unlink()  # another was faster, and writes already
+            others.append(os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+            real(others[0], fcntl.LOCK_EX)
+        real(fd, operation)
+
+    left = os.open(place, os.O_RDONLY)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lay(stored, str(tmp_path / "laid"))
+    assert os.path.samestat(os.fstat(others[0]), place.stat())
+    assert (tmp_path / "laid").read_bytes() == CONTENT
+    for fd in (left, *others):
+        os.close(fd)
+
+
 def test_what_lies_under_a_temporarys_name_and_is_none_is_left_alone(stored: StoredBlob, tmp_path: Path) -> None:
     (tmp_path / ".laid.hffs-0").mkdir()
     (tmp_path / ".laid.hffs-1").symlink_to("elsewhere")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hffs.cache import BlobStore, Layout, StoredBlob, lay
+from hffs.cache.locks import HEADER
 from hffs.errors import BlockAbsent, CacheUnusable, HffsError
 from hffs.ranges import BLOCK_SIZE
 from tests.unit.cache.content import OtherProcess, publish_all
@@ -60,6 +61,37 @@ def test_a_file_that_was_changed_before_is_not_made_verified_by_a_link(
     with pytest.raises(HffsError, match="has not been verified"):
         lay(stored, str(tmp_path / "laid"), copy_below=LINKED)
     assert not stored.verified
+
+
+def test_a_write_between_the_first_look_and_the_link_is_found_out(
+    layout: Layout, stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: object) -> int:
+        with open(data_file(layout), "r+b") as file:
+            file.write(b"x")
+        return no_reflink()
+
+    monkeypatch.setattr(fcntl, "ioctl", write)
+    with pytest.raises(HffsError, match="has not been verified"):
+        lay(stored, str(tmp_path / "laid"), copy_below=LINKED)
+    assert not stored.verified
+    assert data_file(layout).stat().st_nlink == 1
+
+
+def test_whether_it_is_verified_is_asked_while_nobody_gives_it_a_name(
+    layout: Layout, stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_store = BlobStore(layout, boot_id="this boot")
+    other = other_store.open(BLOB)
+    real = stored.lend
+
+    def lend() -> int | None:
+        assert other._locks.take(range(HEADER, HEADER + 1))[0] == []
+        return real()
+
+    monkeypatch.setattr(stored, "lend", lend)
+    assert lay(stored, str(tmp_path / "laid"), copy_below=LINKED) == "link"
+    other_store.close()
 
 
 def test_one_who_lays_while_another_links_waits_for_it(
