@@ -7,13 +7,27 @@ are in ``__init__.pyi``.
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Hydrated": "hydrating",
+    "HydrationFailed": "hydrating",
     "Mount": "mounting",
+    "Progress": "hydrating",
     "mount": "mounting",
     "RepoInfo": "repos",
+    "hydrate": "hydrating",
     "list_files": "repos",
     "repo_info": "repos",
 }
-__all__ = ["Mount", "RepoInfo", "list_files", "mount", "repo_info"]
+__all__ = [
+    "Hydrated",
+    "HydrationFailed",
+    "Mount",
+    "Progress",
+    "RepoInfo",
+    "hydrate",
+    "list_files",
+    "mount",
+    "repo_info",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,18 @@
 # What `import hffs` offers, for type checkers: the module itself imports each name when it is first used. A stub, not
 # `if TYPE_CHECKING`: to import-linter every room that asks for the version would then import the API.
+from .api.hydrating import Hydrated, HydrationFailed, Progress, hydrate
 from .api.mounting import Mount, mount
 from .api.repos import RepoInfo, list_files, repo_info
 
-__all__ = ["Mount", "RepoInfo", "list_files", "mount", "repo_info"]
+__all__ = [
+    "Hydrated",
+    "HydrationFailed",
+    "Mount",
+    "Progress",
+    "RepoInfo",
+    "hydrate",
+    "list_files",
+    "mount",
+    "repo_info",
+]
 __version__: str

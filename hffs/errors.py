@@ -7,6 +7,13 @@ other people's libraries are translated into these at the room that called the l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
+# Of several failures, what running it again would not mend goes before what it may. So 5 (the Hub is out of reach)
+# means that nothing else was wrong, and that trying later is worth it.
+_WORST_FIRST: Final = (6, 7, 4, 3, 2, 1, 5)
+
 
 class HffsError(Exception):
     """A failure with a sentence for the user: ``what``, and ``remedy`` where there is one."""
@@ -160,3 +167,9 @@ class AttributeTooLong(HffsError):
 
 class BadHandle(HffsError):
     """The handle is not open."""
+
+
+def worst(exit_codes: Iterable[int]) -> int:
+    """The exit code that several failures together have; 1 for none."""
+    known = [code if code in _WORST_FIRST else 1 for code in exit_codes]
+    return min(known, key=_WORST_FIRST.index, default=1)

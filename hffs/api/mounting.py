@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .. import config
 from ..config import PARSERS, Settings
@@ -20,6 +21,9 @@ from ..daemon.spec import MountSpec
 from ..errors import MountFailed, MountNotFound
 from ..protocol import Status
 from . import mounts
+
+if TYPE_CHECKING:
+    from .hydrating import Hydrated, Progress
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
@@ -97,6 +101,29 @@ class Mount:
     def status(self) -> Status:
         """What the daemon says of itself now. Raises MountNotFound once it is unmounted."""
         return mounts.status_of(self.path, self._runtime_dir)[0]
+
+    def hydrate(
+        self,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        to: str | os.PathLike[str] | None = None,
+        force: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Hydrated:
+        """Brings all files of the mount, or those that the patterns leave, to the local disk and verifies them; as
+        ``hffs.hydrate``."""
+        from .hydrating import hydrate
+
+        return hydrate(
+            self.path,
+            to=to,
+            force=force,
+            progress=progress,
+            include=tuple(include),
+            exclude=tuple(exclude),
+            runtime_dir=self._runtime_dir,
+        )
 
     def unmount(self, lazy: bool = False) -> None:
         """Takes the mount off; nothing happens when it is off already. Raises MountFailed when it is busy."""

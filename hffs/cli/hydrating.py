@@ -30,17 +30,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from importlib import import_module
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, Protocol
 
-from ..errors import Cancelled, HffsError
+from ..errors import Cancelled, HffsError, worst
 from ..protocol import Job, JobError
 from . import output
 from .parser import flags
 
-_WORST_FIRST: Final = (6, 7, 4, 3, 1, 5)
 _ERRORS_SHOWN: Final = 10  # more would scroll the reason of the first one away
 _LINE_SECONDS: Final = 5.0  # a log is no display
 _SILENCE_SECONDS: Final = 60.0  # CI services end a job that prints nothing for some minutes
@@ -61,7 +59,8 @@ class View(Protocol):
 
 
 def hydrate(args: argparse.Namespace) -> int:
-    follow = cast(Callable[..., Generator[Job, None, None]], import_module("hffs.api.hydrating").follow)
+    from ..api.hydrating import follow
+
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
     more = {"to": args.to, "force": args.force, **flags(args)}
     view: View = JsonLines() if args.json else _screen() if _on_terminal() else LogLines()
@@ -96,8 +95,7 @@ def hydrate(args: argparse.Namespace) -> int:
 
 def exit_code(errors: Iterable[JobError]) -> int:
     """The exit code of a job that failed of these; 1 where it did not say why."""
-    codes = {error["exit_code"] if error["exit_code"] in _WORST_FIRST else 1 for error in errors}
-    return min(codes, key=_WORST_FIRST.index, default=1)
+    return worst(error["exit_code"] for error in errors)
 
 
 def summary(job: Job, to: str | None = None) -> str:

@@ -21,7 +21,14 @@ _HELP: Final = {
         "DIR",
         "where fetched blocks are kept (default: $XDG_CACHE_HOME/hffs, ~/.cache/hffs; root: /var/cache/hffs)",
     ),
-    "workers": ("N", "connections that fetch at once, at most (default 10, of which 2 serve waiting readers only)"),
+    "workers": (
+        "N",
+        "connections at once at most, 2 for waiting readers only (default: as many as pay, 16 a core but one)",
+    ),
+    "bandwidth": ("SIZE", "bytes a second that may be fetched in all; waiting readers go first (default: no limit)"),
+    "min_worker_speed": ("SIZE", "bytes a second that each worker on big files must bring for more (default 3M)"),
+    "probe_seconds": ("TIME", "for the first stretch of big files, measured with one worker, at most (default 5 s)"),
+    "big_file": ("SIZE", "from which hydrating uses as many workers as measuring shows to pay (default 200M)"),
     "fetch_size": ("SIZE", "bytes asked for in one request, at most (default 4M)"),
     "prefetch": ("none|small", "what is fetched before it is read: nothing, or a model's small files (default small)"),
     "include": ("PATTERN", "only files that match; may be given several times"),
@@ -37,7 +44,8 @@ _HELP: Final = {
 }
 _HUB: Final = ("endpoint", "token_file")
 _PATTERNS: Final = ("include", "exclude")
-_HYDRATING: Final = (*_PATTERNS, "workers", "cache_dir", *_HUB, "runtime_dir")
+_WORKERS: Final = ("workers", "bandwidth", "min_worker_speed", "probe_seconds", "big_file", "fetch_size")
+_HYDRATING: Final = (*_PATTERNS, *_WORKERS, "cache_dir", *_HUB, "runtime_dir")
 
 
 class Parser(argparse.ArgumentParser):

@@ -203,12 +203,16 @@ class Hydration:
 
         try:
             part.target = target = self._fetcher.attach(part.file)
+            if self._force:
+                target.stored.discard(range(block_count(target.size)))
+                # Opened anew: files that have a name elsewhere too are left to it, and new ones made.
+                part.target = None
+                self._fetcher.detach(target)
+                part.target = target = self._fetcher.attach(part.file)
             part.told = told
             self._fetcher.watch(target, told)
             if part.file.blob.digest is not None:
                 self._fetcher.verifier.follow(target)
-            if self._force:
-                target.stored.discard(range(block_count(target.size)))
         except HffsError as error:
             self._end(part, error)
             return

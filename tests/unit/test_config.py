@@ -37,7 +37,7 @@ def test_a_length_of_time_that_is_none_is_refused(text: str) -> None:
 
 def test_flags_win_over_the_environment_and_that_over_defaults() -> None:
     env = {"HFFS_WORKERS": "3", "HFFS_PREFETCH": "none", "HOME": "/home/x"}
-    assert config.load({}, {"HOME": "/home/x"}).workers == 10
+    assert config.load({}, {"HOME": "/home/x"}).workers is None
     assert config.load({}, env).workers == 3
     assert config.load({"workers": 5, "prefetch": None}, env).workers == 5
     assert config.load({"prefetch": None}, env).prefetch == "none"

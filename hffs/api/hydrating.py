@@ -1,0 +1,251 @@
+"""Bringing a repo wholly to this machine: through a mount that shows it, or without one.
+
+Used by programs (``hffs.hydrate``, ``Mount.hydrate``) and by ``hffs hydrate``, which all follow the same snapshots
+(``protocol.Job``). A target that is a path is a mount's: its daemon does the work, and another one goes on with it when
+that one dies. Any other target is a repo, and the work is done in this process. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from .. import client, protocol
+from ..config import Settings
+from ..errors import Cancelled, HffsError, MountFailed, MountNotFound, NotFound, UsageError, worst
+from ..protocol import Job, JobError
+from . import mounts
+from .mounting import settings_from
+
+if TYPE_CHECKING:
+    from ..transfer import Lay
+
+_ASK_SECONDS: Final = 10.0
+# A daemon that died is started again within a second or two; on a busy machine and after three deaths, later.
+_GONE_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a file is, or all of them together (``file`` is empty). Bytes that are on this machine's disk, of those
+    there will be; bytes a second and seconds left are of the whole."""
+
+    file: str
+    bytes_done: int
+    bytes_total: int
+    bytes_per_s: float
+    eta_s: float | None
+    state: Literal["running", "waiting", "fetching", "verifying", "done", "failed", "cancelled"]
+    files_done: int
+    files_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hydrated:
+    """What a hydration came to: bytes in all, and those fetched for it."""
+
+    files: int
+    bytes_total: int
+    bytes_fetched: int
+
+
+class HydrationFailed(HffsError):
+    """Not all files could be brought or laid; ``errors`` names each."""
+
+    def __init__(self, errors: list[JobError]) -> None:
+        code = worst(error["exit_code"] for error in errors)
+        first = next((error for error in errors if error["exit_code"] == code), None)
+        path = f"{first['path']}: " if first and first["path"] else ""
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        what = f"{path}{first['what']}{more}" if first else "not everything could be brought"
+        super().__init__(what, first["remedy"] if first else "run it again")
+        self.exit_code = code
+        self.errors = errors
+
+
+def hydrate(
+    target: str,
+    *,
+    to: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    type: str | None = None,  # noqa: A002 - the word of the command line and of huggingface_hub
+    revision: str | None = None,
+    subfolder: str | None = None,
+    **options: Any,
+) -> Hydrated:
+    """Brings all files of a repo or mount, or those that ``include``/``exclude`` leave, to the local disk, verified.
+
+    ``to`` also lays plain files below a folder; ``force`` fetches anew what is here; ``progress`` is called for each
+    file that moved, and for the whole (``file`` empty), four times a second. Raises HydrationFailed, and what keeps it
+    from starting.
+    """
+    last: Job | None = None
+    followed = follow(
+        target, type=type, revision=revision, subfolder=subfolder, to=None if to is None else os.fspath(to),
+        force=force, **options,
+    )  # fmt: skip
+    with contextlib.closing(followed):
+        for last in followed:
+            if progress is not None:
+                for each in progress_of(last):
+                    progress(each)
+    assert last is not None, "there is always a last snapshot"
+    if last["state"] == "cancelled":
+        raise Cancelled("the hydration was cancelled", "run it again to go on")
+    if last["state"] != "done":
+        raise HydrationFailed(last["errors"])
+    return Hydrated(last["files_done"], last["bytes_total"], last["bytes_fetched"])
+
+
+def progress_of(job: Job) -> Iterator[Progress]:
+    """What moved, and the whole."""
+    shared = job["bytes_per_s"], job["eta_s"]
+    counted = job["files_done"], job["files_total"]
+    for file in (*job["finished"], *job["active"]):
+        yield Progress(file["path"], file["bytes_done"], file["size"] or 0, *shared, file["state"], *counted)
+    yield Progress("", job["bytes_done"], job["bytes_total"], *shared, job["state"], *counted)
+
+
+def follow(
+    target: str,
+    *,
+    type: str | None = None,  # noqa: A002 - as in hydrate
+    revision: str | None = None,
+    subfolder: str | None = None,
+    to: str | None = None,
+    force: bool = False,
+    interval: float = 0.25,
+    **options: Any,
+) -> Generator[Job]:
+    """Starts a hydration and gives a snapshot each ``interval`` seconds, the last with a state other than ``running``.
+
+    Closing it before cancels the work: what was fetched is kept. Raises as ``hydrate``.
+    """
+    settings = settings_from(options)
+    if mounts.is_path(target):
+        for name, given in (("type", type), ("revision", revision), ("subfolder", subfolder)):
+            if given is not None:
+                raise UsageError(f"--{name} says what to hydrate, and so does {target}", "name a repo, or a path alone")
+        yield from _through_mount(target, settings, to, force, interval)
+    else:
+        yield from _without_mount(
+            target, settings, {"type": type, "revision": revision, "subfolder": subfolder}, to, force, interval
+        )
+
+
+def _without_mount(
+    repo: str, settings: Settings, names: dict[str, str | None], to: str | None, force: bool, interval: float
+) -> Generator[Job]:
+    from ..daemon import engine, jobs, laying
+    from ..remote import parse_repo
+    from ..transfer import Hydration
+    from ..vfs import Patterns
+
+    patterns = Patterns(settings.include, settings.exclude)
+    with contextlib.ExitStack() as stack:
+        hub = engine.open_hub(settings, stack)
+        found, only = engine.resolve_path(hub, parse_repo(repo, **names))
+        if found.refused is not None:
+            raise found.refused
+        parts = engine.start(hub, found.listings, settings, stack)
+        root = found.subfolder
+        below = only or root
+        before = parts.fetcher.bytes_fetched
+        hydration = Hydration(
+            parts.fetcher,
+            lambda: jobs.files_of(parts.content, below, patterns.match),
+            big_file=settings.big_file,
+            force=force,
+            lay=None if to is None else _into(laying.folder(to), root),
+        )
+        stack.callback(hydration.join, _ASK_SECONDS)
+        stack.callback(hydration.cancel)
+        started, since = time.time(), 0
+        hydration.start()
+        while True:
+            ended = hydration.join(interval)
+            job = jobs.told("", repo, hydration, started, parts.fetcher, before, root, since)
+            since = job["ended"]
+            yield job
+            if ended:
+                return
+
+
+def _into(folder: str, root: str) -> Lay:
+    from ..daemon import jobs, laying
+
+    return lambda file, stored: laying.put(stored, folder, jobs.shown(file.path, root))
+
+
+def _through_mount(target: str, settings: Settings, to: str | None, force: bool, interval: float) -> Generator[Job]:
+    where, path = mounts.place(target, settings.runtime_dir)
+    socket = protocol.socket_path(settings.runtime_dir, where)
+    wish = {"path": path, "include": settings.include, "exclude": settings.exclude, "force": force}
+    with contextlib.ExitStack() as stack:
+        lay = None if to is None else _layer(where, to, settings.runtime_dir, stack)
+        job = cast(Job, client.ask(socket, "POST", f"{protocol.API}/hydrate", _ASK_SECONDS, wish))
+        name = job["id"]
+        errors: list[JobError] = []
+        try:
+            while True:
+                if lay is not None:
+                    errors += lay(job)
+                seen: Job = {**job, "target": target, "errors": [*job["errors"], *errors]}
+                if errors and job["state"] == "done":
+                    seen["state"] = "failed"
+                yield seen
+                if job["state"] != "running":
+                    return
+                time.sleep(interval)
+                job = _ask_again(socket, where, name, job["ended"])
+        except BaseException:
+            with contextlib.suppress(HffsError):
+                client.ask(socket, "DELETE", f"{protocol.API}/jobs/{name}", _ASK_SECONDS)
+            raise
+
+
+def _layer(where: str, to: str, runtime_dir: str, stack: contextlib.ExitStack) -> Callable[[Job], list[JobError]]:
+    """What lays the files that have just become whole in a mount's cache, by this process; what went wrong."""
+    from ..cache import BlobStore, Layout
+    from ..daemon import laying
+    from ..model import Blob
+
+    status = mounts.status_of(where, runtime_dir)[0]
+    store = BlobStore(Layout(status["cache"]["dir"]))
+    stack.callback(store.close)
+    folder = laying.folder(to)
+
+    def lay(job: Job) -> list[JobError]:
+        errors: list[JobError] = []
+        for file in job["finished"]:
+            if file["state"] == "done" and file["etag"] is not None and file["size"] is not None:
+                try:
+                    stored = store.open(Blob(file["etag"], file["size"], status["endpoint"]))
+                    with contextlib.closing(stored):
+                        laying.put(stored, folder, file["path"])
+                except HffsError as wrong:
+                    told = {"what": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code}
+                    errors.append(cast(JobError, {"path": file["path"], **told}))
+        return errors
+
+    return lay
+
+
+def _ask_again(socket: str, where: str, name: str, since: int) -> Job:
+    """The job as it is now, also when its daemon has just died: another one goes on with it."""
+    ends = time.monotonic() + _GONE_SECONDS
+    while True:
+        try:
+            return cast(Job, client.ask(socket, "GET", f"{protocol.API}/jobs/{name}?since={since}", _ASK_SECONDS))
+        except (MountNotFound, client.Refused) as gone:
+            if isinstance(gone, client.Refused) and gone.exit_code != NotFound.exit_code:
+                raise
+            if time.monotonic() >= ends:
+                remedy = "mount it and run this again"
+                raise MountFailed(f"the mount at {where} ended while it was hydrated", remedy) from gone
+        time.sleep(0.1)
