@@ -12,7 +12,7 @@ from typing import Final
 
 # Of several failures, what running it again would not mend goes before what it may. So 5 (the Hub is out of reach)
 # means that nothing else was wrong, and that trying later is worth it.
-_WORST_FIRST: Final = (6, 7, 4, 3, 2, 1, 5)
+_WORST_FIRST: Final = (6, 7, 4, 3, 1, 5)
 
 
 class HffsError(Exception):
