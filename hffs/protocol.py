@@ -72,12 +72,29 @@ class Verification(TypedDict):
     failed: list[str]
 
 
+# By its functional form: ``for`` is a word of Python's.
+Worker = TypedDict(
+    "Worker",
+    {
+        "worker": int,
+        "path": str,
+        "for": Literal["demand", "ahead", "background", "bulk"],
+        "offset": int,
+        "size": int,
+        "bytes_per_s": float,
+        "seconds": float,
+    },
+)
+
+
 class Workers(TypedDict):
+    """``active`` of ``limit`` are at work (``list``); ``why`` there are no more."""
+
     active: int
     limit: int
     bytes_per_s: float
     why: str
-    list: list[dict[str, object]]
+    list: list[Worker]
 
 
 class OpenFile(TypedDict):

@@ -85,6 +85,13 @@ def unmount(target: str, lazy: bool = False, runtime_dir: str | None = None) -> 
     return where
 
 
+def set_bandwidth(target: str, bytes_per_s: int | None, runtime_dir: str | None = None) -> None:
+    """From now on a mount fetches no more than that, None: as fast as it can. Raises MountNotFound, UsageError."""
+    directory = _directory(runtime_dir)
+    socket = protocol.socket_path(directory, _one(target, directory)["mountpoint"])
+    client.ask(socket, "POST", f"{protocol.API}/bandwidth", _UNMOUNT_SECONDS, {"bytes_per_s": bytes_per_s})
+
+
 def restart(target: str, runtime_dir: str | None = None) -> str:
     """Replaces the processes of a mount by those of the version installed now, under running readers; returns its
     mountpoint once the new daemon answers.

@@ -55,11 +55,15 @@ def _run(words: list[str]) -> int:
     if args.command is None:
         grammar.print_help(sys.stderr)
         return 2
-    if args.command in ("mount", "unmount", "umount", "restart", "status"):
+    if args.command in ("mount", "unmount", "umount", "restart", "status", "bandwidth"):
         from . import running
 
-        commands = {"mount": running.mount, "restart": running.restart, "status": running.status}
-        run = commands.get(args.command, running.unmount)
+        run = {
+            "mount": running.mount,
+            "restart": running.restart,
+            "status": running.status,
+            "bandwidth": running.bandwidth,
+        }.get(args.command, running.unmount)
     elif args.command == "hydrate":
         from . import hydrating
 

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from ..config import PARSERS
+from ..config import PARSERS, parse_size
 from ..errors import UsageError
 
 _REPO: Final = "[hf://][datasets/|spaces/]ORG/NAME[@REVISION][/PATH]"
@@ -97,6 +97,11 @@ def build() -> Parser:
     restart = command("restart", "replace a mount's daemon under running readers, after an upgrade for instance")
     restart.add_argument("target", metavar="MOUNTPOINT", help=_TARGET)
     _add_settings(restart, ("runtime_dir",))
+
+    bandwidth = command("bandwidth", "tell or change how many bytes a second a mount may fetch")
+    bandwidth.add_argument("target", metavar="MOUNTPOINT", help=_TARGET)
+    bandwidth.add_argument("rate", metavar="SIZE", nargs="?", type=_checked(parse_size), help="0: no limit")
+    _add_settings(bandwidth, ("runtime_dir",))
 
     status = command("status", "tell what the mounts are doing")
     status.add_argument("target", metavar="TARGET", nargs="?", help=f"{_TARGET} (default: every mount of yours)")

@@ -18,6 +18,9 @@ from ..protocol import OpenFile, Status
 from . import output
 from .parser import flags
 
+# What a worker is at work for, in people's words.
+_FOR = {"demand": "a reader", "ahead": "read-ahead", "background": "the background", "bulk": "the background"}
+
 
 def mount(args: argparse.Namespace) -> int:
     from dataclasses import asdict
@@ -50,6 +53,17 @@ def _announce(where: str, said: Mapping[str, Any]) -> None:
 
 def unmount(args: argparse.Namespace) -> int:
     mounts.unmount(args.target, args.lazy, config.load(flags(args)).runtime_dir)
+    return 0
+
+
+def bandwidth(args: argparse.Namespace) -> int:
+    directory = config.load(flags(args)).runtime_dir
+    if args.rate is not None:
+        mounts.set_bandwidth(args.target, args.rate or None, directory)
+        return 0
+    for each in mounts.status_of(args.target, directory):
+        limit = _limit(each)
+        print("no limit" if limit is None else output.rate(limit))
     return 0
 
 
@@ -110,7 +124,9 @@ def _details(each: Status) -> None:
                 f"{output.share(each['bytes_local'], each['bytes_total'])}, {output.count(each['files'], 'file')}",
             ),
             ("fetched", f"{output.size(each['bytes_fetched'])} in {output.count(each['requests'], 'request')}"),
-            ("now", f"{speed}, {workers['active']} of {output.count(workers['limit'], 'worker')}"),
+            ("now", f"{speed}, {workers['active']} of {output.count(workers['limit'], 'worker')}{_why(each)}"),
+            *_working(each),
+            *_hydrating(each),
             ("verified", f"{verification['verified']} of {output.count(each['files'], 'file')}"),
             (
                 "cache",
@@ -123,6 +139,37 @@ def _details(each: Status) -> None:
         lines.append(("hint", f"read-ahead is {ahead['kb']} KiB; mmap gets faster with: {ahead['command']}"))
     lines += [("!", worry) for worry in _worries(each)]
     output.facts(f"{each['mountpoint']}  {_repo(each)}", lines)
+
+
+def _why(each: Status) -> str:
+    limit = _limit(each)
+    reasons = [each["workers"]["why"], "" if limit is None else f"at most {output.rate(limit)} in all"]
+    told = "; ".join(reason for reason in reasons if reason)
+    return f" ({told})" if told else ""
+
+
+def _limit(each: Status) -> int | None:
+    told = each.get("bandwidth")  # a daemon of an earlier version knows of none
+    return told["limit"] if told else None
+
+
+def _working(each: Status) -> list[tuple[str, str]]:
+    found = []
+    for at in each["workers"]["list"]:
+        speed = output.rate(at["bytes_per_s"]).rjust(9)
+        found.append(("", f"{speed}  {at['path']} at {output.size(at['offset'])} for {_FOR[at['for']]}"))
+    return found
+
+
+def _hydrating(each: Status) -> list[tuple[str, str]]:
+    job = each["hydration"]
+    if job["state"] == "idle":
+        return []
+    files = f"{job['files_done']} of {output.count(job['files_total'], 'file')}"
+    told = f"{job['state']}, {output.share(job['bytes_done'], job['bytes_total'])}, {files}"
+    if job["state"] == "running":
+        told += f", {output.rate(job['bytes_per_s'])}, ETA {output.eta(job['eta_s'])}"
+    return [("hydrate", told)]
 
 
 def _open(file: OpenFile) -> str:

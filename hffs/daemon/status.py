@@ -9,11 +9,12 @@ import os
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from .. import protocol
 from ..errors import EntryNotFound
 from ..fuse import Binding
+from ..policy import Priority
 from ..remote import Catalog
 from ..transfer import Fetcher
 from ..vfs import Filesystem, Tree
@@ -22,6 +23,13 @@ from .engine import Engine
 from .readahead import ReadAhead
 from .spec import MountSpec
 from .supervised import ALONE, Link
+
+_FOR: Final[dict[Priority, Literal["demand", "ahead", "background", "bulk"]]] = {
+    Priority.DEMAND: "demand",
+    Priority.AHEAD: "ahead",
+    Priority.BACKGROUND: "background",
+    Priority.BULK: "bulk",
+}
 
 
 def workers(fetcher: Fetcher) -> protocol.Workers:
@@ -38,7 +46,7 @@ def workers(fetcher: Fetcher) -> protocol.Workers:
             {
                 "worker": each.worker,
                 "path": each.path,
-                "for": each.priority.name.lower(),
+                "for": _FOR[each.priority],
                 "offset": each.asked.start,
                 "size": each.asked.length,
                 "bytes_per_s": each.bytes_per_s,

@@ -66,7 +66,12 @@ def daemon(runtime: str) -> Iterator[Daemon]:
             def listed(request: Request) -> Any:
                 return {"path": request.query["path"], "complete": True, "files": list(files)}
 
+            def limited(request: Request) -> Any:
+                told["bandwidth"] = {"limit": request.json()["bytes_per_s"]}
+                return {}
+
             routes = {("GET", "/v1/status"): lambda _: told, ("GET", "/v1/files"): listed}
+            routes |= {("POST", "/v1/bandwidth"): limited}
             server = ControlServer(socket_path(runtime, mountpoint), routes)
             server.start()
             stack.callback(server.stop)

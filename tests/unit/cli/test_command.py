@@ -153,7 +153,15 @@ def test_status_is_an_aligned_table_without_a_control_character(hffs: Run, daemo
 
 
 def test_status_of_one_mount_tells_all_of_it(hffs: Run, daemon: Daemon) -> None:
-    daemon(open_files=[{"path": "model.safetensors", "handles": 2, "served": "kernel-cache", "why": ""}])
+    at: dict[str, object] = {"worker": 3, "path": "a\tb", "for": "ahead", "offset": 4 << 20, "size": 1 << 20}
+    working = [{**at, "bytes_per_s": 1 << 20, "seconds": 0.2}]
+    hydration = {"state": "running", "bytes_done": 100, "bytes_total": 1024, "bytes_per_s": 50, "eta_s": 18.5}
+    daemon(
+        open_files=[{"path": "model.safetensors", "handles": 2, "served": "kernel-cache", "why": ""}],
+        workers={"active": 1, "limit": 8, "bytes_per_s": 3e6, "why": "the limit set by --workers", "list": working},
+        hydration={**hydration, "files_done": 1, "files_total": 3},
+        bandwidth={"limit": 4 << 20},
+    )
     done = hffs("status", "acme/tiny")
     assert done.stdout.splitlines() == [
         "/mnt/model  acme/tiny@main",
@@ -163,11 +171,26 @@ def test_status_of_one_mount_tells_all_of_it(hffs: Run, daemon: Daemon) -> None:
         "  since     12 s, libfuse binding, from https://hub.example",
         "  local     1.0M of 522.7M (<1 %), 12 files",
         "  fetched   1.0M in 3 requests",
-        "  now       2.9M/s, 2 of 8 workers",
+        "  now       2.9M/s, 1 of 8 workers (the limit set by --workers; at most 4.0M/s in all)",
+        "               1.0M/s  a\\tb at 4.0M for read-ahead",
+        "  hydrate   running, 100B of 1.0K (9 %), 1 of 3 files, 50B/s, ETA 18 s",
         "  verified  0 of 12 files",
         "  cache     /var/cache/hffs: 1.0M, disk has 20.0G",
         "  open      model.safetensors (2 handles, read through hffs)",
     ]
+
+
+def test_bandwidth_is_told_and_set(hffs: Run, daemon: Daemon) -> None:
+    told = daemon()
+    assert hffs("bandwidth", "/mnt/model").stdout == "no limit\n"
+    assert hffs("bandwidth", "/mnt/model", "50M").returncode == 0
+    assert told["bandwidth"] == {"limit": 50 << 20}
+    assert hffs("bandwidth", "/mnt/model").stdout == "50.0M/s\n"
+    assert hffs("bandwidth", "/mnt/model", "0").returncode == 0
+    assert told["bandwidth"] == {"limit": None}
+    refused = hffs("bandwidth", "/mnt/model", "fast")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "is not a size" in refused.stderr
 
 
 def on_a_terminal(*words: str, **environ: str) -> str:
