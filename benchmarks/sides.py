@@ -293,10 +293,27 @@ def curl(url: str, place: Path) -> Ran:
     return program(["curl", "-sfL", "-o", place / "file", url])
 
 
-def aria2c(url: str, place: Path) -> Ran:
-    """Eight connections from the first MiB on; without -s and -k, -x8 stays at five and waits for 40 MiB."""
-    options = ["-x8", "-s8", "-k1M", "--file-allocation=none", "--quiet", "--no-conf", "-d", str(place), "-o", "file"]
+def aria2c(url: str, place: Path, connections: int = 8) -> Ran:
+    """That many connections from the first MiB on; without -s and -k, -x8 stays at five and waits for 40 MiB."""
+    options = [
+        f"-x{connections}",
+        f"-s{connections}",
+        "-k1M",
+        "--file-allocation=none",
+        "--quiet",
+        "--no-conf",
+        "-d",
+        str(place),
+        "-o",
+        "file",
+    ]
     return program(["aria2c", *options, url])
+
+
+def hffs_hydrate(endpoint: str, repo: str, place: Path, *options: str) -> Ran:
+    """``hffs hydrate`` into a cache of its own."""
+    environment = hffs_environment(place, endpoint)
+    return program([sys.executable, "-m", "hffs", "hydrate", repo, *options], environment=environment)
 
 
 def hf_download(endpoint: str, repo: str, place: Path, *names: str) -> Ran:
