@@ -23,6 +23,7 @@ COLUMNS = [
     Column("requests", "requests", "{:.0f}"),
     Column("moved", "bytes moved / size", "{:.3f}"),
     Column("cpu", "CPU-s per GiB", "{:.2f}"),
+    Column("memory", "peak MiB", "{:.0f}"),
 ]
 LINKS = {"loopback": sides.LOOPBACK, "shared": sides.SHARED_CDN, "gigabit": sides.GIGABIT}
 
@@ -43,25 +44,25 @@ def measure(rig: Rig) -> None:
 def ways(hub: sides.Hub, index: str, size: int) -> dict[str, Way]:
     url = hub.url("st/big", "big.bin")
 
-    def figures(seconds: float, cpu: float, mount: float | None = None) -> Sample:
+    def figures(seconds: float, cpu: float, mount: float | None = None, memory: float = 0.0) -> Sample:
         traffic = hub.quiet()
         found = {
             "speed": size / MIB / seconds, "seconds": seconds, "requests": traffic.requests,
             "moved": traffic.bytes_sent / size, "cpu": cpu / size * GIB,
         }  # fmt: skip
-        return found if mount is None else {**found, "mount": mount}
+        return found if mount is None else {**found, "mount": mount, "memory": memory}
 
     def hffs(place: Path) -> Sample:
         hub.clear()
         with sides.HffsMount(place, hub.endpoint, "st/big") as mount:
             seconds = read_whole(mount.path / "big.bin", size)
-            return figures(seconds, mount.cpu(), mount.seconds)
+            return figures(seconds, mount.cpu(), mount.seconds, mount.memory())
 
     def rclone(place: Path) -> Sample:
         hub.clear()
         with sides.RcloneMount(place, index) as mount:
             seconds = read_whole(mount.path / "big.bin", size)
-            return figures(seconds, mount.cpu(), mount.seconds)
+            return figures(seconds, mount.cpu(), mount.seconds, mount.memory())
 
     def download(program: Callable[[Path], sides.Ran]) -> Way:
         def way(place: Path) -> Sample:

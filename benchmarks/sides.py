@@ -167,6 +167,10 @@ class HffsMount:
         """CPU seconds of the daemon since the mount answered."""
         return cpu_seconds(self.pid) - self._cpu
 
+    def memory(self) -> float:
+        """The most the daemon has had resident, MiB."""
+        return peak_memory(self.pid)
+
 
 def hffs_environment(home: Path, endpoint: str) -> dict[str, str]:
     """PYTHONPATH goes through, so that a profiler can be started within the daemon."""
@@ -214,6 +218,9 @@ class RcloneMount:
 
     def cpu(self) -> float:
         return cpu_seconds(self._process.pid) - self._cpu
+
+    def memory(self) -> float:
+        return peak_memory(self._process.pid)
 
 
 @contextlib.contextmanager
@@ -327,6 +334,12 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of a living process (proc(5), fields 14 and 15)."""
     words = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return (int(words[11]) + int(words[12])) / TICKS
+
+
+def peak_memory(pid: int) -> float:
+    """The most that a living process has had resident, MiB (proc(5), VmHWM)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def mounted(path: Path) -> bool:
