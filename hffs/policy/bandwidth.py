@@ -82,8 +82,8 @@ class Bandwidth:
             raise ValueError(f"not a rate: {rate}")
         unlimited = self._rate is None
         self._rate = rate
-        self._common = self.burst if unlimited else min(self._common, self.burst)
-        self._urgent = self.urgent_burst if unlimited else min(self._urgent, self.urgent_burst)
+        if unlimited:
+            self._common, self._urgent = self.burst, self.urgent_burst
 
     def _refill(self, now: float) -> None:
         if self._rate is not None and self._since is not None:

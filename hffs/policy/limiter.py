@@ -42,6 +42,9 @@ TRIAL_SECONDS: Final = 5.0
 # Between trials: doubling while they do not pay. At 4 min the 2 s of a trial with too many connections are under 1 %.
 PAUSE_SECONDS: Final = 30.0
 LONGEST_PAUSE_SECONDS: Final = 240.0
+# After a change for the better fewer are tried sooner: on a far line the slow start of a number is still on when the
+# next one is looked at, and its growth taken for theirs.
+LOOK_BACK_SECONDS: Final = 5.0
 # By so much the speed of the same workers must change for the pauses to be short again.
 ANOTHER_LINE: Final = 1.5
 # A refusal without a word how long it lasts; and the longest that a server's word is taken for.
@@ -154,6 +157,7 @@ class WorkerLimiter:
             self._refused_at = now
             self._set(max(1, self._limit // 2))
             self._settle("the server asked for less", self._pause_more)
+            self._less_from = max(self._less_from, self._worked + PAUSE_SECONDS)
             self._pause_more = min(2 * self._pause_more, LONGEST_PAUSE_SECONDS)
 
     def idle(self, now: float) -> None:
@@ -185,7 +189,8 @@ class WorkerLimiter:
             if self._limit > 1 and all(each.rate < self._limit * self._min_speed for each in recent):
                 self._set(self._limit // 2)
                 self._settle(self._too_slow(), self._pause_more)
-            elif self._worked >= self._more_from:
+                return
+            if self._worked >= self._more_from:
                 self._try_more(_rate(measured), load, cores)
             if self._phase is _Phase.SETTLED and self._worked >= self._less_from and self._limit > 1:
                 self._try((self._limit + 1) // 2, _rate(measured))
@@ -219,11 +224,12 @@ class WorkerLimiter:
         pays = rate >= self._before_rate * (1 + needed * (self._limit / self._before - 1))
         if pays and rate >= self._limit * self._min_speed:
             self._pause_more = self._pause_less = PAUSE_SECONDS
-            self._less_from = self._worked + PAUSE_SECONDS
+            self._less_from = self._worked + LOOK_BACK_SECONDS
             self._try_more(rate, load, cores)
         elif patient:
+            least = f"{self._limit} workers would bring less than {_speed(self._min_speed)} each"
             no_more = f"{self._limit} workers bring no more than {self._before} ({_speed(self._before_rate)})"
-            self._give_up(self._too_slow() if pays else no_more)
+            self._give_up(least if pays else no_more)
 
     def _judge_less(self, rate: float, patient: bool) -> None:
         """To be kept the others must bring half of what they must to be taken, or they would come and go with noise."""
@@ -232,7 +238,7 @@ class WorkerLimiter:
         if pays:
             self._give_up("")
         elif patient:
-            self._less_from = self._worked + PAUSE_SECONDS
+            self._less_from = self._worked + LOOK_BACK_SECONDS
             self._settle(f"{self._before} workers bring no more than {self._limit} ({_speed(rate)})", self._pause_more)
 
     # --- states -----------------------------------------------------------------------------------------------------

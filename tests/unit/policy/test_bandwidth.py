@@ -213,6 +213,13 @@ def test_a_new_rate_holds_for_who_waits_already() -> None:
     assert bandwidth.take(BLOCK, 1.0, urgent=False) == 0.0
 
 
+def test_a_new_rate_counts_from_its_own_moment() -> None:
+    bandwidth = Bandwidth(10_000)
+    bandwidth.take(BLOCK, 0.0, urgent=False)
+    bandwidth.set_rate(BLOCK, 10.0)
+    assert bandwidth.take(BLOCK, 10.0, urgent=False) == pytest.approx((BLOCK - 100_000) / BLOCK)
+
+
 def test_a_lower_rate_takes_back_what_was_saved_up() -> None:
     bandwidth = Bandwidth(100.0 * MIB)
     bandwidth.set_rate(MIB, 0.0)
