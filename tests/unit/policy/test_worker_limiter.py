@@ -1,96 +1,14 @@
-"""How many workers hydrate, on simulated lines and a simulated clock: what they settle at, and what never happens."""
+"""How many workers hydrate, on simulated lines: what they settle at, and what changes that."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hffs.policy import WorkerLimiter
-from hffs.ranges import BLOCK_SIZE
-
-KIB, MIB = 1024, 1024**2
-FIRST = "one worker at first, to see what it brings"
-
-Speed = Callable[[int], float]  # bytes per second of so many workers
-
-
-@dataclass
-class Line:
-    """Connections of at most ``each`` bytes/s, ``total`` together. New ones take three round trips to open, then double
-    from 64 KiB per round trip."""
-
-    each: float
-    total: float = float("inf")
-    round_trip: float = 0.03
-    opened: list[float] = field(default_factory=list)
-
-    def bring(self, workers: int, now: float, seconds: float) -> float:
-        """Bytes that come from ``now`` on."""
-        self.opened = (self.opened + [now] * workers)[:workers]
-        step = seconds / 10
-        return sum(
-            step * min(self.total, sum(self._speed(now + n * step - since) for since in self.opened)) for n in range(10)
-        )
-
-    def _speed(self, age: float) -> float:
-        trips = age / self.round_trip - 3
-        return 0.0 if trips < 0 else min(self.each, 64 * KIB / self.round_trip * 2.0 ** min(trips, 60))
-
-
-@dataclass
-class Table:
-    """Measured speeds by number of workers."""
-
-    speeds: dict[int, float]
-
-    def bring(self, workers: int, now: float, seconds: float) -> float:
-        return self.speeds[workers] * seconds
-
-
-@dataclass
-class Hydration:
-    """Asks four times a second, not quite on time, and sees whole blocks, up to a twentieth more or less of them."""
-
-    limiter: WorkerLimiter
-    line: Line | Table
-    now: float = 100.0
-    load: float = 0.5
-    work: int = 1000  # workers that there is work for
-    noise: float = 0.05
-    brought: float = 0.0
-    dice: random.Random = field(default_factory=lambda: random.Random(1))
-    past: list[tuple[float, int, str]] = field(default_factory=list)
-
-    def run(self, seconds: float) -> int:
-        ends = self.now + seconds
-        while self.now < ends:
-            active = min(self.limiter.limit, self.work)
-            pause = 0.25 + self.dice.uniform(0, 0.01)
-            self.brought += self.line.bring(active, self.now, pause) * self.dice.uniform(1 - self.noise, 1 + self.noise)
-            self.now += pause
-            whole = int(self.brought) // BLOCK_SIZE * BLOCK_SIZE
-            self.limiter.sample(self.now, whole, active, self.load, 2)
-            self.past.append((self.now, self.limiter.limit, self.limiter.why))
-        return self.limiter.limit
-
-    def limits(self) -> list[int]:
-        """What it went through, each once."""
-        found = [self.past[0][1]]
-        found += [after for (_, before, _), (_, after, _) in pairwise(self.past) if before != after]
-        return found
-
-    def share_at(self, limits: set[int]) -> float:
-        return sum(limit in limits for _, limit, _ in self.past) / len(self.past)
-
-
-def hydration(line: Line | Table, *, most: int = 16, **options: float) -> Hydration:
-    return Hydration(WorkerLimiter(most=most, **options), line)  # type: ignore[arg-type]
+from tests.unit.policy.lines import FIRST, MIB, Hydration, Line, Table, hydration
 
 
 def test_one_worker_begins_and_a_steady_line_is_known_after_a_second() -> None:
@@ -190,6 +108,17 @@ def test_a_line_that_gets_slow_is_left_by_workers_that_bring_too_little() -> Non
     run.run(10)
     assert run.limiter.limit == 4
     assert run.limiter.why == "each brings less than 3.0M/s"
+
+
+@pytest.mark.parametrize("moment", range(36, 46))
+def test_the_number_is_halved_at_most_once_at_a_time(moment: int) -> None:
+    """Also where a trial of fewer is due just then."""
+    line = Line(40e6, 600e6)
+    run = hydration(line)
+    run.run(moment)
+    line.total = 20e6
+    run.run(20)
+    assert all(2 * after >= before for (_, before, _), (_, after, _) in pairwise(run.past))
 
 
 def test_a_line_that_breaks_down_keeps_one_worker() -> None:
@@ -411,115 +340,3 @@ def test_a_total_that_begins_again_is_no_speed() -> None:
 def test_settings_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least one worker"):
         WorkerLimiter(**{"most": 8, **options})
-
-
-# --- whatever happens -----------------------------------------------------------------------------------------------
-
-PAUSES = st.sampled_from([0.0, 0.001, 0.1, 0.2, 0.249, 0.25, 0.25, 0.25, 0.3, 1.0, 5.0])
-SAMPLES = st.tuples(
-    st.just("sample"), PAUSES, st.sampled_from([0.0, 1e5, 4e6, 40e6, 1e9]), st.sampled_from([0, 0, 0, -1, -4, 1])
-)
-STEADY = st.tuples(
-    st.just("steady"),
-    st.integers(1, 300),
-    st.sampled_from([0.2, 0.25]),
-    st.sampled_from([1e6, 40e6]),
-    st.sampled_from([50e6, 1e12]),
-)
-REFUSED = st.tuples(st.just("refused"), PAUSES, st.none() | st.floats(0, 1e4))
-IDLE = st.tuples(st.just("idle"), st.sampled_from([0.1, 10.0, 100.0]))
-EVENTS = st.lists(st.one_of(SAMPLES, SAMPLES, STEADY, REFUSED, IDLE), max_size=60)
-
-
-def history(events: list[tuple[object, ...]], most: int, load: float) -> list[tuple[float, int, str]]:
-    limiter = WorkerLimiter(most=most)
-    now, fetched = 50.0, 0.0
-    past = [(now, limiter.limit, limiter.why)]
-
-    def sample(pause: float, speed: float, more: int) -> None:
-        nonlocal now, fetched
-        now += pause
-        fetched += speed * pause
-        told = limiter.sample(now, int(fetched), max(0, limiter.limit + more), load, 2)
-        assert told == limiter.limit
-        past.append((now, limiter.limit, limiter.why))
-
-    for what, *details in events:
-        if what == "sample":
-            sample(*details)  # type: ignore[arg-type]
-        elif what == "steady":
-            times, pause, each, total = details
-            for _ in range(times):  # type: ignore[call-overload]
-                sample(pause, min(limiter.limit * each, total), 0)  # type: ignore[operator,arg-type]
-        elif what == "refused":
-            now += details[0]  # type: ignore[operator]
-            limiter.refused(now, details[1])  # type: ignore[arg-type]
-            past.append((now, limiter.limit, limiter.why))
-        else:
-            limiter.idle(now)
-            now += details[0]  # type: ignore[operator]
-    return past
-
-
-@settings(deadline=None)
-@given(events=EVENTS, most=st.sampled_from([1, 2, 3, 8, 16, 100]), load=st.sampled_from([0.5, 9.0]))
-def test_the_limit_is_never_out_of_bounds_and_never_grows_faster_than_by_doubling_each_half_second(
-    events: list[tuple[object, ...]], most: int, load: float
-) -> None:
-    past = history(events, most, load)
-    for at, (now, limit, why) in enumerate(past):
-        assert 1 <= limit <= most
-        assert why
-        assert limit <= 8 or load <= 2
-        for before, earlier, _ in past[max(0, at - 40) : at]:
-            allowed = earlier * 2.0 ** (1 + int((now - before) / 0.5))
-            assert limit <= allowed, f"from {earlier} to {limit} in {now - before:.2f} s"
-
-
-@settings(deadline=None)
-@given(events=EVENTS, most=st.sampled_from([3, 16, 100]))
-def test_the_same_events_lead_to_the_same_decisions(events: list[tuple[object, ...]], most: int) -> None:
-    assert history(events, most, 0.5) == history(events, most, 0.5)
-
-
-@settings(deadline=None)
-@given(
-    samples=st.lists(st.tuples(st.floats(0.21, 2.0), st.floats(0, 1e9)), min_size=1, max_size=60),
-    probe_seconds=st.floats(0, 10),
-)
-def test_the_first_stretch_is_over_in_time_whatever_the_line_does(
-    samples: list[tuple[float, float]], probe_seconds: float
-) -> None:
-    limiter = WorkerLimiter(most=16, probe_seconds=probe_seconds)
-    now = fetched = 0.0
-    limiter.sample(now, 0, 1, 0.5, 2)
-    for pause, speed in samples:
-        now += pause
-        fetched += pause * speed
-        limiter.sample(now, int(fetched), limiter.limit, 0.5, 2)
-        if now >= max(probe_seconds, 0.5) + 0.01:
-            assert limiter.why != FIRST
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    each=st.floats(4e6, 1e9),
-    full=st.floats(0.5, 40.0),
-    most=st.sampled_from([4, 16, 64]),
-    round_trip=st.sampled_from([0.001, 0.03, 0.1]),
-)
-def test_hydration_gets_nearly_all_of_any_line_with_few_more_workers_than_that_takes(
-    each: float, full: float, most: int, round_trip: float
-) -> None:
-    """At least three quarters of what the line or ``most`` connections give, and at most twice the workers for it."""
-    total = each * full
-    run = hydration(Line(each, total, round_trip), most=most)
-    run.noise = 0.0
-    run.run(60)
-    run.past.clear()
-    run.run(100)
-    limit = max({limit for _, limit, _ in run.past}, key=lambda limit: run.share_at({limit}))
-    if total / limit / 2 < 4 * MIB:  # the least speed decides, not the line
-        return
-    assert min(total, limit * each) >= 0.75 * min(total, most * each)
-    assert (limit + 1) // 2 * each < total * 1.01 or limit == 1
