@@ -6,7 +6,9 @@ Values in, values out: no thread, socket, clock, log or file is touched here. Ca
 from .allowance import RESERVED, USUAL, Allowance
 from .bandwidth import Bandwidth
 from .blocks import Priority
+from .formats import Format, format_of
 from .limiter import WorkerLimiter
+from .plan import Plan
 from .prefetch import small_files
 from .queue import BlockQueue, Fetch, Waiting
 from .readahead import ReadCursors, Window
@@ -19,11 +21,14 @@ __all__ = [
     "Bandwidth",
     "BlockQueue",
     "Fetch",
+    "Format",
+    "Plan",
     "Priority",
     "ReadCursors",
     "RetryPolicy",
     "Waiting",
     "Window",
     "WorkerLimiter",
+    "format_of",
     "small_files",
 ]

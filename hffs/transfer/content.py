@@ -15,6 +15,7 @@ from ..errors import BadResponse
 from ..model import Blob, Commit, Entry, RemoteFile
 from .fetcher import Fetcher
 from .listings import Listings
+from .planner import Planner
 from .reader import BlobReader
 
 
@@ -27,13 +28,28 @@ class DiskSpace:
 
 
 class Content:
-    """One commit's files. Any thread."""
+    """One commit's files. Any thread. ``close`` it before the fetcher stops."""
 
-    def __init__(self, listings: Listings, store: BlobStore, fetcher: Fetcher, *, read_timeout: float = 120.0) -> None:
+    def __init__(
+        self,
+        listings: Listings,
+        store: BlobStore,
+        fetcher: Fetcher,
+        *,
+        read_timeout: float = 120.0,
+        prefetch: str = "small",
+    ) -> None:
+        """``prefetch`` as the setting has it: with ``all`` the first read of a file has the rest of it fetched, too."""
         self.listings = listings
         self._store = store
         self._fetcher = fetcher
         self._timeout = read_timeout
+        self._fill = prefetch == "all"
+        self._planner = Planner()
+
+    def close(self) -> None:
+        """Ends what runs here, in seconds at most; files may still be open, and read."""
+        self._planner.stop()
 
     @property
     def commit(self) -> Commit:
@@ -76,7 +92,13 @@ class Content:
 
     def open(self, entry: Entry) -> BlobReader:
         """Raises CacheUnusable; the caller closes the reader."""
-        return BlobReader(self._fetcher, self.remote_file(self.sized(entry)), read_timeout=self._timeout)
+        return BlobReader(
+            self._fetcher,
+            self.remote_file(self.sized(entry)),
+            read_timeout=self._timeout,
+            planner=self._planner,
+            fill=self._fill,
+        )
 
     def local_bytes(self, entry: Entry) -> int:
         """How much of a file is on the local disk; asks no server."""

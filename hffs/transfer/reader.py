@@ -1,8 +1,9 @@
 """Reading a blob: bytes at once when they are here, else a Pending that settles when they are, or cannot be.
 
 A BlobReader is one open file: any number of threads may read from it at once, and none waits for another. What to read
-ahead is ``policy.ReadCursors``' decision; the reader only passes it on. A Pending holds no thread: whoever started it
-either blocks on ``result`` or is called back and then takes the bytes.
+ahead is ``policy.ReadCursors``' decision; the reader only passes it on, and to them the plan that ``Planner`` made of
+the file's header. A Pending holds no thread: whoever started it either blocks on ``result`` or is called back and then
+takes the bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..errors import BlockAbsent, CacheUnusable, Cancelled, DeadlineExceeded
 from ..model import RemoteFile
 from ..policy import Priority, ReadCursors
 from .fetcher import Fetcher
+from .planner import Planner, Planning
 from .target import UNSTORED_LIMIT
 
 log = logging.getLogger(__name__)
@@ -146,15 +148,31 @@ class Pending:
 
 
 class BlobReader:
-    """An open file. ``close`` gives the blob back as soon as no read of it waits any more."""
+    """An open file. ``close`` gives the blob back as soon as no read of it waits any more.
 
-    def __init__(self, fetcher: Fetcher, file: RemoteFile, *, read_timeout: float = 120.0) -> None:
+    Opening fetches nothing. The first read also wants what a plan of the file begins with, from ``planner``; and all of
+    the file in the background, if ``fill``.
+    """
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        file: RemoteFile,
+        *,
+        read_timeout: float = 120.0,
+        planner: Planner | None = None,
+        fill: bool = False,
+    ) -> None:
         self.fetcher = fetcher
         self.target = fetcher.attach(file)
         self.size = file.blob.size
         self._timeout = read_timeout
+        self._planner = planner
+        self._fill = fill
         self._lock = threading.Lock()
         # guarded by _lock
+        self._planning: Planning | None = None  # while something is still to be learnt
+        self._untouched = True
         self._cursors = ReadCursors(self.size)
         self._closed = False
         self._users = 1  # the opener, and each read that waits
@@ -165,7 +183,10 @@ class BlobReader:
         if not asked.length:
             return b""
         limit = UNSTORED_WINDOW if self.fetcher.degraded else None
+        if self._planning is not None:
+            self._look()
         with self._lock:
+            first, self._untouched = self._untouched, False
             ahead = self._cursors.observe(asked.start, asked.length, window_limit=limit)
         answer: bytes | Pending
         try:
@@ -173,11 +194,41 @@ class BlobReader:
         except BlockAbsent:
             answer = Pending(self, asked, time.monotonic() + self._timeout)
         if ahead.length:
-            try:
-                self.fetcher.want(self.target, ranges.span_of(ahead), Priority.AHEAD)
-            except CacheUnusable as error:  # a guess about time; what was asked for has its own answer
-                log.debug("event=no-read-ahead error=%s", error)
+            self.want_ahead(ahead)
+        if first:
+            self._touched()
         return answer
+
+    def want_ahead(self, asked: ranges.ByteRange, priority: Priority = Priority.AHEAD) -> None:
+        """Have these bytes fetched, for nobody who waits. Never raises: it is a guess, what is read is asked for."""
+        try:
+            self.fetcher.want(self.target, ranges.span_of(asked), priority)
+        except CacheUnusable as error:
+            log.debug("event=no-read-ahead error=%s", error)
+
+    def _touched(self) -> None:
+        """Once, by the first read, after what it wants itself."""
+        planning = self._planner.planning(self.target) if self._planner is not None else None
+        if planning is not None:
+            with self._lock:
+                self._planning = planning
+            if planning.format.eager and not planning.done:
+                self.want_ahead(planning.asked)
+            self._look()
+        if self._fill and not self.fetcher.degraded:  # what cannot be kept would come for nobody
+            self.want_ahead(ranges.ByteRange(0, self.size), Priority.BACKGROUND)
+
+    def _look(self) -> None:
+        """Take over the plan when there is one, else have it looked whether one can be made by now."""
+        planning = self._planning
+        if planning is None or self._planner is None:
+            return
+        if not planning.done:
+            self._planner.look(planning, self)
+        else:
+            with self._lock:
+                self._planning = None
+                self._cursors.plan = planning.plan
 
     def lend(self) -> int | None:
         """A descriptor the kernel may read the whole file from, for the caller to close; None unless verified."""
