@@ -127,6 +127,7 @@ _GGUF_U32: Final = 4
 _GGUF_STRING: Final = 8
 _GGUF_ARRAY: Final = 9
 _GGUF_NESTED: Final = 4  # arrays of arrays are allowed; nobody writes any
+_GGUF_MOST: Final = 65536  # of what takes a step each: models have tens of keys
 _GGUF_DIMENSIONS: Final = 8  # ggml has 4
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
@@ -190,6 +191,8 @@ class _Walk:
 
     def many(self, count: int, least: int) -> range:
         """That many things of at least so many bytes follow: a count that lies shows before it is counted."""
+        if count > _GGUF_MOST:
+            raise _Malformed
         if self.at + count * least > len(self._data):
             raise _Short(self.at + count * least)
         return range(count)
@@ -197,7 +200,9 @@ class _Walk:
     def _texts(self, count: int) -> None:
         """A vocabulary: hundreds of thousands, so without a call for each."""
         at, last, length_at = self.at, len(self._data) - 8, _U64.unpack_from
-        for _ in self.many(count, 8):
+        if at + 8 * count > len(self._data):
+            raise _Short(at + 8 * count)
+        for _ in range(count):
             if at > last:
                 raise _Short(at + 8)
             at += 8 + length_at(self._data, at)[0]

@@ -67,6 +67,7 @@ class _Cursor:
     read: int = 0  # bytes this cursor's reader has read, each once
     run: int = 0  # of these, since the last misprediction
     gaps: int = 0  # bytes left out within REORDERED that may still come
+    through: bool = False  # the reader has gone from piece to piece before it began here
     placed: bool = False  # whether it is known in which piece it began, and was counted
     beyond: ByteRange | None = None  # wanted where the order goes on
 
@@ -158,10 +159,8 @@ class ReadCursors:
         heir.window, heir.read, heir.run = cursor.window, cursor.read, cursor.run
         to_the_end = False  # of a tensor: what was not wanted then was not wanted on purpose
         if self.plan is not None:
-            piece, through = self._piece(cursor, self.plan)
+            piece, heir.through = self._piece(cursor, self.plan)
             to_the_end = cursor.position >= self.plan.end_of(piece)
-            if through:
-                heir.begun, heir.placed = cursor.begun, cursor.placed
         if asked.start > cursor.wanted and not to_the_end:  # what was wanted ahead was in vain
             heir.window //= 2
             heir.run = 0
@@ -216,10 +215,10 @@ class ReadCursors:
     # what the plan says
 
     def _piece(self, cursor: _Cursor, plan: Plan) -> tuple[int, bool]:
-        """The piece its reader is in, and whether that is a later one than it began in."""
+        """The piece its reader is in, and whether it goes from one to the next."""
         began = plan.piece_at(min(cursor.begun + AROUND, cursor.position - 1))
         now = plan.piece_at(cursor.position - 1 - OVERSHOT)
-        return max(began, now), now > began
+        return max(began, now), cursor.through or now > began
 
     def _bounds(self, cursor: _Cursor) -> tuple[int, ByteRange | None, bool]:
         """Where its window ends, where it goes on from there, and whether all up to there is as good as asked for."""
