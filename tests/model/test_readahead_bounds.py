@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hffs.policy import ReadCursors
+from hffs.policy import Plan, ReadCursors
 from hffs.ranges import BLOCK_SIZE, ByteRange, span_of
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
@@ -44,11 +44,13 @@ def byte_union(reads: Iterable[Read]) -> int:
 
 def traffic(cursors: ReadCursors, reads: Iterable[Read]) -> int:
     """Bytes fetched in all: the blocks read and the blocks wanted ahead, each once."""
-    blocks: set[int] = set()
-    for offset, length in reads:
-        blocks.update(span_of(ByteRange(offset, offset + length)))
-        blocks.update(span_of(cursors.observe(offset, length)))
-    return len(blocks) * BLOCK_SIZE
+    return len({block for read in reads for block in blocks_of(cursors, read)}) * BLOCK_SIZE
+
+
+def blocks_of(cursors: ReadCursors, read: Read) -> set[int]:
+    """Those read and those wanted ahead."""
+    offset, length = read
+    return {*span_of(ByteRange(offset, offset + length)), *span_of(cursors.observe(offset, length))}
 
 
 sequences = st.lists(
@@ -60,14 +62,24 @@ sequences = st.lists(
 )
 
 
-@given(size=st.sampled_from([0, 1, 300 * KIB, 20 * MIB, 64 * MIB]), sequence=sequences)
+@st.composite
+def plans(draw: st.DrawFn, size: int) -> Plan:
+    """Any tensors in any order; a plan may be wrong about the file, too."""
+    starts = sorted(draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=30)))
+    return Plan(size, starts, draw(st.one_of(st.permutations(range(len(starts))), st.just(range(len(starts))))))
+
+
+@given(data=st.data(), size=st.sampled_from([0, 1, 300 * KIB, 20 * MIB, 64 * MIB]), sequence=sequences)
 @settings(deadline=None)
 def test_whatever_is_read_wants_are_whole_blocks_in_the_file_and_bounded_by_what_was_read(
-    size: int, sequence: list[tuple[int | str, int]]
+    data: st.DataObject, size: int, sequence: list[tuple[int | str, int]]
 ) -> None:
     cursors = ReadCursors(size, max_cursors=4)
     at = read = 0
-    for where, length in sequence:
+    plan = data.draw(st.none() | plans(size)) if size else None
+    for number, (where, length) in enumerate(sequence):
+        if number == 20:
+            cursors.plan = plan
         offset = (
             {"on": at, "skip": at + 3 * MIB, "back": max(at - 600 * KIB, 0)}[where] if isinstance(where, str) else where
         )
@@ -75,14 +87,57 @@ def test_whatever_is_read_wants_are_whole_blocks_in_the_file_and_bounded_by_what
         read += max(min(at, size) - min(offset, size), 0)
         ahead = cursors.observe(offset, length)
         assert ahead.stop <= size
+        assert ahead.length <= max(8 * MIB, read)
         if ahead.length:
-            assert ahead.start >= min(at, size), "the read itself is wanted by its reader"
+            assert ahead.start >= min(at, size) or cursors.plan, "the read itself is wanted by its reader"
             assert ahead.start % BLOCK_SIZE == 0
             assert ahead.stop % BLOCK_SIZE == 0 or ahead.stop == size
         assert len(cursors.windows()) <= 4
         for window in cursors.windows():
             assert window.read <= read
             assert 0 <= window.wanted - window.position <= max(8 * MIB, window.read)
+
+
+def plan_of(header: int, *tensors: int, order: Iterable[int] | None = None) -> Plan:
+    starts = [header + sum(tensors[:number]) for number in range(len(tensors))]
+    return Plan(header + sum(tensors), starts, list(range(len(tensors)) if order is None else order))
+
+
+@given(
+    order=st.permutations(range(24)) | st.just(list(range(24))),
+    taken=st.permutations(range(24)) | st.none(),
+    threads=st.integers(1, 6),
+    seed=st.integers(0, 2**16),
+    weight=st.sampled_from([300 * KIB, 3 * MIB, 20 * MIB]),
+)
+@settings(deadline=None, max_examples=60)
+def test_loading_all_tensors_in_whatever_order_wants_no_more_than_a_few_times_what_is_read(
+    order: list[int], taken: list[int] | None, threads: int, seed: int, weight: int
+) -> None:
+    """And no more than what was read and 8 MiB ahead of each reader at any time; by any number of threads."""
+    plan = plan_of(100_000, *[weight] * 24, order=order)
+    cursors = ReadCursors(plan.size)
+    cursors.plan = plan
+    rng = random.Random(seed)
+    waiting = list(taken or order)
+    readers: list[Iterator[Read]] = []
+    read = wanted = 0
+    while waiting or readers:
+        if waiting and len(readers) < threads:
+            piece = waiting.pop(0)
+            page = plan.start_of(piece) // 4096 * 4096
+            readers.append(iter(requests(page, plan.end_of(piece) - page, MIB)))
+        reader = rng.choice(readers)
+        request = next(reader, None)
+        if request is None:
+            readers.remove(reader)
+            continue
+        read += request[1]
+        ahead = cursors.observe(*request)
+        wanted += ahead.length
+        assert ahead.stop <= plan.size
+        assert ahead.length <= max(8 * MIB, read)
+    assert wanted <= 3 * read
 
 
 @given(
@@ -115,6 +170,20 @@ def test_random_reads_of_4_mib_cost_at_most_1_35_times_their_bytes(
     ]
     reads = list(interleaved(readers, rng))
     assert traffic(ReadCursors(2 * GIB), reads) <= 1.35 * byte_union(reads)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_reads_of_4_mib_cost_no_more_with_a_plan(seed: int) -> None:
+    """Slices out of the middle of tensors; where one begins with its tensor it is taken for the whole of it."""
+    rng = random.Random(seed)
+    plan = plan_of(100_000, *[64 * MIB] * 31)
+    readers = [
+        [read for _ in range(30) for read in requests(rng.randrange(plan.size - 4 * MIB), 4 * MIB)] for _ in range(8)
+    ]
+    reads = list(interleaved(readers, rng))
+    cursors = ReadCursors(plan.size)
+    cursors.plan = plan
+    assert traffic(cursors, reads) <= 1.35 * byte_union(reads)
 
 
 @given(offsets=st.lists(st.integers(0, 2 * GIB // 4096 - 1).map(lambda page: page * 4096), unique=True, max_size=300))
@@ -162,15 +231,14 @@ def test_sixteen_threads_that_share_out_100_mib_each_keep_their_window() -> None
     assert all(w.window >= MIB for w in cursors.windows())
 
 
-@given(
-    header=st.integers(8, 8 * MIB),
-    tensor=st.one_of(st.integers(1, 8 * MIB), st.integers(1, 700 * MIB)),
-    where=st.floats(0, 1),
-)
+tensor_sizes = st.one_of(st.integers(1, 8 * MIB), st.integers(1, 700 * MIB))
+
+
+@given(header=st.integers(8, 8 * MIB), tensor=tensor_sizes, where=st.floats(0, 1))
 @example(header=8, tensor=8 * MIB, where=0.5)
 @example(header=8 * MIB, tensor=8 * MIB, where=0.0)
 @settings(deadline=None, max_examples=60)
-def test_a_header_and_one_tensor_cost_at_most_the_header_twice_the_tensor_and_8_mib(
+def test_without_a_plan_a_header_and_one_tensor_cost_at_most_the_header_twice_the_tensor_and_8_mib(
     header: int, tensor: int, where: float
 ) -> None:
     size = 2 * GIB
@@ -179,6 +247,38 @@ def test_a_header_and_one_tensor_cost_at_most_the_header_twice_the_tensor_and_8_
     reads = [(0, 8), *requests(8, header - 8)]
     reads += [(page, REQUEST), (page, REQUEST), *requests(page, start + tensor - page)]  # two faults, then in order
     assert traffic(ReadCursors(size), reads) <= header + 2 * tensor + 8 * MIB
+
+
+@given(
+    header=st.integers(8, 8 * MIB),
+    tensor=tensor_sizes,
+    where=st.floats(0, 1),
+    around=st.sampled_from([0, 512 * KIB, MIB]),
+    overshot=st.sampled_from([0, MIB, 4 * MIB]),
+    step=st.sampled_from([REQUEST, MIB]),
+)
+@example(header=8 * MIB, tensor=8 * MIB, where=0.0, around=0, overshot=4 * MIB, step=MIB)
+@example(header=2000, tensor=1, where=0.5, around=MIB, overshot=4 * MIB, step=REQUEST)
+@settings(deadline=None, max_examples=200)
+def test_with_a_plan_a_header_and_one_tensor_cost_at_most_the_header_the_tensor_and_a_fifth_and_8_mib(
+    header: int, tensor: int, where: float, around: int, overshot: int, step: int
+) -> None:
+    """As safetensors reads: the header by one handle, the tensor by another. The kernel adds to both what is near."""
+    size = 2 * GIB
+    start = header + int(where * (size - header - tensor))
+    starts = sorted({header, start, start + tensor} - {size})
+    plan = Plan(size, starts, range(len(starts)))
+    opened = ReadCursors(size)
+    blocks = {block for read in requests(0, header, step) for block in blocks_of(opened, read)}
+    held = len(blocks) * BLOCK_SIZE  # what the header's pages brought is not asked for again
+    mapped = ReadCursors(size)
+    mapped.plan = plan
+    page = max(start // 4096 * 4096 - around, min(held, start // 4096 * 4096))
+    # Its own read-ahead goes on where three quarters of the first window were used, which is half a MiB of the tensor.
+    stop = start + tensor + (overshot if tensor > 512 * KIB else MIB)
+    for read in requests(page, min(stop, size) - page, step):
+        blocks.update(blocks_of(mapped, read))
+    assert len(blocks) * BLOCK_SIZE <= header + 1.2 * tensor + 8 * MIB
 
 
 @given(seed=st.integers(0, 2**16))
