@@ -227,7 +227,9 @@ class ReadCursors:
             return self._size, None, False
         piece, through = self._piece(cursor, plan)
         start = plan.start_of(piece)
-        known = cursor.begun <= start < cursor.position - AROUND
+        # Where a small one lies right before, that may be what is read, and this one be the kernel's guess.
+        sure = OVERSHOT if plan.start_of(piece - 1) >= cursor.begun - AROUND else AROUND
+        known = cursor.begun <= start < cursor.position - sure
         if cursor.begun and self._in_order >= EVIDENCE:
             stretch = plan.stretch_from(piece)
             return stretch.stop, stretch.then, known

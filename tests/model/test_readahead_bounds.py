@@ -258,6 +258,7 @@ def test_without_a_plan_a_header_and_one_tensor_cost_at_most_the_header_twice_th
     step=st.sampled_from([REQUEST, MIB]),
 )
 @example(header=8 * MIB, tensor=8 * MIB, where=0.0, around=0, overshot=4 * MIB, step=MIB)
+@example(header=8, tensor=6 * MIB, where=0.0, around=0, overshot=4 * MIB, step=MIB)
 @example(header=2000, tensor=1, where=0.5, around=MIB, overshot=4 * MIB, step=REQUEST)
 @settings(deadline=None, max_examples=200)
 def test_with_a_plan_a_header_and_one_tensor_cost_at_most_the_header_the_tensor_and_a_fifth_and_8_mib(
@@ -270,10 +271,9 @@ def test_with_a_plan_a_header_and_one_tensor_cost_at_most_the_header_the_tensor_
     plan = Plan(size, starts, range(len(starts)))
     opened = ReadCursors(size)
     blocks = {block for read in requests(0, header, step) for block in blocks_of(opened, read)}
-    held = len(blocks) * BLOCK_SIZE  # what the header's pages brought is not asked for again
     mapped = ReadCursors(size)
     mapped.plan = plan
-    page = max(start // 4096 * 4096 - around, min(held, start // 4096 * 4096))
+    page = max(start // 4096 * 4096 - around, -(-header // 4096) * 4096)  # the header's pages are not asked for again
     # Its own read-ahead goes on where three quarters of the first window were used, which is half a MiB of the tensor.
     stop = start + tensor + (overshot if tensor > 512 * KIB else MIB)
     for read in requests(page, min(stop, size) - page, step):
