@@ -37,7 +37,7 @@ AROUND: Final = 1 * _MIB + 4 * _KIB
 # A reader in order has up to two of the kernel's windows before it that nobody may have asked for.
 OVERSHOT: Final = 4 * _MIB
 # Who began at a tensor's start and reads on reads all of it, as good as always, so no trial. One who wants only its
-# first 2 MiB gets 9 MiB: once around, twice overshot, and this.
+# first 2 MiB pays about 9: those, 1 before them, 2 that the kernel reads on, and this.
 KNOWN_WINDOW: Final = 4 * _MIB
 # transformers loads with at most 4 threads. So the tensor before in the order is one of the last 4 that were begun, or
 # was left out: the small ones between are not seen, and threads overtake one another.
