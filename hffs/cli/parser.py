@@ -30,7 +30,10 @@ _HELP: Final = {
     "probe_seconds": ("TIME", "for the first stretch of big files, measured with one worker, at most (default 5 s)"),
     "big_file": ("SIZE", "from which hydrating uses as many workers as measuring shows to pay (default 200M)"),
     "fetch_size": ("SIZE", "bytes asked for in one request, at most (default 4M)"),
-    "prefetch": ("none|small", "what is fetched before it is read: nothing, or a model's small files (default small)"),
+    "prefetch": (
+        "none|small|all",
+        "what is fetched before it is read: nothing, a model's small files, or also the rest of what is read (small)",
+    ),
     "include": ("PATTERN", "only files that match; may be given several times"),
     "exclude": ("PATTERN", "leave out files that match; may be given several times"),
     "allow_other": (None, "let other users read the mount"),

@@ -130,7 +130,8 @@ def start(hub: Hub, listings: Listings, settings: Settings, stack: contextlib.Ex
     fetcher.start()
     stack.callback(fetcher.stop, STOP_SECONDS)
     stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
-    content = Content(listings, store, fetcher, read_timeout=settings.read_timeout)
+    content = Content(listings, store, fetcher, read_timeout=settings.read_timeout, prefetch=settings.prefetch)
+    stack.callback(content.close)
     return Engine(store, transport, fetcher, content)
 
 

@@ -230,8 +230,8 @@ class Fetcher:
         """
         span = ranges.span_of(asked)
         absent = target.missing(span)
-        now = time.monotonic()
         with self._ready:
+            now = time.monotonic()  # not before: another read may be too late in between, and that is not this one's
             ticket = next(self._tickets)
             if self._stopping:
                 failed: Exception | None = Cancelled("hffs is shutting down")
