@@ -17,6 +17,7 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -43,6 +44,7 @@ _TEXTS: Final = _PREFIX.size + _FIXED.size + _RECORD.size
 _ALGORITHMS: Final[tuple[Literal["sha256", "git-sha1"], ...]] = ("sha256", "git-sha1")  # stored as 1 and 2
 _MOST_TEXT: Final = 400  # bytes of etag, and of origin
 _ZEROS: Final = re.compile(rb"\0+")
+_NEXT: Final = bytes(last % 250 + 1 for last in range(256))  # after each number of a publication the next
 
 
 class Damaged(Exception):
@@ -221,15 +223,14 @@ class StateFile:
         """How often each of these blocks was published, modulo 250."""
         return os.pread(self.fd, count, self._counts + first)
 
-    def next_count(self, block: int) -> int:
-        """The number of the publication that begins now, 1..250; the caller holds the block's lock."""
-        (last,) = os.pread(self.fd, 1, self._counts + block)
-        count = last % 250 + 1
-        _write_all(self.fd, bytes((count,)), self._counts + block)
-        return int(count)
+    def next_counts(self, run: range) -> bytes:
+        """The numbers of the publications that begin now, 1..250; the caller holds the blocks' locks."""
+        counts = os.pread(self.fd, len(run), self._counts + run.start).ljust(len(run), b"\0").translate(_NEXT)
+        _write_all(self.fd, counts, self._counts + run.start)
+        return counts
 
-    def set_present(self, block: int, count: int) -> None:
-        _write_all(self.fd, bytes((count,)), PRESENCE + block)
+    def set_present(self, first: int, counts: bytes) -> None:
+        _write_all(self.fd, counts, PRESENCE + first)
 
     def set_absent(self, run: range) -> None:
         _write_all(self.fd, bytes(len(run)), PRESENCE + run.start)
@@ -237,8 +238,8 @@ class StateFile:
     def crcs(self, first: int, count: int) -> tuple[int, ...]:
         return struct.unpack(f"<{count}I", os.pread(self.fd, 4 * count, self._crcs + 4 * first).ljust(4 * count, b"\0"))
 
-    def set_crc(self, block: int, crc: int) -> None:
-        _write_all(self.fd, crc.to_bytes(4, "little"), self._crcs + 4 * block)
+    def set_crcs(self, first: int, crcs: Sequence[int]) -> None:
+        _write_all(self.fd, struct.pack(f"<{len(crcs)}I", *crcs), self._crcs + 4 * first)
 
     def touch(self, group: int, now: int) -> None:
         """A block of this group of 64 was used at ``now``, seconds since the epoch."""

@@ -23,7 +23,7 @@ from typing import Final
 
 from ..errors import BlockAbsent, CacheUnusable, HffsError, NoSpace
 from ..model import Blob, Digest
-from ..ranges import BLOCK_SIZE, block_length
+from ..ranges import BLOCK_SIZE, block_count, block_length, bytes_of
 from .claims import Claim
 from .hashing import Hashing
 from .holes import punch
@@ -212,14 +212,17 @@ class StoredBlob:
             raise
         return claim
 
-    def publish(self, claim: Claim, block: int, data: bytes | memoryview) -> None:
-        """Make a claimed block present: all its bytes, checked by the caller. The claim to it ends with that.
+    def publish(self, claim: Claim, first: int, data: bytes | memoryview) -> None:
+        """Make claimed blocks present, from ``first`` on as many as ``data`` holds: all their bytes, checked by the
+        caller. They are announced together, and the claim to them ends with that.
 
-        Raises NoSpace, CacheUnusable; the block is still absent and claimed then."""
-        if not claim.holds(block):
-            raise ValueError(f"block {block} is not claimed")
-        if len(data) != block_length(block, self.size):
-            raise ValueError(f"block {block} has {block_length(block, self.size)} bytes, not {len(data)}")
+        Raises NoSpace, CacheUnusable; all of them are still absent and claimed then."""
+        run = range(first, first + block_count(len(data)))
+        for block in run:
+            if not claim.holds(block):
+                raise ValueError(f"block {block} is not claimed")
+        if not run or len(data) != bytes_of(run, self.size).length:
+            raise ValueError(f"{len(data)} bytes are not whole blocks from {first} on")
         if self._full is not None:
             raise NoSpace(self._full.what, self._full.remedy)
         try:
@@ -229,14 +232,15 @@ class StoredBlob:
                     f"the cache file {self._state.path} is of a file laid in a folder, which is not to be changed",
                     "it begins anew when it is opened next",
                 )
-            count = self._state.next_count(block)
-            written = os.pwrite(self._data, data, block * BLOCK_SIZE)
+            counts = self._state.next_counts(run)
+            written = os.pwrite(self._data, data, first * BLOCK_SIZE)
             while written < len(data):
-                written += os.pwrite(self._data, data[written:], block * BLOCK_SIZE + written)
-            self._state.set_crc(block, zlib.crc32(data))
-            self._state.set_present(block, count)
-            self._checked[block] = count
-            claim.give(range(block, block + 1))
+                written += os.pwrite(self._data, data[written:], first * BLOCK_SIZE + written)
+            crcs = [zlib.crc32(data[at : at + BLOCK_SIZE]) for at in range(0, len(data), BLOCK_SIZE)]
+            self._state.set_crcs(first, crcs)
+            self._state.set_present(first, counts)
+            self._checked[run.start : run.stop] = counts
+            claim.give(run)
         except OSError as error:
             raise self._failed(error) from error
         self._changed(len(data))

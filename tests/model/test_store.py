@@ -20,7 +20,7 @@ from hffs.cache import BlobStore, Claim, Layout, StoredBlob
 from hffs.cache.state import PRESENCE
 from hffs.errors import BlockAbsent
 from hffs.ranges import BLOCK_SIZE, block_count, block_length, runs
-from tests.unit.cache.content import blob_of, piece, some_bytes
+from tests.unit.cache.content import blob_of, pieces, some_bytes
 
 CONTENT = some_bytes(4 * BLOCK_SIZE + 4321)
 BLOB = blob_of(CONTENT)
@@ -92,24 +92,23 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(one=who, data=st.data())
     def publish(self, one: int, data: Any) -> None:
         one = one if self.held[one] else 1 - one
-        block = data.draw(st.sampled_from(sorted(self.held[one])))
-        claim = self.claims[one]
-        assert claim
-        self.blobs[one].publish(claim, block, piece(CONTENT, block))
-        self.held[one].discard(block)
-        self.present.add(block)
+        span = data.draw(st.sampled_from(runs(sorted(self.held[one]))))
+        run = data.draw(spans.map(lambda some: range(max(some.start, span.start), min(some.stop, span.stop))))
+        self.publish_run(one, run or span)
 
     @rule(one=who, span=spans)
     def publish_span(self, one: int, span: range) -> None:
         self.claim(one, span)
-        while self.held[one]:
-            block = min(self.held[one])
-            claim = self.claims[one]
-            assert claim
-            self.blobs[one].publish(claim, block, piece(CONTENT, block))
-            self.held[one].discard(block)
-            self.present.add(block)
+        for run in runs(sorted(self.held[one])):
+            self.publish_run(one, run)
         self.release(one)
+
+    def publish_run(self, one: int, run: range) -> None:
+        claim = self.claims[one]
+        assert claim
+        self.blobs[one].publish(claim, run.start, pieces(CONTENT, run))
+        self.held[one].difference_update(run)
+        self.present.update(run)
 
     @rule(one=who, span=spans)
     def discard(self, one: int, span: range) -> None:

@@ -36,6 +36,10 @@ def piece(content: bytes, block: int) -> memoryview:
     return memoryview(content)[start : start + block_length(block, len(content))]
 
 
+def pieces(content: bytes, blocks: range) -> memoryview:
+    return memoryview(content)[blocks.start * BLOCK_SIZE : blocks.stop * BLOCK_SIZE]
+
+
 def publish(stored: StoredBlob, content: bytes, blocks: range) -> None:
     with stored.claim(blocks) as claim:
         assert not claim.busy

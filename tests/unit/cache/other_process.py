@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from hffs.cache import BlobStore, Claim, Layout
+from hffs.cache import BlobStore, Claim, Layout, StoredBlob
 from hffs.errors import BlockAbsent
 from hffs.model import Blob, Digest
-from tests.unit.cache.content import piece, some_bytes
+from tests.unit.cache.content import pieces, some_bytes
 
 
 def say(text: str) -> None:
@@ -36,6 +36,12 @@ def halt_at_write(number: int, real: Callable[..., int]) -> Callable[..., int]:
     return pwrite
 
 
+def publish(stored: StoredBlob, claim: Claim, content: bytes, *, whole: bool) -> None:
+    for run in claim.blocks:
+        for part in [run] if whole else [range(block, block + 1) for block in run]:
+            stored.publish(claim, part.start, pieces(content, part))
+
+
 def main(cache_dir: str, blob_json: str, seed: str) -> None:
     fields = json.loads(blob_json)
     fields["digest"] = fields["digest"] and Digest(**fields["digest"])
@@ -54,10 +60,9 @@ def main(cache_dir: str, blob_json: str, seed: str) -> None:
             while claims:
                 claims.pop().release()
             say("released")
-        elif command == "publish":
+        elif command in {"publish", "publish-runs"}:
             for claim in claims:
-                for block in (block for run in claim.blocks for block in run):
-                    stored.publish(claim, block, piece(content, block))
+                publish(stored, claim, content, whole=command == "publish-runs")
             say("published")
         elif command == "halt":
             os.pwrite = halt_at_write(int(numbers[0]), os.pwrite)

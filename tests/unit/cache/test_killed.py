@@ -9,7 +9,7 @@ import pytest
 from hffs.cache import BlobStore, Layout
 from hffs.errors import BlockAbsent
 from hffs.ranges import BLOCK_SIZE
-from tests.unit.cache.content import OtherProcess, blob_of, piece, publish, publish_all, some_bytes
+from tests.unit.cache.content import OtherProcess, blob_of, piece, pieces, publish, publish_all, some_bytes
 
 CONTENT = some_bytes(3 * BLOCK_SIZE + 1000)
 BLOB = blob_of(CONTENT)
@@ -65,6 +65,28 @@ def test_death_in_the_middle_of_a_publication_shows_nothing(store: BlobStore, la
             assert claim.blocks == [range(1, 4)]
             stored.publish(claim, 1, piece(CONTENT, 1))
     publish_all(stored, CONTENT)
+    assert stored.read(0, len(CONTENT)) == CONTENT
+
+
+@pytest.mark.parametrize(("write", "shown"), [(1, 1), (2, 1), (3, 1), (4, 2)])  # half of three presence bytes: one
+def test_death_in_the_middle_of_publishing_a_run_leaves_whole_blocks_only(
+    store: BlobStore, layout: Layout, write: int, shown: int
+) -> None:
+    stored = store.open(BLOB)
+    publish(stored, CONTENT, range(1))
+    with OtherProcess(layout.root, BLOB) as other:
+        assert other.ask("claim 0 4") == "[range(1, 4)] []"
+        other.ask(f"halt {write}")
+        assert other.ask("publish-runs") == "halted"
+        for _ in ("while it stands still", "when it is dead"):
+            assert stored.missing(ALL) == [range(shown, 4)]
+            assert stored.read(0, shown * BLOCK_SIZE) == CONTENT[: shown * BLOCK_SIZE]
+            with pytest.raises(BlockAbsent):
+                stored.read(shown * BLOCK_SIZE, 1)
+            other.kill()
+        with stored.claim(ALL) as claim:
+            assert claim.blocks == [range(shown, 4)]
+            stored.publish(claim, shown, pieces(CONTENT, range(shown, 4)))
     assert stored.read(0, len(CONTENT)) == CONTENT
 
 

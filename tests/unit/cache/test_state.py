@@ -109,22 +109,22 @@ def test_a_file_of_wrong_length_is_damaged(state: StateFile) -> None:
 
 
 def test_what_a_cut_off_file_lacks_is_absent(state: StateFile) -> None:
-    state.set_present(3, 1)
-    state.set_present(90, 1)
+    state.set_present(3, b"\1")
+    state.set_present(90, b"\1")
     os.truncate(state.path, PRESENCE + 50)
     assert state.missing(range(101)) == [range(3), range(4, 101)]
 
 
 def test_counts_go_from_1_to_250_and_round(state: StateFile) -> None:
-    assert [state.next_count(7) for _ in range(252)] == [*range(1, 251), 1, 2]
-    assert state.counts(6, 3) == bytes((0, 2, 0))
+    assert [*b"".join(state.next_counts(range(7, 8)) for _ in range(252))] == [*range(1, 251), 1, 2]
+    assert state.next_counts(range(5, 9)) == bytes((1, 1, 3, 1))
+    assert state.counts(4, 6) == bytes((0, 1, 1, 3, 1, 0))
 
 
 def test_arrays_do_not_touch_one_another(state: StateFile) -> None:
     before = state.header()
-    for block in range(state.blocks):
-        state.set_present(block, state.next_count(block))
-        state.set_crc(block, 0xFFFF_FFFF)
+    state.set_present(0, state.next_counts(range(state.blocks)))
+    state.set_crcs(0, [0xFFFF_FFFF] * state.blocks)
     for group in range(2):
         state.touch(group, 0xFFFF_FFFF)
     assert state.header() == before
@@ -138,9 +138,9 @@ def test_arrays_do_not_touch_one_another(state: StateFile) -> None:
 
 
 def test_the_short_last_block_counts_what_it_holds(state: StateFile) -> None:
-    state.set_present(100, 1)
+    state.set_present(100, b"\1")
     assert state.local_bytes() == 5
-    state.set_present(0, 1)
+    state.set_present(0, b"\1")
     assert state.local_bytes() == BLOCK_SIZE + 5
 
 

@@ -20,7 +20,7 @@ from hffs.errors import BlockAbsent, CacheUnusable, IntegrityError, NoSpace
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE
 from tests.unit.cache.conftest import Clock
-from tests.unit.cache.content import HUB, MIRROR, blob_of, piece, publish, publish_all, some_bytes
+from tests.unit.cache.content import HUB, MIRROR, blob_of, piece, pieces, publish, publish_all, some_bytes
 
 CONTENT = some_bytes(3 * BLOCK_SIZE + 1000)
 BLOB = blob_of(CONTENT)
@@ -174,7 +174,8 @@ def test_reads_among_drops_and_publications_show_nothing_else(layout: Layout, st
 @pytest.mark.allow_warnings("is damaged")
 def test_a_presence_byte_over_a_hole_is_not_believed(stored: StoredBlob) -> None:
     publish(stored, CONTENT, range(1))
-    stored._state.set_present(1, 1)  # as a flipped bit, or a crash of the machine that lost the data, would leave it
+    # As a flipped bit, or a crash of the machine that lost the data, would leave it.
+    stored._state.set_present(1, b"\1")
     with pytest.raises(BlockAbsent):
         stored.read(BLOCK_SIZE, 10)
     assert stored.missing(ALL) == [range(1, 4)]
@@ -390,6 +391,9 @@ def test_only_whole_claimed_blocks_are_published(stored: StoredBlob) -> None:
             (1, piece(CONTENT, 1)[:-1]),
             (3, piece(CONTENT, 1)),
             (4, memoryview(b"")),
+            (1, memoryview(b"")),
+            (1, pieces(CONTENT, range(1, 4))[:-1]),
+            (2, memoryview(CONTENT)[: 2 * BLOCK_SIZE]),  # more than the blob has
         ):
             with pytest.raises(ValueError):
                 stored.publish(claim, block, data)
@@ -401,20 +405,77 @@ def test_only_whole_claimed_blocks_are_published(stored: StoredBlob) -> None:
     assert stored.missing(ALL) == [ALL]
 
 
+def test_a_run_is_published_in_one_go_and_free_at_once(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[int] = []
+    real = os.pwrite
+
+    def counting(fd: int, data: bytes | memoryview, offset: int) -> int:
+        writes.append(len(data))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", counting)
+    with stored.claim(ALL) as claim:
+        stored.publish(claim, 1, pieces(CONTENT, range(1, 4)))
+        assert writes == [3, len(CONTENT) - BLOCK_SIZE, 12, 3]  # counts, data, CRCs, presence bytes
+        assert stored.missing(ALL) == [range(1)]
+        assert stored.discard(range(2, 3)) == BLOCK_SIZE
+        with pytest.raises(ValueError, match="block 1 is not claimed"):
+            stored.publish(claim, 0, pieces(CONTENT, range(2)))
+        assert stored.missing(ALL) == [range(1), range(2, 3)]
+    assert stored.read(3 * BLOCK_SIZE, BLOCK_SIZE) == CONTENT[3 * BLOCK_SIZE :]
+
+
+def test_who_looks_between_the_steps_of_a_publication_sees_right_bytes_or_none(
+    layout: Layout, stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over blocks that were there before with other bytes, as a drop without a hole leaves them."""
+    other_store = BlobStore(layout)
+    reader = other_store.open(BLOB)
+    publish_all(stored, CONTENT)
+    assert reader.read(0, len(CONTENT)) == CONTENT  # whose CRCs this reader has seen to be right
+    stored.discard(ALL)
+    data_file(layout).write_bytes(b"\xff" * len(CONTENT))
+    seen: list[int] = []
+    real = os.pwrite
+
+    def looking(fd: int, data: bytes | memoryview, offset: int) -> int:
+        half = real(fd, data[: max(1, len(data) // 2)], offset)
+        with monkeypatch.context() as inside:
+            inside.setattr(os, "pwrite", real)
+            shown = [block for block in ALL if not reader.missing(range(block, block + 1))]
+            assert all(reader.read(block * BLOCK_SIZE, BLOCK_SIZE) == piece(CONTENT, block) for block in shown)
+        seen.append(len(shown))
+        return half
+
+    with stored.claim(ALL) as claim, monkeypatch.context() as watched:
+        watched.setattr(os, "pwrite", looking)
+        stored.publish(claim, 0, pieces(CONTENT, ALL))
+    assert seen[-3:] == [2, 3, 4]  # at last the presence bytes, halves first
+    assert set(seen[:-3]) == {0}
+    assert reader.read(0, len(CONTENT)) == CONTENT
+    other_store.close()
+
+
+@pytest.mark.parametrize("blocks", [range(1, 2), range(1, 4)])
 @pytest.mark.parametrize("on_call", [1, 2, 3, 4])
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EIO, CacheUnusable)]
 )
 def test_a_failed_publication_shows_nothing_and_may_be_tried_again(
-    stored: StoredBlob, monkeypatch: pytest.MonkeyPatch, on_call: int, number: int, kind: type[Exception]
+    stored: StoredBlob,
+    monkeypatch: pytest.MonkeyPatch,
+    on_call: int,
+    number: int,
+    kind: type[Exception],
+    blocks: range,
 ) -> None:
     with stored.claim(ALL) as claim:
         with monkeypatch.context() as bad_disk:
             bad_disk.setattr(os, "pwrite", failing(number, os.pwrite, on_call))
             with pytest.raises(kind):
-                stored.publish(claim, 1, piece(CONTENT, 1))
+                stored.publish(claim, 1, pieces(CONTENT, blocks))
         assert stored.missing(ALL) == [ALL]
-        stored.publish(claim, 1, piece(CONTENT, 1))
+        stored.publish(claim, 1, pieces(CONTENT, blocks))
     assert stored.read(BLOCK_SIZE, 10) == CONTENT[BLOCK_SIZE : BLOCK_SIZE + 10]
 
 
