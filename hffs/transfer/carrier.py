@@ -1,4 +1,4 @@
-"""One fetch carried out: its blocks claimed, asked of the source, stored and announced one by one as they stream in.
+"""One fetch carried out: its blocks claimed, asked of the source, stored and announced as they stream in.
 
 The fetcher's workers call ``carry`` with what the queue decided, each with a buffer of its own and without any lock.
 It orders nothing, retries nothing and tells no waiter: what has landed it says to ``landed``, errors go up.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Protocol
 
 from .. import ranges
@@ -19,6 +20,13 @@ from ..policy import Fetch, Priority
 from .meter import Meter
 from .target import Target
 from .throttle import Throttle
+
+# A worker's buffer. Of 2, 4 and 8 blocks 4 cost least CPU (2026-11, 2 cores): more do not stay in a core's cache.
+GATHER_BYTES = 4 * ranges.BLOCK_SIZE
+# How long a block that has come waits at most for the next ones, to be stored together with them. On a fast line that
+# saves three of four rounds through the store; a line below 25 MiB/s has each block stored as it comes, and the reader
+# of one that waits loses less than the way to the server takes.
+GATHER_SECONDS = 0.01
 
 
 class Body(Protocol):
@@ -44,6 +52,7 @@ class Carrier:
         refused: Callable[[Target, HffsError], None],
         awaited: Callable[[Fetch], bool] = lambda _: True,
         throttle: Throttle | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """``awaited`` tells whether a reader waits for a fetch: those bytes go first where ``throttle`` holds back."""
         self._transport = transport
@@ -51,6 +60,7 @@ class Carrier:
         self._throttle = throttle or Throttle()
         self._landed = landed
         self._refused = refused
+        self._now = now
         self.stopping = False  # set once; a fetch under way then ends with its next block
         self._lock = threading.Lock()
         # guarded by _lock
@@ -76,13 +86,13 @@ class Carrier:
     def speed(self) -> float:
         """Bytes per second now."""
         with self._lock:
-            return self._meter.rate(time.monotonic())
+            return self._meter.rate(self._now())
 
     def speed_of(self, fetch: Fetch) -> float:
         """Bytes per second now of a fetch under way; 0 of one that has ended."""
         with self._lock:
             meter = self._meters.get(fetch.id)
-            return meter.rate(time.monotonic()) if meter else 0.0
+            return meter.rate(self._now()) if meter else 0.0
 
     def carry(self, fetch: Fetch, target: Target, buffer: memoryview) -> bool:
         """Bring what is missing; True when others hold a part of it. Raises HffsError, what has landed stays landed."""
@@ -99,38 +109,46 @@ class Carrier:
             return bool(claim.busy)
 
     def _bring(self, fetch: Fetch, target: Target, claim: Claim, run: range, buffer: memoryview) -> None:
-        body = self._transport.get(target.file, ranges.bytes_of(run, target.size))
-        try:
-            for block in run:
-                if self.stopping:
-                    raise Cancelled("hffs is shutting down")
-                view = buffer[: ranges.block_length(block, target.size)]
-                self._throttle.wait(len(view), lambda: self._awaited(fetch), lambda: self.stopping)
-                body.readinto(view)
-                self._keep(fetch, target, claim, block, view)
-                self._count(fetch, len(view))
-                self._landed(fetch, [block])
-        finally:
-            body.close()
+        """Blocks that somebody waits for are kept as they come. Others gather in the buffer until it is full, they took
+        GATHER_SECONDS, or it ends."""
+        room = ranges.BLOCK_SIZE if fetch.priority is Priority.DEMAND else len(buffer)
+        with closing(self._transport.get(target.file, ranges.bytes_of(run, target.size))) as body:
+            first, filled, since = run.start, 0, self._now()
+            try:
+                for block in run:
+                    length = ranges.block_length(block, target.size)
+                    self._throttle.wait(length, lambda: self._awaited(fetch), lambda: self.stopping)
+                    if self.stopping:
+                        raise Cancelled("hffs is shutting down")
+                    body.readinto(buffer[filled : filled + length])
+                    filled += length
+                    now = self._now()
+                    if filled >= room or now - since >= GATHER_SECONDS:
+                        self._keep(fetch, target, claim, first, buffer[:filled])
+                        first, filled, since = block + 1, 0, now
+            finally:  # also when the answer broke off: what has come whole is not asked for again
+                if filled:
+                    self._keep(fetch, target, claim, first, buffer[:filled])
 
-    def _count(self, fetch: Fetch, count: int) -> None:
-        now = time.monotonic()
-        with self._lock:
-            self._fetched[fetch.priority] += count
-            self._meter.add(count, now)
-            self._meters.setdefault(fetch.id, Meter(now)).add(count, now)
-
-    def _keep(self, fetch: Fetch, target: Target, claim: Claim, block: int, view: memoryview) -> None:
+    def _keep(self, fetch: Fetch, target: Target, claim: Claim, first: int, data: memoryview) -> None:
         """On disk; when the disk will not take it, in memory, so that no reader sees a full disk."""
+        run = range(first, first + ranges.block_count(len(data)))
         refusal: HffsError | None = None
         try:
-            target.stored.publish(claim, block, view)
+            target.stored.publish(claim, first, data)
         except (NoSpace, CacheUnusable) as error:
             # What nobody waits for must not push out what somebody does.
-            target.unstored.put(target.key, block, bytes(view), spare=fetch.priority >= Priority.BACKGROUND)
+            spare = fetch.priority >= Priority.BACKGROUND
+            for number, block in enumerate(run):
+                part = data[number * ranges.BLOCK_SIZE : (number + 1) * ranges.BLOCK_SIZE]
+                target.unstored.put(target.key, block, bytes(part), spare=spare)
             refusal = error
             if self._refusal is None:
                 self._refused(target, error)
-        if refusal is not self._refusal:
-            with self._lock:
-                self._refusal = refusal
+        now = self._now()
+        with self._lock:
+            self._refusal = refusal
+            self._fetched[fetch.priority] += len(data)
+            self._meter.add(len(data), now)
+            self._meters.setdefault(fetch.id, Meter(now)).add(len(data), now)
+        self._landed(fetch, run)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .. import ranges
 from ..policy import Fetch
+from .carrier import GATHER_BYTES
 from .target import Target
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Crew:
         return list(self._jobs.values())
 
     def _work(self, number: int) -> None:
-        buffer = memoryview(bytearray(ranges.BLOCK_SIZE))
+        buffer = memoryview(bytearray(GATHER_BYTES))
         while (job := self._next(number)) is not None:
             try:
                 self._do(job, buffer)
