@@ -124,7 +124,7 @@ def test_a_run_the_disk_does_not_take_is_readable_from_memory(rig: Rig, monkeypa
     monkeypatch.setattr(rig.target.stored, "publish", full)
     rig.carry(Priority.AHEAD)
     assert rig.landed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert (rig.carrier.degraded, len(rig.refused)) == ("no room", 1)
+    assert (str(rig.carrier.refusal), len(rig.refused)) == ("no room", 1)
     held = [rig.target.unstored.get("a", block) for block in WHOLE]
     assert b"".join(block or b"" for block in held) == rig.content
     assert [len(block or b"") for block in held] == [BLOCK_SIZE] * 9 + [1000]

@@ -181,7 +181,7 @@ def test_a_parser_that_fails_costs_its_file_the_plan_and_others_nothing(fetcher_
     assert planning is not None
     planning.format = type(planning.format)("broken", planning.format.first, lambda *_: 1 // 0)  # type: ignore[arg-type]
     assert learns(reader, planner).plan is None
-    assert "plan-bug" in caplog.text
+    until(lambda: "plan-bug" in caplog.text)
     reader.close()
     other = BlobReader(fetcher, weights(source, "other.safetensors", seed=2), planner=planner)
     assert learns(other, planner).plan == plan_of()
@@ -315,7 +315,8 @@ def test_with_prefetch_all_the_first_read_of_a_file_fetches_the_rest_and_opening
     if all_of_it:
         until(lambda: content.local_bytes(entry) == entry.size)
         rest = [asked.start for _, asked in source.asked if asked.start != 30 * BLOCK_SIZE]
-        assert rest == sorted(rest), "in file order"
+        moved = [abs(sorted(rest).index(start) - place) for place, start in enumerate(rest)]
+        assert max(moved) < 4, "in file order, as far as four workers keep it"
     else:
         until(lambda: not content._fetcher._targets)
         assert content.local_bytes(entry) == BLOCK_SIZE
