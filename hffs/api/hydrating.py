@@ -163,16 +163,16 @@ def _without_mount(
             force=force,
             lay=None if to is None else _into(laying.folder(to), root),
         )
-        stack.callback(hydration.join, _ASK_SECONDS)
-        stack.callback(hydration.cancel)
         started, since = time.time(), 0
         hydration.start()
+        stack.callback(hydration.join, engine.STOP_SECONDS)  # longer it takes where a server is silent
+        stack.callback(hydration.cancel)
         while True:
-            ended = hydration.join(interval)
+            hydration.join(interval)
             job = jobs.told("", repo, hydration, started, parts.fetcher, before, root, since)
             since = job["ended"]
             yield job
-            if ended:
+            if job["state"] != "running":
                 return
 
 
@@ -190,23 +190,51 @@ def _through_mount(target: str, settings: Settings, to: str | None, force: bool,
         lay = None if to is None else _layer(where, to, settings.runtime_dir, stack)
         job = cast(Job, client.ask(socket, "POST", f"{protocol.API}/hydrate", _ASK_SECONDS, wish))
         name = job["id"]
+        story = _Story(job)
         errors: list[JobError] = []
         try:
             while True:
+                seen = story.told(job)
                 if lay is not None:
-                    errors += lay(job)
-                seen: Job = {**job, "target": target, "errors": [*job["errors"], *errors]}
+                    errors += lay(seen)
+                seen = {**seen, "target": target, "errors": [*job["errors"], *errors]}
                 if errors and job["state"] == "done":
                     seen["state"] = "failed"
                 yield seen
                 if job["state"] != "running":
                     return
                 time.sleep(interval)
-                job = _ask_again(socket, where, name, job["ended"])
+                job = _ask_again(socket, where, name, story, settings.runtime_dir)
         except BaseException:
             with contextlib.suppress(HffsError):
                 client.ask(socket, "DELETE", f"{protocol.API}/jobs/{name}", _ASK_SECONDS)
             raise
+
+
+class _Story:
+    """A job as its followers see it, also when several daemons after one another have told of it: each counts from 0,
+    and ends once more at once what had ended before."""
+
+    def __init__(self, first: Job) -> None:
+        self._first = first
+        self._last = first
+        self._fetched = 0  # by daemons before this one
+        self._heard: set[str] = set()
+
+    def since(self) -> int:
+        return self._last["ended"]
+
+    def is_of_another(self, job: Job) -> bool:
+        return job["started_at"] != self._last["started_at"]
+
+    def told(self, job: Job) -> Job:
+        if self.is_of_another(job):
+            self._fetched += self._last["bytes_fetched"]
+        self._last = job
+        finished = [file for file in job["finished"] if file["path"] not in self._heard]
+        self._heard.update(file["path"] for file in finished)
+        fetched = self._fetched + job["bytes_fetched"]
+        return {**job, "started_at": self._first["started_at"], "finished": finished, "bytes_fetched": fetched}
 
 
 def _layer(where: str, to: str, runtime_dir: str, stack: contextlib.ExitStack) -> Callable[[Job], list[JobError]]:
@@ -236,16 +264,30 @@ def _layer(where: str, to: str, runtime_dir: str, stack: contextlib.ExitStack) -
     return lay
 
 
-def _ask_again(socket: str, where: str, name: str, since: int) -> Job:
+def _ask_again(socket: str, where: str, name: str, story: _Story, runtime_dir: str) -> Job:
     """The job as it is now, also when its daemon has just died: another one goes on with it."""
     ends = time.monotonic() + _GONE_SECONDS
+    since = story.since()
     while True:
         try:
-            return cast(Job, client.ask(socket, "GET", f"{protocol.API}/jobs/{name}?since={since}", _ASK_SECONDS))
+            job = cast(Job, client.ask(socket, "GET", f"{protocol.API}/jobs/{name}?since={since}", _ASK_SECONDS))
         except (MountNotFound, client.Refused) as gone:
             if isinstance(gone, client.Refused) and gone.exit_code != NotFound.exit_code:
                 raise
-            if time.monotonic() >= ends:
+            if time.monotonic() >= ends or not _known(where, runtime_dir):
                 remedy = "mount it and run this again"
                 raise MountFailed(f"the mount at {where} ended while it was hydrated", remedy) from gone
-        time.sleep(0.1)
+            time.sleep(0.1)
+            continue
+        if since and story.is_of_another(job):
+            since = 0  # it has ended other files than the one before, in another order
+        else:
+            return job
+
+
+def _known(where: str, runtime_dir: str) -> bool:
+    """Whether there is a mount still, be it one that nobody serves at this moment."""
+    try:
+        return bool(mounts.find(where, runtime_dir))
+    except MountNotFound:
+        return False

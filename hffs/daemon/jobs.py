@@ -13,9 +13,9 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from .. import protocol
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 # Ended jobs that can still be asked about; whoever started one asks within the second.
 REMEMBERED: Final = 16
 STOP_SECONDS: Final = 5.0
+# A job that had just ended is begun once more by the next worker, and ends at once: whoever follows it may not have
+# heard of its end, and asks for half a minute after a worker that died.
+HEARD_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,13 @@ class Wish:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Running:
     wish: Wish
     hydration: Hydration
     started_at: float
     fetched_before: int
+    ended_at: float | None = None
 
 
 class Jobs:
@@ -63,21 +67,24 @@ class Jobs:
         self._tree = tree
         self._fetcher = fetcher
         self._big_file = big_file
+        self._writing = threading.Lock()  # taken before the other: the newest is written last
         self._lock = threading.Lock()
         # guarded by _lock
         self._jobs: dict[str, Running] = {}
+        self._left = False  # what is on disk is the next worker's
 
     def resume(self) -> None:
         """Go on with what a worker before us was asked for."""
-        with suppress(FileNotFoundError):
-            try:
-                with open(self._path, encoding="utf-8") as file:
-                    wishes = [_wish(**each) for each in json.load(file)]
-            except (ValueError, TypeError) as wrong:
-                log.warning("event=jobs-lost error=%s", wrong)
-                return
-            for wish in wishes:
-                self._start(wish)
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                wishes = _kept(json.load(file), time.time())
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError) as wrong:
+            log.warning("event=jobs-lost error=%r", wrong)
+            return
+        for wish in wishes:
+            self._start(wish)
 
     def hydrate(self, request: Request) -> protocol.Job:
         """``POST /v1/hydrate``: ``path``, ``include``, ``exclude``, ``force``, all optional. Raises UsageError."""
@@ -98,12 +105,12 @@ class Jobs:
         job = self._find(request)
         job.hydration.cancel()
         job.hydration.join(STOP_SECONDS)
-        self._keep()
         return self._told(job, 0)
 
     def stop(self) -> None:
         """Ends all; those that were running are still kept for a next worker."""
         with self._lock:
+            self._left = True
             jobs = list(self._jobs.values())
         for job in jobs:
             job.hydration.cancel()
@@ -119,7 +126,8 @@ class Jobs:
     def hydration(self) -> protocol.Hydration:
         """All that runs, else the last that ended, as status tells it."""
         with self._lock:
-            jobs = [job.hydration.snapshot() for job in self._jobs.values()]
+            every = list(self._jobs.values())
+        jobs = [job.hydration.snapshot() for job in every]
         running = [each for each in jobs if each.state == "running"]
         counted = running or jobs[-1:]
         etas = [each.eta_s for each in running if each.eta_s is not None]
@@ -138,28 +146,42 @@ class Jobs:
         content, root = self._content, self._content.root
         below = f"{root}/{wish.path}".strip("/") if wish.path else root
 
-        def plan() -> list[tuple[RemoteFile, int]]:
+        def plan() -> Iterator[tuple[RemoteFile, int]]:
             return files_of(content, below, lambda path: self._tree.visible(path) and patterns.match(path))
 
-        hydration = Hydration(self._fetcher, plan, big_file=self._big_file, force=wish.force)
+        hydration = Hydration(
+            self._fetcher, plan, big_file=self._big_file, force=wish.force, ended=lambda: self._ended(wish.id)
+        )
         job = Running(wish, hydration, time.time(), self._fetcher.bytes_fetched)
         with self._lock:
-            ended = [each for each, old in self._jobs.items() if old.hydration.snapshot().state != "running"]
-            for each in ended[:-REMEMBERED]:
+            over = [each for each, old in self._jobs.items() if old.hydration.state != "running"]
+            for each in over[:-REMEMBERED]:
                 del self._jobs[each]
+            hydration.start()  # before it is known of: a thread that cannot be had leaves no job behind
             self._jobs[wish.id] = job
-        hydration.start()
         self._keep()
         log.info("event=hydrate id=%s path=%s", wish.id, wish.path or "/")
         return job
 
-    def _keep(self) -> None:
-        """On disk: what runs now. A job that has ended since is found whole at once by whoever resumes it."""
+    def _ended(self, name: str) -> None:
         with self._lock:
-            running = [asdict(job.wish) for job in self._jobs.values() if job.hydration.snapshot().state == "running"]
+            self._jobs[name].ended_at = time.time()
+        self._keep()
+
+    def _keep(self) -> None:
+        """On disk: what runs now, and what has ended of itself."""
+        with self._writing:
+            with self._lock:
+                if self._left:
+                    return
+                kept = [
+                    {"wish": asdict(job.wish), "ended_at": job.ended_at}
+                    for job in self._jobs.values()
+                    if job.hydration.state != "cancelled"
+                ]
             try:
                 with open(f"{self._path}.new", "w", encoding="utf-8") as file:
-                    json.dump(running, file)
+                    json.dump(kept, file)
                 os.replace(f"{self._path}.new", self._path)
             except OSError as wrong:
                 log.warning("event=jobs-not-kept error=%s", wrong)
@@ -185,28 +207,44 @@ class Jobs:
         )
 
 
+def _kept(found: Any, now: float) -> list[Wish]:
+    """What is to be gone on with of that. Raises TypeError, KeyError for what we never wrote."""
+    wishes = []
+    for each in found:
+        wish, ended_at = _wish(**each["wish"]), each["ended_at"]
+        if ended_at is None:
+            wishes.append(wish)
+        elif now - ended_at < HEARD_SECONDS:
+            wishes.append(replace(wish, force=False))
+    return wishes
+
+
 def _wish(**asked: Any) -> Wish:
     """Raises TypeError for what cannot be one."""
-    lists = {name: tuple(asked[name]) for name in ("include", "exclude") if isinstance(asked.get(name), list | tuple)}
-    wish = Wish(**{**asked, **lists})
+    for name in ("include", "exclude"):
+        given = asked.get(name, ())
+        if not isinstance(given, list | tuple):  # of a text every letter is a text too
+            raise TypeError("patterns are a list")
+        asked[name] = tuple(given)
+    wish = Wish(**asked)
     texts = (wish.id, wish.target, wish.path, *wish.include, *wish.exclude)
     if not all(isinstance(text, str) for text in texts) or not isinstance(wish.force, bool):
         raise TypeError("patterns and paths are text")
     return wish
 
 
-def files_of(content: Content, below: str, wanted: Callable[[str], bool]) -> list[tuple[RemoteFile, int]]:
+def files_of(content: Content, below: str, wanted: Callable[[str], bool]) -> Iterator[tuple[RemoteFile, int]]:
     """The files at or below a path that are ``wanted``, each with its local bytes. Raises what listing may raise, and
-    NotFound when there is none."""
-    found: list[tuple[RemoteFile, int]] = []
+    in the end NotFound when there is none."""
+    found = False
     for entry in content.listings.everything():
         inside = not below or entry.path == below or entry.path.startswith(f"{below}/")
         if inside and wanted(entry.path):
             sized = content.sized(entry)
-            found.append((content.remote_file(sized), content.local_bytes(sized)))
+            found = True
+            yield content.remote_file(sized), content.local_bytes(sized)
     if not found:
         raise NotFound(f"nothing of {content.commit.id} fits what was asked for", "see hffs ls, and the patterns")
-    return found
 
 
 def told(
@@ -221,7 +259,7 @@ def told(
 ) -> protocol.Job:
     """A hydration as its watchers see it."""
     now = hydration.snapshot()
-    errors = [_error(part.file.path, part.error, root) for part in now.ended if part.error is not None]
+    errors = [_error(part.file.path, part.error, root) for part in now.failed if part.error is not None]
     if now.error is not None:
         errors.insert(0, _error("", now.error, root))
     return {

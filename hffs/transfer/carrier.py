@@ -145,6 +145,7 @@ class Carrier:
             refusal = error
             if self._refusal is None:
                 self._refused(target, error)
+        target.refusal = refusal
         now = self._now()
         with self._lock:
             self._refusal = refusal

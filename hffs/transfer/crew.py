@@ -75,8 +75,15 @@ class Crew:
         elif self._open and len(self._threads) < self._most:
             number = len(self._threads)
             thread = threading.Thread(target=self._work, args=(number,), name=f"hffs-fetch-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives no more threads
+                if not self._threads:
+                    raise
+                log.warning("event=no-thread workers=%d: the system's limit of threads is reached", number)
+                self._most = number
+            else:
+                self._threads.append(thread)
 
     def close(self) -> None:
         """Workers end with what they are at; ``join`` waits for them."""
@@ -111,7 +118,7 @@ class Crew:
         with self._ready:
             while self._open:
                 now = time.monotonic()
-                taken = self._take(now)
+                taken = self._taken(now)
                 if taken is not None:
                     job = Job(number, *taken, now)
                     self._jobs[job.fetch.id] = job
@@ -122,4 +129,11 @@ class Crew:
                 self._idle += 1
                 self._ready.wait(SLEEP_SECONDS if due is None else max(0.001, min(SLEEP_SECONDS, due - now)))
                 self._idle -= 1
+            return None
+
+    def _taken(self, now: float) -> tuple[Fetch, Target] | None:
+        try:
+            return self._take(now)
+        except Exception as error:  # a bug of ours; asked again when somebody calls
+            log.error("event=take-bug", exc_info=error)
             return None

@@ -303,6 +303,11 @@ class Fetcher:
         return (limiter.limit, limiter.why) if bulk else (self._workers, "as many as are needed, up to the limit")
 
     @property
+    def stopped(self) -> bool:
+        """Whether it brings nothing any more."""
+        return self._stopping
+
+    @property
     def bytes_fetched(self) -> int:
         return self._carrier.fetched
 

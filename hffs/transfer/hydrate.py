@@ -12,12 +12,21 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..cache import StoredBlob
-from ..errors import AccessDenied, CacheUnusable, Cancelled, HffsError, HubUnreachable, IntegrityError, NoSpace
+from ..errors import (
+    AccessDenied,
+    BlockAbsent,
+    CacheUnusable,
+    Cancelled,
+    HffsError,
+    HubUnreachable,
+    IntegrityError,
+    NoSpace,
+)
 from ..model import RemoteFile
 from ..policy import Priority
 from ..ranges import block_count
@@ -32,27 +41,44 @@ log = logging.getLogger(__name__)
 MOST_OPEN = 64
 # Big ones among them: the next one's first blocks are wanted when the last of this one's are taken.
 MOST_BIG = 2
-# So many files in a row that the same source does not give, after six attempts each, and it gives none.
+# So many files in a row that the same source does not give, after six attempts each, and it gives none; or that the
+# same folder does not take.
 MOST_FAILURES = 8
-# A want may be lost to somebody else's (another hydration that was cancelled): look again this often.
+# A want may be lost to somebody else's (another hydration that was cancelled), or meet a failure that is remembered for
+# five seconds: want what is missing again this often, whatever else happens.
 LOOK_SECONDS = 1.0
 # The rate, and with it what is left of the time, is of the last while: bursts of 16 MiB would make it jump.
 RATE_SECONDS = 5.0
 
 
 State = Literal["waiting", "fetching", "verifying", "done", "failed"]
+Outcome = Literal["running", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a hydration at a moment: ``local`` of its bytes were here; why it failed, if it did."""
+
+    file: RemoteFile
+    local: int
+    state: State
+    error: HffsError | None = None
+
+    @property
+    def size(self) -> int:
+        return self.file.blob.size
 
 
 @dataclass(slots=True, eq=False)
-class Part:
-    """One file of a hydration. ``local`` counts bytes that were here when it was last looked at."""
+class _Work:
+    """A file that is not done. ``local`` counts bytes that were here when it was last looked at."""
 
     file: RemoteFile
     local: int
     state: State = "waiting"
     target: Target | None = None
+    wanted: bool = False
     mended: bool = False  # its content was wrong and is being fetched once more
-    error: HffsError | None = None
     told: Callable[[HffsError | None], None] | None = field(default=None, repr=False)
 
     @property
@@ -62,9 +88,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far a hydration is. Bytes and rates count what became local; ``ended`` are the parts that ended, in order."""
+    """How far a hydration is. Bytes and rates count what became local; ``ended`` are the files that ended, in order,
+    ``failed`` those of them that failed. Bytes grow, unless content proved wrong and was dropped."""
 
-    state: Literal["running", "done", "failed", "cancelled"]
+    state: Outcome
     bytes_done: int
     bytes_total: int
     bytes_per_s: float
@@ -73,17 +100,18 @@ class Snapshot:
     files_total: int
     active: list[Part]
     ended: list[Part]
+    failed: list[Part]
     error: HffsError | None  # what kept it from starting
 
 
-Plan = Callable[[], Sequence[tuple[RemoteFile, int]]]
+Plan = Callable[[], Iterable[tuple[RemoteFile, int]]]
 Lay = Callable[[RemoteFile, StoredBlob], None]
 
 
 class Hydration:
     """``plan`` is asked first, on the thread: the files, each with what is local of it. ``lay`` is called with each
-    file that is whole and right, before it counts as done; ``force`` fetches anew what is here. ``start`` once; any
-    thread may ask and cancel."""
+    file that is whole and right, before it counts as done; ``force`` fetches anew what is here; ``ended`` is called
+    last of all. ``start`` once; any thread may ask and cancel."""
 
     def __init__(
         self,
@@ -93,25 +121,32 @@ class Hydration:
         big_file: int = 200 * 1024 * 1024,
         force: bool = False,
         lay: Lay | None = None,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._fetcher = fetcher
         self._big_file = big_file
         self._force = force
         self._lay = lay
         self._plan = plan
-        self._failures = 0  # in a row, of a source that gives nothing
-        self._events: queue.SimpleQueue[tuple[Part | None, HffsError | None]] = queue.SimpleQueue()
+        self._tell_end = ended
+        self._failures = 0  # in a row, of a source or a folder
+        self._given_up = False  # the next ones would fail as this one did
+        self._renewed: set[str] = set()  # contents that were dropped to be fetched anew, once however many files
+        self._events: queue.SimpleQueue[tuple[_Work | None, HffsError | None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="hffs-hydrate", daemon=True)
         self._cancelled = threading.Event()
+        self._waiting: deque[_Work] = deque()  # the thread's own
         self._lock = threading.Lock()
         # guarded by _lock
-        self._waiting: deque[Part] = deque()
-        self._open: list[Part] = []
+        self._open: list[_Work] = []
         self._ended: list[Part] = []
-        self._total = self._files = self._done = 0
+        self._failed: list[Part] = []
+        self._total = self._files = 0
+        self._aside = 0  # local bytes of all that are not open
+        self._seen = 0  # bytes done when last asked
         self._error: HffsError | None = None
         self._meter = Meter(time.monotonic(), RATE_SECONDS)
-        self._state: Literal["running", "done", "failed", "cancelled"] = "running"
+        self._state: Outcome = "running"
 
     def start(self) -> None:
         self._thread.start()
@@ -126,175 +161,223 @@ class Hydration:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    @property
+    def state(self) -> Outcome:
+        return self._state
+
     def snapshot(self) -> Snapshot:
         now = time.monotonic()
         with self._lock:
-            active, ended, state = list(self._open), list(self._ended), self._state
-            waiting = sum(part.local for part in self._waiting)
-        for part in active:
-            part.local = self._local(part)
-        done = waiting + sum(part.local for part in active) + sum(part.local for part in ended)
+            working = [(work, work.state) for work in self._open]
+            ended, failed, aside = list(self._ended), list(self._failed), self._aside
+            state, total, files, error = self._state, self._total, self._files, self._error
+        active = [Part(work.file, self._local(work), at) for work, at in working]  # asks the disk: without the lock
+        done = aside + sum(part.local for part in active)
         with self._lock:
-            self._meter.add(max(0, done - self._done), now)
-            self._done = max(done, self._done)
+            self._meter.add(max(0, done - self._seen), now)
+            self._seen = max(done, self._seen)
             rate = self._meter.rate(now) if state == "running" else 0.0
-        left = self._total - done
-        files_done = sum(part.state == "done" for part in ended)
-        eta = left / rate if rate and state == "running" else None
-        return Snapshot(state, done, self._total, rate, eta, files_done, self._files, active, ended, self._error)
+        eta = (total - done) / rate if rate and state == "running" else None
+        return Snapshot(state, done, total, rate, eta, len(ended) - len(failed), files, active, ended, failed, error)
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        wrong: HffsError | None = None
         try:
             self._prepare()
-            while self._more():
-                part, error = self._hear()
-                if part is not None:
-                    self._step(part, error)
-                else:
-                    for each in list(self._open):
-                        self._step(each, None)
+            self._bring()
         except HffsError as error:
-            self._error = error
+            wrong = error
         except Exception as error:  # a bug of ours must be seen as a failure, not as a wait without end
-            log.error("event=hydrate-bug", exc_info=error)
-            self._error = HffsError(f"hydrating failed unexpectedly: {error!r}")
+            # Whoever cancels may close the listing under us, if a server keeps us from ending in time.
+            log.log(logging.DEBUG if self._cancelled.is_set() else logging.ERROR, "event=hydrate-bug", exc_info=error)
+            wrong = HffsError(f"hydrating failed unexpectedly: {error!r}")
         cancelled = self._cancelled.is_set()
-        for part in list(self._open):
-            self._end(part, Cancelled("the hydration was cancelled"))
+        for work in list(self._open):
+            try:
+                self._end(work, Cancelled("the hydration was cancelled"))
+            except Exception as error:
+                log.error("event=hydrate-bug", exc_info=error)
         with self._lock:
-            right = sum(part.state == "done" for part in self._ended)
-            failed = self._error is not None or right < self._files
+            self._error = wrong
+            failed = wrong is not None or len(self._ended) - len(self._failed) < self._files
             self._state = "cancelled" if cancelled else "failed" if failed else "done"
+        self._tell_end()
 
     def _prepare(self) -> None:
-        parts = [Part(file, 0 if self._force else local) for file, local in self._plan()]
-        small = sorted((part for part in parts if part.size < self._big_file), key=lambda part: part.size)
-        big = [part for part in parts if part.size >= self._big_file]
+        works = []
+        for file, local in self._plan():
+            if self._cancelled.is_set():
+                return
+            works.append(_Work(file, 0 if self._force else local))
+        small = sorted((work for work in works if work.size < self._big_file), key=lambda work: work.size)
+        self._waiting.extend([*small, *(work for work in works if work.size >= self._big_file)])
         with self._lock:
-            self._waiting.extend([*small, *big])
-            self._total = sum(part.size for part in parts)
-            self._files = len(parts)
-            self._done = sum(part.local for part in parts)
+            self._total = sum(work.size for work in works)
+            self._files = len(works)
+            self._aside = self._seen = sum(work.local for work in works)
             self._meter = Meter(time.monotonic(), RATE_SECONDS)
 
+    def _bring(self) -> None:
+        look_at = time.monotonic() + LOOK_SECONDS
+        while self._more():
+            try:
+                work, error = self._events.get(timeout=max(0.0, look_at - time.monotonic()))
+            except queue.Empty:
+                work = error = None
+            if work is not None:
+                self._step(work, error)
+            if time.monotonic() >= look_at:
+                if self._fetcher.stopped:  # by whoever did not cancel us first
+                    self._cancelled.set()
+                for each in list(self._open):
+                    self._step(each, None, again=True)
+                look_at = time.monotonic() + LOOK_SECONDS
+
     def _more(self) -> bool:
-        """Open what may be opened; whether anything is left to wait for."""
-        while self._waiting and not self._cancelled.is_set() and self._failures < MOST_FAILURES:
-            part = self._waiting[0]
-            big = sum(each.size >= self._big_file for each in self._open)
-            if len(self._open) >= MOST_OPEN or (part.size >= self._big_file and big >= MOST_BIG):
-                break
+        """Open what may be opened; whether anything is left to do."""
+        while self._may_open():
+            work = self._waiting.popleft()
             with self._lock:
-                self._open.append(self._waiting.popleft())
-            self._begin(part)
-        return bool(self._open) and not self._cancelled.is_set()
+                self._open.append(work)
+                self._aside -= work.local
+            self._begin(work)
+            if not self._events.empty():  # of a hundred thousand files that are here already the others do not wait
+                break
+        return bool(self._open or self._may_open()) and not self._cancelled.is_set()
 
-    def _hear(self) -> tuple[Part | None, HffsError | None]:
-        try:
-            return self._events.get(timeout=LOOK_SECONDS)
-        except queue.Empty:
-            return None, None
+    def _may_open(self) -> bool:
+        given_up = self._given_up or self._failures >= MOST_FAILURES or self._cancelled.is_set()
+        if given_up or not self._waiting or len(self._open) >= MOST_OPEN:
+            return False
+        big = sum(each.size >= self._big_file for each in self._open)
+        return self._waiting[0].size < self._big_file or big < MOST_BIG
 
-    def _begin(self, part: Part) -> None:
+    def _begin(self, work: _Work) -> None:
         def told(error: HffsError | None) -> None:
-            self._events.put((part, error))
+            self._events.put((work, error))
 
         try:
-            part.target = target = self._fetcher.attach(part.file)
-            if self._force:
+            work.target = target = self._fetcher.attach(work.file)
+            if self._force and target.key not in self._renewed:
+                self._renewed.add(target.key)
                 target.stored.discard(range(block_count(target.size)))
                 # Opened anew: files that have a name elsewhere too are left to it, and new ones made.
-                part.target = None
+                work.target = None
                 self._fetcher.detach(target)
-                part.target = target = self._fetcher.attach(part.file)
-            part.told = told
+                work.target = target = self._fetcher.attach(work.file)
+            work.told = told
             self._fetcher.watch(target, told)
-            if part.file.blob.digest is not None:
+            if work.file.blob.digest is not None:
                 self._fetcher.verifier.follow(target)
         except HffsError as error:
-            self._end(part, error)
+            self._end(work, error)
             return
-        part.state = "fetching"
-        self._step(part, None)
+        self._step(work, None)
 
-    def _step(self, part: Part, error: HffsError | None) -> None:
+    def _step(self, work: _Work, error: HffsError | None, *, again: bool = False) -> None:
         """Look where a file is, after something of it happened: want what is missing, have it hashed, or end it."""
-        if part.target is None or part.state in ("done", "failed"):  # an event that came too late
+        if work.target is None:  # an event that came too late
             return
+        if isinstance(error, Cancelled):  # a fetch that others gave up; or all of them, which the next look finds out
+            again, error = True, None
         try:
-            if error is None or self._once_more(part, error):
-                self._look(part, part.target)
+            if error is None or self._once_more(work, error):
+                self._look(work, work.target, again)
             else:
-                self._end(part, error)
+                self._end(work, error)
         except HffsError as wrong:
-            self._end(part, wrong)
+            self._end(work, wrong)
 
-    def _look(self, part: Part, target: Target) -> None:
+    def _look(self, work: _Work, target: Target, again: bool) -> None:
         stored = target.stored
         missing = stored.missing(range(block_count(target.size)))
         if missing:
-            part.state = "fetching"
-            if not self._fetcher.busy(target):
-                refused = self._fetcher.refusal
-                if refused is not None:  # what comes is not kept: a reader would be served, we are not
-                    raise refused
+            self._say(work, "fetching")
+            # What comes is not kept: a reader would be served, we are not. An old refusal may be over.
+            if work.wanted and target.refusal is not None:
+                raise target.refusal
+            # Others may keep it busy for ever with what they want of it. What is queued already costs little to want.
+            if again or not work.wanted or not self._fetcher.busy(target):
+                work.wanted = True
                 target.unstored.forget(target.key)  # what was kept in memory while the disk took nothing
-                whole = range(missing[0].start, missing[-1].stop)
-                self._fetcher.want(target, whole, self._priority(part))
-        elif part.file.blob.digest is None or stored.verified:
-            if self._lay is not None:
-                self._lay(part.file, stored)
-            self._end(part, None)
+                self._fetcher.want(target, range(missing[0].start, missing[-1].stop), self._priority(work))
+        elif work.file.blob.digest is None or stored.verified:
+            self._whole(work, stored)
         else:
-            part.state = "verifying"
+            self._say(work, "verifying")
             self._fetcher.verifier.submit(target)
 
-    def _once_more(self, part: Part, error: HffsError) -> bool:
+    def _whole(self, work: _Work, stored: StoredBlob) -> None:
+        """It is here and right; ends with being laid."""
+        if self._lay is not None:
+            try:
+                self._lay(work.file, stored)
+            except BlockAbsent:  # it was found damaged, or somebody dropped it: the next look wants it again
+                self._say(work, "verifying")
+                return
+            except HffsError as error:
+                self._end(work, error, laying=True)
+                return
+        self._end(work, None)
+
+    def _once_more(self, work: _Work, error: HffsError) -> bool:
         """Whether a failure is worth another attempt: content that was wrong once may be right the next time."""
-        if isinstance(error, IntegrityError) and not part.mended:
-            part.mended = True
+        if isinstance(error, IntegrityError) and not work.mended:
+            work.mended = True
             return True
         return False
 
-    def _priority(self, part: Part) -> Priority:
-        return Priority.BULK if part.size >= self._big_file else Priority.BACKGROUND
+    def _priority(self, work: _Work) -> Priority:
+        return Priority.BULK if work.size >= self._big_file else Priority.BACKGROUND
 
-    def _end(self, part: Part, error: HffsError | None) -> None:
-        target = part.target
-        part.local = self._local(part)
+    def _say(self, work: _Work, state: State) -> None:
+        with self._lock:
+            work.state = state
+
+    def _end(self, work: _Work, error: HffsError | None, *, laying: bool = False) -> None:
+        target = work.target
+        work.local = self._local(work)
+        work.target = None
         if target is not None:
             if error is not None:
                 self._fetcher.relinquish(target)
-            if part.told is not None:
-                self._fetcher.unwatch(target, part.told)
-                if part.file.blob.digest is not None:
+            if work.told is not None:
+                self._fetcher.unwatch(target, work.told)
+                if work.file.blob.digest is not None:
                     self._fetcher.verifier.unfollow(target)
-            part.target = part.told = None
+                work.told = None
             self._fetcher.detach(target)
+        cancelled = isinstance(error, Cancelled)
+        part = Part(work.file, work.local, "done" if error is None else "failed", error)
         with self._lock:
-            self._open.remove(part)
-            if not isinstance(error, Cancelled):
-                part.error = error
-                part.state = "done" if error is None else "failed"
+            self._open.remove(work)
+            self._aside += work.local
+            if not cancelled:
                 self._ended.append(part)
-            else:
-                self._waiting.append(part)
+                if error is not None:
+                    self._failed.append(part)
+        if cancelled:
+            self._cancelled.set()  # also when it was the fetcher that was stopped: it gives no other file either
+        elif error is not None:
+            log.warning("event=hydrate-failed path=%s error=%s", work.file.path, error)
+        self._count(error, laying)
+
+    def _count(self, error: HffsError | None, laying: bool) -> None:
+        """Whether the files that are still to come would fail as this one did."""
         if error is None:
             self._failures = 0
-        elif isinstance(error, AccessDenied | NoSpace | CacheUnusable):  # so it will be for all the others
-            self._failures = MOST_FAILURES
-        elif isinstance(error, HubUnreachable):
+        elif isinstance(error, NoSpace) or (isinstance(error, AccessDenied | CacheUnusable) and not laying):
+            self._given_up = True
+        elif isinstance(error, HubUnreachable | CacheUnusable):
             self._failures += 1
-        if error is not None and not isinstance(error, Cancelled):
-            log.warning("event=hydrate-failed path=%s error=%s", part.file.path, error)
 
-    def _local(self, part: Part) -> int:
-        target = part.target
+    def _local(self, work: _Work) -> int:
+        target = work.target
         if target is None:
-            return part.local
+            return work.local
         try:
             return target.stored.local_bytes
         except CacheUnusable:  # it has just been closed
-            return part.local
+            return work.local

@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from .. import ranges
 from ..cache import StoredBlob
-from ..errors import BlockAbsent
+from ..errors import BlockAbsent, HffsError
 from ..model import RemoteFile
 
 # Enough for 64 readers waiting for 1 MiB each while nothing can be stored; small beside what a loader needs itself.
@@ -58,7 +58,7 @@ class UnstoredBlocks:
 class Target:
     """A remote file and its stored blob, shared by all who read or fetch it; counted by the fetcher."""
 
-    __slots__ = ("file", "holders", "key", "readers", "size", "stored", "unstored")
+    __slots__ = ("file", "holders", "key", "readers", "refusal", "size", "stored", "unstored")
 
     def __init__(self, key: str, file: RemoteFile, stored: StoredBlob, unstored: UnstoredBlocks) -> None:
         self.key = key
@@ -66,6 +66,7 @@ class Target:
         self.size = file.blob.size
         self.stored = stored
         self.unstored = unstored
+        self.refusal: HffsError | None = None  # with which the disk refused the last block of it; None: it took that
         # guarded by the fetcher's lock: who reads it, and who is at work on it (workers, the verifier). Either keeps it
         # open; what was wanted ahead is forgotten as soon as nobody reads.
         self.readers = 0
