@@ -375,9 +375,12 @@ class Hydration:
 
     def _local(self, work: _Work) -> int:
         target = work.target
-        if target is None:
+        # Held, or it may be closed while it is asked by another thread, and its descriptor be another file's.
+        if target is None or not target.stored.hold():
             return work.local
         try:
             return target.stored.local_bytes
-        except CacheUnusable:  # it has just been closed
+        except CacheUnusable:
             return work.local
+        finally:
+            target.stored.close()
