@@ -131,6 +131,13 @@ class BlockQueue(Generic[E]):
         if ticket in self._tickets:
             self._end(ticket)
 
+    def under_way(self, ticket: int) -> list[Fetch]:
+        """The running fetches that a ticket's missing blocks come with."""
+        waiter = self._tickets[ticket]
+        table = self._maps[waiter.key]
+        runs = [run for run in (table.look(block)[0] for block in waiter.missing) if run is not None]
+        return [self._running[number] for number in {run.fetch for run in runs if run.state is State.RUNNING}]
+
     # working
 
     def next(self, now: float, among: Collection[Priority] = tuple(Priority)) -> Fetch | None:

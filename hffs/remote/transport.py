@@ -7,6 +7,7 @@ to the Hub's own origin only, hop by hop. Any thread; a ``Body`` belongs to the 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -98,6 +99,12 @@ class Body:
         if is_fp_closed(self._source):
             self._response.raw.release_conn()  # urllib3 has not seen its end, and would close the connection
         self.close()
+
+    def abort(self) -> None:
+        """From another thread: whoever reads gets BadResponse now, and what is still to come is not waited for."""
+        if self._response is not None:
+            with contextlib.suppress(ValueError, RuntimeError, OSError):  # it has just been read to its end, or closed
+                self._response.raw.shutdown()
 
     def close(self) -> None:
         """A connection whose answer was not read to its end is ended with it."""

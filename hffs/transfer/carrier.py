@@ -34,6 +34,8 @@ class Body(Protocol):
 
     def readinto(self, view: memoryview) -> int: ...
 
+    def abort(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -66,6 +68,7 @@ class Carrier:
         # guarded by _lock
         self._meter = Meter()
         self._meters: dict[int, Meter] = {}  # of the fetches under way, by their id
+        self._bodies: dict[int, Body] = {}
         self._fetched = [0] * len(Priority)
         self._refusal: HffsError | None = None
 
@@ -94,6 +97,13 @@ class Carrier:
             meter = self._meters.get(fetch.id)
             return meter.rate(self._now()) if meter else 0.0
 
+    def abort(self, fetch: Fetch) -> None:
+        """The answer that a fetch reads now is given up: it fails as if its connection had broken. Any thread."""
+        with self._lock:
+            body = self._bodies.get(fetch.id)
+        if body is not None:
+            body.abort()
+
     def carry(self, fetch: Fetch, target: Target, buffer: memoryview) -> bool:
         """Bring what is missing; True when others hold a part of it. Raises HffsError, what has landed stays landed."""
         with target.stored.claim(fetch.blocks) as claim:
@@ -106,6 +116,7 @@ class Carrier:
             finally:
                 with self._lock:
                     self._meters.pop(fetch.id, None)
+                    self._bodies.pop(fetch.id, None)
             return bool(claim.busy)
 
     def _bring(self, fetch: Fetch, target: Target, claim: Claim, run: range, buffer: memoryview) -> None:
@@ -113,6 +124,7 @@ class Carrier:
         GATHER_SECONDS, or it ends."""
         room = ranges.BLOCK_SIZE if fetch.priority is Priority.DEMAND else len(buffer)
         with closing(self._transport.get(target.file, ranges.bytes_of(run, target.size))) as body:
+            self._bodies[fetch.id] = body
             first, filled, since = run.start, 0, self._now()
             try:
                 for block in run:

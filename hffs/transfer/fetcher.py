@@ -430,7 +430,11 @@ class Fetcher:
             if waiter is None:
                 return
             self._waiters.note_late(waiter, time.monotonic())
+            slow = self._queue.under_way(ticket)
             self._queue.abandon(ticket)
+        # A connection that trickles would keep its blocks from everybody; another one may be faster.
+        for fetch in slow:
+            self._carrier.abort(fetch)
         tell([waiter], DeadlineExceeded(f"{waiter.path} did not arrive in time"))
 
     def _note(self, target: Target, error: HffsError) -> None:

@@ -196,3 +196,13 @@ def test_a_body_that_trickles_for_ever_ends_with_the_readers_deadline_and_holds_
     reads.hub.faults.clear()
     reads.hub.cut()
     assert patient.read(LFS) == CONTENT
+
+
+def test_a_block_on_a_trickling_connection_is_had_by_another_once_a_reader_gave_up(
+    reads_of: MakeReads,
+) -> None:
+    reads = reads_of(workers=2, deadline=ENOUGH)
+    reads.hub.faults.add(Match(kind="cdn", file=LFS), faults.trickle(0.01), count=1)
+    assert type(reads.failure(LFS)) is DeadlineExceeded
+    assert reads.read(LFS) == CONTENT
+    assert reads.asked(LFS) == ["resolve 302", "cdn 206", "cdn 206"]

@@ -115,6 +115,9 @@ class TrickleBody:
         self.at += len(view)
         return len(view)
 
+    def abort(self) -> None:
+        pass  # it trickles on: a connection may have nothing to break
+
     def close(self) -> None:
         if self.error is not None and self.wanted.length == self.at:
             self.error = None  # one block only: there was no halfway

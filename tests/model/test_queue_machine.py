@@ -131,6 +131,18 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.naive.waiters)
     @rule(data=st.data())
+    def look_what_brings_it(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(sorted(self.naive.waiters)))
+        waiter = self.naive.waiters[ticket]
+        expected = {
+            block.fetch
+            for number in waiter.missing
+            if (block := self.naive.blocks[waiter.key, number]).state == "running"
+        }
+        assert {fetch.id for fetch in self.queue.under_way(ticket)} == expected
+
+    @precondition(lambda self: self.naive.waiters)
+    @rule(data=st.data())
     def abandon(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(sorted(self.naive.waiters)))
         self.queue.abandon(ticket)

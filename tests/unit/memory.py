@@ -27,6 +27,9 @@ class MemoryBody:
         self.at += len(view)
         return len(view)
 
+    def abort(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
