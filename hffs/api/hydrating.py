@@ -8,6 +8,7 @@ that one dies. Any other target is a repo, and the work is done in this process.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -147,6 +148,8 @@ def _without_mount(
     from ..vfs import Patterns
 
     patterns = Patterns(settings.include, settings.exclude)
+    if not (log := logging.getLogger("hffs")).handlers:
+        log.addHandler(logging.NullHandler())  # what is wrong is raised; where nobody set up logging, Python prints it
     with contextlib.ExitStack() as stack:
         hub = engine.open_hub(settings, stack)
         found, only = engine.resolve_path(hub, parse_repo(repo, **names))

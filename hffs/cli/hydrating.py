@@ -61,6 +61,7 @@ class View(Protocol):
 def hydrate(args: argparse.Namespace) -> int:
     from ..api.hydrating import follow
 
+    _log(debug=getattr(args, "debug", False))
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
     more = {"to": args.to, "force": args.force, **flags(args)}
     view: View = JsonLines() if args.json else _screen() if _on_terminal() else LogLines()
@@ -91,6 +92,17 @@ def hydrate(args: argparse.Namespace) -> int:
     if job["state"] == "failed":
         _tell(list(errors.values()))
     return code
+
+
+def _log(*, debug: bool) -> None:
+    """With ``--debug`` to stderr; else nowhere: left alone, Python prints what is wrong, of which ``_tell`` tells."""
+    import logging
+
+    if debug:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.ERROR)
+        logging.getLogger("hffs").setLevel(logging.DEBUG)
+    elif not logging.root.handlers:
+        logging.root.addHandler(logging.NullHandler())
 
 
 def exit_code(errors: Iterable[JobError]) -> int:
