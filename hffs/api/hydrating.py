@@ -244,7 +244,7 @@ def _layer(where: str, to: str, runtime_dir: str, stack: contextlib.ExitStack) -
     """What lays the files that have just become whole in a mount's cache, by this process; what went wrong."""
     from ..cache import BlobStore, Layout
     from ..daemon import laying
-    from ..model import Blob
+    from ..model import Blob, Entry
 
     status = mounts.status_of(where, runtime_dir)[0]
     store = BlobStore(Layout(status["cache"]["dir"]))
@@ -256,7 +256,9 @@ def _layer(where: str, to: str, runtime_dir: str, stack: contextlib.ExitStack) -
         for file in job["finished"]:
             if file["state"] == "done" and file["etag"] is not None and file["size"] is not None:
                 try:
-                    stored = store.open(Blob(file["etag"], file["size"], status["endpoint"]))
+                    entry = Entry(file["path"], "file", file["size"], file["etag"], lfs=len(file["etag"]) == 64)
+                    # With its digest, by which a verified copy from another server is found, as the daemon found it.
+                    stored = store.open(Blob(file["etag"], file["size"], status["endpoint"], entry.digest()))
                     with contextlib.closing(stored):
                         laying.put(stored, folder, file["path"])
                 except HffsError as wrong:

@@ -98,7 +98,7 @@ class Jobs:
     def get(self, request: Request) -> protocol.Job:
         """``GET /v1/jobs/ID``. Raises NotFound."""
         since = request.query.get("since", "0")
-        return self._told(self._find(request), int(since) if since.isdigit() else 0)
+        return self._told(self._find(request), int(since) if since.isdecimal() and len(since) < 10 else 0)
 
     def cancel(self, request: Request) -> protocol.Job:
         """``DELETE /v1/jobs/ID``: what was fetched is kept. Raises NotFound."""
@@ -120,8 +120,9 @@ class Jobs:
 
     def forget(self) -> None:
         """The mount ends for good."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._path)
+        for path in (self._path, f"{self._path}.new"):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     def hydration(self) -> protocol.Hydration:
         """All that runs, else the last that ended, as status tells it."""
@@ -144,7 +145,7 @@ class Jobs:
     def _start(self, wish: Wish) -> Running:
         patterns = Patterns(wish.include, wish.exclude)
         content, root = self._content, self._content.root
-        below = f"{root}/{wish.path}".strip("/") if wish.path else root
+        below = "/".join(part for part in (root, wish.path.strip("/")) if part)
 
         def plan() -> Iterator[tuple[RemoteFile, int]]:
             return files_of(content, below, lambda path: self._tree.visible(path) and patterns.match(path))

@@ -2,8 +2,9 @@
 
 from .content import Content, DiskSpace
 from .fetcher import Failure, Fetcher, WaitingRead
-from .hydrate import Hydration, Lay, Part, Snapshot
+from .hydrate import Hydration, Lay
 from .listings import Listings
+from .progress import Part, Snapshot
 from .reader import BlobReader, Pending
 from .target import Target
 from .throttle import Throttle

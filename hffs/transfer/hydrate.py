@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ..cache import StoredBlob
 from ..errors import (
@@ -32,6 +31,7 @@ from ..policy import Priority
 from ..ranges import block_count
 from .fetcher import Fetcher
 from .meter import Meter
+from .progress import Outcome, Part, Snapshot, State
 from .target import Target
 
 log = logging.getLogger(__name__)
@@ -51,24 +51,6 @@ LOOK_SECONDS = 1.0
 RATE_SECONDS = 5.0
 
 
-State = Literal["waiting", "fetching", "verifying", "done", "failed"]
-Outcome = Literal["running", "done", "failed", "cancelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One file of a hydration at a moment: ``local`` of its bytes were here; why it failed, if it did."""
-
-    file: RemoteFile
-    local: int
-    state: State
-    error: HffsError | None = None
-
-    @property
-    def size(self) -> int:
-        return self.file.blob.size
-
-
 @dataclass(slots=True, eq=False)
 class _Work:
     """A file that is not done. ``local`` counts bytes that were here when it was last looked at."""
@@ -84,24 +66,6 @@ class _Work:
     @property
     def size(self) -> int:
         return self.file.blob.size
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """How far a hydration is. Bytes and rates count what became local; ``ended`` are the files that ended, in order,
-    ``failed`` those of them that failed. Bytes grow, unless content proved wrong and was dropped."""
-
-    state: Outcome
-    bytes_done: int
-    bytes_total: int
-    bytes_per_s: float
-    eta_s: float | None
-    files_done: int
-    files_total: int
-    active: list[Part]
-    ended: list[Part]
-    failed: list[Part]
-    error: HffsError | None  # what kept it from starting
 
 
 Plan = Callable[[], Iterable[tuple[RemoteFile, int]]]

@@ -206,6 +206,19 @@ def test_forced_through_a_mount_all_is_fetched_again_under_an_open_file(
     assert mounted.status()["verification"]["verified"] == len(FILES)
 
 
+def test_what_another_server_has_brought_before_is_laid_without_a_request(
+    hub: Hub, mount: Mount, commands: Commands, tmp_path: Path
+) -> None:
+    """The same content by its sha256; of git files too, whose sha1 counts their size in."""
+    with Hub() as mirror:
+        mirror.add_repo("acme/big", files=FILES)
+        commands.expect("hydrate", "acme/big", "--endpoint", mirror.endpoint)
+    mounted = mount("acme/big", *ON)
+    commands.expect("hydrate", str(mounted.path), "--to", str(tmp_path / "out"))
+    assert hub.journal.requests("cdn") == []
+    assert hashlib.sha256((tmp_path / "out" / NAME).read_bytes()).hexdigest() == sha256(BIG)
+
+
 # While it runs.
 
 
@@ -307,7 +320,9 @@ def test_a_job_can_be_watched_and_cancelled_and_what_came_is_kept(hub: Hub, moun
     hub.faults.remove(held)
     hub.faults.release()
     assert mounted.status()["bytes_local"] >= ALL - BIG.size
-    assert isinstance(daemon.refusal("GET", "/v1/jobs/nope", None), client.Refused)
+    for since in ("-1", "nope", "%C2%B2", "9" * 5000):
+        assert daemon.ask("GET", f"/v1/jobs/{job['id']}?since={since}")["ended"] == len(FILES) - 1
+    assert daemon.refusal("GET", "/v1/jobs/nope", None).exit_code == NotFound.exit_code
 
 
 @pytest.mark.parametrize(

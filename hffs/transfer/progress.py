@@ -1,0 +1,44 @@
+"""How far a hydration is, as values that any thread may keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import HffsError
+from ..model import RemoteFile
+
+State = Literal["waiting", "fetching", "verifying", "done", "failed"]
+Outcome = Literal["running", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a hydration at a moment: ``local`` of its bytes were here; why it failed, if it did."""
+
+    file: RemoteFile
+    local: int
+    state: State
+    error: HffsError | None = None
+
+    @property
+    def size(self) -> int:
+        return self.file.blob.size
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a hydration is. Bytes and rates count what became local; ``ended`` are the files that ended, in order,
+    ``failed`` those of them that failed. Bytes grow, unless content proved wrong and was dropped."""
+
+    state: Outcome
+    bytes_done: int
+    bytes_total: int
+    bytes_per_s: float
+    eta_s: float | None
+    files_done: int
+    files_total: int
+    active: list[Part]
+    ended: list[Part]
+    failed: list[Part]
+    error: HffsError | None  # what kept it from starting
