@@ -326,8 +326,7 @@ class Schedule:
         elif isinstance(end, Cancelled):
             assert read.cancelled or self.stopped
         elif isinstance(end, DeadlineExceeded):
-            # Or it came to wait in the very moment in which one that is hasty gave the block up.
-            assert read.hasty or any(other.hasty and other.number == read.number for other in self.reads)
+            assert read.hasty
         elif isinstance(end, BlockAbsent):
             assert self.evicted.total() > 0
         else:
