@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.hub import Hub, Match, Record, Synthetic, faults
-from tests.mount.mounted import Commands
+from tests.mount.mounted import Commands, eventually
 
 from .refusing import the_line
 from .test_disk import disk
@@ -20,9 +20,10 @@ from .test_processes import hffs, running
 
 __all__ = ["disk"]
 
+MIB = 1 << 20
 BLOCK = 256 * 1024
 NAME = "model.safetensors"
-BIG = Synthetic(128 << 20, seed=71)
+BIG = Synthetic(64 << 20, seed=71)
 SMALL: dict[str, bytes | Path | Synthetic] = {f"small/{n:02}.bin": Synthetic(n * 7001, seed=n) for n in range(1, 21)}
 ALL = BIG.size + sum(made.size for made in SMALL.values() if isinstance(made, Synthetic))
 BIG_IS = ("--big-file", "1M", "--workers", "4", "--fetch-size", "1M")
@@ -64,6 +65,10 @@ def laid(folder: Path) -> dict[str, bytes]:
     return found
 
 
+def on_disk(cache: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in cache.rglob("*.data"))
+
+
 def sent(records: list[Record]) -> int:
     return sum(record.bytes_sent for record in records)
 
@@ -91,10 +96,13 @@ def end(said: str) -> dict[str, Any]:
 def test_what_was_fetched_before_the_end_is_not_fetched_again(
     hub: Hub, commands: Commands, number: signal.Signals
 ) -> None:
-    hub.shape.total = 80e6
+    # It is silent in the middle of the third piece (of 16, 12, 9 MiB), so that the kernel holds nothing for anybody.
+    hub.faults.add(Match(kind="cdn", file=NAME, nth=3, count=1), faults.stall(3 * MIB + 1000))
     command = hffs(commands, "hydrate", "acme/big", *BIG_IS)
     with running(*command, env=commands.environment) as process:
-        hub.journal.wait_for(lambda records: sent(list(records)) > ALL // 2, SOON)
+        hub.faults.wait_held(timeout=SOON)
+        stored = ALL - BIG.size + (16 + 12 + 3) * MIB
+        assert eventually(lambda: on_disk(commands.cache) >= stored - 3 * BLOCK, 9)
         process.send_signal(number)
         said, wrong = process.communicate(timeout=SOON)
     if number == signal.SIGKILL:
@@ -103,22 +111,21 @@ def test_what_was_fetched_before_the_end_is_not_fetched_again(
         assert process.returncode == 130
         assert the_line(wrong) == "interrupted: what was fetched is kept; run the same command to go on"
         assert said == ""
+    hub.journal.wait_for(lambda records: all(record.finished for record in records), SOON)
     first = hub.journal.requests("cdn")
-    whole = {record.file for record in first if record.finished}
     assert ALL // 3 < sent(first) < ALL
     hub.journal.clear()
-    hub.shape.total = None
     last = end(commands.expect("hydrate", "acme/big", *BIG_IS, "--json"))
     assert (last["state"], last["files_done"], last["bytes_done"]) == ("done", 21, ALL)
     second = hub.journal.requests("cdn") + hub.journal.requests("resolve-cache")
     assert last["bytes_fetched"] == sum(record.bytes_sent for record in second)
     twice = sent(first) + sent(second) - ALL
-    print(f"{twice / ALL:.2%} of {ALL} bytes were sent twice; {len(whole)} files before")
-    # What four connections held in the kernel's buffers, and what four workers had not stored yet.
-    assert twice < 0.02 * ALL
+    print(f"{twice / ALL:.2%} of {ALL} bytes were sent twice")
+    # A broken block, up to three that waited to be stored with others, one that was just being stored.
+    assert 1000 <= twice <= 1000 + 5 * BLOCK < 0.02 * ALL
     hub.journal.clear()
     said = commands.expect("hydrate", "acme/big", *BIG_IS)
-    assert said == "acme/big: 21 files, 129.4M, verified; nothing was fetched\n"
+    assert said == "acme/big: 21 files, 65.4M, verified; nothing was fetched\n"
     assert hub.journal.requests("cdn") == []
 
 
@@ -139,7 +146,7 @@ def test_an_interruption_is_heeded_while_the_hub_is_silent(hub: Hub, commands: C
 
 @pytest.mark.usefixtures("big")
 def test_two_processes_share_the_work(hub: Hub, commands: Commands) -> None:
-    hub.shape.total = 80e6
+    hub.shape.total = 40e6
     command = hffs(commands, "hydrate", "acme/big", *BIG_IS, "--json")
     with running(*command, env=commands.environment) as one, running(*command, env=commands.environment) as other:
         said = [process.communicate(timeout=SOON)[0] for process in (one, other)]
@@ -283,7 +290,7 @@ def test_what_is_gated_is_4_and_fetches_nothing(hub: Hub, commands: Commands) ->
 
 @pytest.mark.usefixtures("big")
 def test_a_hub_that_goes_away_in_the_middle_is_5_and_all_is_kept(hub: Hub, commands: Commands) -> None:
-    hub.shape.total = 80e6
+    hub.shape.total = 40e6
     command = hffs(commands, "hydrate", "acme/big", *BIG_IS, "--json")
     with running(*command, env=commands.environment) as process:
         hub.journal.wait_for(lambda records: sent(list(records)) > ALL // 2, SOON)
