@@ -20,11 +20,19 @@ def test_a_first_read_wants_nothing_ahead_not_even_at_the_start_of_the_file() ->
     assert cursors.observe(500 * MIB, 4 * MIB).length == 0
 
 
-def test_the_second_read_in_order_wants_half_of_what_was_read() -> None:
+def test_the_second_read_in_order_wants_a_quarter_of_what_was_read() -> None:
     cursors = ReadCursors(GIB)
     cursors.observe(0, MIB // 2)
     ahead = cursors.observe(MIB // 2, MIB // 2)
-    assert (ahead.start, ahead.stop) == (MIB, MIB + MIB // 2)
+    assert (ahead.start, ahead.stop) == (MIB, MIB + MIB // 4)
+
+
+def test_a_reader_of_8_mib_in_order_is_believed() -> None:
+    cursors = ReadCursors(GIB)
+    read_on(cursors, 0, 8 * MIB - REQUEST)
+    assert cursors.windows()[0].window == MIB // 2
+    read_on(cursors, 8 * MIB - REQUEST, REQUEST)
+    assert cursors.windows()[0].window == 2 * MIB
 
 
 def test_a_window_never_passes_what_its_reader_has_read() -> None:
@@ -140,7 +148,7 @@ def test_trust_is_earned_anew_after_a_misprediction() -> None:
     read_on(cursors, 0, 6 * MIB)
     read_on(cursors, cursors.windows()[0].wanted + MIB, 4 * MIB)
     assert cursors.windows()[0].read >= 10 * MIB
-    assert cursors.windows()[0].window == MIB
+    assert cursors.windows()[0].window == MIB // 2
 
 
 def test_a_read_belongs_to_the_nearest_of_two_cursors() -> None:
