@@ -89,7 +89,7 @@ def test_what_somebody_waits_for_is_told_block_by_block(rig: Rig) -> None:
     assert rig.target.stored.read(0, SIZE) == rig.content
 
 
-@pytest.mark.parametrize(("seconds", "together"), [(GATHER_SECONDS, 1), (0.6 * GATHER_SECONDS, 2), (0.1, 1)])
+@pytest.mark.parametrize(("seconds", "together"), [(1.1 * GATHER_SECONDS, 1), (0.6 * GATHER_SECONDS, 2), (0.1, 1)])
 def test_on_a_slow_line_no_block_waits_long_for_the_next(rig: Rig, seconds: float, together: int) -> None:
     rig.seconds = seconds
     rig.carry(Priority.AHEAD)
