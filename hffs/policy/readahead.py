@@ -27,8 +27,8 @@ REORDERED: Final = 512 * _KIB
 # A reader that leaves out no more than this is still the same reader. hf-mount and mountpoint-s3 keep to 16 MiB too.
 SKIPPED: Final = 16 * _MIB
 # Up to here a cursor is on trial. A random read of 4 MiB arrives as sequential requests too, of 5.5 MiB with the
-# kernel's own read-ahead, and may move 1.6 times its bytes. So what is wanted beyond them is a quarter of what was read,
-# 512 KiB at most (8 processes, 30 pieces of 4 MiB each by mmap, 16 workers: 1.58 times; with 1 MiB it was 1.77).
+# kernel's own read-ahead, and may move 1.6 times its bytes. So what is wanted beyond is a quarter of what was read, 512
+# KiB at most (8 processes, 30 pieces of 4 MiB each by mmap, 16 workers: 1.58 times; with 1 MiB it was 1.77).
 TRIAL: Final = 8 * _MIB
 TRIAL_WINDOW: Final = 512 * _KIB
 # Who has read as far in order is believed, and the window doubles from here on. No more: a header of 8 MiB is read so.

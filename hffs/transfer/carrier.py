@@ -122,7 +122,9 @@ class Carrier:
     def _bring(self, fetch: Fetch, target: Target, claim: Claim, run: range, buffer: memoryview) -> None:
         """Blocks that somebody waits for are kept as they come. Others gather in the buffer until it is full, they took
         GATHER_SECONDS, or it ends."""
-        room = ranges.BLOCK_SIZE if fetch.priority is Priority.DEMAND else len(buffer)
+        # Nor does anything gather where each block waits for its share of the bandwidth.
+        singly = fetch.priority is Priority.DEMAND or self._throttle.rate is not None
+        room = ranges.BLOCK_SIZE if singly else len(buffer)
         with closing(self._transport.get(target.file, ranges.bytes_of(run, target.size))) as body:
             self._bodies[fetch.id] = body
             first, filled, since = run.start, 0, self._now()
@@ -136,8 +138,9 @@ class Carrier:
                     filled += length
                     now = self._now()
                     if filled >= room or now - since >= GATHER_SECONDS:
-                        self._keep(fetch, target, claim, first, buffer[:filled])
-                        first, filled, since = block + 1, 0, now
+                        whole, filled = filled, 0
+                        self._keep(fetch, target, claim, first, buffer[:whole])
+                        first, since = block + 1, now
             finally:  # also when the answer broke off: what has come whole is not asked for again
                 if filled:
                     self._keep(fetch, target, claim, first, buffer[:filled])

@@ -411,7 +411,7 @@ class Fetcher:
 
     def _sample(self) -> None:
         """Think over how many workers big files get: every quarter second while there are any to fetch."""
-        now, load, fetched = time.monotonic(), os.getloadavg()[0], self._carrier.fetched_at(Priority.BULK)
+        now, load, fetched = time.monotonic(), _load(), self._carrier.fetched_at(Priority.BULK)
         with self._ready:
             running = self._allowance.running(Priority.BULK)
             limiter = self._allowance.limiter
@@ -471,6 +471,14 @@ class Fetcher:
     def _close(self, target: Target) -> None:
         self._unstored.forget(target.key)
         target.stored.close()
+
+
+def _load() -> float:
+    """The machine's load average; 0 where nobody tells."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return 0.0
 
 
 def blob_key(blob: Blob) -> str:
