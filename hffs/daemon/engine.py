@@ -19,7 +19,7 @@ from ..errors import AccessDenied, HffsError, NotFound
 from ..model import Commit, Entry, RepoRef
 from ..policy import RESERVED, WorkerLimiter
 from ..remote import Auth, Catalog, Locator, Transport
-from ..transfer import Content, Fetcher, Listings, Throttle, Timers
+from ..transfer import NICE, Content, Fetcher, Listings, Throttle, Timers
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,9 @@ def resolve_path(hub: Hub, ref: RepoRef) -> tuple[Resolved, str]:
         return resolve(hub, replace(ref, subfolder=file.path.rpartition("/")[0])), file.path
 
 
-def start(hub: Hub, listings: Listings, settings: Settings, stack: contextlib.ExitStack) -> Engine:
+def start(
+    hub: Hub, listings: Listings, settings: Settings, stack: contextlib.ExitStack, *, verify_nice: int = NICE
+) -> Engine:
     """Workers, timers and the store, running until ``stack`` closes."""
     store = BlobStore(hub.layout)
     stack.callback(store.close)
@@ -126,6 +128,7 @@ def start(hub: Hub, listings: Listings, settings: Settings, stack: contextlib.Ex
         ),
         fetch_size=settings.fetch_size,
         throttle=Throttle(settings.bandwidth),
+        verify_nice=verify_nice,
     )
     fetcher.start()
     stack.callback(fetcher.stop, STOP_SECONDS)

@@ -9,8 +9,10 @@ from .reader import BlobReader, Pending
 from .target import Target
 from .throttle import Throttle
 from .timers import Timers
+from .verifier import NICE
 
 __all__ = [
+    "NICE",
     "BlobReader",
     "Content",
     "DiskSpace",

@@ -27,7 +27,7 @@ from .crew import Crew, Job
 from .target import Target, UnstoredBlocks
 from .throttle import Throttle
 from .timers import Timers
-from .verifier import Verifier
+from .verifier import NICE, Verifier
 from .waiting import LATE_SECONDS, Callback, Waiter, WaitingRead, WaitingRoom, tell
 
 log = logging.getLogger(__name__)
@@ -80,9 +80,11 @@ class Fetcher:
         retry: RetryPolicy | None = None,
         throttle: Throttle | None = None,
         late_seconds: float = LATE_SECONDS,
+        verify_nice: int = NICE,
         dice: Callable[[], float] = random.random,
     ) -> None:
-        """``workers`` at most; ``ahead`` of them read ahead at once, ``limiter`` says how many hydrate big files."""
+        """``workers`` at most; ``ahead`` of them read ahead at once, ``limiter`` says how many hydrate big files.
+        ``verify_nice`` is the nice value of the hashing thread: the lowest priority, where there may be readers."""
         self._store = store
         self.throttle = throttle or Throttle()
         self._carrier = Carrier(
@@ -94,7 +96,7 @@ class Fetcher:
         self._workers = workers
         self._unstored = UnstoredBlocks()
         self.on_local: Callable[[RemoteFile], None] = lambda _: None  # set before start
-        self.verifier = Verifier(self._hold, self._let_go, self._tell_watchers)
+        self.verifier = Verifier(self._hold, self._let_go, self._tell_watchers, nice=verify_nice)
         self._ready = threading.Condition()
         # guarded by _ready
         self._queue: BlockQueue[Exception] = BlockQueue(

@@ -53,7 +53,10 @@ class Verifier:
         hold: Callable[[Target], bool],
         release: Callable[[Target], None],
         told: Callable[[Target, HffsError | None], None] = lambda _target, _error: None,
+        *,
+        nice: int = NICE,
     ) -> None:
+        self._nice = nice
         self._hold = hold
         self._release = release
         self._told = told
@@ -110,7 +113,7 @@ class Verifier:
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # a sandbox may forbid it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)  # Linux: of this thread alone
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)  # Linux: of this thread alone
         while True:
             target = self._queue.get()
             if target is None:

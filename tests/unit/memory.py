@@ -38,8 +38,8 @@ class MemoryBody:
 class MemorySource:
     """Contents by path; ``asked`` is every range asked for; ``failures`` are raised first, one an ask."""
 
-    contents: dict[str, bytes] = field(default_factory=dict)
-    asked: list[tuple[str, ByteRange]] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict, repr=False)
+    asked: list[tuple[str, ByteRange]] = field(default_factory=list, repr=False)
     failures: list[Exception] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
