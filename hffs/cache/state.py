@@ -16,7 +16,6 @@ import contextlib
 import os
 import re
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -24,6 +23,7 @@ from typing import Final, Literal
 from ..errors import CacheUnusable
 from ..model import Blob, Digest
 from ..ranges import BLOCK_SIZE, block_count, block_length
+from .checksum import crc32
 from .layout import etag_name
 from .locks import CLOSED
 
@@ -100,7 +100,7 @@ class Header:
             BLOCK_SIZE, self.size, self.pinned, algorithm, len(etag), len(origin), self.boot_id.encode()[:36]
         )
         body = (fixed + record + etag + origin).ljust(PRESENCE - _PREFIX.size, b"\0")
-        crc = zlib.crc32(body, zlib.crc32(_PREFIX.pack(_MAGIC, VERSION, 0)))
+        crc = crc32(body, crc32(_PREFIX.pack(_MAGIC, VERSION, 0)))
         return _PREFIX.pack(_MAGIC, VERSION, crc) + body
 
     @classmethod
@@ -109,7 +109,7 @@ class Header:
         if len(raw) < PRESENCE:
             raise Damaged("it is too short")
         magic, version, crc = _PREFIX.unpack_from(raw)
-        if magic != _MAGIC or crc != zlib.crc32(raw[_PREFIX.size :], zlib.crc32(_PREFIX.pack(magic, version, 0))):
+        if magic != _MAGIC or crc != crc32(raw[_PREFIX.size :], crc32(_PREFIX.pack(magic, version, 0))):
             raise Damaged("its header does not match its checksum")
         if version > VERSION:
             raise CacheUnusable(

@@ -16,7 +16,6 @@ import os
 import stat
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
@@ -24,6 +23,7 @@ from typing import Final
 from ..errors import BlockAbsent, CacheUnusable, HffsError, NoSpace
 from ..model import Blob, Digest
 from ..ranges import BLOCK_SIZE, block_count, block_length, bytes_of
+from .checksum import crc32
 from .claims import Claim
 from .hashing import Hashing
 from .holes import punch
@@ -134,7 +134,7 @@ class StoredBlob:
             whole: bytes | memoryview = view[start - offset : start - offset + length] if start >= offset else b""
             if len(whole) < length:
                 whole = os.pread(self._data, length, start)
-            if len(whole) < length or zlib.crc32(whole) != crc:
+            if len(whole) < length or crc32(whole) != crc:
                 return False
         return True
 
@@ -173,7 +173,7 @@ class StoredBlob:
             reason = "is damaged"
         except OSError as error:
             data, reason = b"", f"cannot be read ({error.strerror})"
-        if len(data) == length and (zlib.crc32(data),) == self._state.crcs(block, 1):
+        if len(data) == length and (crc32(data),) == self._state.crcs(block, 1):
             return True
         level = logging.DEBUG if self._warned else logging.WARNING  # a bad disk would fill the log
         self._warned = True
@@ -236,7 +236,7 @@ class StoredBlob:
             written = os.pwrite(self._data, data, first * BLOCK_SIZE)
             while written < len(data):
                 written += os.pwrite(self._data, data[written:], first * BLOCK_SIZE + written)
-            crcs = [zlib.crc32(data[at : at + BLOCK_SIZE]) for at in range(0, len(data), BLOCK_SIZE)]
+            crcs = [crc32(data[at : at + BLOCK_SIZE]) for at in range(0, len(data), BLOCK_SIZE)]
             self._state.set_crcs(first, crcs)
             self._state.set_present(first, counts)
             self._checked[run.start : run.stop] = counts

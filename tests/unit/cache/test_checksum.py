@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import zlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hffs.cache.checksum import crc32
+
+
+@given(data=st.binary(max_size=5000), before=st.binary(max_size=50))
+def test_it_is_zlibs(data: bytes, before: bytes) -> None:
+    assert crc32(data) == crc32(memoryview(data)) == zlib.crc32(data)
+    assert crc32(data, crc32(before)) == zlib.crc32(before + data)
