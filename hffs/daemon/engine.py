@@ -13,13 +13,13 @@ import resource
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..cache import BlobStore, Index, Layout
+from ..cache import BlobStore, Index, Layout, Room
 from ..config import Settings
 from ..errors import AccessDenied, HffsError, NotFound
 from ..model import Commit, Entry, RepoRef
 from ..policy import RESERVED, WorkerLimiter
 from ..remote import Auth, Catalog, Locator, Transport
-from ..transfer import Content, Fetcher, Listings, Throttle, Timers
+from ..transfer import Content, Fetcher, Housekeeping, Listings, Throttle, Timers
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Engine:
     """What brings bytes."""
 
     store: BlobStore
+    room: Room
     transport: Transport
     fetcher: Fetcher
     content: Content
@@ -105,6 +106,11 @@ def start(hub: Hub, listings: Listings, settings: Settings, stack: contextlib.Ex
     """Workers, timers and the store, running until ``stack`` closes."""
     store = BlobStore(hub.layout)
     stack.callback(store.close)
+    room = Room(store, settings.cache_size, settings.min_free)
+    stack.callback(room.close)
+    housekeeping = Housekeeping(room)
+    housekeeping.start()
+    stack.callback(housekeeping.stop)
     transport = Transport(Locator(hub.auth), hub.auth)
     timers = Timers()
     timers.start()
@@ -126,13 +132,14 @@ def start(hub: Hub, listings: Listings, settings: Settings, stack: contextlib.Ex
         ),
         fetch_size=settings.fetch_size,
         throttle=Throttle(settings.bandwidth),
+        room=room,
     )
     fetcher.start()
     stack.callback(fetcher.stop, STOP_SECONDS)
     stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
     content = Content(listings, store, fetcher, read_timeout=settings.read_timeout, prefetch=settings.prefetch)
     stack.callback(content.close)
-    return Engine(store, transport, fetcher, content)
+    return Engine(store, room, transport, fetcher, content)
 
 
 def most_workers(asked: int | None, cores: int) -> int:

@@ -2,6 +2,7 @@
 
 from .content import Content, DiskSpace
 from .fetcher import Failure, Fetcher, WaitingRead
+from .housekeeping import Housekeeping
 from .hydrate import Hydration, Lay, Part, Snapshot
 from .listings import Listings
 from .reader import BlobReader, Pending
@@ -15,6 +16,7 @@ __all__ = [
     "DiskSpace",
     "Failure",
     "Fetcher",
+    "Housekeeping",
     "Hydration",
     "Lay",
     "Listings",
