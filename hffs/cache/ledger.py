@@ -1,6 +1,6 @@
 """How much a cache directory holds, how much is on its way, and how much it may hold: one small file for all processes.
 
-    head: magic, version, CRC32, bytes held, when counted | 128 slots: limit, bytes reserved
+    magic, version, CRC32, bytes held, when counted | 128 slots: limit, bytes reserved
 
 Each process has a slot and an OFD lock on the slot's byte (far behind the file's end): when the process dies, however,
 its lock goes, and with it what it had reserved and its limit. The table is read and written under flock(2), for a few
@@ -29,11 +29,10 @@ from .locks import CLOSED, try_lock, unlock
 SLOTS: Final = 128  # processes on one cache at once; a mount is one
 _MAGIC: Final = b"hffsledg"
 _VERSION: Final = 1
-_HEAD: Final = struct.Struct("<8sIIqq")  # magic, version, CRC32 of all with this field 0, held, counted
-_SLOT: Final = struct.Struct("<qq")  # limit (negative: none), reserved
-_SIZE: Final = _HEAD.size + SLOTS * _SLOT.size
+# Magic, version, CRC32 of all behind it, held, counted; then limit (0: none) and reserved of each slot.
+_TABLE: Final = struct.Struct(f"<8sIIqq{2 * SLOTS}q")
+_CHECKED: Final = 16  # where what the CRC is of begins
 _LIVING: Final = 1 << 62  # slot n is alive while somebody has a lock on this byte + n
-_NO_LIMIT: Final = -1
 # The table is held for a handful of system calls. 10 s is far longer than a starved machine needs for those.
 _PATIENCE_S: Final = 10.0
 _PAUSE_S: Final = 0.001
@@ -51,32 +50,27 @@ class Account:
 
 
 class _Table:
-    """The file's content, unpacked. Slots without a living process are empty."""
+    """The file's content, unpacked. Slots without a living process are 0."""
+
+    __slots__ = ("counted", "held", "slots")
 
     def __init__(self, raw: bytes) -> None:
         self.held = self.counted = 0
-        self.slots = [[_NO_LIMIT, 0] for _ in range(SLOTS)]
-        if len(raw) != _SIZE:
+        self.slots = [0] * (2 * SLOTS)  # limit and reserved, in turn
+        if len(raw) != _TABLE.size:
             return
-        magic, version, crc, held, counted = _HEAD.unpack_from(raw)
-        body = raw[_HEAD.size :]
+        magic, version, crc, self.held, self.counted, *self.slots = _TABLE.unpack(raw)
         # Anything else was cut off, or is of another version that counts as it likes: both are counted anew.
-        if (magic, version, crc) == (_MAGIC, _VERSION, _crc(held, counted, body)):
-            self.held, self.counted = held, counted
-            self.slots = [list(each) for each in _SLOT.iter_unpack(body)]
+        if (magic, version) != (_MAGIC, _VERSION) or crc != zlib.crc32(raw[_CHECKED:]):
+            self.__init__(b"")  # type: ignore[misc]
 
     def packed(self) -> bytes:
-        body = b"".join(_SLOT.pack(*each) for each in self.slots)
-        return _HEAD.pack(_MAGIC, _VERSION, _crc(self.held, self.counted, body), self.held, self.counted) + body
+        raw = _TABLE.pack(_MAGIC, _VERSION, 0, self.held, self.counted, *self.slots)
+        return raw[: _CHECKED - 4] + zlib.crc32(raw[_CHECKED:]).to_bytes(4, "little") + raw[_CHECKED:]
 
     def account(self) -> Account:
-        limits = [limit for limit, _ in self.slots if limit != _NO_LIMIT]
-        reserved = sum(reserved for _, reserved in self.slots)
-        return Account(self.held, reserved, min(limits, default=None), self.counted)
-
-
-def _crc(held: int, counted: int, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(_HEAD.pack(_MAGIC, _VERSION, 0, held, counted)))
+        limit = min(filter(None, self.slots[::2]), default=None)
+        return Account(self.held, sum(self.slots[1::2]), limit, self.counted)
 
 
 class Ledger:
@@ -86,7 +80,7 @@ class Ledger:
     def __init__(self, path: str, limit: int | None = None) -> None:
         self.path = path
         self.lost = False  # somebody died with bytes reserved, of which some may be on disk: count when there is time
-        self._limit = _NO_LIMIT if limit is None else limit
+        self._limit = limit or 0
         self._lock = threading.Lock()
         # guarded by _lock
         self._fd = CLOSED
@@ -147,17 +141,17 @@ class Ledger:
         """The table, for this thread alone; written back in the end."""
         try:
             with self._lock, self._locked() as fd:
-                raw = os.pread(fd, _SIZE + 1, 0)
+                raw = os.pread(fd, _TABLE.size + 1, 0)
                 table = _Table(raw)
                 self._bury(table)
-                table.slots[self._slot] = [self._limit, self._reserved]
+                table.slots[2 * self._slot : 2 * self._slot + 2] = self._limit, self._reserved
                 yield table
-                table.slots[self._slot] = [self._limit, self._reserved]
+                table.slots[2 * self._slot : 2 * self._slot + 2] = self._limit, self._reserved
                 packed = table.packed()
                 if packed != raw:
                     os.pwrite(fd, packed, 0)
-                    if len(raw) > _SIZE:
-                        os.truncate(fd, _SIZE)
+                    if len(raw) > _TABLE.size:
+                        os.truncate(fd, _TABLE.size)
         except OSError as error:
             raise disk_error(error, f"the cache's ledger {self.path}") from error
 
@@ -209,8 +203,10 @@ class Ledger:
 
     def _bury(self, table: _Table) -> None:
         """Empty the slots of the dead."""
-        for slot, entry in enumerate(table.slots):
-            if slot != self._slot and entry != [_NO_LIMIT, 0] and try_lock(self._fd, _LIVING + slot, 1):
-                self.lost = self.lost or bool(entry[1])
-                table.slots[slot] = [_NO_LIMIT, 0]
+        if not any(table.slots):
+            return
+        for slot in {at // 2 for at, value in enumerate(table.slots) if value}:
+            if slot != self._slot and try_lock(self._fd, _LIVING + slot, 1):
+                self.lost = self.lost or bool(table.slots[2 * slot + 1])
+                table.slots[2 * slot : 2 * slot + 2] = 0, 0
                 unlock(self._fd, _LIVING + slot, 1)

@@ -31,7 +31,7 @@ from .stored import StoredBlob, given_away
 
 _log = logging.getLogger(__name__)
 _MIB: Final = 1 << 20
-# Kept free unless something else is asked for: 2 GiB, but on a small disk a tenth of it, or it could be no cache at all.
+# Kept free unless something else is asked for: 2 GiB, but on a small disk a tenth of it, or it could not be a cache.
 _MIN_FREE: Final = 2 << 30
 _MIN_FREE_SHARE: Final = 10
 _LOOK_S: Final = 1.0  # statvfs(2) is cheap, but other programs do not fill a disk in less
