@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections import deque
@@ -143,6 +144,20 @@ class Room:
         over = 0 if most is None else account.held + account.reserved - most
         if over > 0:
             self._make(over, made)
+
+    def probe(self) -> None:
+        """Whether the disk takes a block and gives it back: a file without a name, gone at once.
+
+        Raises NoSpace, CacheUnusable."""
+        try:
+            os.makedirs(self._root, mode=0o700, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._root, buffering=0) as file:
+                fd, block = file.fileno(), bytes(BLOCK_SIZE)
+                os.posix_fallocate(fd, 0, len(block))
+                if os.pwrite(fd, block, 0) < len(block) or os.pread(fd, len(block), 0) != block:
+                    raise CacheUnusable(f"the disk of {self._root} does not keep what is written", "check the disk")
+        except OSError as error:
+            raise disk_error(error, f"the cache directory {self._root}") from error
 
     def begin(self) -> None:
         """At the start: count, if nobody else is here who has. Raises CacheUnusable, NoSpace."""

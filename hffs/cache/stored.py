@@ -100,6 +100,11 @@ class StoredBlob:
         """Of its state file, which names it among all of the cache directory."""
         return self._state.path
 
+    @property
+    def full(self) -> NoSpace | None:
+        """Why nothing of it can be stored while it stays open: there was no room for its files."""
+        return self._full
+
     # Reading
 
     def missing(self, blocks: range) -> list[range]:

@@ -346,6 +346,10 @@ class Fetcher:
         budget = None if self._room is None else self._room.budget
         return self.refusal is None and (budget is None or size <= budget // 2)
 
+    def probe(self) -> None:
+        """About once a second: see whether a cache that took nothing does now."""
+        self._carrier.shelf.probe()
+
     def ask_for_room(self, missing: int, total: int) -> None:
         """Before ``missing`` of ``total`` bytes are fetched to be kept all together: a disk that refused is tried again
         with the next block. Raises NoSpace when so much can never be kept."""

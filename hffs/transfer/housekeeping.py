@@ -1,13 +1,14 @@
 """Keeping the cache to its limits also while nobody fetches: one thread that looks about once a second.
 
-Other programs fill the disk, and other processes come with a smaller limit; neither tells. What it does is
-``cache.Room``'s.
+Other programs fill the disk, other processes come with a smaller limit, a disk that was full has room again; nobody
+tells. What is done then is ``cache.Room``'s, and the fetcher's.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from ..cache import Room
 from ..errors import HffsError
@@ -20,8 +21,10 @@ LOOK_SECONDS = 1.0
 class Housekeeping:
     """``start`` once, ``stop`` before the room is closed."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, probe: Callable[[], None] = lambda: None) -> None:
+        """``probe`` is called after each look at the room."""
         self._room = room
+        self._probe = probe
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hffs-room", daemon=True)
 
@@ -38,6 +41,7 @@ class Housekeeping:
             try:
                 look()
                 look = self._room.tend
+                self._probe()
             except HffsError as error:  # a disk that fails is told of by who stores on it
                 log.debug("event=no-housekeeping error=%s", error)
             except Exception as error:  # a bug of ours; without this thread the limits hold only while blocks come

@@ -7,6 +7,7 @@ what a reader waits for, or will in a moment, comes all the same. A disk that re
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from ..errors import CacheUnusable, HffsError, NoSpace
 from ..policy import Outage
 from ..policy.eviction import step
 from .target import Target
+
+log = logging.getLogger(__name__)
 
 _PAGE: Final = 4096  # what file systems give
 
@@ -50,6 +53,32 @@ class Shelf:
         """Somebody wants it to be tried again: what comes next is."""
         with self._lock:
             self._outage.forget()
+
+    def probe(self) -> None:
+        """See whether what could not be stored last could be stored now, if it is time for that: a mount that nobody
+        reads at the moment does not stay degraded."""
+        room, refusal = self.room, self._refusal
+        if room is None or refusal is None:
+            return
+        if self._outage.lasts:
+            free = room.free()
+            with self._lock:
+                if not self._outage.may_try(self._now(), free):
+                    return
+        try:
+            reservation = room.reserve(ranges.BLOCK_SIZE)
+            if reservation is None:
+                return
+            reservation.settle(0)
+            if self._outage.lasts:
+                room.probe()
+        except (NoSpace, CacheUnusable) as error:
+            log.debug("event=still-degraded error=%s", error)
+            return
+        with self._lock:
+            self._outage.worked()
+            if self._refusal is refusal:
+                self._refusal = None
 
     def open(self, target: Target, size: int) -> Space:
         """Room for ``size`` bytes of a target that are about to be fetched; the caller closes it."""
@@ -91,6 +120,8 @@ class Space:
         self._left = self._used = 0  # of the reservation
         if not trying:
             self._refuse(shelf.refusal or NoSpace("the disk takes nothing at this moment"), disk=False)
+        elif target.stored.full is not None:  # of this one blob; it begins anew when it is opened next
+            self._refuse(target.stored.full, disk=False)
         self._probing = trying and shelf.refusal is not None
 
     def __enter__(self) -> Self:
