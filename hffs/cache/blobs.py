@@ -113,7 +113,7 @@ class BlobStore:
         return "verified" if verified else "local"
 
     def used_bytes(self) -> int:
-        """Bytes the blobs take on disk, state files included: counted once a minute, own changes added at once."""
+        """Bytes the blobs take on disk, folders included: counted once a minute, own changes added at once."""
         now = self._clock()
         with self._lock:
             if self._used is not None and 0 <= now - self._used[1] < _FRESH_S:
@@ -393,14 +393,14 @@ def _close(state: StateFile | None, data: int) -> None:
 
 
 def allocated(folder: str) -> int:
-    """Bytes of disk below a folder; what disappears meanwhile or may not be read counts nothing."""
+    """Bytes of disk of all that is below a folder, folders included; what disappears meanwhile or may not be read
+    counts nothing."""
     total, folders = 0, [folder]
     while folders:
         with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                else:
-                    with contextlib.suppress(FileNotFoundError):
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+                with contextlib.suppress(FileNotFoundError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
     return total

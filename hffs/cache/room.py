@@ -18,12 +18,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from ..errors import CacheUnusable, HffsError, NoSpace
 from ..policy import eviction
 from ..policy.eviction import Segment
-from ..ranges import BLOCK_SIZE, block_length
+from ..ranges import BLOCK_SIZE, block_count, block_length
 from .blobs import BlobStore, allocated
 from .layout import disk_error
 from .ledger import Account, Ledger
@@ -42,7 +43,7 @@ _FRUITLESS_S: Final = 1.0
 _COUNT_S: Final = 600
 _COUNT_AT_LAST_S: Final = 3600  # also while blocks are being stored, which may then be counted twice until next time
 _EVICTING_S: Final = 10.0  # for others to make room; 10 GiB take them less than one
-_TURNS: Final = 4  # room that was made may be taken by others
+_TURNS: Final = 64  # room that was made may be taken by others, but hardly by 16 workers four times over
 
 
 class Reservation:
@@ -263,31 +264,28 @@ class Room:
             if over > account.held or self._now() < self._fruitless:
                 return False
             needed = eviction.to_free(over, self.budget or account.held)
-            began, freed = self._now(), 0
-            for _ in range(2):  # those found last time, then all that there are
-                freed += self._evict(needed - freed)
-                if freed >= needed:
-                    break
-                self._victims = deque(eviction.order(self._segments()))
-            else:
-                freed += self._evict(needed - freed)
+            began, freed = self._now(), self._evict(self._victims, needed)
+            if freed < needed:
+                loose, protected = eviction.order(self._segments())
+                self._victims = deque(loose)  # what is left of them goes next time; of the others there may be better
+                freed += self._evict(self._victims, needed - freed)
+                freed += self._evict(deque(protected), needed - freed)
             if freed:
                 self._made += 1
                 _log.debug("event=evicted bytes=%d seconds=%.3f", freed, self._now() - began)
-            if freed < over:
+            else:
                 self._fruitless = self._now() + _FRUITLESS_S
             return bool(freed)
 
-    def _evict(self, needed: int) -> int:
-        """Give back what is next of the victims found, until ``needed`` bytes are or there are no more."""
+    def _evict(self, victims: deque[Segment], needed: int) -> int:
+        """Give back what is next of the victims, until ``needed`` bytes are or there are no more."""
         freed = 0
         refused: set[str] = set()
         with contextlib.ExitStack() as stack:
             opened: dict[str, StoredBlob] = {}
-            while freed < needed and self._victims:
-                chosen = eviction.choose(self._victims, needed - freed)
-                for segment in chosen:
-                    self._victims.popleft()
+            while freed < needed and victims:
+                for segment in eviction.choose(victims, needed - freed):
+                    victims.popleft()
                     if segment.blob in refused:
                         continue
                     try:
@@ -299,6 +297,8 @@ class Room:
                             stack.callback(found.close)
                             blob = opened[segment.blob] = found
                         gone = self._take(blob, segment, needed - freed)
+                        if 0 < gone < segment.held:
+                            victims.appendleft(replace(segment, held=segment.held - gone))
                     except (OSError, HffsError) as error:
                         _log.debug("event=not-evicted blob=%s error=%s", segment.blob, error)
                         gone = 0
@@ -313,10 +313,7 @@ class Room:
         if used > segment.used:
             return -1
         first = segment.group * GROUP
-        gone = blob.evict(range(first, min(first + GROUP, -(-blob.size // BLOCK_SIZE))), needed)
-        if gone and gone < segment.held:
-            self._victims.appendleft(Segment(segment.blob, segment.group, segment.held - gone, used, segment.again))
-        return gone
+        return blob.evict(range(first, min(first + GROUP, block_count(blob.size))), needed)
 
     def _segments(self) -> list[Segment]:
         """All that could go."""

@@ -36,17 +36,17 @@ class Segment:
     again: bool = False
 
 
-def order(segments: Iterable[Segment]) -> list[Segment]:
-    """The segments, first to go first. Of equals the earlier part of a file goes first: its reader has passed it."""
-    found = [each for each in segments if each.held > 0]
-    kept = _PROTECTED * sum(each.held for each in found)
-    protected: set[tuple[str, int]] = set()
-    for each in sorted((each for each in found if each.again), key=lambda each: each.used, reverse=True):
-        kept -= each.held
-        if kept < 0:
-            break
-        protected.add((each.blob, each.group))
-    return sorted(found, key=lambda each: ((each.blob, each.group) in protected, each.used, each.blob, each.group))
+def order(segments: Iterable[Segment]) -> tuple[list[Segment], list[Segment]]:
+    """The segments, first to go first: those that may go, and those that are protected, which go only when there is
+    nothing else. Of equals the earlier part of a file goes first: its reader has passed it."""
+    found = sorted((each for each in segments if each.held > 0), key=lambda each: (each.used, each.blob, each.group))
+    left = _PROTECTED * sum(each.held for each in found)
+    loose: list[Segment] = []
+    protected: list[Segment] = []
+    for each in reversed(found):
+        left -= each.held if each.again else 0
+        (protected if each.again and left >= 0 else loose).append(each)
+    return loose[::-1], protected[::-1]
 
 
 def to_free(over: int, limit: int) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hffs.policy.eviction import Segment, choose, order, step, to_free, window
+from hffs.policy.eviction import Segment, choose, step, to_free, window
+from hffs.policy.eviction import order as parted
 from hffs.ranges import BLOCK_SIZE
 
 MIB = 1 << 20
@@ -26,6 +28,11 @@ segments = st.lists(
     max_size=40,
     unique_by=lambda each: (each.blob, each.group),
 )
+
+
+def order(found: Iterable[Segment]) -> list[Segment]:
+    loose, protected = parted(found)
+    return [*loose, *protected]
 
 
 def once(group: int, used: float) -> Segment:
