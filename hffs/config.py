@@ -84,6 +84,8 @@ class Settings:
     endpoint: str = "https://huggingface.co"
     token_file: str | None = None
     cache_dir: str = ""
+    cache_size: int | None = None  # bytes of disk the cache directory may take; None: as much as min_free leaves
+    min_free: int | None = None  # bytes of its disk that stay free; None: 2 GiB, but a tenth of a small disk
     runtime_dir: str = ""
     workers: int | None = None  # at most; None: decided while running (policy.limiter), up to 16 for each core but one
     bandwidth: int | None = None  # bytes a second of all reads and background work together; None: no limit
@@ -106,6 +108,8 @@ PARSERS: Final[Mapping[str, Any]] = {
     "endpoint": lambda text: text.rstrip("/"),
     "token_file": str,
     "cache_dir": str,
+    "cache_size": above_zero(parse_size),
+    "min_free": parse_size,
     "runtime_dir": str,
     "workers": parse_count,
     "bandwidth": above_zero(parse_size),

@@ -11,6 +11,19 @@ from .hashing import Hashing
 from .index import Index
 from .laying import lay, safe_below
 from .layout import Layout
+from .room import Reservation, Room
 from .stored import StoredBlob
 
-__all__ = ["BlobStore", "Claim", "Hasher", "Hashing", "Index", "Layout", "StoredBlob", "lay", "safe_below"]
+__all__ = [
+    "BlobStore",
+    "Claim",
+    "Hasher",
+    "Hashing",
+    "Index",
+    "Layout",
+    "Reservation",
+    "Room",
+    "StoredBlob",
+    "lay",
+    "safe_below",
+]

@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 # What other processes publish shows within this; what this one does, at once. `ls -l` of 20,000 files then costs at
 # most 256 directory listings a minute for those that are not here, and one look at a state file for each that is.
 _FRESH_S: Final = 60
+# What the folder of a new blob takes on most disks: a block. That of its first two letters it shares with others.
+_FOLDERS: Final = 4096
 
 
 class BlobStore:
@@ -35,11 +37,14 @@ class BlobStore:
 
     def __init__(self, layout: Layout, *, clock: Callable[[], float] = time.time, boot_id: str | None = None) -> None:
         self.layout = layout
+        # Told of bytes that came to the disk, or (negative) left it; what was published is not among them.
+        self.on_change: Callable[[int], None] = lambda _: None
         self._clock = clock
         self._boot_id = current_boot_id() if boot_id is None else boot_id
         self._lock = threading.Lock()
         # guarded by _lock; what was looked up on disk carries the time of the look
         self._open: dict[tuple[str, str, int], StoredBlob] = {}  # by etag, origin, size
+        self._by_path: dict[str, StoredBlob] = {}  # the same by their state files
         self._epoch = 0  # of openings and closings: what was looked up in an earlier one is not kept
         self._shares: dict[tuple[str, str], tuple[int, float]] = {}  # local bytes of blobs not open here
         self._folders: dict[str, tuple[frozenset[str], float]] = {}  # two first letters of etags → etags
@@ -108,12 +113,12 @@ class BlobStore:
         return "verified" if verified else "local"
 
     def used_bytes(self) -> int:
-        """Bytes the blobs take on disk, state files included: counted once a minute, own changes added at once."""
+        """Bytes the blobs take on disk, folders included: counted once a minute, own changes added at once."""
         now = self._clock()
         with self._lock:
             if self._used is not None and 0 <= now - self._used[1] < _FRESH_S:
                 return self._used[0]
-        used = _allocated(str(self.layout.blobs))
+        used = allocated(str(self.layout.blobs))
         with self._lock:
             self._used = used, now
         return used
@@ -126,11 +131,61 @@ class BlobStore:
             raise disk_error(error, f"the cache directory {self.layout.root}") from error
         return disk.f_bavail * disk.f_frsize
 
+    def state_files(self) -> Iterator[str]:
+        """The paths of all state files, each of which names a blob of the directory; unreadable folders have none."""
+        folders = [str(self.layout.blobs)]
+        while folders:
+            with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".state"):
+                        yield entry.path
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+
+    def opened(self, path: str) -> StoredBlob | None:
+        """The blob of this state file for the caller to close, if it is open here."""
+        with self._lock:
+            found = self._by_path.get(path)
+        return found if found is not None and found.hold() else None
+
+    def visit(self, path: str) -> StoredBlob | None:
+        """As ``opened``, else opened for the caller alone; None when there is no such blob (any more).
+
+        Raises OSError."""
+        found = self.opened(path)
+        if found is not None:
+            return found
+        stem = path.removesuffix(".state")
+        place = Place(os.path.dirname(path), os.path.basename(stem))
+        fds: list[int] = []
+        try:
+            state, header = StateFile.open(path)
+            fds.append(state.fd)
+            fds.append(os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            fds.append(self._data_of(place, os.stat(place.data)))
+        except (FileNotFoundError, Damaged, CacheUnusable):
+            for fd in fds:
+                os.close(fd)
+            return None
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        blob = Blob(header.etag, header.size, header.origin)
+        return StoredBlob(
+            blob, state, fds[2], RangeLocks(fds[1]), clock=self._clock, changed=self._changed, closed=self._visited
+        )
+
+    def _visited(self, stored: StoredBlob) -> None:
+        with self._lock:
+            self._forget(stored.blob)
+
     def close(self) -> None:
         """Close every blob that is still open; their users have ended."""
         with self._lock:
             left = list(self._open.values())
             self._open.clear()
+            self._by_path.clear()
         for stored in left:
             stored.shut()
 
@@ -199,7 +254,7 @@ class BlobStore:
             self._forget(blob)
             rival = self._open.get(key)
             if rival is None or not rival.hold():
-                self._open[key] = opened
+                self._open[key] = self._by_path[opened.path] = opened
                 return opened
         opened.shut()
         return rival
@@ -210,10 +265,13 @@ class BlobStore:
         state: StateFile | None = None
         try:
             with locks.holding(HEADER):
-                state, data = self._existing(blob, place) or self._new(blob, place)
+                found = self._existing(blob, place)
+                state, data = found or self._new(blob, place)
         except BaseException:
             locks.close()
             raise
+        if found is None:
+            self.on_change(-(-state.length // 4096) * 4096 + _FOLDERS)
         return StoredBlob(
             blob, state, data, locks, clock=self._clock, changed=self._changed, closed=self._forget_stored
         )
@@ -316,11 +374,15 @@ class BlobStore:
             self._forget(stored.blob)
             if self._open.get(key) is stored:
                 del self._open[key]
+            if self._by_path.get(stored.path) is stored:
+                del self._by_path[stored.path]
 
     def _changed(self, bytes_more: int) -> None:
         with self._lock:
             if self._used is not None:
                 self._used = max(self._used[0] + bytes_more, 0), self._used[1]
+        if bytes_more < 0:
+            self.on_change(bytes_more)
 
 
 def _close(state: StateFile | None, data: int) -> None:
@@ -330,15 +392,15 @@ def _close(state: StateFile | None, data: int) -> None:
         os.close(data)
 
 
-def _allocated(folder: str) -> int:
-    """Bytes of disk below a folder; what disappears meanwhile or may not be read counts nothing."""
+def allocated(folder: str) -> int:
+    """Bytes of disk of all that is below a folder, folders included; what disappears meanwhile or may not be read
+    counts nothing."""
     total, folders = 0, [folder]
     while folders:
         with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                else:
-                    with contextlib.suppress(FileNotFoundError):
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+                with contextlib.suppress(FileNotFoundError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
     return total

@@ -241,12 +241,17 @@ class StateFile:
     def set_crcs(self, first: int, crcs: Sequence[int]) -> None:
         _write_all(self.fd, struct.pack(f"<{len(crcs)}I", *crcs), self._crcs + 4 * first)
 
-    def touch(self, group: int, now: int) -> None:
-        """A block of this group of 64 was used at ``now``, seconds since the epoch."""
-        _write_all(self.fd, now.to_bytes(4, "little"), self._used + 4 * group)
+    def touch(self, group: int, now: int, *, again: bool = False) -> None:
+        """A block of this group of 64 was used at ``now``, seconds since the epoch; ``again`` as in ``use``."""
+        _write_all(self.fd, (now & ~1 | again).to_bytes(4, "little"), self._used + 4 * group)
+
+    def use(self, group: int) -> tuple[int, bool]:
+        """When a group was last used, to 2 seconds (0: never), and whether that was again, after a while."""
+        found = int.from_bytes(os.pread(self.fd, 4, self._used + 4 * group), "little")
+        return found & ~1, bool(found & 1)
 
     def last_used(self) -> list[int]:
-        """Per group of 64 blocks, seconds since the epoch; 0 for never."""
+        """Per group of 64 blocks, seconds since the epoch; 0 for never. Odd: it was used again, after a while."""
         count = -(-self.blocks // GROUP)
         return list(struct.unpack(f"<{count}I", os.pread(self.fd, 4 * count, self._used)))
 

@@ -2,7 +2,7 @@
 
 Present means written, checked, then announced. Publishing is data, CRC, presence byte; dropping is presence byte, hole;
 both under the block's lock, which the kernel frees when its holder dies. Readers take no lock: byte, data, byte again.
-Lock order: blocks, then HEADER or PUNCHING, of which nobody holds both.
+Lock order: blocks, then PUNCHING, then HEADER.
 
 Made by BlobStore and used by transfer. It fetches nothing, waits for nobody but a moment for the last two locks, and
 decides no eviction. Any thread, as long as it holds the blob open: a user ends its calls before its ``close``.
@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import accumulate
 from typing import Final
 
 from ..errors import BlockAbsent, CacheUnusable, HffsError, NoSpace
@@ -32,7 +33,11 @@ from .locks import CLOSED, HEADER, PUNCHING, RangeLocks, alone_on, share
 from .state import GROUP, Damaged, FileMark, Header, StateFile, Verification
 
 _log = logging.getLogger(__name__)
-_TOUCH_EVERY_S: Final = 60  # eviction needs no finer order than this, and a read should not cost a write
+_TOUCH_EVERY_S: Final = 60  # other processes' evictions need no finer order, and a read should not cost a write
+# A second use so soon belongs to the first: a reader's next request of the same block, its neighbour's read-ahead, the
+# threads of one loader. What is read again after that is read again for a reason.
+AGAIN_AFTER_S: Final = 2.0
+_PAGE: Final = 4096  # what file systems give and take
 # A look at a damaged block takes a read of 256 KiB and a few system calls; 1 s also covers a very slow disk.
 _LOOK_S: Final = 1.0
 _PAUSE_S: Final = 0.002
@@ -43,6 +48,18 @@ def given_away(seen: os.stat_result) -> bool:
 
     ``naming`` leaves it read-only, and that stays when the other name is gone: its user may have the file open."""
     return seen.st_nlink > 1 or not seen.st_mode & stat.S_IWUSR
+
+
+class _Use:
+    """What this process knows of the use of 64 blocks: ``last`` and ``first`` in seconds since the epoch, a bit for
+    each block that was read since it came. Threads may overtake one another here: it is a guess about the future."""
+
+    __slots__ = ("again", "first", "last", "read")
+
+    def __init__(self, now: float, *, again: bool = False) -> None:
+        self.first = self.last = now
+        self.read = 0
+        self.again = again
 
 
 class StoredBlob:
@@ -74,8 +91,19 @@ class StoredBlob:
         self._checked = bytearray(state.blocks)
         self._warned = False
         self._touched: dict[int, int] = {}
+        self._uses: dict[int, _Use] = {}
         self._guard = threading.Lock()
         self._users = 1  # guarded by _guard; 0 for ever once it got there
+
+    @property
+    def path(self) -> str:
+        """Of its state file, which names it among all of the cache directory."""
+        return self._state.path
+
+    @property
+    def full(self) -> NoSpace | None:
+        """Why nothing of it can be stored while it stays open: there was no room for its files."""
+        return self._full
 
     # Reading
 
@@ -96,10 +124,7 @@ class StoredBlob:
         if offset >= stop:
             return b""
         data = self._bytes(offset, stop)
-        now = int(self._clock())
-        for group in range(offset // (BLOCK_SIZE * GROUP), (stop - 1) // (BLOCK_SIZE * GROUP) + 1):
-            if now - self._touched.get(group, 0) >= _TOUCH_EVERY_S:
-                self._touch(group, now)
+        self._note(range(offset // BLOCK_SIZE, (stop - 1) // BLOCK_SIZE + 1), read=True)
         return data
 
     def _bytes(self, offset: int, stop: int) -> bytes:
@@ -148,7 +173,7 @@ class StoredBlob:
                     if not busy:
                         bad = [block for block in span if not self._sound(block)]
                         for block in bad:
-                            self._drop(range(block, block + 1))
+                            self._changed(-self._drop(range(block, block + 1)))
                         if bad:
                             raise self._absent(bad[0])
                         return os.pread(self._data, stop - offset, offset)
@@ -180,11 +205,59 @@ class StoredBlob:
         _log.log(level, "block %d of %s %s on disk: it will be fetched again", block, self.blob.etag, reason)
         return False
 
-    def _touch(self, group: int, now: int) -> None:
+    def last_use(self, group: int) -> tuple[float, bool]:
+        """When these 64 blocks were last used (seconds since the epoch; published counts as used), and whether again
+        after a while; finer than a second as far as it was by this process. Raises CacheUnusable."""
+        use = self._uses.get(group)
+        try:
+            at, again = self._state.use(group)
+        except OSError as error:
+            raise self._failed(error) from error
+        return (at, again) if use is None else (max(at, use.last), again or use.again)
+
+    def _note(self, span: range, *, read: bool) -> None:
+        """Blocks were read, or came."""
+        now = self._clock()
+        for group in range(span.start // GROUP, (span.stop - 1) // GROUP + 1):
+            use = self._uses.get(group)
+            if use is None:
+                use = self._uses[group] = _Use(now, again=read and self._was_used(group, now))
+                fresh = use.again
+            else:
+                fresh = False
+            if read:
+                first, last = max(span.start - group * GROUP, 0), min(span.stop - group * GROUP, GROUP)
+                bits = (1 << last) - (1 << first)
+                if not use.again and use.read & bits and now - use.first >= AGAIN_AFTER_S:
+                    use.again = fresh = True
+                use.read |= bits
+            use.last = now
+            if fresh or int(now) - self._touched.get(group, 0) >= _TOUCH_EVERY_S:
+                self._touch(group, int(now), use.again)
+
+    def _unuse(self, gone: list[int]) -> None:
+        """What comes in the place of these blocks was not used yet."""
+        for group in {block // GROUP for block in gone}:
+            use = self._uses.get(group)
+            if use is not None:
+                use.read &= ~sum(1 << block - group * GROUP for block in gone if block // GROUP == group)
+                if not use.read:
+                    self._uses.pop(group, None)
+                    self._touched.pop(group, None)
+
+    def _was_used(self, group: int, now: float) -> bool:
+        """Whether blocks that are read for the first time since the blob was opened had been used long before."""
+        try:
+            at, again = self._state.use(group)
+        except OSError:
+            return False
+        return again or 0 < at <= now - AGAIN_AFTER_S
+
+    def _touch(self, group: int, now: int, again: bool) -> None:
         """A time of use that could not be written costs at most an early eviction, never a read."""
         self._touched[group] = now
         try:
-            self._state.touch(group, min(max(now, 0), 0xFFFF_FFFF))
+            self._state.touch(group, min(max(now, 0), 0xFFFF_FFFF), again=again)
         except OSError as error:
             _log.debug("%s: %s", self._state.path, error)
 
@@ -243,6 +316,7 @@ class StoredBlob:
             claim.give(run)
         except OSError as error:
             raise self._failed(error) from error
+        self._note(run, read=False)
         self._changed(len(data))
 
     def discard(self, blocks: range) -> int:
@@ -266,6 +340,50 @@ class StoredBlob:
             raise self._failed(error) from error
         self._changed(-freed)
         return freed
+
+    def evict(self, blocks: range, needed: int) -> int:
+        """Make present ones of ``blocks`` absent, from the first on, until ``needed`` bytes are given back to the disk;
+        the bytes of disk given back.
+
+        Nothing is dropped that cannot be given back, or may not: 0 for a blob that is pinned, has or had another name,
+        or is open for passthrough. Claimed blocks are left alone. Raises CacheUnusable."""
+        self._own(blocks)
+        freed = 0
+        try:
+            present = self._state.presence(blocks.start, len(blocks))
+            found = [block for block, count in enumerate(present, blocks.start) if count]
+            # Whole pages, as the disk counts: the last block of most files is a short one.
+            sizes = [-(-block_length(block, self.size) // _PAGE) * _PAGE for block in found]
+            most = next((n for n, total in enumerate(accumulate(sizes), 1) if total >= needed), len(found))
+            taken, _ = self._locks.take(range(found[0], found[most - 1] + 1)) if found else ([], [])
+            try:
+                for run in taken:
+                    freed += self._give_back(run)
+            finally:
+                for run in taken:
+                    self._locks.give(run)
+        except OSError as error:
+            raise self._failed(error) from error
+        if freed:
+            self._unuse(found[:most])
+            self._changed(-freed)
+        return freed
+
+    def _give_back(self, run: range) -> int:
+        """As ``_drop``, for what can be given back; nobody may begin to lend or name the blob meanwhile."""
+        with self._locks.holding(PUNCHING), alone_on(self._data) as alone:
+            if not alone or given_away(os.fstat(self._data)):
+                return 0
+            present = [at for at, count in enumerate(self._state.presence(run.start, len(run)), run.start) if count]
+            with self._locks.holding(HEADER):
+                header = self._header()
+                if header is None or header.pinned:
+                    return 0
+                self._state.set_absent(run)
+                if header.verification is not None:
+                    self._state.write_header(replace(header, verification=None))
+            punch(self._data, run.start * BLOCK_SIZE, len(run) * BLOCK_SIZE)
+        return sum(-(-block_length(block, self.size) // _PAGE) * _PAGE for block in present)
 
     def _drop(self, run: range) -> int:
         """Byte, then verification, then hole, for a run whose locks are held; bytes given back to the disk."""

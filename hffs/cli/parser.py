@@ -21,6 +21,8 @@ _HELP: Final = {
         "DIR",
         "where fetched blocks are kept (default: $XDG_CACHE_HOME/hffs, ~/.cache/hffs; root: /var/cache/hffs)",
     ),
+    "cache_size": ("SIZE", "of the cache at most; the least recently used blocks go (default: what --min-free leaves)"),
+    "min_free": ("SIZE", "of the cache's disk that stays free (default 2G, on a small disk a tenth of it)"),
     "workers": (
         "N",
         "connections at once at most, 2 for waiting readers only (default: as many as pay, 16 a core but one)",
@@ -48,7 +50,8 @@ _HELP: Final = {
 _HUB: Final = ("endpoint", "token_file")
 _PATTERNS: Final = ("include", "exclude")
 _WORKERS: Final = ("workers", "bandwidth", "min_worker_speed", "probe_seconds", "big_file", "fetch_size")
-_HYDRATING: Final = (*_PATTERNS, *_WORKERS, "cache_dir", *_HUB, "runtime_dir")
+_CACHE: Final = ("cache_dir", "cache_size", "min_free")
+_HYDRATING: Final = (*_PATTERNS, *_WORKERS, *_CACHE, *_HUB, "runtime_dir")
 
 
 class Parser(argparse.ArgumentParser):

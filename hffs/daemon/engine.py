@@ -13,13 +13,13 @@ import resource
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..cache import BlobStore, Index, Layout
+from ..cache import BlobStore, Index, Layout, Room
 from ..config import Settings
 from ..errors import AccessDenied, HffsError, NotFound
 from ..model import Commit, Entry, RepoRef
 from ..policy import RESERVED, WorkerLimiter
 from ..remote import Auth, Catalog, Locator, Transport
-from ..transfer import NICE, Content, Fetcher, Listings, Throttle, Timers
+from ..transfer import NICE, Content, Fetcher, Housekeeping, Listings, Throttle, Timers
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Engine:
     """What brings bytes."""
 
     store: BlobStore
+    room: Room
     transport: Transport
     fetcher: Fetcher
     content: Content
@@ -107,6 +108,8 @@ def start(
     """Workers, timers and the store, running until ``stack`` closes."""
     store = BlobStore(hub.layout)
     stack.callback(store.close)
+    room = Room(store, settings.cache_size, settings.min_free)
+    stack.callback(room.close)
     transport = Transport(Locator(hub.auth), hub.auth)
     timers = Timers()
     timers.start()
@@ -129,13 +132,17 @@ def start(
         fetch_size=settings.fetch_size,
         throttle=Throttle(settings.bandwidth),
         verify_nice=verify_nice,
+        room=room,
     )
     fetcher.start()
     stack.callback(fetcher.stop, STOP_SECONDS)
+    housekeeping = Housekeeping(room, fetcher.probe)
+    housekeeping.start()
+    stack.callback(housekeeping.stop)
     stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
     content = Content(listings, store, fetcher, read_timeout=settings.read_timeout, prefetch=settings.prefetch)
     stack.callback(content.close)
-    return Engine(store, transport, fetcher, content)
+    return Engine(store, room, transport, fetcher, content)
 
 
 def most_workers(asked: int | None, cores: int) -> int:

@@ -87,6 +87,7 @@ class Reporter:
         self._filesystem = filesystem
         self._fetcher = parts.fetcher
         self._store = parts.store
+        self._room = parts.room
         self._catalog = catalog
         self._jobs = jobs
         self._transport = parts.transport
@@ -145,8 +146,8 @@ class Reporter:
             "open_files": self._open_files(),
             "cache": {
                 "dir": str(self._store.layout.root),
-                "bytes": self._store.used_bytes(),
-                "limit": None,
+                "bytes": self._room.held,
+                "limit": self._room.limit,
                 "disk_free": self._store.disk_free(),
             },
             "waiting_reads": [

@@ -8,6 +8,7 @@ from .bandwidth import Bandwidth
 from .blocks import Priority
 from .formats import Format, format_of
 from .limiter import WorkerLimiter
+from .outage import Outage
 from .plan import Plan
 from .prefetch import small_files
 from .queue import BlockQueue, Fetch, Waiting
@@ -22,6 +23,7 @@ __all__ = [
     "BlockQueue",
     "Fetch",
     "Format",
+    "Outage",
     "Plan",
     "Priority",
     "ReadCursors",

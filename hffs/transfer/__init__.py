@@ -2,6 +2,7 @@
 
 from .content import Content, DiskSpace
 from .fetcher import Failure, Fetcher, WaitingRead
+from .housekeeping import Housekeeping
 from .hydrate import Hydration, Lay
 from .listings import Listings
 from .progress import Part, Snapshot
@@ -18,6 +19,7 @@ __all__ = [
     "DiskSpace",
     "Failure",
     "Fetcher",
+    "Housekeeping",
     "Hydration",
     "Lay",
     "Listings",

@@ -13,11 +13,12 @@ from contextlib import closing
 from typing import Protocol
 
 from .. import ranges
-from ..cache import Claim
-from ..errors import CacheUnusable, Cancelled, HffsError, NoSpace
+from ..cache import Claim, Room
+from ..errors import Cancelled, HffsError
 from ..model import RemoteFile
-from ..policy import Fetch, Priority
+from ..policy import Fetch, Outage, Priority
 from .meter import Meter
+from .shelf import Shelf, Space
 from .target import Target
 from .throttle import Throttle
 
@@ -54,14 +55,17 @@ class Carrier:
         refused: Callable[[Target, HffsError], None],
         awaited: Callable[[Fetch], bool] = lambda _: True,
         throttle: Throttle | None = None,
+        room: Room | None = None,
+        outage: Outage | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``awaited`` tells whether a reader waits for a fetch: those bytes go first where ``throttle`` holds back."""
+        """``awaited`` tells whether a reader waits for a fetch: those bytes go first where ``throttle`` holds back, and
+        come also when there is no ``room`` to store them."""
+        self.shelf = Shelf(room, refused, outage=outage, now=now)
         self._transport = transport
         self._awaited = awaited
         self._throttle = throttle or Throttle()
         self._landed = landed
-        self._refused = refused
         self._now = now
         self.stopping = False  # set once; a fetch under way then ends with its next block
         self._lock = threading.Lock()
@@ -70,7 +74,6 @@ class Carrier:
         self._meters: dict[int, Meter] = {}  # of the fetches under way, by their id
         self._bodies: dict[int, Body] = {}
         self._fetched = [0] * len(Priority)
-        self._refusal: HffsError | None = None
 
     @property
     def fetched(self) -> int:
@@ -84,7 +87,7 @@ class Carrier:
     @property
     def refusal(self) -> HffsError | None:
         """Why the cache takes no blocks, when it does not."""
-        return self._refusal
+        return self.shelf.refusal
 
     def speed(self) -> float:
         """Bytes per second now."""
@@ -112,14 +115,23 @@ class Carrier:
             self._landed(fetch, [block for block in fetch.blocks if block not in left])
             try:
                 for run in absent:
-                    self._bring(fetch, target, claim, run, buffer)
+                    with self.shelf.open(target, ranges.bytes_of(run, target.size).length) as space:
+                        if not self._is_worth(fetch, space):
+                            break
+                        self._bring(fetch, target, claim, run, buffer, space)
             finally:
                 with self._lock:
                     self._meters.pop(fetch.id, None)
                     self._bodies.pop(fetch.id, None)
             return bool(claim.busy)
 
-    def _bring(self, fetch: Fetch, target: Target, claim: Claim, run: range, buffer: memoryview) -> None:
+    def _is_worth(self, fetch: Fetch, space: Space) -> bool:
+        """Whether to bring what could not be stored now: for a reader who waits, or comes soon, as memory has it then.
+
+        Of what is left out, blocks that a reader begins to wait for at this very moment are queued again."""
+        return space.full is None or fetch.priority < Priority.BACKGROUND or self._awaited(fetch)
+
+    def _bring(self, fetch: Fetch, target: Target, claim: Claim, run: range, buffer: memoryview, space: Space) -> None:
         """Blocks that somebody waits for are kept as they come. Others gather in the buffer until it is full, they took
         GATHER_SECONDS, or it ends."""
         # Nor does anything gather where each block waits for its share of the bandwidth.
@@ -139,32 +151,19 @@ class Carrier:
                     now = self._now()
                     if filled >= room or now - since >= GATHER_SECONDS:
                         whole, filled = filled, 0
-                        self._keep(fetch, target, claim, first, buffer[:whole])
+                        self._keep(fetch, claim, first, buffer[:whole], space)
                         first, since = block + 1, now
+                        if not self._is_worth(fetch, space):
+                            return
             finally:  # also when the answer broke off: what has come whole is not asked for again
                 if filled:
-                    self._keep(fetch, target, claim, first, buffer[:filled])
+                    self._keep(fetch, claim, first, buffer[:filled], space)
 
-    def _keep(self, fetch: Fetch, target: Target, claim: Claim, first: int, data: memoryview) -> None:
-        """On disk; when the disk will not take it, in memory, so that no reader sees a full disk."""
-        run = range(first, first + ranges.block_count(len(data)))
-        refusal: HffsError | None = None
-        try:
-            target.stored.publish(claim, first, data)
-        except (NoSpace, CacheUnusable) as error:
-            # What nobody waits for must not push out what somebody does.
-            spare = fetch.priority >= Priority.BACKGROUND
-            for number, block in enumerate(run):
-                part = data[number * ranges.BLOCK_SIZE : (number + 1) * ranges.BLOCK_SIZE]
-                target.unstored.put(target.key, block, bytes(part), spare=spare)
-            refusal = error
-            if self._refusal is None:
-                self._refused(target, error)
-        target.refusal = refusal
+    def _keep(self, fetch: Fetch, claim: Claim, first: int, data: memoryview, space: Space) -> None:
+        space.keep(claim, first, data, spare=fetch.priority >= Priority.BACKGROUND)
         now = self._now()
         with self._lock:
-            self._refusal = refusal
             self._fetched[fetch.priority] += len(data)
             self._meter.add(len(data), now)
             self._meters.setdefault(fetch.id, Meter(now)).add(len(data), now)
-        self._landed(fetch, run)
+        self._landed(fetch, range(first, first + ranges.block_count(len(data))))

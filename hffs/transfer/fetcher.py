@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .. import ranges
-from ..cache import BlobStore
-from ..errors import Cancelled, DeadlineExceeded, HffsError, RateLimited
+from ..cache import BlobStore, Room
+from ..errors import Cancelled, DeadlineExceeded, HffsError, NoSpace, RateLimited
 from ..model import Blob, RemoteFile
-from ..policy import USUAL, Allowance, BlockQueue, Fetch, Priority, RetryPolicy, WorkerLimiter
+from ..policy import USUAL, Allowance, BlockQueue, Fetch, Outage, Priority, RetryPolicy, WorkerLimiter, eviction
 from .carrier import Carrier, Transport
 from .crew import Crew, Job
-from .target import Target, UnstoredBlocks
+from .target import UNSTORED_LIMIT, Target, UnstoredBlocks
 from .throttle import Throttle
 from .timers import Timers
 from .verifier import NICE, Verifier
@@ -38,6 +38,8 @@ BUSY_SECONDS = 0.05
 BUSY_BACKGROUND_SECONDS = 0.5
 # How often the number of workers for big files is thought over: the limiter counts in quarters of a second.
 SAMPLE_SECONDS = 0.25
+# While nothing can be stored, what is read ahead lives in a small memory: eight readers at a time share it.
+UNSTORED_WINDOW = UNSTORED_LIMIT // 8
 
 
 Watcher = Callable[[HffsError | None], None]
@@ -79,17 +81,27 @@ class Fetcher:
         fetch_size: int = 4 * 1024 * 1024,
         retry: RetryPolicy | None = None,
         throttle: Throttle | None = None,
+        room: Room | None = None,
+        outage: Outage | None = None,
         late_seconds: float = LATE_SECONDS,
         verify_nice: int = NICE,
         dice: Callable[[], float] = random.random,
     ) -> None:
         """``workers`` at most; ``ahead`` of them read ahead at once, ``limiter`` says how many hydrate big files.
-        ``verify_nice`` is the nice value of the hashing thread: the lowest priority, where there may be readers."""
+        What is stored keeps to ``room``; ``outage`` says when a disk that refused is tried again. ``verify_nice`` is
+        the nice value of the hashing thread: the lowest priority, where there may be readers."""
         self._store = store
         self.throttle = throttle or Throttle()
         self._carrier = Carrier(
-            transport, landed=self._landed, refused=self._note, awaited=self._awaited, throttle=self.throttle
+            transport,
+            landed=self._landed,
+            refused=self._note,
+            awaited=self._awaited,
+            throttle=self.throttle,
+            room=room,
+            outage=outage,
         )
+        self._room = room
         self._timers = timers
         self._retry = retry or RetryPolicy()
         self._dice = dice
@@ -322,6 +334,34 @@ class Fetcher:
     def refusal(self) -> HffsError | None:
         """The error with which the cache last refused a block; None: it took the last one."""
         return self._carrier.refusal
+
+    # --- how much can be kept ---------------------------------------------------------------------------------------
+
+    def window(self) -> int | None:
+        """How far ahead of a reader may be fetched at most, in bytes; None: as far as its cursor likes."""
+        if self.refusal is not None:
+            return UNSTORED_WINDOW
+        return None if self._room is None else eviction.window(self._room.budget, len(self._targets))
+
+    def fits(self, size: int) -> bool:
+        """Whether so many bytes can be kept beside what others read: that is, in half of the cache."""
+        budget = None if self._room is None else self._room.budget
+        return self.refusal is None and (budget is None or size <= budget // 2)
+
+    def probe(self) -> None:
+        """About once a second: see whether a cache that took nothing does now."""
+        self._carrier.shelf.probe()
+
+    def ask_for_room(self, missing: int, total: int) -> None:
+        """Before ``missing`` of ``total`` bytes are fetched to be kept all together: a disk that refused is tried again
+        with the next block. Raises NoSpace when so much can never be kept."""
+        self._carrier.shelf.forget()
+        capacity = None if self._room is None else self._room.capacity()
+        if missing and capacity is not None and total > capacity:
+            raise NoSpace(
+                f"{missing >> 20} MiB are missing of {total >> 20}, and the cache may hold {capacity >> 20} MiB here",
+                "raise --cache-size, free some disk space, or leave files out (--include, --exclude)",
+            )
 
     # --- a worker ---------------------------------------------------------------------------------------------------
 

@@ -175,6 +175,10 @@ class Hydration:
             if self._cancelled.is_set():
                 return
             works.append(_Work(file, 0 if self._force else local))
+        different = {work.file.blob: work for work in works}.values()
+        self._fetcher.ask_for_room(
+            sum(work.size - work.local for work in different), sum(work.size for work in different)
+        )
         small = sorted((work for work in works if work.size < self._big_file), key=lambda work: work.size)
         self._waiting.extend([*small, *(work for work in works if work.size >= self._big_file)])
         with self._lock:

@@ -19,14 +19,11 @@ from ..model import RemoteFile
 from ..policy import Priority, ReadCursors
 from .fetcher import Fetcher
 from .planner import Planner, Planning
-from .target import UNSTORED_LIMIT
 
 log = logging.getLogger(__name__)
 
 # A block that was told to be here and is gone when it is read (evicted, damaged on disk) is asked for again this often.
 ROUNDS = 4
-# While nothing can be stored, what is read ahead lives in a small memory: eight readers at a time share it.
-UNSTORED_WINDOW = UNSTORED_LIMIT // 8
 
 
 class Pending:
@@ -36,8 +33,8 @@ class Pending:
     """
 
     __slots__ = (
-        "_asked", "_callback", "_cancelled", "_deadline", "_done", "_ended", "_error", "_lock", "_reader", "_rounds",
-        "_ticket",
+        "_asked", "_callback", "_cancelled", "_deadline", "_done", "_ended", "_error", "_holds", "_lock", "_reader",
+        "_rounds", "_ticket",
     )  # fmt: skip
 
     def __init__(self, reader: BlobReader, asked: ranges.ByteRange, deadline: float) -> None:
@@ -52,6 +49,7 @@ class Pending:
         self._cancelled = False
         self._ended = False
         self._rounds = 0
+        self._holds = False  # the blocks in memory
         self._ticket: int | None = None
         reader.hold()
         try:
@@ -96,6 +94,9 @@ class Pending:
                 if self._rounds >= ROUNDS:
                     raise
                 self._done.clear()
+                holds, self._holds = self._holds, True
+            if not holds:  # a cache so small that others' blocks have pushed these out: once more will do now
+                self._reader.target.hold(ranges.span_of(self._asked))
             self._wait()
             return None
 
@@ -133,7 +134,10 @@ class Pending:
     def _end(self) -> None:
         with self._lock:
             ended, self._ended = self._ended, True
+            holds = self._holds
         if not ended:
+            if holds:
+                self._reader.target.let_go(ranges.span_of(self._asked))
             self._reader.let_go()
 
     def _settled(self, error: Exception | None) -> None:
@@ -182,7 +186,7 @@ class BlobReader:
         asked = ranges.clip(offset, length, self.size)
         if not asked.length:
             return b""
-        limit = UNSTORED_WINDOW if self.fetcher.degraded else None
+        limit = self.fetcher.window()
         if self._planning is not None:
             self._look()
         with self._lock:
@@ -215,7 +219,7 @@ class BlobReader:
             if planning.format.eager and not planning.done:
                 self.want_ahead(planning.asked)
             self._look()
-        if self._fill and not self.fetcher.degraded:  # what cannot be kept would come for nobody
+        if self._fill and self.fetcher.fits(self.size):  # what cannot be kept would come for nobody
             self.want_ahead(ranges.ByteRange(0, self.size), Priority.BACKGROUND)
 
     def _look(self) -> None:

@@ -7,8 +7,9 @@ still gets its bytes; the oldest go first. Any thread may call anything here.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 from .. import ranges
 from ..cache import StoredBlob
@@ -46,6 +47,10 @@ class UnstoredBlocks:
         with self._lock:
             return self._blocks.get((key, block))
 
+    def take_out(self, key: str, block: int) -> None:
+        with self._lock:
+            self._held -= len(self._blocks.pop((key, block), b""))
+
     def forget(self, key: str) -> None:
         with self._lock:
             for each in [place for place in self._blocks if place[0] == key]:
@@ -58,7 +63,7 @@ class UnstoredBlocks:
 class Target:
     """A remote file and its stored blob, shared by all who read or fetch it; counted by the fetcher."""
 
-    __slots__ = ("file", "holders", "key", "readers", "refusal", "size", "stored", "unstored")
+    __slots__ = ("_guard", "_held", "file", "holders", "key", "readers", "refusal", "size", "stored", "unstored")
 
     def __init__(self, key: str, file: RemoteFile, stored: StoredBlob, unstored: UnstoredBlocks) -> None:
         self.key = key
@@ -71,6 +76,31 @@ class Target:
         # open; what was wanted ahead is forgotten as soon as nobody reads.
         self.readers = 0
         self.holders = 0
+        self._guard = threading.Lock()
+        # guarded by _guard: blocks that go to memory too, by how many readers hold them
+        self._held: Counter[int] = Counter()
+
+    def hold(self, blocks: range) -> None:
+        """For a reader from whom they were evicted before it had read them: these blocks are in memory too, those that
+        are here from now on, the others when they come; until ``let_go``. Raises CacheUnusable."""
+        with self._guard:
+            self._held.update(blocks)
+        for block in blocks:
+            with contextlib.suppress(BlockAbsent):
+                whole = ranges.bytes_of(range(block, block + 1), self.size)
+                self.unstored.put(self.key, block, self.read(whole))
+
+    def let_go(self, blocks: range) -> None:
+        with self._guard:
+            self._held.subtract(blocks)
+            gone = [block for block in blocks if self._held[block] <= 0]
+            for block in gone:
+                del self._held[block]
+        for block in gone:
+            self.unstored.take_out(self.key, block)
+
+    def holds(self, block: int) -> bool:
+        return block in self._held
 
     def missing(self, blocks: range) -> list[range]:
         """The runs of ``blocks`` that cannot be read now."""

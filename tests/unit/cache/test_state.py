@@ -126,7 +126,7 @@ def test_arrays_do_not_touch_one_another(state: StateFile) -> None:
     state.set_present(0, state.next_counts(range(state.blocks)))
     state.set_crcs(0, [0xFFFF_FFFF] * state.blocks)
     for group in range(2):
-        state.touch(group, 0xFFFF_FFFF)
+        state.touch(group, 0xFFFF_FFFF, again=True)
     assert state.header() == before
     assert state.presence(0, 101) == state.counts(0, 101) == b"\1" * 101
     assert state.crcs(0, 101) == (0xFFFF_FFFF,) * 101

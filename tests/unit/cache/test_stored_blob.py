@@ -287,7 +287,7 @@ def test_a_block_that_never_rests_is_read_under_its_lock(stored: StoredBlob, mon
     assert reads > 3
 
 
-def test_the_time_of_use_is_written_once_a_minute(
+def test_the_time_of_use_is_written_once_a_minute_and_when_it_is_used_again(
     stored: StoredBlob, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_all(stored, CONTENT)
@@ -299,11 +299,13 @@ def test_the_time_of_use_is_written_once_a_minute(
         return real(fd, data, offset)
 
     monkeypatch.setattr(os, "pwrite", pwrite)
-    for seconds in (0, 1, 59, 60, 61):
+    for seconds in (0, 1, 59, 60, 61, 118, 119):
         clock.now = 1_700_000_000.0 + seconds
         stored.read(0, 10)
-    assert writes == [(1_700_000_000 + seconds).to_bytes(4, "little") for seconds in (0, 60)]
-    assert stored._state.last_used() == [1_700_000_060]
+    # Publishing was a use; 59 s later it is used again, which the last bit tells.
+    assert writes == [(1_700_000_000 + seconds).to_bytes(4, "little") for seconds in (59, 119)]
+    assert stored._state.last_used() == [1_700_000_119]
+    assert stored.last_use(0) == (1_700_000_119.0, True)
 
 
 def test_a_time_of_use_that_cannot_be_written_spoils_no_read(
@@ -416,7 +418,7 @@ def test_a_run_is_published_in_one_go_and_free_at_once(stored: StoredBlob, monke
     monkeypatch.setattr(os, "pwrite", counting)
     with stored.claim(ALL) as claim:
         stored.publish(claim, 1, pieces(CONTENT, range(1, 4)))
-        assert writes == [3, len(CONTENT) - BLOCK_SIZE, 12, 3]  # counts, data, CRCs, presence bytes
+        assert writes == [3, len(CONTENT) - BLOCK_SIZE, 12, 3, 4]  # counts, data, CRCs, presence bytes, time of use
         assert stored.missing(ALL) == [range(1)]
         assert stored.discard(range(2, 3)) == BLOCK_SIZE
         with pytest.raises(ValueError, match="block 1 is not claimed"):
@@ -685,10 +687,13 @@ def test_verifying_drops_a_damaged_block_instead_of_blaming_the_whole(
     assert again.missing(ALL) == [range(1)]
 
 
-def test_verifying_is_no_use(stored: StoredBlob) -> None:
+def test_verifying_is_no_use(stored: StoredBlob, clock: Clock) -> None:
     publish_all(stored, CONTENT)
+    published = stored._state.last_used()
+    clock.now += 120
     assert stored.verify(0)
-    assert stored._state.last_used() == [0]
+    assert stored._state.last_used() == published
+    assert stored.last_use(0) == (1_700_000_000.0, False)
 
 
 # The end

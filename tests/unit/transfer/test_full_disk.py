@@ -11,7 +11,7 @@ from hffs.cache import StoredBlob
 from hffs.errors import Cancelled, NoSpace
 from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
-from hffs.transfer.reader import UNSTORED_WINDOW
+from hffs.transfer.fetcher import UNSTORED_WINDOW
 from hffs.transfer.target import UnstoredBlocks
 
 SOON = 5.0

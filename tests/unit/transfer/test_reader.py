@@ -12,6 +12,7 @@ import pytest
 
 from hffs.cache import BlobStore, StoredBlob
 from hffs.errors import Cancelled, DeadlineExceeded, EntryNotFound, HubUnreachable, NoSpace
+from hffs.policy import Outage
 from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
 from hffs.transfer.timers import Timer
@@ -240,7 +241,7 @@ def test_a_full_disk_is_never_the_readers_problem(fetcher_of, source, monkeypatc
         raise NoSpace("no room")
 
     monkeypatch.setattr(StoredBlob, "publish", full)
-    fetcher = fetcher_of()
+    fetcher = fetcher_of(outage=Outage(probe_seconds=0.0))
     reader = BlobReader(fetcher, file)
     assert read(reader, 100, 2 * BLOCK_SIZE) == source.contents["a.bin"][100 : 100 + 2 * BLOCK_SIZE]
     assert "no room" in fetcher.degraded

@@ -1,0 +1,301 @@
+"""One account for all processes of a cache directory: exact while they live, and rid of them when they die."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from hffs.cache import ledger as ledger_module
+from hffs.cache.ledger import SLOTS, Account, Ledger
+from hffs.errors import CacheUnusable
+from tests.unit.cache.content import ROOT
+
+Open = Callable[..., Ledger]
+
+
+class Other:
+    """``ledger_process.py`` on the same ledger."""
+
+    def __init__(self, path: Path, limit: int = 0) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.unit.cache.ledger_process", str(path), str(limit)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT,
+        )  # fmt: skip
+
+    def say(self, command: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().rstrip("\n")
+
+    def ask(self, command: str) -> str:
+        self.say(command)
+        return self.hear()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "ledger"
+
+
+@pytest.fixture
+def other(path: Path) -> Iterator[Callable[..., Other]]:
+    made: list[Other] = []
+
+    def start(limit: int = 0) -> Other:
+        made.append(Other(path, limit))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.kill()
+        for pipe in (each.process.stdin, each.process.stdout):
+            assert pipe
+            pipe.close()
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Open]:
+    made: list[Ledger] = []
+
+    def start(limit: int | None = None, *, counted: int | None = None) -> Ledger:
+        made.append(Ledger(str(path), limit))
+        if counted is not None:
+            made[-1].counted(counted, made[-1].look(), 5.0)
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+
+
+def test_nothing_is_granted_before_somebody_has_counted(ledger: Open) -> None:
+    mine = ledger(100)
+    assert mine.look() == Account(0, 0, 100, 0)
+    assert mine.reserve(1) is None
+    mine.counted(40, mine.look(), 7.9)
+    assert mine.look() == Account(40, 0, 100, 7)
+    assert mine.reserve(1) == 0
+
+
+def test_what_is_held_and_reserved_keeps_to_the_limit(ledger: Open) -> None:
+    mine = ledger(100, counted=40)
+    assert mine.reserve(50) == 0
+    assert mine.reserve(11) == 1
+    mine.settle(50, 20)
+    assert mine.look() == Account(60, 0, 100, 5)
+    assert mine.reserve(40) == 0
+    mine.changed(-30)
+    assert mine.look() == Account(30, 40, 100, 5)
+    assert mine.reserve(30, 90) == 10, "the disk has room for 90"
+    assert mine.reserve(20, 90) == 0
+
+
+def test_what_changes_while_it_is_counted_is_added(ledger: Open) -> None:
+    mine = ledger(counted=1000)
+    before = mine.look()
+    mine.changed(-100)
+    mine.counted(50, before, 8.0)
+    assert mine.look() == Account(0, 0, None, 8)
+    before = mine.look()
+    mine.changed(7)
+    mine.counted(50, before, 9.0)
+    assert mine.look().held == 57
+
+
+def test_the_smallest_limit_of_the_living_rules_and_dies_with_its_process(ledger: Open, other) -> None:
+    mine = ledger(100, counted=40)
+    narrow = other(60)
+    assert narrow.ask("reserve 15") == "0"
+    assert mine.look() == Account(40, 15, 60, 5)
+    assert mine.reserve(10) == 5
+    narrow.kill()
+    assert mine.look() == Account(40, 0, 100, 5)
+    assert mine.lost, "some of what it had reserved may be on disk"
+    assert mine.reserve(60) == 0
+
+
+def test_who_dies_with_nothing_reserved_leaves_nothing_to_count(ledger: Open, other) -> None:
+    mine = ledger(100, counted=40)
+    narrow = other(60)
+    assert narrow.ask("reserve 15") == "0"
+    assert narrow.ask("settle 15 10") == "None"
+    narrow.kill()
+    assert mine.look() == Account(50, 0, 100, 5)
+    assert not mine.lost
+
+
+def test_who_comes_first_is_alone_and_nobody_else(ledger: Open, other) -> None:
+    first = other()
+    assert first.ask("alone") == "True"
+    assert not ledger().alone()
+    first.kill()
+    for each in (ledger(), ledger()):
+        assert not each.alone(), "two hands of one process are two"
+
+
+def test_alone_again_after_all_have_died(ledger: Open, other) -> None:
+    first = other()
+    first.ask("look")
+    first.kill()
+    assert ledger().alone()
+
+
+def test_processes_and_threads_at_once_lose_nothing(ledger: Open, other) -> None:
+    mine = ledger(10_000_000, counted=0)
+    others = [other(), other()]
+    for each in others:
+        each.say("churn 150")
+
+    def churn(_: int) -> None:
+        for _ in range(100):
+            assert mine.reserve(5) == 0
+            mine.settle(5, 2)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(churn, range(3)))
+    assert [each.hear() for each in others] == ["churned", "churned"]
+    assert mine.look() == Account(2 * 150 * 3 + 3 * 100 * 2, 0, 10_000_000, 5)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(os.urandom(3000)),
+        lambda path: os.truncate(path, 100),
+        lambda path: path.write_bytes(path.read_bytes()[:16] + b"\7" + path.read_bytes()[17:]),
+        lambda path: path.write_bytes(path.read_bytes() + b"more"),
+    ],
+)
+def test_a_damaged_ledger_is_counted_anew_and_keeps_what_the_living_reserved(ledger: Open, path: Path, damage) -> None:
+    mine = ledger(100, counted=40)
+    assert mine.reserve(10) == 0
+    damage(path)
+    assert mine.look() == Account(0, 10, 100, 0)
+    assert mine.reserve(1) is None
+    mine.counted(40, mine.look(), 6.0)
+    assert ledger().look() == Account(40, 10, 100, 6)
+
+
+def test_a_cache_that_was_removed_has_a_new_ledger(ledger: Open, path: Path) -> None:
+    mine = ledger(100, counted=40)
+    assert mine.reserve(10) == 0
+    path.unlink()
+    path.parent.rmdir()
+    assert mine.look() == Account(0, 10, 100, 0)
+    assert ledger().look() == Account(0, 10, 100, 0), "the same file for both"
+
+
+def test_a_ledger_that_is_kept_locked_is_told_of(ledger: Open, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    mine = ledger(counted=1)
+    with path.open("r+b") as stuck:
+        fcntl.flock(stuck, fcntl.LOCK_EX)
+        monkeypatch.setattr(ledger_module, "_PATIENCE_S", 0.0)
+        with pytest.raises(CacheUnusable, match="stopped or stuck"):
+            mine.look()
+    assert mine.look().held == 1
+
+
+def test_there_are_places_for_many_and_no_more(ledger: Open) -> None:
+    hands = [ledger() for _ in range(SLOTS)]
+    for each in hands:
+        each.look()
+    with pytest.raises(CacheUnusable, match="use the cache already"):
+        ledger().look()
+    hands[5].close()
+    assert ledger(77).look().limit == 77
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Three processes' hands on one ledger against plain numbers; one that is closed has died."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.hands: list[Ledger | None] = [None] * 3
+        self.limits: list[int | None] = [None] * 3
+        self.reserved = [0] * 3
+        self.held = 0
+
+    @initialize()
+    def begin(self) -> None:
+        first = self.open(0, None)
+        first.counted(0, first.look(), 1.0)
+
+    def open(self, who: int, limit: int | None) -> Ledger:
+        made = Ledger(f"{self.folder.name}/ledger", limit)
+        made.look()
+        self.hands[who], self.limits[who], self.reserved[who] = made, limit, 0
+        return made
+
+    def teardown(self) -> None:
+        for each in self.hands:
+            if each is not None:
+                each.close()
+        self.folder.cleanup()
+
+    def hand(self, who: int) -> Ledger:
+        return self.hands[who] or self.open(who, None)
+
+    @rule(who=st.integers(0, 2), limit=st.none() | st.integers(1, 200))
+    def die_and_come_again(self, who: int, limit: int | None) -> None:
+        hand = self.hands[who]
+        if hand is not None:
+            hand.close()
+        self.open(who, limit)
+
+    @rule(who=st.integers(0, 2), size=st.integers(0, 60), ceiling=st.none() | st.integers(0, 200))
+    def reserve(self, who: int, size: int, ceiling: int | None) -> None:
+        hand = self.hand(who)
+        most = min((each for each in (*self.limits, ceiling) if each is not None), default=10**9)
+        over = max(0, self.held + sum(self.reserved) + size - most)
+        assert hand.reserve(size, ceiling) == over
+        if not over:
+            self.reserved[who] += size
+
+    @precondition(lambda self: any(self.reserved))
+    @rule(who=st.integers(0, 2), share=st.floats(0, 1), stored=st.floats(0, 1))
+    def settle(self, who: int, share: float, stored: float) -> None:
+        part = int(self.reserved[who] * share)
+        self.hand(who).settle(part, int(part * stored))
+        self.reserved[who] -= part
+        self.held += int(part * stored)
+
+    @rule(who=st.integers(0, 2), share=st.floats(0, 1))
+    def evict(self, who: int, share: float) -> None:
+        freed = int(self.held * share)
+        self.hand(who).changed(-freed)
+        self.held -= freed
+
+    @invariant()
+    def all_agree(self) -> None:
+        limit = min((each for each in self.limits if each is not None), default=None)
+        for each in self.hands:
+            if each is not None:
+                assert each.look() == Account(self.held, sum(self.reserved), limit, 1)
+
+
+TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
