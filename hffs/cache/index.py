@@ -28,6 +28,11 @@ _TIMEOUT_S: Final = 1.0
 # After a failure nothing is tried for this long: a database that somebody keeps locked must not cost every look-up its
 # timeout.
 _PAUSE_S: Final = 10.0
+# A listing takes some 100 bytes a file: 2.5 million files. Whatever is let go the Hub says again.
+MOST_BYTES: Final = 256 << 20
+_AT_ONCE: Final = 256  # rows deleted by one statement, so that nobody waits long for the database
+_PAGES: Final = ("page_size", "page_count", "freelist_count")
+_LAST: Final = "\U0010ffff"  # sqlite compares text by its UTF-8 bytes: behind whatever begins like the prefix
 _SETTINGS: Final = {
     "eviction_policy": "none",  # culling drops entries silently, as does the size limit
     "cull_limit": 0,
@@ -95,6 +100,15 @@ class _TextCache(diskcache.Cache):  # type: ignore[misc]
     def _sql_retry(self) -> Callable[..., sqlite3.Cursor]:
         return self._con.execute
 
+    def used_bytes(self) -> int:
+        """Bytes of the database's pages that hold something."""
+        values = [self._con.execute(f"PRAGMA {name}").fetchone()[0] for name in _PAGES]
+        return int(values[0] * (values[1] - values[2]))
+
+    def drop_oldest(self, count: int) -> int:
+        ask = "DELETE FROM Cache WHERE rowid IN (SELECT rowid FROM Cache ORDER BY store_time, rowid LIMIT ?)"
+        return int(self._con.execute(ask, (count,)).rowcount)
+
     def close(self) -> None:
         connection, self._shared = self._shared, None
         if connection is not None:
@@ -133,6 +147,27 @@ class Index:
 
     def delete(self, key: str) -> None:
         self._run(lambda cache: cache.delete(key), None)
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin so, in their order; expired ones may be among them."""
+        ask = "SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY key"
+        bounds = prefix, prefix + _LAST
+
+        def found(cache: _TextCache) -> list[str]:
+            return [key for (key,) in cache._sql(ask, bounds) if isinstance(key, str)]  # noqa: SLF001 - our subclass
+
+        return self._run(found, [])
+
+    def trim(self, most: int = MOST_BYTES) -> int:
+        """Let the texts go that were set longest ago, down to three quarters of ``most`` bytes, once there are more.
+        How many went."""
+        gone = 0
+        while self._run(lambda cache: cache.used_bytes(), 0) > (most * 3 // 4 if gone else most):
+            went = self._run(lambda cache: cache.drop_oldest(_AT_ONCE), 0)
+            if not went:
+                break
+            gone += went
+        return gone
 
     def close(self) -> None:
         """Close the database; from then on everything is a miss."""

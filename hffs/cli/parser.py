@@ -36,6 +36,7 @@ _HELP: Final = {
     ),
     "include": ("PATTERN", "only files that match; may be given several times"),
     "exclude": ("PATTERN", "leave out files that match; may be given several times"),
+    "offline": (None, "ask no server: what was last seen of the repo is shown, what is here can be read"),
     "allow_other": (None, "let other users read the mount"),
     "read_timeout": ("TIME", "after which a read that got no bytes fails (default 120 s)"),
     "binding": ("auto|kernel|libfuse", "what talks to the kernel (default auto)"),
@@ -45,7 +46,7 @@ _HELP: Final = {
     "log_level": ("LEVEL", "debug, info, warning or error (default info)"),
     "log_file": ("FILE", "where the daemon logs (default: beside its control socket)"),
 }
-_HUB: Final = ("endpoint", "token_file")
+_HUB: Final = ("endpoint", "token_file", "offline")
 _PATTERNS: Final = ("include", "exclude")
 _WORKERS: Final = ("workers", "bandwidth", "min_worker_speed", "probe_seconds", "big_file", "fetch_size")
 _HYDRATING: Final = (*_PATTERNS, *_WORKERS, "cache_dir", *_HUB, "runtime_dir")
@@ -124,7 +125,7 @@ def build() -> Parser:
     ls.add_argument("-r", "-R", "--recursive", action="store_true", help="also what lies in its folders")
     _add_naming(ls)
     _add_json(ls)
-    _add_settings(ls, (*_PATTERNS, *_HUB))
+    _add_settings(ls, (*_PATTERNS, "cache_dir", *_HUB))
 
     info = command("info", "tell a repo's commit, size and access, without mounting it")
     info.add_argument("repo", metavar="REPO", help=_REPO)
