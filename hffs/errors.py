@@ -81,7 +81,7 @@ class RateLimited(HubUnreachable):
 
 
 class Offline(HubUnreachable):
-    """Nobody was asked: hffs is told to be offline, or the Hub was away a moment ago. Asking again at once is no use."""
+    """Nobody was asked: hffs is told to be offline, or the Hub was away just now. To try again at once is no use."""
 
     transient = False
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from ..errors import HubUnreachable, Offline, RateLimited
+from ..errors import AccessDenied, ContentChanged, HffsError, HubUnreachable, NotFound, Offline, RateLimited
 from ..model import Commit, Entry, RemoteFile
 from ..ranges import ByteRange
 from ..remote import Body, Transport, TreePage
@@ -38,13 +38,13 @@ class Reach:
     def __init__(self, *, switched: bool = False, now: Callable[[], float] = time.monotonic) -> None:
         self.switched = switched
         self._now = now
-        self._ended = threading.Event()
+        self._wake = threading.Event()  # the Hub has answered, or the mount ends
+        self._stopped = False
+        self._probe: threading.Thread | None = None
         self._lock = threading.Lock()
         # guarded by _lock
         self._away = False
         self._failed_at = 0.0
-        self._probe: threading.Thread | None = None
-        self._back: list[Callable[[], object]] = []
 
     @property
     def offline(self) -> bool:
@@ -56,18 +56,15 @@ class Reach:
         with self._lock:
             self._away, self._failed_at = True, self._now()
 
-    def when_back(self, told: Callable[[], object]) -> None:
-        """``told()`` once, when the Hub answers again, on whatever thread heard it: hand over what takes long."""
-        with self._lock:
-            self._back.append(told)
-
-    def look_for(self, ask: Callable[[], object]) -> None:
-        """Call ``ask`` in the background every half a minute, until the Hub answers it or ``stop``."""
-        self._probe = threading.Thread(target=self._look, args=(ask,), name="hffs-reach", daemon=True)
+    def look_for(self, ask: Callable[[], object], back: Callable[[], object], every: float = PROBE_SECONDS) -> None:
+        """Call ``ask`` in the background every so many seconds until the Hub answers, it or anybody else; then, on the
+        same thread, ``back``. Ends with ``stop``."""
+        self._probe = threading.Thread(target=self._look, args=(ask, back, every), name="hffs-reach", daemon=True)
         self._probe.start()
 
     def stop(self) -> None:
-        self._ended.set()
+        self._stopped = True
+        self._wake.set()
         if self._probe is not None:
             self._probe.join(STOP_SECONDS)
 
@@ -84,46 +81,39 @@ class Reach:
             raise Offline(f"the Hub is away, {what} is not here", AWAY)
         try:
             yield
-        except HubUnreachable as error:
-            if not away or not self._heard(error):
-                raise
-            raise Offline(error.what, error.remedy) from error
-        except Exception:
+        except (NotFound, AccessDenied, ContentChanged, RateLimited):
             self._answered()  # with a no, which is an answer
             raise
-        if away:
-            self._answered()
-
-    def _heard(self, error: HubUnreachable) -> bool:
-        """Whether an error shows that the Hub is away still."""
-        if isinstance(error, RateLimited):
-            self._answered()
-            return False
-        with self._lock:
-            self._failed_at = self._now()
-        return True
+        except HubUnreachable as error:
+            if not away:
+                raise
+            with self._lock:
+                self._failed_at = self._now()
+            raise Offline(error.what, error.remedy) from error
+        self._answered()
 
     def _answered(self) -> None:
+        if not self._away:
+            return
         with self._lock:
             was, self._away = self._away, False
-            told, self._back = (self._back, []) if was else ([], self._back)
         if was:
             log.info("event=hub-is-back")
-            self._ended.set()  # nobody need look any more
-        for each in told:
-            each()
+            self._wake.set()
 
-    def _look(self, ask: Callable[[], object]) -> None:
-        while not self._ended.wait(PROBE_SECONDS):
+    def _look(self, ask: Callable[[], object], back: Callable[[], object], every: float) -> None:
+        while self._away and not self._stopped:
+            if self._wake.wait(every):
+                continue
             with self._lock:
                 self._failed_at = self._now() - REST_SECONDS  # this one is to be asked
             try:
                 with self.asking("a commit"):
                     ask()
-            except HubUnreachable as error:
-                log.debug("event=hub-is-away error=%s", error)
-            except Exception as error:  # noqa: BLE001 - it has answered; with what is no matter here
-                log.info("event=hub-answers error=%s", error)
+            except HffsError as error:
+                log.debug("event=hub-looked-for error=%s", error)
+        if not self._stopped:
+            back()
 
 
 class _Catalog(Protocol):
@@ -169,5 +159,3 @@ class ReachedTransport:
     def get(self, file: RemoteFile, wanted: ByteRange) -> Body:
         with self._reach.asking(f"{file.path!r} of {file.commit.id}"):
             return self._transport.get(file, wanted)
-
-

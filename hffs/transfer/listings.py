@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # Names that were looked up alone and are remembered, most of them those that do not exist: what a loader tries in a
 # folder nobody lists is a handful; a program that tries names without end must not fill the memory.
 SINGLE_NAMES = 10_000
+# What the index keeps goes by when it was set; a listing in use is set anew once a day.
+RENEWED_SECONDS = 86_400
 T = TypeVar("T")
 
 
@@ -66,6 +68,13 @@ class Listings:
         """The first request, unless the index has the answer. Raises EntryNotFound when ``root`` is no directory."""
         text = self._index.get(self._name("all", self.root))
         entries = decode(text)
+        if entries is not None and (self._index.age(self._name("all", self.root)) or 0) > RENEWED_SECONDS:
+            self._index.set(self._name("all", self.root), encode(entries))
+        if entries is None and self.root:
+            above = self._known_above()
+            entries = [entry for entry in above or () if entry.path.startswith(self.root + "/")] or None
+            if above is not None and entries is None:
+                raise EntryNotFound(f"there is no directory {self.root!r} in {self.commit.id}")
         if entries is None and self._index.get(self._name("more", self.root)):
             return  # known to be longer than a page; its directories are listed as they are opened
         if entries is None:
@@ -78,6 +87,23 @@ class Listings:
             entries = page.entries
             self._index.set(self._name("all", self.root), encode(entries))
         self._fill(entries)
+
+    def is_file(self, path: str) -> bool:
+        """Whether there is a file of this path, below ``root`` or not; asked for where no listing here tells."""
+        entries = self._known_above()
+        if entries is None:
+            entries = self._catalog.lookup(self.commit, [path])
+        return any(entry.path == path and entry.kind == "file" for entry in entries)
+
+    def _known_above(self) -> list[Entry] | None:
+        """The whole listing of the nearest folder above ``root`` of which it is kept; asks no server."""
+        folder = self.root
+        while folder:
+            folder = folder.rpartition("/")[0]
+            entries = decode(self._index.get(self._name("all", folder)))
+            if entries is not None:
+                return entries
+        return None
 
     def everything(self) -> list[Entry]:
         """All files, in path order; whatever is not known yet is asked for, page by page."""

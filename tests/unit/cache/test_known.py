@@ -65,9 +65,7 @@ def test_a_history_has_the_latest_first_and_an_end(index: Index) -> None:
     assert [each.current for each in found] == [True] + [False] * (known.HISTORY - 1)
 
 
-def test_revisions_have_a_bound_and_the_oldest_go(
-    index: Index, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_revisions_have_a_bound_and_the_oldest_go(index: Index, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known, "REVISIONS", 8)
     for number in range(9):
         clock.now += 1
