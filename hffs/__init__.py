@@ -14,7 +14,9 @@ _HOMES = {
     "mount": "mounting",
     "RepoInfo": "repos",
     "hydrate": "hydrating",
+    "is_available_locally": "inventory",
     "list_files": "repos",
+    "list_local": "inventory",
     "repo_info": "repos",
 }
 __all__ = [
@@ -24,7 +26,9 @@ __all__ = [
     "Progress",
     "RepoInfo",
     "hydrate",
+    "is_available_locally",
     "list_files",
+    "list_local",
     "mount",
     "repo_info",
 ]

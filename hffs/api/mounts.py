@@ -134,6 +134,11 @@ def find(target: str, runtime_dir: str) -> list[Record]:
     raise MountNotFound(f"{target} is not mounted", "hffs status lists the mounts")
 
 
+def records_of(runtime_dir: str) -> list[Record]:
+    """The records of all mounts of this user, dead ones too."""
+    return records.every(runtime_dir)
+
+
 def is_path(target: str) -> bool:
     """Whether a target can only be a path: no repo begins so."""
     return target in (".", "..") or target.startswith(("/", "./", "../", "~"))

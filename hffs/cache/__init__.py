@@ -4,7 +4,7 @@ Used by transfer, and by the daemon, which opens a cache (``Layout.prepare``, on
 closes it last. Everything here may be used from any thread.
 """
 
-from . import known
+from . import checking, holdings, inventory, known
 from .blobs import BlobStore
 from .claims import Claim
 from .digest import Hasher
@@ -14,4 +14,18 @@ from .laying import lay, safe_below
 from .layout import Layout
 from .stored import StoredBlob
 
-__all__ = ["BlobStore", "Claim", "Hasher", "Hashing", "Index", "Layout", "StoredBlob", "known", "lay", "safe_below"]
+__all__ = [
+    "BlobStore",
+    "Claim",
+    "Hasher",
+    "Hashing",
+    "Index",
+    "Layout",
+    "StoredBlob",
+    "checking",
+    "holdings",
+    "inventory",
+    "known",
+    "lay",
+    "safe_below",
+]

@@ -161,6 +161,7 @@ class Reporter:
             "last_errors": self._last_errors(),
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
             "bandwidth": {"limit": self._fetcher.throttle.rate},
+            "root": self._content.root,
         }
 
     def _state(self) -> protocol.State:

@@ -3,7 +3,7 @@
 from .content import Content, DiskSpace
 from .fetcher import Failure, Fetcher, WaitingRead
 from .hydrate import Hydration, Lay, Part, Snapshot
-from .listings import Listings
+from .listings import Listings, kept
 from .reader import BlobReader, Pending
 from .target import Target
 from .throttle import Throttle
@@ -25,4 +25,5 @@ __all__ = [
     "Throttle",
     "Timers",
     "WaitingRead",
+    "kept",
 ]

@@ -277,8 +277,40 @@ class Listings:
             self._rest = None
 
     def _name(self, kind: str, path: str) -> str:
-        commit = self.commit
-        return f"listing/1/{kind}/{commit.endpoint}/{commit.type}/{commit.id}/{commit.sha}/{path}"
+        return _key(self.commit, kind, path)
+
+
+def kept(index: Index, commit: Commit, root: str = "") -> tuple[list[Entry], bool]:
+    """The files at or below ``root`` that the index knows of, in path order, and whether these are all; ``root`` may be
+    a file. Asks no server."""
+    folder, found, complete = root, dict[str, Entry](), False
+    while True:
+        whole = decode(index.get(_key(commit, "all", folder)))
+        if whole is not None or not folder:
+            break
+        folder = folder.rpartition("/")[0]
+    if whole is not None:
+        found, complete = {entry.path: entry for entry in whole}, True
+    else:
+        for kind in ("all", "dir", "node"):
+            for key in index.keys(_key(commit, kind, "")):
+                found.update((entry.path, entry) for entry in decode(index.get(key)) or ())
+    below = [
+        _sized(index, commit, entry)
+        for path, entry in sorted(found.items())
+        if entry.kind == "file" and (not root or path == root or path.startswith(f"{root}/"))
+    ]
+    return below, complete
+
+
+def _sized(index: Index, commit: Commit, entry: Entry) -> Entry:
+    if entry.size is not None and entry.etag is not None:
+        return entry
+    return next(iter(decode(index.get(_key(commit, "size", entry.path))) or ()), entry)
+
+
+def _key(commit: Commit, kind: str, path: str) -> str:
+    return f"listing/1/{kind}/{commit.endpoint}/{commit.type}/{commit.id}/{commit.sha}/{path}"
 
 
 def encode(entries: Iterable[Entry]) -> str:

@@ -1,5 +1,5 @@
-"""Without the Hub: what was seen of a repo is shown, what is here is read, anything else fails at once. A mount that came
-up without it is as any other when it is back."""
+"""Without the Hub: what was seen of a repo is shown, what is here is read, anything else fails at once. A mount that
+came up without it is as any other when it is back."""
 
 from __future__ import annotations
 
