@@ -166,7 +166,7 @@ class Status(TypedDict):
     last_errors: list[LastError]
     read_ahead: ReadAhead
     bandwidth: Bandwidth
-    root: NotRequired[str]  # the folder of the repo that is mounted, "" for all of it
+    root: str  # the folder of the repo that is mounted, "" for all of it
 
 
 class FileStatus(TypedDict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .. import config
 from ..config import Settings
 from ..errors import NotFound
-from ..model import Commit, RepoRef, RepoType
+from ..model import Commit, Entry, RepoRef, RepoType
 from . import mounts
 from .mounting import settings_from
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..cache.checking import Step
     from ..cache.holdings import Holding
     from ..cache.inventory import Inventory, Listed, LocalRepo, Shelf
+    from .repos import Listing
 
 _LEAST_SHA: Final = 7  # digits of a commit that are taken for one, as git does
 
@@ -182,17 +183,46 @@ def check(*, repair: bool = False, settings: Settings | None = None) -> Iterator
     return checking.check(Layout((settings or config.load()).cache_dir), repair=repair)
 
 
-def bytes_on_disk(settings: Settings, commit: Commit, root: str, wanted: Callable[[str], bool]) -> int:
-    """What the files of a commit take on the disk, each content once."""
-    from ..cache import holdings
+def bytes_of_files(listing: Listing, settings: Settings) -> int:
+    """What the files of a listing take on the disk, each content once."""
+    files = [entry for entry in listing.entries if entry.kind == "file"]
+    return _disk(settings, listing.commit.endpoint, files) if files else 0
 
-    shelf, commits = _looked(settings)
-    inside = _Aim("", settings, lambda *_: True, root).inside
-    held = dict[Any, Any]()
-    for listed in commits:
-        if (listed.commit.sha, listed.commit.id, listed.commit.type) == (commit.sha, commit.id, commit.type):
-            held |= shelf.held(listed, lambda path: inside(path) and wanted(path))
-    return holdings.allocated(held.values())
+
+def bytes_of_mount(where: str, paths: Collection[str], settings: Settings) -> int:
+    """The same for files of a mount, whose ``paths`` are seen from its root; 0 where its cache cannot be looked at."""
+    from ..transfer import kept
+
+    if not paths:
+        return 0
+    aim = _mounted(where, settings)
+    above = f"{aim.path}/" if aim.path else ""
+    with _index(aim.settings) as index:
+        if index is None:
+            return 0
+        commits = {seen.commit.sha: seen.commit for seen in _sightings(index)}
+        commit = next((each for each in commits.values() if aim.names(each, ())), None)
+        files = kept(index, commit, aim.path)[0] if commit else []
+    chosen = [file for file in files if file.path.removeprefix(above) in paths]
+    return _disk(aim.settings, commit.endpoint, chosen) if commit and chosen else 0
+
+
+def _sightings(index: Any) -> list[Any]:
+    from ..cache import known
+
+    return known.sightings(index)
+
+
+def _disk(settings: Settings, endpoint: str, files: Sequence[Entry]) -> int:
+    """Looks at the blobs of these files only."""
+    from ..cache import Layout, holdings, inventory
+
+    layout = Layout(settings.cache_dir)
+    etags = {file.etag for file in files if file.etag and file.size}
+    copies = [holdings.look(place) for etag in etags for place in layout.copies(etag)]
+    shelf = inventory.Shelf(each for each in copies if each is not None)
+    found = (shelf.find(endpoint, file) for file in files if file.size)
+    return holdings.allocated(each for each in found if each is not None and each.bytes_local)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +261,7 @@ def _mounted(target: str, settings: Settings) -> _Aim:
     status = mounts.status_of(where, settings.runtime_dir)[0]
     sha, repo, kind = status["commit"], status["repo"], RepoType(status["type"])
     cache = status["cache"]["dir"] or settings.cache_dir
-    inside = "/".join(part for part in (status.get("root", ""), path) if part)
+    inside = "/".join(part for part in (status["root"], path) if part)
     return _Aim(
         target,
         replace(settings, cache_dir=cache),

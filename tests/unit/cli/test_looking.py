@@ -99,8 +99,10 @@ def test_info_and_du_count_what_this_disk_holds_of_the_chosen_files(hffs: Run, h
     assert hffs("du", "acme/tiny/onnx", "--exclude", "*.txt").stdout.splitlines() == [
         "TYPE   FILES  SIZE   LOCAL",
         ".onnx      1  1.0M  256.0K",
-        "256.0K of 1.0M (25 %) local, 1 file",
+        "256.0K of 1.0M (25 %) local, 1 file, 260.0K on disk",
     ]
+    told = json.loads(hffs("du", "acme/tiny/onnx", "--json").stdout)
+    assert (told["bytes_local"], told["bytes_disk"]) == (local, local + 4096), "a page of state"
 
 
 def test_looking_makes_no_cache(hffs: Run, repo: Repo) -> None:
