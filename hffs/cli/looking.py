@@ -66,7 +66,7 @@ def info(args: argparse.Namespace) -> int:
     if args.json:
         output.as_json({**asdict(about), "bytes_to_fetch": missing})
         return 0
-    access = "private" if about.private else "public"
+    access = "private" if about.private else "public" if about.private is not None else "not asked, hffs is offline"
     gated = f", gated ({about.gated})" if isinstance(about.gated, str) else ", gated" if about.gated else ""
     size = f"{output.size(about.bytes_total)} in {output.count(about.files, 'file')}"
     lines = [

@@ -197,6 +197,8 @@ def _last_known(hub: Hub, ref: RepoRef, away: HubUnreachable | None) -> Resolved
     log.info("event=last-known repo=%s revision=%s commit=%s seen=%s", commit.id, commit.revision, commit.sha, at)
     name = str(replace(ref, id=commit.id))
     warning = "" if away is None else f"{away.what}: {name} is shown as it was on {at}"
+    if warning:
+        log.warning("%s", warning)
     return Resolved(commit, ref.subfolder, listings, name, None, warning)
 
 

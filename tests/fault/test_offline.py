@@ -98,6 +98,7 @@ def test_what_was_never_seen_is_told_with_what_to_do(
     assert hub.journal.requests() == []
 
 
+@pytest.mark.allow_warnings("that it is shown as it was")
 @pytest.mark.usefixtures("seen")
 def test_a_hub_that_is_down_at_mount_is_told_done_without_and_found_again(
     hub: Hub, repo: Repo, mount: Mount, commands: Commands, place: Path
@@ -131,6 +132,7 @@ def test_a_hub_that_is_down_at_mount_is_told_done_without_and_found_again(
         commands.expect("unmount", str(place))
 
 
+@pytest.mark.allow_warnings("that it is shown as it was")
 @pytest.mark.usefixtures("seen")
 @pytest.mark.parametrize("fault", [faults.unavailable(), faults.body(b"<html>Welcome to the hotel</html>")])
 def test_a_hub_that_says_nothing_of_use_is_done_without(hub: Hub, mount: Mount, fault: faults.Fault) -> None:
@@ -148,3 +150,14 @@ def test_hydrating_offline_ends_at_once_with_what_is_missing(hub: Hub, commands:
     assert commands.run("hydrate", "acme/tiny").returncode == 5
     assert time.monotonic() - begun < 4 * AT_ONCE
     assert hub.journal.requests() == []
+
+
+@pytest.mark.usefixtures("seen")
+def test_hydrating_with_the_hub_down_says_so_and_brings_what_is_here(hub: Hub, commands: Commands) -> None:
+    hub.down()
+    done = commands.run("hydrate", "acme/tiny", "--include", "*.json")
+    assert done.returncode == 0
+    assert ["acme/tiny is shown as it was on" in line for line in done.stderr.splitlines()].count(True) == 1, (
+        done.stderr
+    )
+    assert commands.run("hydrate", "acme/tiny").returncode == 5

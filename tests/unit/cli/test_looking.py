@@ -133,6 +133,29 @@ def test_a_hub_that_is_down_is_exit_5(hffs: Run, hub: Hub, repo: Repo) -> None:
     hub.up()
 
 
+def test_offline_a_repo_is_shown_as_it_was_seen_last(
+    hffs: Run, hub: Hub, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (
+        ["ls", "acme/tiny"], ["ls", "acme/tiny", "-r", "--json"], ["ls", "acme/tiny/onnx", "-r"],
+        ["ls", "acme/tiny/config.json"], ["ls", "acme/tiny", "-r", "--include", "*.onnx"], ["du", "acme/tiny/onnx"],
+    )  # fmt: skip
+    assert hffs("hydrate", "acme/tiny", "--include", "config.json").returncode == 0
+    before = [hffs(*each).stdout for each in words]
+    assert all(before)
+    hub.journal.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert [hffs(*each).stdout for each in words] == before
+    told = hffs("info", "acme/tiny").stdout
+    assert f"  commit    {repo.commit_of('main')}\n" in told
+    assert "  access    not asked, hffs is offline\n" in told
+    assert "  size      4.0M in 5 files, 4.0M to fetch\n" in told
+    for code, name in ((3, "acme/tiny/none"), (5, "acme/other"), (5, "acme/tiny@v1")):
+        done = hffs("ls", name)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done.stderr
+    assert hub.journal.requests() == []
+
+
 def digest(repo: Repo, path: str) -> str:
     commit = repo.find("main")
     assert commit is not None
