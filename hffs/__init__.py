@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Hydrated": "hydrating",
     "HydrationFailed": "hydrating",
+    "LocalRepo": "inventory",
+    "LocalRevision": "inventory",
     "Mount": "mounting",
     "Progress": "hydrating",
     "mount": "mounting",
@@ -22,6 +24,8 @@ _HOMES = {
 __all__ = [
     "Hydrated",
     "HydrationFailed",
+    "LocalRepo",
+    "LocalRevision",
     "Mount",
     "Progress",
     "RepoInfo",

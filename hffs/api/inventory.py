@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import config
+from ..cache.inventory import LocalRepo, LocalRevision
 from ..config import Settings
 from ..errors import NotFound
 from ..model import Commit, Entry, RepoRef, RepoType
@@ -24,9 +25,22 @@ from .mounting import settings_from
 if TYPE_CHECKING:
     from ..cache.checking import Step
     from ..cache.holdings import Holding
-    from ..cache.inventory import Inventory, Listed, LocalRepo, Shelf
+    from ..cache.inventory import Inventory, Listed, Shelf
     from .repos import Listing
 
+__all__ = [
+    "Let",
+    "LocalRepo",
+    "LocalRevision",
+    "Pinned",
+    "check",
+    "evict",
+    "is_available_locally",
+    "list_local",
+    "pin",
+    "prune",
+    "take",
+]
 _LEAST_SHA: Final = 7  # digits of a commit that are taken for one, as git does
 
 
