@@ -2,7 +2,7 @@
 
 For whoever looks at a whole cache: inventory, eviction by hand, checking. Looking makes and mends nothing.
 Other processes may be at work on the very blobs: what is changed is changed under the locks of decision 3, and files go
-only when no other process has them open. Any thread.
+only when nobody has them open. Any thread.
 """
 
 from __future__ import annotations
@@ -131,11 +131,11 @@ def _read(nothing: Holding, file: StateFile, header: Header, data: os.stat_resul
 
 
 def busy(layout: Layout) -> frozenset[str]:
-    """The files below the blobs' folder that other processes have open, as far as they may be looked at (proc(5))."""
-    below, own = f"{os.path.realpath(layout.blobs)}/", str(os.getpid())
+    """The files below the blobs' folder that are open in any process, as far as those may be looked at (proc(5))."""
+    below = f"{os.path.realpath(layout.blobs)}/"
     found = set()
     for pid in _names("/proc"):
-        if pid.isdigit() and pid != own:
+        if pid.isdigit():
             for number in _names(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
                     path = os.readlink(f"/proc/{pid}/fd/{number}")

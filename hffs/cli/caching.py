@@ -59,6 +59,7 @@ def show(args: argparse.Namespace) -> int:
 
 def _row(repo: LocalRepo, revision: LocalRevision) -> list[str]:
     prefix = "" if repo.type == "model" else f"{repo.type}s/"
+    names = [name if name != revision.commit else name[:12] for name in revision.revisions]
     whole = "?" if revision.files is None else str(revision.files)
     words = ["complete" if revision.complete else "partial"]
     if revision.files_complete and revision.files_verified == revision.files_complete:
@@ -67,7 +68,7 @@ def _row(repo: LocalRepo, revision: LocalRevision) -> list[str]:
         words.append("pinned")
     return [
         f"{prefix}{repo.repo}",
-        ", ".join(revision.revisions) or revision.commit[:12],
+        ", ".join(names) or revision.commit[:12],
         f"{revision.files_complete} of {whole}",
         output.share(revision.bytes_local, revision.bytes_total),
         output.size(revision.bytes_disk),

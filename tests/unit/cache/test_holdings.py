@@ -116,6 +116,16 @@ def test_what_another_process_has_open_loses_its_blocks_but_not_its_files(layout
     assert list(holdings.scan(layout)) == []
 
 
+def test_what_this_process_has_open_keeps_its_files_as_well(layout: Layout, store: BlobStore) -> None:
+    blob = fill(store, CONTENT)
+    assert holdings.busy(layout) == frozenset(), "looking leaves nothing open"
+    stored = store.open(blob)
+    holdings.free(only(layout), holdings.busy(layout))
+    publish(stored, CONTENT, range(4))
+    stored.close()
+    assert only(layout).complete, "what came after is not lost"
+
+
 def test_what_the_kernel_reads_directly_stays_whole(layout: Layout, store: BlobStore) -> None:
     fill(store, CONTENT)
     found = only(layout)
