@@ -64,3 +64,16 @@ def test_du_of_a_mount_tells_what_it_takes_on_the_disk(mounted: Mounted, command
     assert last.endswith(" on disk")
     assert f", 2 files, {taken / 1024:.1f}K on disk" in last or f"{taken / 2**20:.1f}M on disk" in last
     assert commands.expect("du", f"{mounted.path}/sub").endswith("1 file, 8.0K on disk\n")
+
+
+def test_a_path_in_the_mount_of_a_folder_is_found(hub: Hub, mount: Mount, commands: Commands) -> None:
+    hub.add_repo("acme/parts", files={"a/x.txt": b"x" * 5000, "a/y.txt": b"y" * 5000, "b/x.txt": b"b" * 5000})
+    mounted = mount("acme/parts/a")
+    commands.expect("hydrate", str(mounted.path))
+    assert commands.expect("du", str(mounted.path)).endswith(", 2 files, 24.0K on disk\n")
+    commands.expect("cache", "pin", f"{mounted.path}/y.txt")
+    said = commands.expect("cache", "evict", str(mounted.path))
+    assert "1 blob let go" in said
+    assert "1 blob pinned" in said
+    assert commands.expect("du", str(mounted.path)).endswith(", 2 files, 12.0K on disk\n")
+    assert (mounted / "x.txt").read_bytes() == b"x" * 5000

@@ -71,6 +71,17 @@ def test_an_offline_mount_asks_nobody_and_serves_what_is_here(
 
 
 @pytest.mark.usefixtures("seen")
+def test_an_offline_mount_stays_so_when_its_daemon_is_replaced(hub: Hub, mount: Mount, commands: Commands) -> None:
+    mounted = mount("acme/tiny", "--offline")
+    commands.expect("restart", str(mounted.path))
+    assert mounted.status()["state"] == "offline"
+    assert beginning(mounted) == WEIGHTS.read(0, 1000)
+    end_fails_at_once(mounted)
+    mounted.unmount()
+    assert hub.journal.requests() == []
+
+
+@pytest.mark.usefixtures("seen")
 def test_a_commit_and_a_folder_of_what_was_seen_are_mounted_offline(
     hub: Hub, repo: Repo, mount: Mount, commands: Commands, refusals: Refusals, place: Path
 ) -> None:
