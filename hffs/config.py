@@ -18,6 +18,7 @@ _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)\s*$", re.IGNORECASE)
 _TIME = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|)\s*$", re.IGNORECASE)
 _TRUE: Final = frozenset({"1", "on", "yes", "true"})  # as huggingface_hub reads its switches
 _FALSE: Final = frozenset({"0", "off", "no", "false", ""})
+_OFFLINE: Final = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # huggingface_hub heeds both
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -96,6 +97,7 @@ class Settings:
     prefetch: str = "small"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    offline: bool = False  # ask no server
     allow_other: bool = False
     read_timeout: float = 120.0
     binding: str = "auto"
@@ -120,6 +122,7 @@ PARSERS: Final[Mapping[str, Any]] = {
     "prefetch": one_of("none", "small", "all"),
     "include": parse_patterns,
     "exclude": parse_patterns,
+    "offline": parse_switch,
     "allow_other": parse_switch,
     "read_timeout": above_zero(parse_seconds),
     "binding": one_of("auto", "kernel", "libfuse"),
@@ -135,6 +138,8 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
     values: dict[str, Any] = {"cache_dir": default_cache_dir(env), "runtime_dir": default_runtime_dir(env)}
     if env.get("HF_ENDPOINT"):
         values["endpoint"] = env["HF_ENDPOINT"].rstrip("/")
+    if any(env.get(name, "").strip().lower() in _TRUE for name in _OFFLINE):
+        values["offline"] = True
     for name, parse in PARSERS.items():
         variable = f"HFFS_{name.upper()}"
         if env.get(variable):

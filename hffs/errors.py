@@ -80,6 +80,12 @@ class RateLimited(HubUnreachable):
     """Too many requests: the server asked us to wait."""
 
 
+class Offline(HubUnreachable):
+    """Nobody was asked: hffs is told to be offline, or the Hub was away just now. To try again at once is no use."""
+
+    transient = False
+
+
 class BadResponse(HubUnreachable):
     """An answer that breaks the protocol: wrong status, range, length or encoding. Its bytes were not used.
 

@@ -166,6 +166,7 @@ class Status(TypedDict):
     last_errors: list[LastError]
     read_ahead: ReadAhead
     bandwidth: Bandwidth
+    root: str  # the folder of the repo that is mounted, "" for all of it
 
 
 class FileStatus(TypedDict):

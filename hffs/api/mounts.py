@@ -134,6 +134,11 @@ def find(target: str, runtime_dir: str) -> list[Record]:
     raise MountNotFound(f"{target} is not mounted", "hffs status lists the mounts")
 
 
+def records_of(runtime_dir: str) -> list[Record]:
+    """The records of all mounts of this user, dead ones too."""
+    return records.every(runtime_dir)
+
+
 def is_path(target: str) -> bool:
     """Whether a target can only be a path: no repo begins so."""
     return target in (".", "..") or target.startswith(("/", "./", "../", "~"))
@@ -228,6 +233,7 @@ def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtim
         "last_errors": [{"at": time.time(), "what": why}],
         "read_ahead": {"kb": None, "command": ""},
         "bandwidth": {"limit": None},
+        "root": "",
     }
 
 

@@ -1,8 +1,8 @@
 """Repos looked at without mounting them: what a commit holds, how much of it is here.
 
 Used by programs and by ``hffs ls``, ``info`` and ``du``. Asks the Hub for listings only, never for file data, and
-changes nothing on disk. The rooms that know the Hub and the cache are imported when first needed: they cost 0.5 s. Any
-thread.
+changes nothing on disk; offline the metadata index answers. The rooms that know the Hub and the cache are imported when
+first needed: they cost 0.5 s. Any thread.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..config import Settings
-from ..errors import EntryNotFound
+from ..errors import EntryNotFound, Offline
 from ..model import Blob, Commit, Entry, RepoRef
 from .mounting import settings_from
 from .shares import Held, Share, by_type, total
@@ -22,18 +22,21 @@ if TYPE_CHECKING:
     from ..cache import BlobStore
     from ..remote import Catalog
 
+UNSET: Final = "to ask the Hub leave out --offline, or unset HF_HUB_OFFLINE"
+
 
 @dataclass(frozen=True, slots=True)
 class RepoInfo:
-    """A commit at a glance. ``date`` is seconds since the epoch; ``gated`` is False or how access is granted."""
+    """A commit at a glance. ``date`` is seconds since the epoch; ``gated`` is False or how access is granted. Both it
+    and ``private`` are None when the Hub was not asked."""
 
     repo: str
     type: str
     revision: str
     commit: str
     date: float
-    private: bool
-    gated: bool | str
+    private: bool | None
+    gated: bool | str | None
     files: int
     bytes_total: int
     bytes_local: int
@@ -57,24 +60,32 @@ def repo_info(
     subfolder: str | None = None,
     **options: Any,
 ) -> RepoInfo:
-    """Commit, date, access and sizes of a repo; ``include``/``exclude`` among the options say of which files.
+    """Commit, date, access and sizes of a repo; ``include``/``exclude`` among the options say of which files. With the
+    option ``offline`` (or HF_HUB_OFFLINE) as the Hub said last, and no server is asked.
 
     Raises RepoNotFound, RevisionNotFound, EntryNotFound, AccessDenied, HubUnreachable, UsageError.
     """
     settings = settings_from(options)
-    catalog, ref = _asked(settings, repo, type, revision, subfolder)
-    about = catalog.info(ref)
-    listing = _whole(catalog, about.commit, ref.subfolder, settings)
-    files = held(listing, settings)
+    private: bool | None = None
+    gated: bool | str | None = None
+    if settings.offline:
+        found = _kept(settings, repo, type, revision, subfolder)
+    else:
+        catalog, ref = _asked(settings, repo, type, revision, subfolder)
+        about = catalog.info(ref)
+        private, gated = about.private, about.gated
+        found = _whole(catalog, about.commit, ref.subfolder, settings)
+    files = held(found, settings)
     every = total(files)
+    commit = found.commit
     return RepoInfo(
-        repo=about.commit.id,
-        type=about.commit.type.value,
-        revision=about.commit.revision,
-        commit=about.commit.sha,
-        date=about.commit.date,
-        private=about.private,
-        gated=about.gated,
+        repo=commit.id,
+        type=commit.type.value,
+        revision=commit.revision,
+        commit=commit.sha,
+        date=commit.date,
+        private=private,
+        gated=gated,
         files=every.files,
         bytes_total=every.bytes_total,
         bytes_local=every.bytes_local,
@@ -108,6 +119,8 @@ def listing(
 ) -> Listing:
     """Files and directories of a repo, with the commit they are of; not ``recursive``: of one directory alone."""
     settings = settings_from(options)
+    if settings.offline:
+        return _kept(settings, repo, type, revision, subfolder, recursive=recursive)
     catalog, ref = _asked(settings, repo, type, revision, subfolder)
     commit = catalog.resolve(ref)
     if recursive:
@@ -140,6 +153,46 @@ def _asked(
 
     ref = parse_repo(repo, type=kind, revision=revision, subfolder=subfolder)
     return Catalog(settings.endpoint, Auth(settings.token_file)), ref
+
+
+def _kept(
+    settings: Settings,
+    repo: str,
+    kind: str | None,
+    revision: str | None,
+    subfolder: str | None,
+    *,
+    recursive: bool = True,
+) -> Listing:
+    """As it was when the Hub was asked last. Raises Offline where that is not known."""
+    from ..cache import Index, Layout, known
+    from ..remote import parse_repo
+    from ..transfer import kept
+    from ..vfs import Patterns
+
+    ref = parse_repo(repo, type=kind, revision=revision, subfolder=subfolder)
+    never = Offline(f"the files of {ref} were never listed on this machine, and hffs is offline", UNSET)
+    folder = Layout(settings.cache_dir).index
+    if not os.path.isdir(folder):
+        raise never
+    index = Index(folder)
+    try:
+        seen = known.last_known(index, settings.endpoint, ref)
+        files, complete = kept(index, seen.commit, ref.subfolder) if seen is not None else ([], False)
+    finally:
+        index.close()
+    if seen is None or not complete:
+        raise never
+    if not files and ref.subfolder:
+        raise EntryNotFound(f"{ref} is not there", f"see hffs ls {seen.commit.type.prefix}{seen.commit.id}")
+    patterns = Patterns(settings.include, settings.exclude)
+    chosen = [file for file in files if patterns.match(file.path)]
+    above = ref.subfolder.count("/") + 1 if ref.subfolder else 0
+    folders = [Entry(path, "directory") for path in _parents(file.path for file in chosen) if path.count("/") >= above]
+    every = sorted([*chosen, *folders], key=lambda entry: entry.path)
+    if not recursive:
+        every = [entry for entry in every if ref.subfolder in (entry.parent, entry.path)]
+    return Listing(seen.commit, ref.subfolder, tuple(every))
 
 
 def _whole(catalog: Catalog, commit: Commit, path: str, settings: Settings) -> Listing:

@@ -4,6 +4,7 @@ Used by transfer, and by the daemon, which opens a cache (``Layout.prepare``, on
 closes it last. Everything here may be used from any thread.
 """
 
+from . import checking, holdings, inventory, known
 from .blobs import BlobStore
 from .claims import Claim
 from .digest import Hasher
@@ -24,6 +25,10 @@ __all__ = [
     "Reservation",
     "Room",
     "StoredBlob",
+    "checking",
+    "holdings",
+    "inventory",
+    "known",
     "lay",
     "safe_below",
 ]

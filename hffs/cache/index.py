@@ -28,6 +28,11 @@ _TIMEOUT_S: Final = 1.0
 # After a failure nothing is tried for this long: a database that somebody keeps locked must not cost every look-up its
 # timeout.
 _PAUSE_S: Final = 10.0
+# A listing takes some 100 bytes a file: 2.5 million files. Whatever is let go the Hub says again.
+MOST_BYTES: Final = 256 << 20
+_AT_ONCE: Final = 256  # rows deleted in one transaction, so that nobody waits long for the database
+_PAGES: Final = ("page_size", "page_count", "freelist_count")
+_LAST: Final = "\U0010ffff"  # sqlite compares text by its UTF-8 bytes: behind whatever begins like the prefix
 _SETTINGS: Final = {
     "eviction_policy": "none",  # culling drops entries silently, as does the size limit
     "cull_limit": 0,
@@ -95,6 +100,23 @@ class _TextCache(diskcache.Cache):  # type: ignore[misc]
     def _sql_retry(self) -> Callable[..., sqlite3.Cursor]:
         return self._con.execute
 
+    def used_bytes(self) -> int:
+        """Bytes of the database's pages that hold something."""
+        values = [self._con.execute(f"PRAGMA {name}").fetchone()[0] for name in _PAGES]
+        return int(values[0] * (values[1] - values[2]))
+
+    def oldest_quarter(self) -> list[int]:
+        """One look through the table, for as many rows as are likely to have to go."""
+        ask = "SELECT rowid FROM Cache ORDER BY store_time, rowid LIMIT (SELECT count(*) / 4 + 1 FROM Cache)"
+        return [row for (row,) in self._con.execute(ask)]
+
+    def drop(self, rows: list[int]) -> int:
+        self._con.execute("BEGIN IMMEDIATE")
+        try:
+            return sum(self._con.execute("DELETE FROM Cache WHERE rowid = ?", (row,)).rowcount for row in rows)
+        finally:
+            self._con.execute("COMMIT")
+
     def close(self) -> None:
         connection, self._shared = self._shared, None
         if connection is not None:
@@ -133,6 +155,33 @@ class Index:
 
     def delete(self, key: str) -> None:
         self._run(lambda cache: cache.delete(key), None)
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin so, in their order; expired ones may be among them."""
+        ask = "SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY key"
+        bounds = prefix, prefix + _LAST
+
+        def found(cache: _TextCache) -> list[str]:
+            return [key for (key,) in cache._sql(ask, bounds) if isinstance(key, str)]  # noqa: SLF001 - our subclass
+
+        return self._run(found, [])
+
+    def trim(self, most: int = MOST_BYTES) -> int:
+        """Let the texts go that were set longest ago, down to three quarters of ``most`` bytes, once there are more.
+        How many went. Takes no time where nothing is to go, else some 10 us a row (2026-11, 2 cores)."""
+        gone, enough = 0, most
+        while self._run(lambda cache: cache.used_bytes(), 0) > enough:
+            enough = most * 3 // 4
+            none: list[int] = []
+            oldest, before = self._run(lambda cache: cache.oldest_quarter(), none), gone
+            for start in range(0, len(oldest), _AT_ONCE):
+                rows = oldest[start : start + _AT_ONCE]
+                gone += self._run(lambda cache, rows=rows: cache.drop(rows), 0)  # type: ignore[misc]
+                if self._run(lambda cache: cache.used_bytes(), 0) <= enough:
+                    break
+            if gone == before:  # another process is at it, or the database cannot be used now
+                break
+        return gone
 
     def close(self) -> None:
         """Close the database; from then on everything is a miss."""

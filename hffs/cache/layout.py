@@ -94,17 +94,25 @@ class Layout:
             return []
         return [Place(folder, name.removesuffix(".state")) for name in sorted(names) if name.endswith(".state")]
 
+    def refuse_newer(self) -> None:
+        """For who only looks, and makes nothing. Raises CacheUnusable when a newer hffs wrote this cache."""
+        self._is_marked()
+
     def _agree_on_version(self) -> None:
-        mark = self.root / "version"
+        if not self._is_marked():
+            self._write(self.root / "version", f"{FORMAT_VERSION}\n")
+
+    def _is_marked(self) -> bool:
+        """Whether a version is named here that we know. Raises CacheUnusable, OSError."""
         with contextlib.suppress(FileNotFoundError, ValueError):
-            found = int(mark.read_text("ascii"))
+            found = int((self.root / "version").read_text("ascii"))
             if found > FORMAT_VERSION:
                 raise CacheUnusable(
                     f"the cache {self.root} was written by a newer hffs (format {found})",
                     "upgrade hffs or choose another --cache-dir",
                 )
-            return
-        self._write(mark, f"{FORMAT_VERSION}\n")
+            return True
+        return False
 
     def _write(self, path: Path, text: str) -> None:
         """A small file that is there whole or not at all."""

@@ -68,6 +68,10 @@ def _run(words: list[str]) -> int:
         from . import hydrating
 
         run = hydrating.hydrate
+    elif args.command == "cache":
+        from importlib import import_module
+
+        run = getattr(import_module(f".{args.module}", __name__), args.call)
     else:
         from . import looking
 

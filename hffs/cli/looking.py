@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import config
-from ..api import mounts, shares
+from ..api import inventory, mounts, shares
 from ..api.shares import Held, Share
 from ..errors import MountNotFound
 from ..model import Entry
@@ -66,7 +66,7 @@ def info(args: argparse.Namespace) -> int:
     if args.json:
         output.as_json({**asdict(about), "bytes_to_fetch": missing})
         return 0
-    access = "private" if about.private else "public"
+    access = "private" if about.private else "public" if about.private is not None else "not asked, hffs is offline"
     gated = f", gated ({about.gated})" if isinstance(about.gated, str) else ", gated" if about.gated else ""
     size = f"{output.size(about.bytes_total)} in {output.count(about.files, 'file')}"
     lines = [
@@ -85,7 +85,7 @@ def info(args: argparse.Namespace) -> int:
 
 
 def du(args: argparse.Namespace) -> int:
-    where, folder, complete, files = _held(args)
+    where, folder, complete, files, disk = _held(args)
     every = shares.total(files)
     types, folders = shares.by_type(files), shares.by_folder(files, folder)
     if args.json:
@@ -97,6 +97,7 @@ def du(args: argparse.Namespace) -> int:
                 "files": every.files,
                 "bytes_total": every.bytes_total if complete else None,
                 "bytes_local": every.bytes_local,
+                "bytes_disk": disk,
                 "by_folder": [asdict(share) for share in folders],
                 "by_type": [asdict(share) for share in types],
             }
@@ -107,12 +108,15 @@ def du(args: argparse.Namespace) -> int:
     else:
         _table("FOLDER", ".", folders)
     seen = "" if complete else ", in the folders seen so far"
-    print(f"{output.share(every.bytes_local, every.bytes_total)} local, {output.count(every.files, 'file')}{seen}")
+    on_disk = f", {output.size(disk)} on disk" if disk else ""
+    local = f"{output.share(every.bytes_local, every.bytes_total)} local"
+    print(f"{local}, {output.count(every.files, 'file')}{seen}{on_disk}")
     return 0
 
 
-def _held(args: argparse.Namespace) -> tuple[str | None, str, bool, list[Held]]:
-    """What ``du`` counts: its mountpoint if any, the folder it is seen from, whether that is all of it, the files."""
+def _held(args: argparse.Namespace) -> tuple[str | None, str, bool, list[Held], int]:
+    """What ``du`` counts: its mountpoint if any, the folder it is seen from, whether that is all of it, the files, and
+    what they take on the disk."""
     settings = config.load(flags(args))
     if not (args.type or args.revision or args.subfolder):
         try:
@@ -121,12 +125,15 @@ def _held(args: argparse.Namespace) -> tuple[str | None, str, bool, list[Held]]:
             if mounts.is_path(args.target):
                 raise
         else:
-            files = [Held(file["path"], file["size"], file["bytes_local"]) for file in found["files"]]
-            return where, found["path"], found["complete"], _chosen(files, settings)
+            files = _chosen(
+                [Held(file["path"], file["size"], file["bytes_local"]) for file in found["files"]], settings
+            )
+            disk = inventory.bytes_of_mount(where, {file.path for file in files if file.bytes_local}, settings)
+            return where, found["path"], found["complete"], files, disk
     from ..api import repos
 
     listing = repos.listing(*_named(args, args.target), **flags(args))
-    return None, listing.path, True, repos.held(listing, settings)
+    return None, listing.path, True, repos.held(listing, settings), inventory.bytes_of_files(listing, settings)
 
 
 def _chosen(files: list[Held], settings: config.Settings) -> list[Held]:

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from ..config import PARSERS, parse_size
+from ..config import PARSERS, parse_seconds, parse_size
 from ..errors import UsageError
 
 _REPO: Final = "[hf://][datasets/|spaces/]ORG/NAME[@REVISION][/PATH]"
@@ -38,6 +38,7 @@ _HELP: Final = {
     ),
     "include": ("PATTERN", "only files that match; may be given several times"),
     "exclude": ("PATTERN", "leave out files that match; may be given several times"),
+    "offline": (None, "ask no server: what was last seen of the repo is shown, what is here can be read"),
     "allow_other": (None, "let other users read the mount"),
     "read_timeout": ("TIME", "after which a read that got no bytes fails (default 120 s)"),
     "binding": ("auto|kernel|libfuse", "what talks to the kernel (default auto)"),
@@ -47,7 +48,8 @@ _HELP: Final = {
     "log_level": ("LEVEL", "debug, info, warning or error (default info)"),
     "log_file": ("FILE", "where the daemon logs (default: beside its control socket)"),
 }
-_HUB: Final = ("endpoint", "token_file")
+_HUB: Final = ("endpoint", "token_file", "offline")
+_ASKED: Final = ("runtime_dir",)  # to find the mount that a path lies in
 _PATTERNS: Final = ("include", "exclude")
 _WORKERS: Final = ("workers", "bandwidth", "min_worker_speed", "probe_seconds", "big_file", "fetch_size")
 _CACHE: Final = ("cache_dir", "cache_size", "min_free")
@@ -69,10 +71,15 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _debug() -> Parser:
+    made = Parser(add_help=False)
+    made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="log more, show tracebacks")
+    return made
+
+
 def build() -> Parser:
     """The parser of ``hffs``; what it parses has ``command``, unless none was given."""
-    debug = Parser(add_help=False)
-    debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="log more, show tracebacks")
+    debug = _debug()
     about = "Mount a Hugging Face model or dataset as a directory."
     parser = Parser(prog="hffs", description=about, parents=[debug], allow_abbrev=False)
     parser.add_argument(
@@ -122,12 +129,18 @@ def build() -> Parser:
     hydrate.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
     _add_settings(hydrate, _HYDRATING)
 
+    _add_cache(
+        command("cache", "list, drop, keep and check what is on this disk").add_subparsers(
+            dest="action", metavar="ACTION", parser_class=Parser, required=True
+        )
+    )
+
     ls = command("ls", "list the files of a repo, without mounting it")
     ls.add_argument("repo", metavar="REPO[/PATH]", help=_REPO)
     ls.add_argument("-r", "-R", "--recursive", action="store_true", help="also what lies in its folders")
     _add_naming(ls)
     _add_json(ls)
-    _add_settings(ls, (*_PATTERNS, *_HUB))
+    _add_settings(ls, (*_PATTERNS, "cache_dir", *_HUB))
 
     info = command("info", "tell a repo's commit, size and access, without mounting it")
     info.add_argument("repo", metavar="REPO", help=_REPO)
@@ -141,6 +154,45 @@ def build() -> Parser:
     _add_json(du)
     _add_settings(du, (*_PATTERNS, "cache_dir", *_HUB, "runtime_dir"))
     return parser
+
+
+def cache_action(
+    actions: Any, name: str, about: str, *, module: str = "caching", call: str = "", settings: tuple[str, ...] = ()
+) -> argparse.ArgumentParser:
+    """A new ``hffs cache NAME`` among ``actions``, done by ``call`` (default: of that name) in ``hffs.cli``'s
+    ``module``."""
+    made: argparse.ArgumentParser = actions.add_parser(
+        name, help=about, description=f"{about[0].upper()}{about[1:]}.", parents=[_debug()], allow_abbrev=False
+    )
+    made.set_defaults(module=module, call=call or name)
+    _add_settings(made, ("cache_dir", *settings))
+    return made
+
+
+def _add_cache(actions: Any) -> None:
+    which = f"a repo (without @REVISION: all of it that is known), {_REPO}, or a path in a mount"
+    about = "tell which repos and revisions are here, and how much of each"
+    _add_json(cache_action(actions, "list", about, call="show"))
+
+    evict = cache_action(actions, "evict", "drop a repo, revision, folder or file from this disk", settings=_ASKED)
+    evict.add_argument("targets", metavar="TARGET", nargs="+", help=which)
+    evict.add_argument("--shared", action="store_true", help="also what other revisions or files have the content of")
+
+    prune = cache_action(actions, "prune", "drop what no revision needs as it was last seen", settings=("runtime_dir",))
+    older = "also what nobody has used for so long, be it complete or not: 30 (days), 12h, 90d"
+    prune.add_argument("--older", metavar="TIME", type=_checked(_days), help=older)
+
+    for name, about in (("pin", "keep what is here of a TARGET, whatever goes"), ("unpin", "keep it no longer")):
+        made = cache_action(actions, name, about, settings=_ASKED)
+        made.add_argument("targets", metavar="TARGET", nargs="+", help=which)
+
+    check = cache_action(actions, "check", "look through all blocks and their records for damage")
+    check.add_argument("--repair", action="store_true", help="drop what is damaged, to be fetched again, and leftovers")
+    _add_json(check)
+
+
+def _days(text: str) -> float:
+    return parse_seconds(f"{text}d" if text.strip().isdigit() else text)
 
 
 def flags(args: argparse.Namespace) -> dict[str, Any]:

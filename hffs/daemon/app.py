@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import protocol
-from ..errors import AccessDenied, HffsError, MountFailed, MountNotFound, UsageError
+from ..errors import HffsError, MountFailed, MountNotFound, UsageError
 from ..fuse import Binding, make_binding
-from ..model import Commit
+from ..model import Commit, RepoRef
 from ..policy import small_files
 from ..remote import parse_repo
-from ..transfer import Content, Fetcher, Listings
+from ..transfer import Content, Fetcher
 from ..vfs import Filesystem, Patterns, Tree
 from . import engine, mountpoint, readahead, records
 from .control import ControlServer, Occupied, Request
@@ -47,16 +47,9 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
     where = spec.mountpoint if before else mountpoint.check(spec.mountpoint, settings.runtime_dir)
     with contextlib.ExitStack() as stack:
         hub = engine.open_hub(settings, stack)
-        refused: AccessDenied | None = None
-        if before is None:
-            ref = parse_repo(spec.repo, type=spec.type, revision=spec.revision, subfolder=spec.subfolder)
-            found = engine.resolve(hub, ref)
-            commit, subfolder, listings = found.commit, found.subfolder, found.listings
-            name, refused = found.name, found.refused
-        else:
-            commit, subfolder, name = before.commit, before.subfolder, before.commit.id
-            listings = Listings(hub.catalog, hub.index, commit, root=subfolder)
-            listings.restore()
+        ref = parse_repo(spec.repo, type=spec.type, revision=spec.revision, subfolder=spec.subfolder)
+        found = engine.resolve(hub, ref) if before is None else _as_before(hub, before)
+        commit, subfolder, listings, name = found.commit, found.subfolder, found.listings, found.name
         parts = engine.start(hub, listings, settings, stack)
         content, fetcher = parts.content, parts.fetcher
         tree = Tree(content, Patterns(settings.include, settings.exclude))
@@ -73,7 +66,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
         )
 
         jobs = Jobs(protocol.jobs_path(settings.runtime_dir, where), where, content, tree, fetcher, settings.big_file)
-        reporter = Reporter(spec, where, binding, parts, tree, filesystem, hub.catalog, jobs, link)
+        reporter = Reporter(spec, where, binding, parts, tree, filesystem, hub, jobs, link)
         control = ControlServer(
             protocol.socket_path(settings.runtime_dir, where),
             {
@@ -100,18 +93,21 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             reporter.state = "serving"
             reporter.read_ahead = readahead.raise_to(where)
             records.write(settings.runtime_dir, reporter.record())
-            warning = f"{refused.what}, its files cannot be read yet: {refused.remedy}" if refused else ""
-            report({"ready": True, "pid": reporter.pid, "commit": commit.sha, "repo": name, "warning": warning})
+            said = {"pid": reporter.pid, "commit": commit.sha, "repo": name, "warning": _warning(found)}
+            report({"ready": True, **said})
             event = "mounted" if before is None else "resumed"
             log.info("event=%s mountpoint=%s repo=%s commit=%s", event, where, commit.id, commit.sha)
             if before is not None:
                 jobs.resume()
-            elif settings.prefetch != "none" and refused is None:
-                _prefetch_small(content, tree, commit)
+            elif settings.prefetch != "none" and found.refused is None:
+                _when_reached(hub, ref, lambda: _prefetch_small(content, tree, commit))
+            else:
+                _when_reached(hub, ref, lambda: None)
 
         def ended() -> None:
             """What the next worker goes on with stays where it is."""
             left = link is not None and link.left
+            hub.reach.stop()
             control.stop(keep=left)
             jobs.stop()
             if link is not None:
@@ -137,6 +133,26 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             return LEFT
         log.info("event=unmounted mountpoint=%s", where)
         return 0 if ready.is_set() else 1
+
+
+def _as_before(hub: engine.Hub, before: Handover) -> engine.Resolved:
+    """What the worker before us showed; asks no server."""
+    listings = hub.listings(before.commit, before.subfolder)
+    listings.restore()
+    return engine.Resolved(before.commit, before.subfolder, listings, before.commit.id, None)
+
+
+def _warning(found: engine.Resolved) -> str:
+    refused = found.refused
+    return f"{refused.what}, its files cannot be read yet: {refused.remedy}" if refused else found.warning
+
+
+def _when_reached(hub: engine.Hub, ref: RepoRef, act: Callable[[], None]) -> None:
+    """Now where the Hub answers; else once it does, which is looked for; never where it is not to be asked."""
+    if not hub.reach.offline:
+        act()
+    elif not hub.reach.switched:
+        hub.reach.look_for(lambda: engine.ask_again(hub, ref), act)
 
 
 def _hand_over(

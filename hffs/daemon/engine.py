@@ -10,16 +10,18 @@ import contextlib
 import logging
 import os
 import resource
+import time
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..cache import BlobStore, Index, Layout, Room
+from ..cache import BlobStore, Index, Layout, Room, known
 from ..config import Settings
-from ..errors import AccessDenied, HffsError, NotFound
+from ..errors import AccessDenied, HffsError, HubUnreachable, NotFound, Offline, RateLimited
 from ..model import Commit, Entry, RepoRef
 from ..policy import RESERVED, WorkerLimiter
 from ..remote import Auth, Catalog, Locator, Transport
 from ..transfer import NICE, Content, Fetcher, Housekeeping, Listings, Throttle, Timers
+from .reach import SWITCHED, Reach, ReachedCatalog, ReachedTransport
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +44,30 @@ class IsFile(NotFound):
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A cache directory and who is asked for what it lacks."""
+    """A cache directory and who is asked for what it lacks, within ``reach``."""
 
     layout: Layout
     index: Index
     auth: Auth
     catalog: Catalog
+    reach: Reach
+
+    def listings(self, commit: Commit, root: str) -> Listings:
+        """Not loaded yet."""
+        return Listings(ReachedCatalog(self.catalog, self.reach), self.index, commit, root=root)
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """A revision as it is now: its commit, the folder asked for, its listing as far as it is known, the name to show,
-    and why its files may not be read yet, where that is so."""
+    and why its files may not be read yet, where that is so. ``warning`` tells when it is not sure to be so now."""
 
     commit: Commit
     subfolder: str
     listings: Listings
     name: str
     refused: AccessDenied | None
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +89,23 @@ def open_hub(settings: Settings, stack: contextlib.ExitStack) -> Hub:
     index = Index(layout.index)
     stack.callback(index.close)
     auth = Auth(settings.token_file)
-    return Hub(layout, index, auth, Catalog(settings.endpoint, auth))
+    reach = Reach(switched=settings.offline)
+    stack.callback(reach.stop)
+    return Hub(layout, index, auth, Catalog(settings.endpoint, auth), reach)
 
 
 def resolve(hub: Hub, ref: RepoRef) -> Resolved:
-    """Raises NotFound, IsFile, AccessDenied, HubUnreachable."""
-    about = hub.catalog.info(ref)
+    """What the Hub says a revision is; what it said last, when hffs is offline or the Hub is away.
+
+    Raises NotFound, IsFile, AccessDenied, HubUnreachable (nothing is known of it here)."""
+    if hub.reach.switched:
+        return _last_known(hub, ref, None)
+    try:
+        about = hub.catalog.info(ref)
+    except HubUnreachable as away:
+        return _last_known(hub, ref, away)
     commit = about.commit
+    known.learn(hub.index, ref.id, commit, time.time())
     refused = _refused(hub.catalog, commit) if about.gated else None
     listings = _listings(hub, commit, ref.subfolder)
     log.info("event=resolved repo=%s revision=%s commit=%s", commit.id, commit.revision, commit.sha)
@@ -111,13 +129,14 @@ def start(
     room = Room(store, settings.cache_size, settings.min_free)
     stack.callback(room.close)
     transport = Transport(Locator(hub.auth), hub.auth)
+    reached = ReachedTransport(transport, hub.reach)
     timers = Timers()
     timers.start()
     stack.callback(timers.stop)
     most = most_workers(settings.workers, os.cpu_count() or 1)
     fetcher = Fetcher(
         store,
-        transport,
+        reached,
         timers,
         workers=most,
         ahead=None if settings.workers is None else most,
@@ -163,8 +182,38 @@ def _refused(catalog: Catalog, commit: Commit) -> AccessDenied | None:
     return None
 
 
+def ask_again(hub: Hub, ref: RepoRef) -> None:
+    """Learn what the revision is now, for who mounts it next. Raises as ``Catalog.resolve``."""
+    known.learn(hub.index, ref.id, hub.catalog.resolve(ref), time.time())
+
+
+def _last_known(hub: Hub, ref: RepoRef, away: HubUnreachable | None) -> Resolved:
+    """``away`` is why the Hub did not say; None: it was not to be asked."""
+    seen = known.last_known(hub.index, hub.catalog.endpoint, ref)
+    if seen is None:
+        if away is not None:
+            raise away
+        raise Offline(f"{ref} was never seen on this machine, and hffs is offline", SWITCHED)
+    commit = seen.commit
+    if away is not None and not isinstance(away, RateLimited):
+        hub.reach.lost()
+    try:
+        listings = _listings(hub, commit, ref.subfolder)
+    except Offline as unlisted:
+        if away is not None:
+            raise away from unlisted
+        raise Offline(f"the files of {ref} were never listed on this machine, and hffs is offline", SWITCHED) from None
+    at = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seen.last_seen))
+    log.info("event=last-known repo=%s revision=%s commit=%s seen=%s", commit.id, commit.revision, commit.sha, at)
+    name = str(replace(ref, id=commit.id))
+    warning = "" if away is None else f"{away.what}: {name} is shown as it was on {at}"
+    if warning:
+        log.warning("%s", warning)
+    return Resolved(commit, ref.subfolder, listings, name, None, warning)
+
+
 def _listings(hub: Hub, commit: Commit, subfolder: str) -> Listings:
-    listings = Listings(hub.catalog, hub.index, commit, root=subfolder)
+    listings = hub.listings(commit, subfolder)
     try:
         listings.load()
     except NotFound:
@@ -172,7 +221,7 @@ def _listings(hub: Hub, commit: Commit, subfolder: str) -> Listings:
             raise
         at = "" if commit.revision == "main" else f"@{commit.revision}"
         name = f"{commit.type.prefix}{commit.id}{at}"
-        if any(entry.kind == "file" for entry in hub.catalog.lookup(commit, [subfolder])):
+        if listings.is_file(subfolder):
             above = subfolder.rpartition("/")[0]
             raise IsFile(subfolder, name, f"mount {f'{name}/{above}' if above else name}") from None
         raise NotFound(f"{name} has no folder {subfolder!r}", f"see hffs ls {name}") from None

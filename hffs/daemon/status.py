@@ -15,11 +15,10 @@ from .. import protocol
 from ..errors import EntryNotFound
 from ..fuse import Binding
 from ..policy import Priority
-from ..remote import Catalog
 from ..transfer import Fetcher
 from ..vfs import Filesystem, Tree
 from .control import Request
-from .engine import Engine
+from .engine import Engine, Hub
 from .readahead import ReadAhead
 from .spec import MountSpec
 from .supervised import ALONE, Link
@@ -72,7 +71,7 @@ class Reporter:
         parts: Engine,
         tree: Tree,
         filesystem: Filesystem,
-        catalog: Catalog,
+        hub: Hub,
         jobs: Hydrating,
         link: Link | None = None,
     ) -> None:
@@ -88,7 +87,8 @@ class Reporter:
         self._fetcher = parts.fetcher
         self._store = parts.store
         self._room = parts.room
-        self._catalog = catalog
+        self._catalog = hub.catalog
+        self._reach = hub.reach
         self._jobs = jobs
         self._transport = parts.transport
         self._link = link
@@ -116,7 +116,6 @@ class Reporter:
         complete = self._content.listings.complete
         files = [entry for entry in self._content.listings.files() if self._tree.visible(entry.path)]
         states = Counter(self._content.state(entry) for entry in files)
-        degraded = self._fetcher.degraded
         return {
             "mountpoint": self._where,
             "repo": commit.id,
@@ -124,7 +123,7 @@ class Reporter:
             "revision": commit.revision,
             "commit": commit.sha,
             "pid": self.pid,
-            "state": "degraded" if degraded and self.state == "serving" else self.state,
+            "state": self._state(),
             "socket": protocol.socket_path(self._spec.settings.runtime_dir, self._where),
             "binding": self._binding.name,
             "supervisor": None if self._link is None else self._link.supervisor(),
@@ -163,7 +162,15 @@ class Reporter:
             "last_errors": self._last_errors(),
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
             "bandwidth": {"limit": self._fetcher.throttle.rate},
+            "root": self._content.root,
         }
+
+    def _state(self) -> protocol.State:
+        if self.state != "serving":
+            return self.state
+        if self._reach.offline:
+            return "offline"
+        return "degraded" if self._fetcher.degraded else "serving"
 
     def files(self, request: Request) -> protocol.FileList:
         """Per file: size, local bytes, state; ``?path=`` names a folder or file of the mount, default all."""

@@ -32,6 +32,7 @@ ERRNOS: Final[dict[type[BaseException], int]] = {
     errors.AccessDenied: errno.EACCES,
     errors.HubUnreachable: errno.EIO,
     errors.RateLimited: errno.EIO,
+    errors.Offline: errno.EIO,
     errors.BadResponse: errno.EIO,
     errors.LinkExpired: errno.EIO,
     errors.IntegrityError: errno.EIO,

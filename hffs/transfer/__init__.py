@@ -4,7 +4,7 @@ from .content import Content, DiskSpace
 from .fetcher import Failure, Fetcher, WaitingRead
 from .housekeeping import Housekeeping
 from .hydrate import Hydration, Lay
-from .listings import Listings
+from .listings import Listings, kept
 from .progress import Part, Snapshot
 from .reader import BlobReader, Pending
 from .target import Target
@@ -30,4 +30,5 @@ __all__ = [
     "Throttle",
     "Timers",
     "WaitingRead",
+    "kept",
 ]

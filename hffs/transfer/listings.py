@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # Names that were looked up alone and are remembered, most of them those that do not exist: what a loader tries in a
 # folder nobody lists is a handful; a program that tries names without end must not fill the memory.
 SINGLE_NAMES = 10_000
+# What the index keeps goes by when it was set; a listing in use is set anew once a day.
+RENEWED_SECONDS = 86_400
 T = TypeVar("T")
 
 
@@ -66,6 +68,13 @@ class Listings:
         """The first request, unless the index has the answer. Raises EntryNotFound when ``root`` is no directory."""
         text = self._index.get(self._name("all", self.root))
         entries = decode(text)
+        if entries is not None and (self._index.age(self._name("all", self.root)) or 0) > RENEWED_SECONDS:
+            self._index.set(self._name("all", self.root), encode(entries))
+        if entries is None and self.root:
+            above = self._known_above()
+            entries = [entry for entry in above or () if entry.path.startswith(self.root + "/")] or None
+            if above is not None and entries is None:
+                raise EntryNotFound(f"there is no directory {self.root!r} in {self.commit.id}")
         if entries is None and self._index.get(self._name("more", self.root)):
             return  # known to be longer than a page; its directories are listed as they are opened
         if entries is None:
@@ -78,6 +87,23 @@ class Listings:
             entries = page.entries
             self._index.set(self._name("all", self.root), encode(entries))
         self._fill(entries)
+
+    def is_file(self, path: str) -> bool:
+        """Whether there is a file of this path, below ``root`` or not; asked for where no listing here tells."""
+        entries = self._known_above()
+        if entries is None:
+            entries = self._catalog.lookup(self.commit, [path])
+        return any(entry.path == path and entry.kind == "file" for entry in entries)
+
+    def _known_above(self) -> list[Entry] | None:
+        """The whole listing of the nearest folder above ``root`` of which it is kept; asks no server."""
+        folder = self.root
+        while folder:
+            folder = folder.rpartition("/")[0]
+            entries = decode(self._index.get(self._name("all", folder)))
+            if entries is not None:
+                return entries
+        return None
 
     def everything(self) -> list[Entry]:
         """All files, in path order; whatever is not known yet is asked for, page by page."""
@@ -251,8 +277,40 @@ class Listings:
             self._rest = None
 
     def _name(self, kind: str, path: str) -> str:
-        commit = self.commit
-        return f"listing/1/{kind}/{commit.endpoint}/{commit.type}/{commit.id}/{commit.sha}/{path}"
+        return _key(self.commit, kind, path)
+
+
+def kept(index: Index, commit: Commit, root: str = "") -> tuple[list[Entry], bool]:
+    """The files at or below ``root`` that the index knows of, in path order, and whether these are all; ``root`` may be
+    a file. Asks no server."""
+    folder, found, complete = root, dict[str, Entry](), False
+    while True:
+        whole = decode(index.get(_key(commit, "all", folder)))
+        if whole is not None or not folder:
+            break
+        folder = folder.rpartition("/")[0]
+    if whole is not None:
+        found, complete = {entry.path: entry for entry in whole}, True
+    else:
+        for kind in ("all", "dir", "node"):
+            for key in index.keys(_key(commit, kind, "")):
+                found.update((entry.path, entry) for entry in decode(index.get(key)) or ())
+    below = [
+        _sized(index, commit, entry)
+        for path, entry in sorted(found.items())
+        if entry.kind == "file" and (not root or path == root or path.startswith(f"{root}/"))
+    ]
+    return below, complete
+
+
+def _sized(index: Index, commit: Commit, entry: Entry) -> Entry:
+    if entry.size is not None and entry.etag is not None:
+        return entry
+    return next(iter(decode(index.get(_key(commit, "size", entry.path))) or ()), entry)
+
+
+def _key(commit: Commit, kind: str, path: str) -> str:
+    return f"listing/1/{kind}/{commit.endpoint}/{commit.type}/{commit.id}/{commit.sha}/{path}"
 
 
 def encode(entries: Iterable[Entry]) -> str:

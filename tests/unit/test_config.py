@@ -49,6 +49,15 @@ def test_hf_endpoint_is_honoured_and_hffs_endpoint_beats_it() -> None:
     assert config.load({}, both).endpoint == "http://nearer"
 
 
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_what_switches_huggingface_hub_offline_switches_hffs(name: str) -> None:
+    assert not config.load({}, {}).offline
+    assert config.load({}, {name: "1"}).offline
+    assert config.load({}, {name: "YES"}).offline
+    assert not config.load({}, {name: "0"}).offline
+    assert not config.load({}, {name: "1", "HFFS_OFFLINE": "0"}).offline
+
+
 def test_a_bad_value_in_the_environment_names_its_variable() -> None:
     with pytest.raises(UsageError, match="HFFS_WORKERS: 'many' is not a number"):
         config.load({}, {"HFFS_WORKERS": "many"})

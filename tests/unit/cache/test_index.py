@@ -83,6 +83,32 @@ def test_nothing_is_culled(index: Index, tmp_path: Path) -> None:
     assert {path.name for path in database(tmp_path).parent.iterdir()} == {"cache.db", "cache.db-wal", "cache.db-shm"}
 
 
+def test_keys_are_found_by_how_they_begin(index: Index) -> None:
+    for key in ("a/1", "a/2", "a/ü\U0001f600", "b/1", "a"):
+        index.set(key, "x")
+    assert index.keys("a/") == ["a/1", "a/2", "a/ü\U0001f600"]
+    assert index.keys("c") == []
+
+
+def test_what_was_set_longest_ago_goes_when_there_is_too_much(index: Index) -> None:
+    for number in range(1000):
+        index.set(f"{number:04}", "x" * 4000)
+    assert index.trim(8 << 20) == 0, "it is half of that"
+    index.set("0000", "anew")
+    gone = index.trim(2 << 20)
+    left = index.keys("")
+    assert 256 <= gone == 1000 - len(left)
+    assert left == ["0000", *(f"{number:04}" for number in range(gone + 1, 1000))]
+    assert index.trim(2 << 20) == 0
+
+
+def test_a_database_that_cannot_be_used_has_no_keys_and_nothing_to_trim(index: Index) -> None:
+    index.set("key", "text")
+    index.close()
+    assert index.keys("") == []
+    assert index.trim(0) == 0
+
+
 class Trap:
     """Unpickling one of these leaves a mark."""
 

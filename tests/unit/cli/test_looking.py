@@ -99,8 +99,10 @@ def test_info_and_du_count_what_this_disk_holds_of_the_chosen_files(hffs: Run, h
     assert hffs("du", "acme/tiny/onnx", "--exclude", "*.txt").stdout.splitlines() == [
         "TYPE   FILES  SIZE   LOCAL",
         ".onnx      1  1.0M  256.0K",
-        "256.0K of 1.0M (25 %) local, 1 file",
+        "256.0K of 1.0M (25 %) local, 1 file, 260.0K on disk",
     ]
+    told = json.loads(hffs("du", "acme/tiny/onnx", "--json").stdout)
+    assert (told["bytes_local"], told["bytes_disk"]) == (local, local + 4096), "a page of state"
 
 
 def test_looking_makes_no_cache(hffs: Run, repo: Repo) -> None:
@@ -129,6 +131,29 @@ def test_a_hub_that_is_down_is_exit_5(hffs: Run, hub: Hub, repo: Repo) -> None:
     done = hffs("info", "acme/tiny")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (5, "", 1), done.stderr
     hub.up()
+
+
+def test_offline_a_repo_is_shown_as_it_was_seen_last(
+    hffs: Run, hub: Hub, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (
+        ["ls", "acme/tiny"], ["ls", "acme/tiny", "-r", "--json"], ["ls", "acme/tiny/onnx", "-r"],
+        ["ls", "acme/tiny/config.json"], ["ls", "acme/tiny", "-r", "--include", "*.onnx"], ["du", "acme/tiny/onnx"],
+    )  # fmt: skip
+    assert hffs("hydrate", "acme/tiny", "--include", "config.json").returncode == 0
+    before = [hffs(*each).stdout for each in words]
+    assert all(before)
+    hub.journal.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert [hffs(*each).stdout for each in words] == before
+    told = hffs("info", "acme/tiny").stdout
+    assert f"  commit    {repo.commit_of('main')}\n" in told
+    assert "  access    not asked, hffs is offline\n" in told
+    assert "  size      4.0M in 5 files, 4.0M to fetch\n" in told
+    for code, name in ((3, "acme/tiny/none"), (5, "acme/other"), (5, "acme/tiny@v1")):
+        done = hffs("ls", name)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done.stderr
+    assert hub.journal.requests() == []
 
 
 def digest(repo: Repo, path: str) -> str:

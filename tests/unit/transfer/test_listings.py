@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from hffs.cache import Index
 from hffs.errors import EntryNotFound, HubUnreachable
-from hffs.transfer import Listings
+from hffs.model import Entry
+from hffs.transfer import Listings, kept
+from hffs.transfer.listings import RENEWED_SECONDS
 from tests.unit.memory import COMMIT, MemoryCatalog
 
 
@@ -126,3 +130,58 @@ def test_a_subfolder_is_all_that_is_listed(index: Index) -> None:
     assert set(listings.directory("onnx")) == {"a", "deep"}
     assert [entry.path for entry in listings.files()] == ["onnx/a", "onnx/deep/b"]
     assert catalog.calls == ["tree onnx"]
+
+
+def test_a_folder_of_a_commit_known_as_a_whole_is_not_asked_for(index: Index) -> None:
+    files: dict[str, int | None] = {"a.txt": 1, "deep/er/b.txt": 2, "deeper/c.txt": 3}
+    listings_of(MemoryCatalog(files), index)
+    catalog = MemoryCatalog({})
+    listings = listings_of(catalog, index, root="deep")
+    assert listings.complete
+    assert [entry.path for entry in listings.files()] == ["deep/er/b.txt"]
+    for root in ("none", "a.txt"):
+        with pytest.raises(EntryNotFound):
+            listings_of(catalog, index, root=root)
+    assert Listings(catalog, index, COMMIT, root="a.txt").is_file("a.txt")
+    assert not Listings(catalog, index, COMMIT, root="none").is_file("none")
+    assert catalog.calls == []
+
+
+def test_a_listing_in_use_counts_as_new_once_a_day(tmp_path: Path) -> None:
+    now = [1_000_000.0]
+    index = Index(tmp_path / "aging", clock=lambda: now[0])
+    listings = listings_of(MemoryCatalog({"a.txt": 1}), index)
+    key = listings._name("all", "")
+    for later, age in ((RENEWED_SECONDS, RENEWED_SECONDS), (1, 0)):
+        now[0] += later
+        listings_of(MemoryCatalog({}), index)
+        assert index.age(key) == age
+    index.close()
+
+
+def test_what_is_kept_of_a_commit_is_told_without_asking(index: Index) -> None:
+    assert kept(index, COMMIT) == ([], False)
+    files: dict[str, int | None] = {f"d{number}/f{file}": 1 for number in range(5) for file in range(5)}
+    listings = listings_of(MemoryCatalog(files, page=10), index)
+    assert kept(index, COMMIT) == ([], False)
+    listings.directory("d1")
+    listings.remember(7, Entry("d2/f2", "file", 1, "etag-1"))
+    some, complete = kept(index, COMMIT)
+    assert [entry.path for entry in some] == [*(f"d1/f{file}" for file in range(5)), "d2/f2"]
+    assert not complete
+    listings.everything()
+    every, complete = kept(index, COMMIT)
+    assert (len(every), complete) == (25, True)
+    assert [entry.path for entry in kept(index, COMMIT, "d3/f1")[0]] == ["d3/f1"]
+    assert kept(index, COMMIT, "d") == ([], True)
+    assert kept(index, replace(COMMIT, sha="d" * 40)) == ([], False)
+
+
+def test_of_a_folder_listed_alone_all_is_known_and_of_the_rest_nothing(index: Index) -> None:
+    listings_of(MemoryCatalog({"a.txt": 1, "sub/b.txt": None}), index, root="sub")
+    listings = Listings(MemoryCatalog({"sub/b.txt": None}), index, COMMIT, root="sub")
+    listings.load()
+    listings.sized(listings.entry("sub/b.txt"))
+    inside, complete = kept(index, COMMIT, "sub/b.txt")
+    assert ([(entry.path, entry.size) for entry in inside], complete) == ([("sub/b.txt", 7)], True)
+    assert kept(index, COMMIT) == (inside, False)

@@ -1,0 +1,352 @@
+"""What this machine holds, and letting it go, keeping it, looking it through: answered from disk, no server is asked.
+
+Used by programs (``hffs.list_local``, ``hffs.is_available_locally``) and by ``hffs cache``. A TARGET is a repo
+(``ORG/NAME[@REVISION][/PATH]``: without a revision all that is known of it) or a path in a mount. Mounts may be running
+meanwhile. The rooms below are imported when first needed. Any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import config
+from ..cache.inventory import LocalRepo, LocalRevision
+from ..config import Settings
+from ..errors import NotFound
+from ..model import Commit, Entry, RepoRef, RepoType
+from . import mounts
+from .mounting import settings_from
+
+if TYPE_CHECKING:
+    from ..cache.checking import Step
+    from ..cache.holdings import Holding
+    from ..cache.inventory import Inventory, Listed, Shelf
+    from .repos import Listing
+
+__all__ = [
+    "Let",
+    "LocalRepo",
+    "LocalRevision",
+    "Pinned",
+    "check",
+    "evict",
+    "is_available_locally",
+    "list_local",
+    "pin",
+    "prune",
+    "take",
+]
+_LEAST_SHA: Final = 7  # digits of a commit that are taken for one, as git does
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """What came of letting blobs go: how many went, bytes of disk given back, and how many stay for which reason:
+    ``pinned``, ``shared`` (another revision or file has the same content), ``in use`` (a mount reads or fetches it just
+    now), ``elsewhere`` (the file also lies in a folder of the user's: it is out of the cache, its space is not free),
+    ``unreadable`` (of a newer hffs)."""
+
+    blobs: int
+    bytes_freed: int
+    stay: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """``changed`` of ``blobs`` that are here were not so before; ``absent`` files of the target are not here at all."""
+
+    blobs: int
+    changed: int
+    absent: int
+
+
+def list_local(**options: Any) -> list[LocalRepo]:
+    """Every repo of which something is on this machine, by name, with its revisions. Raises CacheUnusable."""
+    return list(take(settings_from(options)).repos)
+
+
+def is_available_locally(
+    repo: str,
+    *,
+    type: str | None = None,  # noqa: A002 - the word of the command line and of huggingface_hub
+    revision: str | None = None,
+    subfolder: str | None = None,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    **options: Any,
+) -> bool:
+    """Whether every file of the repo, or of those that the patterns leave, is whole on this machine, at the commit that
+    the revision was when the Hub was asked last. False where none fits, or it is not known which there are.
+
+    Asks no server. Raises UsageError for what cannot be a repo's name."""
+    from ..remote import parse_repo
+    from ..vfs import Patterns
+
+    settings = settings_from(options)
+    ref = parse_repo(repo, type=type, revision=revision, subfolder=subfolder)
+    patterns = Patterns(_several(include), _several(exclude))
+    return any(has_all(settings, ref, patterns.match) for has_all in _PLACES)
+
+
+def _in_blocks(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) -> bool:
+    """In hffs's own cache."""
+    from ..cache import BlobStore, Layout, known
+    from ..model import Blob
+    from ..transfer import kept
+
+    with _index(settings) as index:
+        if index is None:
+            return False
+        seen = known.last_known(index, settings.endpoint, ref)
+        if seen is None:
+            return False
+        files, complete = kept(index, seen.commit, ref.subfolder)
+    chosen = [file for file in files if wanted(file.path)]
+    if not complete or not chosen:
+        return False
+    store = BlobStore(Layout(settings.cache_dir))
+    try:
+        return all(
+            file.size == 0
+            or (
+                file.size is not None
+                and file.etag is not None
+                and store.local_bytes(Blob(file.etag, file.size, seen.commit.endpoint, file.digest())) == file.size
+            )
+            for file in chosen
+        )
+    finally:
+        store.close()
+
+
+# Where files may be whole on this machine, asked in this order: (settings, ref, wanted) → whether all are.
+_PLACES: Final[list[Callable[[Settings, RepoRef, Callable[[str], bool]], bool]]] = [_in_blocks]
+
+
+def take(settings: Settings) -> Inventory:
+    """The whole inventory. Raises CacheUnusable."""
+    from ..cache import inventory
+
+    shelf, commits = _looked(settings)
+    return inventory.take(shelf, commits)
+
+
+def evict(target: str, *, shared: bool = False, settings: Settings | None = None) -> Let:
+    """Let the blobs of a repo, revision, folder or file go, whole; with ``shared`` also those that other revisions or
+    files have. Raises NotFound (nothing is known of it), MountNotFound, CacheUnusable, UsageError."""
+    aim = _aim(target, settings or config.load())
+    shelf, commits = _looked(aim.settings)
+    mine, others = dict[Any, Any](), set[Any]()
+    for listed in commits:
+        named = aim.names(listed.commit, listed.revisions)
+        mine |= shelf.held(listed, aim.inside) if named else {}
+        if listed.revisions or named:
+            others |= set(shelf.held(listed, lambda path, named=named: not (named and aim.inside(path))))  # type: ignore[misc]
+    _insist(aim, commits)
+    stay = {} if shared else {place: each for place, each in mine.items() if place in others}
+    return _let_go(aim.settings, [each for place, each in mine.items() if place not in stay], len(stay))
+
+
+def prune(*, older: float | None = None, settings: Settings | None = None) -> Let | None:
+    """Let go what no revision needs as it was when the Hub was asked last, nor any mount; with ``older`` (seconds) also
+    what nobody has used for so long. None: nothing is known of any revision, so that this cannot be told.
+
+    Raises CacheUnusable."""
+    from ..cache import inventory
+
+    settings = settings or config.load()
+    shelf, commits = _looked(settings)
+    if not commits and older is None and shelf.holdings:
+        return None
+    mounted = {record["commit"] for record in mounts.records_of(settings.runtime_dir)}
+    needed = [each for each in commits if each.revisions or each.commit.sha in mounted]
+    now = time.time()
+    gone = inventory.needless(shelf, needed, now=now, older=older)
+    if not commits:
+        gone = [each for each in gone if older is not None and now - each.last_used > older]
+    return _let_go(settings, gone, 0)
+
+
+def pin(target: str, pinned: bool = True, *, settings: Settings | None = None) -> Pinned:
+    """Protect what is here of a repo, revision, folder or file from every eviction, or no longer. What is fetched later
+    is not protected. Raises as ``evict``."""
+    from ..cache import holdings
+
+    aim = _aim(target, settings or config.load())
+    shelf, commits = _looked(aim.settings)
+    mine, absent = dict[Any, Any](), set[str]()
+    for listed in commits:
+        if aim.names(listed.commit, listed.revisions):
+            mine |= shelf.held(listed, aim.inside)
+            for file in listed.files:
+                if file.size and aim.inside(file.path) and shelf.find(listed.commit.endpoint, file) is None:
+                    absent.add(file.etag or file.path)
+    _insist(aim, commits)
+    return Pinned(len(mine), sum(holdings.pin(each, pinned) for each in mine.values()), len(absent))
+
+
+def check(*, repair: bool = False, settings: Settings | None = None) -> Iterator[Step]:
+    """Looks through the cache, blob by blob. Raises CacheUnusable."""
+    from ..cache import Layout, checking
+
+    return checking.check(Layout((settings or config.load()).cache_dir), repair=repair)
+
+
+def bytes_of_files(listing: Listing, settings: Settings) -> int:
+    """What the files of a listing take on the disk, each content once."""
+    files = [entry for entry in listing.entries if entry.kind == "file"]
+    return _disk(settings, listing.commit.endpoint, files) if files else 0
+
+
+def bytes_of_mount(where: str, paths: Collection[str], settings: Settings) -> int:
+    """The same for files of a mount, whose ``paths`` are seen from its root; 0 where its cache cannot be looked at."""
+    from ..transfer import kept
+
+    if not paths:
+        return 0
+    aim = _mounted(where, settings)
+    above = f"{aim.path}/" if aim.path else ""
+    with _index(aim.settings) as index:
+        if index is None:
+            return 0
+        commits = {seen.commit.sha: seen.commit for seen in _sightings(index)}
+        commit = next((each for each in commits.values() if aim.names(each, ())), None)
+        files = kept(index, commit, aim.path)[0] if commit else []
+    chosen = [file for file in files if file.path.removeprefix(above) in paths]
+    return _disk(aim.settings, commit.endpoint, chosen) if commit and chosen else 0
+
+
+def _sightings(index: Any) -> list[Any]:
+    from ..cache import known
+
+    return known.sightings(index)
+
+
+def _disk(settings: Settings, endpoint: str, files: Sequence[Entry]) -> int:
+    """Looks at the blobs of these files only."""
+    from ..cache import Layout, holdings, inventory
+
+    layout = Layout(settings.cache_dir)
+    etags = {file.etag for file in files if file.etag and file.size}
+    copies = [holdings.look(place) for etag in etags for place in layout.copies(etag)]
+    shelf = inventory.Shelf(each for each in copies if each is not None)
+    found = (shelf.find(endpoint, file) for file in files if file.size)
+    return holdings.allocated(each for each in found if each is not None and each.bytes_local)
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What a TARGET names: commits, and in them a path ("" for all)."""
+
+    target: str
+    settings: Settings
+    names: Callable[[Commit, Sequence[str]], bool]
+    path: str
+
+    def inside(self, path: str) -> bool:
+        return not self.path or path == self.path or path.startswith(f"{self.path}/")
+
+
+def _aim(target: str, settings: Settings) -> _Aim:
+    if mounts.is_path(target):
+        return _mounted(target, settings)
+    from ..remote import parse_repo
+
+    ref = parse_repo(target)
+
+    def names(commit: Commit, revisions: Sequence[str]) -> bool:
+        if (commit.type, commit.id) != (ref.type, ref.id):
+            return False
+        asked = ref.revision
+        return asked is None or asked in revisions or (len(asked) >= _LEAST_SHA and commit.sha.startswith(asked))
+
+    return _Aim(target, settings, names, ref.subfolder)
+
+
+def _mounted(target: str, settings: Settings) -> _Aim:
+    from dataclasses import replace
+
+    where, path = mounts.place(target, settings.runtime_dir)
+    status = mounts.status_of(where, settings.runtime_dir)[0]
+    sha, repo, kind = status["commit"], status["repo"], RepoType(status["type"])
+    cache = status["cache"]["dir"] or settings.cache_dir
+    inside = "/".join(part for part in (status["root"], path) if part)
+    return _Aim(
+        target,
+        replace(settings, cache_dir=cache),
+        lambda commit, _: (commit.sha, commit.id, commit.type) == (sha, repo, kind),
+        inside,
+    )
+
+
+def _insist(aim: _Aim, commits: list[Listed]) -> None:
+    """Raises NotFound where nothing is known of what a target names."""
+    for listed in commits:
+        if aim.names(listed.commit, listed.revisions) and any(aim.inside(file.path) for file in listed.files):
+            return
+    raise NotFound(f"nothing is known here of {aim.target}", "hffs cache list shows what is")
+
+
+def _looked(settings: Settings) -> tuple[Shelf, list[Listed]]:
+    """What lies on the disk, and what is known of the commits it is of."""
+    from ..cache import Layout, holdings, inventory, known
+    from ..transfer import kept
+
+    layout = Layout(settings.cache_dir)
+    layout.refuse_newer()
+    shelf = inventory.Shelf(holdings.scan(layout))
+    commits: dict[tuple[str, str, str, str], list[known.Sighting]] = {}
+    with _index(settings) as index:
+        if index is None:
+            return shelf, []
+        for each in known.sightings(index):
+            commit = each.commit
+            commits.setdefault((commit.endpoint, commit.type, commit.id, commit.sha), []).append(each)
+        found = []
+        for group in commits.values():
+            files, complete = kept(index, group[0].commit)
+            names = tuple(sorted({each.commit.revision for each in group if each.current}))
+            seen = max(each.last_seen for each in group)
+            found.append(inventory.Listed(group[0].commit, names, seen, tuple(files), complete))
+    return shelf, found
+
+
+@contextmanager
+def _index(settings: Settings) -> Iterator[Any]:
+    """The metadata index, if there is one: a cache that does not exist is not made by looking."""
+    from ..cache import Index, Layout
+
+    folder = Layout(settings.cache_dir).index
+    if not os.path.isdir(folder):
+        yield None
+        return
+    index = Index(folder)
+    try:
+        yield index
+    finally:
+        index.close()
+
+
+def _let_go(settings: Settings, gone: Sequence[Holding], shared: int) -> Let:
+    from ..cache import Layout, holdings
+
+    stay = {"shared": shared} if shared else {}
+    blobs = freed = 0
+    in_use = holdings.busy(Layout(settings.cache_dir)) if gone else frozenset()
+    for each in gone:
+        let = holdings.free(each, in_use)
+        freed += let.bytes
+        if let.kept:
+            stay[let.kept] = stay.get(let.kept, 0) + 1
+        else:
+            blobs += 1
+    return Let(blobs, freed, stay)
+
+
+def _several(patterns: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns or ())

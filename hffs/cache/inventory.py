@@ -1,0 +1,182 @@
+"""Blobs and listings joined: of which repos and revisions something is here, how much, and what nobody needs.
+
+Values in, values out: the caller has scanned the disk (``holdings``) and read the listings it knows. A blob that has
+several names is counted once wherever sizes on disk are added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..model import Commit, Entry
+from .holdings import Holding, allocated
+from .layout import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A commit and the files of it that are known, ``complete`` when these are all. ``revisions`` are the names that
+    stand for it now, ``seen`` when the Hub said so last (seconds since the epoch)."""
+
+    commit: Commit
+    revisions: tuple[str, ...]
+    seen: float
+    files: tuple[Entry, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of a commit as it is on this machine. Bytes; ``bytes_local`` of ``size`` can be read."""
+
+    path: str
+    size: int | None
+    bytes_local: int
+    state: Literal["remote", "partial", "local", "verified"]
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRevision:
+    """A commit of which something is here. ``revisions`` are the names that stood for it when the Hub was asked last,
+    at ``seen``. ``files`` and ``bytes_total`` are None while not all of its files are known; ``bytes_disk`` is what its
+    blobs take on the disk. ``complete``: every file is here whole. Times are seconds since the epoch."""
+
+    commit: str
+    revisions: tuple[str, ...]
+    date: float
+    seen: float
+    files: int | None
+    files_complete: int
+    files_partial: int
+    files_verified: int
+    files_pinned: int
+    bytes_total: int | None
+    bytes_local: int
+    bytes_disk: int
+    last_used: float
+
+    @property
+    def complete(self) -> bool:
+        return self.files == self.files_complete
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRepo:
+    """A repo of which something is here; ``bytes_disk`` counts what its revisions share once."""
+
+    repo: str
+    type: str
+    endpoint: str
+    revisions: tuple[LocalRevision, ...]
+    bytes_disk: int
+    last_used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """All that is here. ``others`` are blobs that no known listing names; ``bytes_disk`` counts every blob once."""
+
+    repos: tuple[LocalRepo, ...]
+    others: tuple[Holding, ...]
+    blobs: int
+    bytes_disk: int
+
+
+class Shelf:
+    """The blobs that are here, found by what a listing says of a file."""
+
+    def __init__(self, holdings: Iterable[Holding]) -> None:
+        self.holdings = tuple(holdings)
+        self._by_etag: dict[str, list[Holding]] = {}
+        for holding in self.holdings:
+            if not holding.wrong:
+                self._by_etag.setdefault(holding.etag, []).append(holding)
+
+    def find(self, endpoint: str, file: Entry) -> Holding | None:
+        """The copy that a reader of this file would be given: its own server's, unless only another's is verified."""
+        copies = [each for each in self._by_etag.get(file.etag or "", ()) if each.size == file.size]
+        own = next((each for each in copies if each.origin == endpoint), None)
+        digest = file.digest()
+        if digest is None or (own is not None and own.verified == digest):
+            return own
+        return next((each for each in copies if each.verified == digest), own)
+
+    def file(self, endpoint: str, file: Entry) -> LocalFile:
+        holding = self.find(endpoint, file)
+        if file.size == 0:
+            return LocalFile(file.path, 0, 0, "verified", pinned=False)
+        if holding is None or not holding.bytes_local:
+            return LocalFile(file.path, file.size, 0, "remote", pinned=holding is not None and holding.pinned)
+        whole: Literal["local", "verified"] = "verified" if holding.verified is not None else "local"
+        state = whole if holding.complete else "partial"
+        return LocalFile(file.path, file.size, holding.bytes_local, state, holding.pinned)
+
+    def held(self, listed: Listed, wanted: Callable[[str], bool] = lambda _: True) -> dict[Place, Holding]:
+        """The blobs of a commit's files, of which something is here."""
+        found = (self.find(listed.commit.endpoint, file) for file in listed.files if file.size and wanted(file.path))
+        return {each.place: each for each in found if each is not None}
+
+
+def take(shelf: Shelf, commits: Iterable[Listed]) -> Inventory:
+    """What is here, repo by repo in the order of their names."""
+    repos: dict[tuple[str, str, str], list[tuple[LocalRevision, Mapping[Place, Holding]]]] = {}
+    named: set[Place] = set()
+    for listed in commits:
+        held = shelf.held(listed)
+        named.update(held)
+        if any(each.bytes_local for each in held.values()):
+            key = listed.commit.type.value, listed.commit.id, listed.commit.endpoint
+            repos.setdefault(key, []).append((_revision(shelf, listed, held), held))
+    others = tuple(each for each in shelf.holdings if each.place not in named)
+    return Inventory(
+        tuple(_repo(key, found) for key, found in sorted(repos.items())),
+        others,
+        len(shelf.holdings),
+        allocated(shelf.holdings),
+    )
+
+
+def needless(shelf: Shelf, needed: Iterable[Listed], *, now: float, older: float | None = None) -> list[Holding]:
+    """The blobs to let go: those that none of the ``needed`` commits names, and, with ``older`` (seconds), those that
+    nobody has used for so long. Pinned ones and those of a newer hffs are never among them."""
+    named = {place for listed in needed for place in shelf.held(listed)}
+    return [
+        each
+        for each in shelf.holdings
+        if not each.pinned
+        and not each.newer
+        and (each.place not in named or (older is not None and now - each.last_used > older))
+    ]
+
+
+def _repo(key: tuple[str, str, str], found: list[tuple[LocalRevision, Mapping[Place, Holding]]]) -> LocalRepo:
+    kind, name, endpoint = key
+    every = {place: each for _, held in found for place, each in held.items()}
+    revisions = tuple(sorted((revision for revision, _ in found), key=lambda each: (not each.revisions, -each.seen)))
+    last_used = max(each.last_used for each in revisions)
+    return LocalRepo(name, kind, endpoint, revisions, allocated(every.values()), last_used)
+
+
+def _revision(shelf: Shelf, listed: Listed, held: Mapping[Place, Holding]) -> LocalRevision:
+    files = [shelf.file(listed.commit.endpoint, file) for file in listed.files]
+    states = [file.state for file in files]
+    sizes = [file.size for file in files]
+    whole = listed.complete and None not in sizes
+    return LocalRevision(
+        commit=listed.commit.sha,
+        revisions=listed.revisions,
+        date=listed.commit.date,
+        seen=listed.seen,
+        files=len(files) if listed.complete else None,
+        files_complete=states.count("local") + states.count("verified"),
+        files_partial=states.count("partial"),
+        files_verified=states.count("verified"),
+        files_pinned=sum(file.pinned for file in files),
+        bytes_total=sum(size or 0 for size in sizes) if whole else None,
+        bytes_local=sum(file.bytes_local for file in files),
+        bytes_disk=allocated(held.values()),
+        last_used=max((each.last_used for each in held.values() if each.bytes_local), default=0.0),
+    )

@@ -1,0 +1,129 @@
+"""Blobs and listings joined: what is here of which commit, each content counted once, and what nobody needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from hffs.cache import BlobStore, Layout, holdings, inventory
+from hffs.cache.inventory import Listed, Shelf
+from hffs.model import Commit, Entry, RepoType
+from hffs.ranges import BLOCK_SIZE
+from tests.unit.cache.conftest import Clock
+from tests.unit.cache.content import HUB, MIRROR, blob_of, fill, publish, some_bytes
+
+WEIGHTS, CONFIG, OLD = some_bytes(3 * BLOCK_SIZE, 1), some_bytes(100, 2), some_bytes(BLOCK_SIZE, 3)
+
+
+def entry(path: str, content: bytes) -> Entry:
+    return Entry(path, "file", len(content), blob_of(content).etag, lfs=True)
+
+
+def listed(
+    sha: str, *files: Entry, revisions: Sequence[str] = ("main",), name: str = "acme/tiny", complete: bool = True
+) -> Listed:
+    commit = Commit(RepoType.MODEL, name, revisions[0] if revisions else "main", sha * 40, 1.0, HUB)
+    return Listed(commit, tuple(revisions), 500.0, files, complete)
+
+
+NOW = listed("b", entry("model.bin", WEIGHTS), entry("config.json", CONFIG), entry("copy/config.json", CONFIG))
+BEFORE = listed("a", entry("model.bin", OLD), entry("config.json", CONFIG), revisions=())
+
+
+def shelf(layout: Layout) -> Shelf:
+    return Shelf(holdings.scan(layout))
+
+
+def test_a_commit_is_told_with_how_much_of_it_is_here(layout: Layout, store: BlobStore, clock: Clock) -> None:
+    stored = store.open(blob_of(WEIGHTS))
+    publish(stored, WEIGHTS, range(1))
+    clock.now += 10
+    stored.read(0, 10)
+    stored.close()
+    fill(store, CONFIG)
+    found = inventory.take(shelf(layout), [NOW])
+    (repo,) = found.repos
+    (revision,) = repo.revisions
+    assert (repo.repo, repo.type, repo.endpoint) == ("acme/tiny", "model", HUB)
+    assert (revision.commit, revision.revisions, revision.seen) == ("b" * 40, ("main",), 500.0)
+    assert (revision.files, revision.files_complete, revision.files_partial, revision.files_verified) == (3, 2, 1, 0)
+    assert (revision.bytes_total, revision.bytes_local) == (len(WEIGHTS) + 200, BLOCK_SIZE + 200)
+    assert not revision.complete
+    every = list(holdings.scan(layout))
+    assert revision.bytes_disk == repo.bytes_disk == found.bytes_disk == holdings.allocated(every), "config.json once"
+    assert (found.blobs, found.others) == (2, ())
+
+
+def test_what_revisions_share_counts_once_and_what_no_listing_names_is_told_apart(
+    layout: Layout, store: BlobStore
+) -> None:
+    for content in (WEIGHTS, CONFIG, OLD):
+        fill(store, content)
+    orphan = fill(store, some_bytes(50, 9))
+    found = inventory.take(shelf(layout), [BEFORE, NOW])
+    (repo,) = found.repos
+    assert [each.revisions for each in repo.revisions] == [("main",), ()], "what is current comes first"
+    assert all(each.complete for each in repo.revisions)
+    disk = {each.etag: each.bytes_disk for each in holdings.scan(layout)}
+    assert [each.etag for each in found.others] == [orphan.etag]
+    assert found.bytes_disk == sum(disk.values())
+    assert repo.bytes_disk == found.bytes_disk - disk[orphan.etag]
+    assert sum(each.bytes_disk for each in repo.revisions) == repo.bytes_disk + disk[blob_of(CONFIG).etag]
+
+
+def test_a_commit_of_which_nothing_is_here_is_not_told(layout: Layout, store: BlobStore) -> None:
+    stored = store.open(blob_of(WEIGHTS))
+    stored.close()
+    found = inventory.take(shelf(layout), [NOW])
+    assert found.repos == ()
+    assert found.others == ()
+
+
+def test_of_a_listing_that_is_known_in_part_totals_are_unknown(layout: Layout, store: BlobStore) -> None:
+    fill(store, CONFIG)
+    some = listed("b", entry("config.json", CONFIG), complete=False)
+    (revision,) = inventory.take(shelf(layout), [some]).repos[0].revisions
+    assert (revision.files, revision.bytes_total, revision.complete) == (None, None, False)
+    assert revision.files_complete == 1
+
+
+def test_anothers_copy_counts_only_when_it_is_verified(layout: Layout, store: BlobStore) -> None:
+    blob = fill(store, CONFIG, MIRROR)
+    assert inventory.take(shelf(layout), [NOW]).repos == ()
+    stored = store.open(blob)
+    assert stored.verify(1.0)
+    stored.close()
+    (revision,) = inventory.take(shelf(layout), [NOW]).repos[0].revisions
+    assert (revision.files_complete, revision.files_verified) == (2, 2)
+
+
+def test_what_is_damaged_is_not_here(layout: Layout, store: BlobStore) -> None:
+    blob = fill(store, CONFIG)
+    with open(layout.copies(blob.etag)[0].state, "r+b") as state:
+        state.write(b"torn")
+    found = inventory.take(shelf(layout), [NOW])
+    assert found.repos == ()
+    assert [bool(each.wrong) for each in found.others] == [True]
+
+
+@pytest.mark.parametrize(("older", "gone"), [(None, {"old"}), (3600.0, {"old", "weights"})])
+def test_needless_is_what_no_commit_names_and_what_nobody_used_for_long(
+    layout: Layout, store: BlobStore, clock: Clock, older: float | None, gone: set[str]
+) -> None:
+    names = {}
+    for name, content in (("weights", WEIGHTS), ("old", OLD), ("config", CONFIG), ("pinned", some_bytes(70, 5))):
+        blob = fill(store, content)
+        names[blob.etag] = name
+        stored = store.open(blob)
+        stored.read(0, 10)
+        stored.close()
+        if name == "pinned":
+            (found,) = (each for each in holdings.scan(layout) if each.etag == blob.etag)
+            holdings.pin(found, True)
+        clock.now += 1800
+    stored = store.open(blob_of(CONFIG))
+    stored.read(0, 10)
+    stored.close()
+    let = inventory.needless(shelf(layout), [NOW], now=clock.now, older=older)
+    assert {names[each.etag] for each in let} == gone
