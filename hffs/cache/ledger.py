@@ -86,7 +86,7 @@ class Ledger:
         self._fd = CLOSED
         self._slot = -1
         self._reserved = 0
-        self._alone = False
+        self._alone = self._closed = False
 
     def reserve(self, size: int, ceiling: int | None = None) -> int | None:
         """0: ``size`` bytes are reserved; else by how many there are too many. None when nobody has counted yet.
@@ -130,9 +130,9 @@ class Ledger:
             return self._alone
 
     def close(self) -> None:
-        """Give the slot up; what is reserved goes with it."""
+        """Give the slot up; what is reserved goes with it. Whoever comes later is refused."""
         with self._lock:
-            fd, self._fd = self._fd, CLOSED
+            fd, self._fd, self._closed = self._fd, CLOSED, True
         if fd != CLOSED:
             os.close(fd)
 
@@ -158,6 +158,8 @@ class Ledger:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
         deadline = time.monotonic() + _PATIENCE_S
+        if self._closed:
+            raise CacheUnusable(f"the cache's ledger {self.path} is closed")
         while True:
             if self._fd == CLOSED:
                 self._open()

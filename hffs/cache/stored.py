@@ -30,13 +30,10 @@ from .hashing import Hashing
 from .holes import punch
 from .layout import disk_error
 from .locks import CLOSED, HEADER, PUNCHING, RangeLocks, alone_on, share
-from .state import GROUP, Damaged, FileMark, Header, StateFile, Verification
+from .state import Damaged, FileMark, Header, StateFile, Verification
+from .uses import Uses
 
 _log = logging.getLogger(__name__)
-_TOUCH_EVERY_S: Final = 60  # other processes' evictions need no finer order, and a read should not cost a write
-# A second use so soon belongs to the first: a reader's next request of the same block, its neighbour's read-ahead, the
-# threads of one loader. What is read again after that is read again for a reason.
-AGAIN_AFTER_S: Final = 2.0
 _PAGE: Final = 4096  # what file systems give and take
 # A look at a damaged block takes a read of 256 KiB and a few system calls; 1 s also covers a very slow disk.
 _LOOK_S: Final = 1.0
@@ -48,18 +45,6 @@ def given_away(seen: os.stat_result) -> bool:
 
     ``naming`` leaves it read-only, and that stays when the other name is gone: its user may have the file open."""
     return seen.st_nlink > 1 or not seen.st_mode & stat.S_IWUSR
-
-
-class _Use:
-    """What this process knows of the use of 64 blocks: ``last`` and ``first`` in seconds since the epoch, a bit for
-    each block that was read since it came. Threads may overtake one another here: it is a guess about the future."""
-
-    __slots__ = ("again", "first", "last", "read")
-
-    def __init__(self, now: float, *, again: bool = False) -> None:
-        self.first = self.last = now
-        self.read = 0
-        self.again = again
 
 
 class StoredBlob:
@@ -90,8 +75,7 @@ class StoredBlob:
         # Per block the publication whose CRC this process has seen to be right; bytes are stored atomically.
         self._checked = bytearray(state.blocks)
         self._warned = False
-        self._touched: dict[int, int] = {}
-        self._uses: dict[int, _Use] = {}
+        self._uses = Uses(state, clock)
         self._guard = threading.Lock()
         self._users = 1  # guarded by _guard; 0 for ever once it got there
 
@@ -124,7 +108,7 @@ class StoredBlob:
         if offset >= stop:
             return b""
         data = self._bytes(offset, stop)
-        self._note(range(offset // BLOCK_SIZE, (stop - 1) // BLOCK_SIZE + 1), read=True)
+        self._uses.note(range(offset // BLOCK_SIZE, (stop - 1) // BLOCK_SIZE + 1), read=True)
         return data
 
     def _bytes(self, offset: int, stop: int) -> bytes:
@@ -208,58 +192,10 @@ class StoredBlob:
     def last_use(self, group: int) -> tuple[float, bool]:
         """When these 64 blocks were last used (seconds since the epoch; published counts as used), and whether again
         after a while; finer than a second as far as it was by this process. Raises CacheUnusable."""
-        use = self._uses.get(group)
         try:
-            at, again = self._state.use(group)
+            return self._uses.last(group)
         except OSError as error:
             raise self._failed(error) from error
-        return (at, again) if use is None else (max(at, use.last), again or use.again)
-
-    def _note(self, span: range, *, read: bool) -> None:
-        """Blocks were read, or came."""
-        now = self._clock()
-        for group in range(span.start // GROUP, (span.stop - 1) // GROUP + 1):
-            use = self._uses.get(group)
-            if use is None:
-                use = self._uses[group] = _Use(now, again=read and self._was_used(group, now))
-                fresh = use.again
-            else:
-                fresh = False
-            if read:
-                first, last = max(span.start - group * GROUP, 0), min(span.stop - group * GROUP, GROUP)
-                bits = (1 << last) - (1 << first)
-                if not use.again and use.read & bits and now - use.first >= AGAIN_AFTER_S:
-                    use.again = fresh = True
-                use.read |= bits
-            use.last = now
-            if fresh or int(now) - self._touched.get(group, 0) >= _TOUCH_EVERY_S:
-                self._touch(group, int(now), use.again)
-
-    def _unuse(self, gone: list[int]) -> None:
-        """What comes in the place of these blocks was not used yet."""
-        for group in {block // GROUP for block in gone}:
-            use = self._uses.get(group)
-            if use is not None:
-                use.read &= ~sum(1 << block - group * GROUP for block in gone if block // GROUP == group)
-                if not use.read:
-                    self._uses.pop(group, None)
-                    self._touched.pop(group, None)
-
-    def _was_used(self, group: int, now: float) -> bool:
-        """Whether blocks that are read for the first time since the blob was opened had been used long before."""
-        try:
-            at, again = self._state.use(group)
-        except OSError:
-            return False
-        return again or 0 < at <= now - AGAIN_AFTER_S
-
-    def _touch(self, group: int, now: int, again: bool) -> None:
-        """A time of use that could not be written costs at most an early eviction, never a read."""
-        self._touched[group] = now
-        try:
-            self._state.touch(group, min(max(now, 0), 0xFFFF_FFFF), again=again)
-        except OSError as error:
-            _log.debug("%s: %s", self._state.path, error)
 
     # Writing
 
@@ -316,7 +252,7 @@ class StoredBlob:
             claim.give(run)
         except OSError as error:
             raise self._failed(error) from error
-        self._note(run, read=False)
+        self._uses.note(run, read=False)
         self._changed(len(data))
 
     def discard(self, blocks: range) -> int:
@@ -365,7 +301,7 @@ class StoredBlob:
         except OSError as error:
             raise self._failed(error) from error
         if freed:
-            self._unuse(found[:most])
+            self._uses.forget(found[:most])
             self._changed(-freed)
         return freed
 

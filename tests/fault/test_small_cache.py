@@ -137,7 +137,7 @@ def test_the_smallest_limit_of_two_mounts_rules_and_ends_with_its_mount(
     assert wide.status()["cache"]["limit"] == LIMIT
     narrow.kill()
     subprocess.run(["umount", "-l", narrow.path], check=True)
-    assert wide.status()["cache"]["limit"] == 200 * MIB
+    assert eventually(lambda: wide.status()["cache"]["limit"] == 200 * MIB, 10)
     drop(wide / NAME)
     assert said(reading(wide / NAME, 0)) == [whole()]
     assert on_disk(commands.cache) > MADE.size

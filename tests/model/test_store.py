@@ -120,6 +120,21 @@ class StoreMachine(RuleBasedStateMachine):
         self.present -= gone
         self.damaged -= gone
 
+    @rule(one=who, span=spans, needed=st.integers(1, 4 * BLOCK_SIZE))
+    def evict(self, one: int, span: range, needed: int) -> None:
+        """From the first on, whole pages of disk, until it is enough."""
+        gone: set[int] = set()
+        given = 0
+        for block in sorted(set(span) & self.present):
+            if given < needed:
+                gone.add(block)
+                given += -(-block_length(block, len(CONTENT)) // 4096) * 4096
+        assert self.blobs[one].evict(span, needed) == given
+        if gone:
+            self.verified = False
+        self.present -= gone
+        self.damaged -= gone
+
     @rule(one=who, offset=offsets, length=lengths)
     def read(self, one: int, offset: int, length: int) -> None:
         stop = min(offset + length, len(CONTENT))

@@ -81,3 +81,12 @@ def test_directories_follow_the_xdg_variables() -> None:
 
 def test_every_parser_belongs_to_a_setting() -> None:
     assert set(config.PARSERS) <= {field.name for field in fields(config.Settings)}
+
+
+def test_a_cache_has_a_size_and_may_leave_nothing_free() -> None:
+    read = config.load(environ={"HFFS_CACHE_SIZE": "512M", "HFFS_MIN_FREE": "0"})
+    assert (read.cache_size, read.min_free) == (512 << 20, 0)
+    plain = config.load(environ={})
+    assert (plain.cache_size, plain.min_free) == (None, None)
+    with pytest.raises(UsageError, match="HFFS_CACHE_SIZE: '0' is nothing"):
+        config.load(environ={"HFFS_CACHE_SIZE": "0"})

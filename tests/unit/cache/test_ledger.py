@@ -226,6 +226,14 @@ def test_there_are_places_for_many_and_no_more(ledger: Open) -> None:
     assert ledger(77).look().limit == 77
 
 
+def test_a_worker_that_outlives_the_room_opens_no_ledger_anew(ledger: Open) -> None:
+    mine = ledger(counted=5)
+    mine.close()
+    with pytest.raises(CacheUnusable, match="closed"):
+        mine.settle(1, 1)
+    assert ledger().alone()
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Three processes' hands on one ledger against plain numbers; one that is closed has died."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hffs.cache import BlobStore, Layout, Room, StoredBlob, lay
-from hffs.cache.stored import AGAIN_AFTER_S
+from hffs.cache.uses import AGAIN_AFTER_S
 from hffs.errors import CacheUnusable, NoSpace
 from hffs.model import Blob
 from hffs.ranges import BLOCK_SIZE, block_count
