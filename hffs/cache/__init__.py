@@ -4,13 +4,28 @@ Used by transfer, and by the daemon, which opens a cache (``Layout.prepare``, on
 closes it last. Everything here may be used from any thread.
 """
 
+from .adopting import Outcome
 from .blobs import BlobStore
 from .claims import Claim
 from .digest import Hasher
 from .hashing import Hashing
+from .hub_cache import HubCache, HubRepo
 from .index import Index
 from .laying import lay, safe_below
 from .layout import Layout
 from .stored import StoredBlob
 
-__all__ = ["BlobStore", "Claim", "Hasher", "Hashing", "Index", "Layout", "StoredBlob", "lay", "safe_below"]
+__all__ = [
+    "BlobStore",
+    "Claim",
+    "Hasher",
+    "Hashing",
+    "HubCache",
+    "HubRepo",
+    "Index",
+    "Layout",
+    "Outcome",
+    "StoredBlob",
+    "lay",
+    "safe_below",
+]
