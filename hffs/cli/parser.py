@@ -21,6 +21,10 @@ _HELP: Final = {
         "DIR",
         "where fetched blocks are kept (default: $XDG_CACHE_HOME/hffs, ~/.cache/hffs; root: /var/cache/hffs)",
     ),
+    "hf_cache": (
+        "DIR",
+        "huggingface_hub's cache, whose files are used as they are (default: $HF_HUB_CACHE; none: not at all)",
+    ),
     "workers": (
         "N",
         "connections at once at most, 2 for waiting readers only (default: as many as pay, 16 a core but one)",
@@ -48,7 +52,7 @@ _HELP: Final = {
 _HUB: Final = ("endpoint", "token_file")
 _PATTERNS: Final = ("include", "exclude")
 _WORKERS: Final = ("workers", "bandwidth", "min_worker_speed", "probe_seconds", "big_file", "fetch_size")
-_HYDRATING: Final = (*_PATTERNS, *_WORKERS, "cache_dir", *_HUB, "runtime_dir")
+_HYDRATING: Final = (*_PATTERNS, *_WORKERS, "cache_dir", "hf_cache", *_HUB, "runtime_dir")
 
 
 class Parser(argparse.ArgumentParser):
@@ -114,6 +118,11 @@ def build() -> Parser:
     hydrate = command("hydrate", "bring a mount or repo to local disk and verify it", epilog=every)
     hydrate.add_argument("target", metavar="TARGET", help=_TARGET)
     hydrate.add_argument("--to", metavar="DIR", help="also lay the files in this folder, linked where that is possible")
+    hydrate.add_argument(
+        "--to-hf-cache",
+        action="store_true",
+        help="also show a repo's files in huggingface_hub's cache (--hf-cache), for from_pretrained offline",
+    )
     hydrate.add_argument("--force", action="store_true", help="fetch anew what is here already")
     _add_naming(hydrate)
     hydrate.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")

@@ -13,13 +13,15 @@ import resource
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..cache import BlobStore, Index, Layout
+from ..cache import BlobStore, HubCache, Index, Layout
 from ..config import Settings
 from ..errors import AccessDenied, HffsError, NotFound
 from ..model import Commit, Entry, RepoRef
 from ..policy import RESERVED, WorkerLimiter
 from ..remote import Auth, Catalog, Locator, Transport
 from ..transfer import Content, Fetcher, Listings, Throttle, Timers
+from ..vfs import Patterns
+from .adopting import Adopter
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +103,14 @@ def resolve_path(hub: Hub, ref: RepoRef) -> tuple[Resolved, str]:
         return resolve(hub, replace(ref, subfolder=file.path.rpartition("/")[0])), file.path
 
 
-def start(hub: Hub, listings: Listings, settings: Settings, stack: contextlib.ExitStack) -> Engine:
-    """Workers, timers and the store, running until ``stack`` closes."""
-    store = BlobStore(hub.layout)
+def start(
+    hub: Hub, listings: Listings, settings: Settings, stack: contextlib.ExitStack, *, adopting: bool = True
+) -> Engine:
+    """Workers, timers and the store, running until ``stack`` closes; ``adopting`` also what takes over, in the
+    background, what huggingface_hub has of the repo."""
+    commit = listings.commit
+    nearby = HubCache(settings.hf_cache).repo(commit.type, commit.id) if settings.hf_cache else None
+    store = BlobStore(hub.layout, nearby=nearby)
     stack.callback(store.close)
     transport = Transport(Locator(hub.auth), hub.auth)
     timers = Timers()
@@ -132,6 +139,19 @@ def start(hub: Hub, listings: Listings, settings: Settings, stack: contextlib.Ex
     stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
     content = Content(listings, store, fetcher, read_timeout=settings.read_timeout, prefetch=settings.prefetch)
     stack.callback(content.close)
+    if nearby is not None and adopting:
+        adopter = Adopter(store)
+        store.on_nearby = adopter.first
+        stack.callback(adopter.stop)
+        if nearby.exists():
+            wanted = Patterns(settings.include, settings.exclude)
+            adopter.begin(
+                lambda: [
+                    content.remote_file(entry).blob
+                    for entry in listings.files()
+                    if entry.etag and entry.size and wanted.match(entry.path)
+                ]
+            )
     return Engine(store, transport, fetcher, content)
 
 
