@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import zlib
 from array import array
 from collections.abc import Callable
@@ -35,6 +36,9 @@ from .stored import StoredBlob
 # ``stopped``: given up on the way.
 Outcome = Literal["reflink", "in place", "held", "absent", "wrong", "busy", "stopped"]
 _STEP: Final = 4 * BLOCK_SIZE  # 1 MiB, as for hashing
+# A fetch of 16 MiB at 10 MB/s takes 1.6 s; a reader who waits as long for a block that is free notices a hiccup.
+_GRAB_S: Final = 2.0
+_PAUSE_S: Final = 0.05  # between two looks, as of a fetcher who finds blocks busy
 
 
 def adopt(
@@ -47,9 +51,10 @@ def adopt(
     now: float,
     held: StoredBlob | None,
     given_up: Callable[[], bool],
+    patience: float,
 ) -> Outcome:
     """Hash what was ``found`` and make it the blob at ``place``; ``held`` is that blob where this process has it open,
-    and goes on with it. Raises CacheUnusable, OSError."""
+    and goes on with it. ``patience`` is for whoever fetches some of it, in seconds. Raises CacheUnusable, OSError."""
     os.makedirs(place.folder, mode=0o700, exist_ok=True)
     clone = _cloned(place.folder, found.fd)
     data = found.fd if clone is None else clone
@@ -63,9 +68,8 @@ def adopt(
             return "busy"
         locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
-            _, busy = locks.take(range(block_count(blob.size)))
-            if busy:
-                return "busy"  # closing the file gives back what was taken
+            if not _all_locked(locks, block_count(blob.size), patience, given_up):
+                return "stopped" if given_up() else "busy"
             with locks.holding(HEADER):
                 pinned = _pinned(place, blob)
                 if pinned is None:
@@ -106,6 +110,36 @@ def unchanged(place: Place, header: Header) -> bool:
         return FileMark.of(fd) == record.mark
     finally:
         os.close(fd)
+
+
+def _all_locked(locks: RangeLocks, blocks: int, patience: float, given_up: Callable[[], bool]) -> bool:
+    """Lock every block, for the caller to close ``locks``: nobody publishes, drops or punches any from then on.
+
+    A reader who reads ahead has some of them locked at every moment. So what is free is kept while the others come free
+    with the fetches that are under way, of which no new one can begin; nobody waits for a block while he has another,
+    so this ends. But no longer than a moment: a server may have fallen silent, and readers wait for the rest."""
+    ends = time.monotonic() + patience
+    while True:
+        left, until = [range(blocks)], time.monotonic() + min(patience, _GRAB_S)
+        taken: list[range] = []
+        while left:
+            busy: list[range] = []
+            for run in left:
+                got, others = locks.take(run)
+                taken += got
+                busy += others
+            left = busy
+            if left and (time.monotonic() >= until or given_up()):
+                break
+            if left:
+                time.sleep(_PAUSE_S)
+        if not left:
+            return True
+        for run in taken:
+            locks.give(run)
+        if time.monotonic() >= ends or given_up():
+            return False
+        time.sleep(_PAUSE_S)
 
 
 def _cloned(folder: str, source: int) -> int | None:

@@ -35,6 +35,9 @@ _FRESH_S: Final = 60
 # What lies in huggingface_hub's cache is hashed by its first reader up to this size: 10 to 30 ms, less than the first
 # block takes to come from a server. Bigger files somebody else has to have adopted; until then readers fetch them.
 AT_ONCE: Final = 16 << 20
+# What was hashed for a minute is not given up for a fetch that is under way; of a reader who reads on, the fetches end
+# within seconds.
+PATIENCE_S: Final = 30.0
 # Files there that were not what their names say, by their marks: each is hashed and told of once.
 _MOST_REFUSED: Final = 1024
 
@@ -80,10 +83,17 @@ class BlobStore:
             raise disk_error(error, f"the cache folder {self.layout.folder(blob.etag)}") from error
         return stored
 
-    def adopt(self, blob: Blob, repo: HubRepo | None = None, given_up: Callable[[], bool] = lambda: False) -> Outcome:
+    def adopt(
+        self,
+        blob: Blob,
+        repo: HubRepo | None = None,
+        given_up: Callable[[], bool] = lambda: False,
+        patience: float = PATIENCE_S,
+    ) -> Outcome:
         """Take the blob from huggingface_hub's cache (``repo``, else ``nearby``), if it is there, right, and not here.
 
-        Hashes all of it; ``given_up`` is asked before each MiB. Raises CacheUnusable, NoSpace."""
+        Hashes all of it; ``given_up`` is asked before each MiB. Waits ``patience`` seconds for a moment at which nobody
+        fetches any of it. Raises CacheUnusable, NoSpace."""
         repo = repo or self.nearby
         if repo is None or blob.digest is None:
             return "absent"
@@ -99,8 +109,9 @@ class BlobStore:
                 return "wrong"
             held = self._held(blob)
             outcome = adopting.adopt(
-                place, blob, blob.digest, found, boot_id=self._boot_id, now=self._clock(), held=held, given_up=given_up
-            )
+                place, blob, blob.digest, found, boot_id=self._boot_id, now=self._clock(), held=held,
+                given_up=given_up, patience=patience,
+            )  # fmt: skip
         except OSError as error:
             raise disk_error(error, f"the cache folder {self.layout.folder(blob.etag)}") from error
         finally:
@@ -125,7 +136,7 @@ class BlobStore:
             return
         try:
             if blob.size <= AT_ONCE:
-                self.adopt(blob, repo)
+                self.adopt(blob, repo, patience=0)
             elif repo.has(blob.etag, blob.size):
                 self.on_nearby(blob)
         except (CacheUnusable, NoSpace) as error:

@@ -22,9 +22,6 @@ from ..model import Blob
 
 log = logging.getLogger(__name__)
 NICE: Final = 19  # as the verifier: what is left over while anybody else wants the processor
-# A blob that somebody fetches just now is looked at again; as often as a fetch of 16 MiB takes on a very slow line.
-BUSY_SECONDS: Final = 1.0
-MOST_TRIES: Final = 60
 STOP_SECONDS: Final = 5.0
 
 
@@ -33,32 +30,31 @@ class Adopter:
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
-        self._ready = threading.Condition()
-        # guarded by _ready
+        self._lock = threading.Lock()
+        # guarded by _lock
         self._listings: list[Callable[[], Iterable[Blob]]] = []
-        self._blobs: deque[tuple[Blob, int]] = deque()  # with how often each was tried
+        self._blobs: deque[Blob] = deque()
         self._thread: threading.Thread | None = None
         self._stopping = False
 
     def begin(self, blobs: Callable[[], Iterable[Blob]]) -> None:
         """Adopt all of these that are there; asked for on the thread."""
-        with self._ready:
+        with self._lock:
             self._listings.append(blobs)
             self._wake()
 
     def first(self, blob: Blob) -> None:
         """This one before all others."""
-        with self._ready:
-            if not self._blobs or self._blobs[0][0] != blob:
-                self._blobs.appendleft((blob, 0))
+        with self._lock:
+            if not self._blobs or self._blobs[0] != blob:
+                self._blobs.appendleft(blob)
             self._wake()
 
     def stop(self) -> None:
         """What is being hashed is left as it is."""
-        with self._ready:
+        with self._lock:
             self._stopping = True
             thread = self._thread
-            self._ready.notify_all()
         if thread is not None:
             thread.join(STOP_SECONDS)
 
@@ -79,29 +75,29 @@ class Adopter:
 
     def _step(self) -> bool:
         """One listing or blob; False when there is nothing left, and the thread ends."""
-        with self._ready:
+        with self._lock:
             if self._stopping or not (self._blobs or self._listings):
                 self._thread = None
                 return False
-            listing = None if self._blobs else self._listings.pop(0)
-            blob, tries = self._blobs.popleft() if listing is None else (None, 0)
-        if listing is not None:
-            found = sorted(listing(), key=lambda each: each.size)
-            with self._ready:
-                self._blobs.extend((each, 0) for each in found)
-        elif blob is not None and self._adopt(blob) == "busy" and tries < MOST_TRIES:
-            with self._ready:
-                self._blobs.append((blob, tries + 1))
-                if all(tried for _, tried in self._blobs):  # nothing else to do meanwhile
-                    self._ready.wait_for(lambda: self._stopping, BUSY_SECONDS)
+            blob = self._blobs.popleft() if self._blobs else None
+            listing = self._listings.pop(0) if blob is None else list
+        if blob is not None:
+            self._adopt(blob)
+            return True
+        found = sorted(listing(), key=lambda each: each.size)
+        with self._lock:
+            self._blobs.extend(found)
         return True
 
-    def _adopt(self, blob: Blob) -> str:
+    def _adopt(self, blob: Blob) -> None:
         try:
             outcome = self._store.adopt(blob, given_up=lambda: self._stopping)
         except HffsError as error:
             log.debug("event=not-adopted etag=%s error=%s", blob.etag, error)
-            return "failed"
+            return
         if outcome in ("reflink", "in place"):
             log.info("event=adopted etag=%s bytes=%d how=%s", blob.etag, blob.size, outcome.replace(" ", "-"))
-        return outcome
+        elif outcome == "busy":
+            log.info(
+                "event=not-adopted etag=%s why=it is being fetched; it is looked at again when it is opened", blob.etag
+            )

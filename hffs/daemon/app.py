@@ -13,9 +13,11 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .. import protocol
+from ..config import Settings
 from ..errors import AccessDenied, HffsError, MountFailed, MountNotFound, UsageError
 from ..fuse import Binding, make_binding
 from ..model import Commit
@@ -42,7 +44,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
 
     Raises HffsError for whatever keeps the mount from coming up.
     """
-    settings = spec.settings
+    settings = _apart(spec)
     before = None if link is None else link.handover
     where = spec.mountpoint if before else mountpoint.check(spec.mountpoint, settings.runtime_dir)
     with contextlib.ExitStack() as stack:
@@ -137,6 +139,13 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             return LEFT
         log.info("event=unmounted mountpoint=%s", where)
         return 0 if ready.is_set() else 1
+
+
+def _apart(spec: MountSpec) -> Settings:
+    """The settings without a Hugging Face cache below the mountpoint: looking there, a daemon would wait for itself."""
+    settings = spec.settings
+    inside = f"{settings.hf_cache}/".startswith(f"{spec.mountpoint}/")
+    return replace(settings, hf_cache="") if inside else settings
 
 
 def _hand_over(

@@ -101,6 +101,16 @@ def test_hydrating_a_mount_fetches_nothing_of_it(
     assert fetched(hub) == []
 
 
+def test_a_cache_below_the_mountpoint_is_not_looked_into(
+    hub: Hub, repo: Repo, mount: Mount, commands: Commands, tmp_path: Path
+) -> None:
+    """Its daemon would ask itself, and hear nothing."""
+    commands.environment["HF_HUB_CACHE"] = str(tmp_path / "mnt" / "0" / "hub")
+    mounted = mount("acme/tiny", "--prefetch", "none")
+    assert (mounted / "config.json").read_bytes() == FILES["config.json"]
+    assert (mounted / "model.safetensors").read_bytes() == WEIGHTS.read(0, WEIGHTS.size)
+
+
 OFFLINE = """
 import os, sys
 import torch

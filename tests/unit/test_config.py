@@ -72,3 +72,27 @@ def test_directories_follow_the_xdg_variables() -> None:
 
 def test_every_parser_belongs_to_a_setting() -> None:
     assert set(config.PARSERS) <= {field.name for field in fields(config.Settings)}
+
+
+@pytest.mark.parametrize(
+    ("env", "where"),
+    [
+        ({"HOME": "/h"}, "/h/.cache/huggingface/hub"),
+        ({"HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/x/huggingface/hub"),
+        ({"HOME": "/h", "XDG_CACHE_HOME": "/x", "HF_HOME": "/y"}, "/y/hub"),
+        ({"HF_HOME": "/y", "HUGGINGFACE_HUB_CACHE": "/old"}, "/old"),
+        ({"HF_HOME": "/y", "HUGGINGFACE_HUB_CACHE": "/old", "HF_HUB_CACHE": "/new"}, "/new"),
+        ({"HF_HUB_CACHE": "/new", "HFFS_HF_CACHE": "/ours"}, "/ours"),
+        ({"HF_HUB_CACHE": "/new", "HFFS_HF_CACHE": "none"}, ""),
+        ({"HF_HUB_CACHE": "/new", "HFFS_HF_CACHE": ""}, ""),
+        ({"HF_HUB_CACHE": ""}, ""),
+    ],
+)
+def test_the_hugging_face_cache_is_where_its_own_library_has_it(env: dict[str, str], where: str) -> None:
+    assert config.load({}, env).hf_cache == where
+
+
+def test_the_hugging_face_cache_may_be_named_with_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIG", "/big")
+    assert config.load({}, {"HF_HUB_CACHE": "$BIG/hub"}).hf_cache == "/big/hub"
+    assert config.load({"hf_cache": ""}, {"HF_HUB_CACHE": "/new"}).hf_cache == ""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hffs.cache import BlobStore, HubCache, HubRepo, Layout, lay
+from hffs.cache import BlobStore, HubCache, HubRepo, Layout, adopting, lay
 from hffs.cache import blobs as blobs_module
-from hffs.errors import CacheUnusable
+from hffs.errors import BlockAbsent, CacheUnusable
 from hffs.model import Blob, Digest, RepoType
 from hffs.ranges import BLOCK_SIZE
 from tests.unit.cache.content import HUB, ROOT, blob_of, publish, publish_all, some_bytes
@@ -192,11 +194,35 @@ def test_what_is_being_fetched_is_left_alone(store: BlobStore, monkeypatch: pyte
     monkeypatch.setattr(blobs_module, "AT_ONCE", 0)
     stored = store.open(BLOB)
     with stored.claim(range(1, 2)) as claim:
-        assert store.adopt(BLOB) == "busy"
+        assert store.adopt(BLOB, patience=0) == "busy"
+        with stored.claim(ALL) as rest:  # what is free is not kept
+            assert (rest.blocks, rest.busy) == ([range(1), range(2, 4)], [range(1, 2)])
         stored.publish(claim, 1, memoryview(CONTENT)[BLOCK_SIZE : 2 * BLOCK_SIZE])
     assert stored.missing(ALL) == [range(1), range(2, 4)]
     assert store.adopt(BLOB) == "in place"
     assert stored.read(0, len(CONTENT)) == CONTENT
+    stored.close()
+
+
+def test_what_is_under_way_is_waited_for_and_nothing_new_begins_meanwhile(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs_module, "AT_ONCE", 0)
+    stored = store.open(BLOB)
+    under_way = stored.claim(range(1, 2))
+    others: list[range] = []
+
+    def meanwhile(_: float) -> None:
+        with stored.claim(ALL) as more:
+            others.extend(more.blocks)
+        under_way.release()
+
+    monkeypatch.setattr(adopting.time, "sleep", meanwhile)
+    assert store.adopt(BLOB, patience=60) == "in place"
+    assert others == []
+    assert stored.verified
+    with stored.claim(ALL) as claim:  # no lock is left, and nothing to do
+        assert (claim.blocks, claim.busy) == ([], [])
     stored.close()
 
 
@@ -328,6 +354,40 @@ def test_reflinked_it_is_ours_and_theirs_may_go(
     publish(stored, CONTENT, range(1, 2))
     assert stored.read(0, len(CONTENT)) == CONTENT
     stored.close()
+
+
+def test_two_stores_take_read_and_drop_it_at_once_and_see_only_right_bytes(layout: Layout, repo: HubRepo) -> None:
+    """Two stores are to one another as two processes are: their locks are of different open files."""
+    before = tree(repo.root)
+    wrong: list[object] = []
+
+    def use(store: BlobStore, turns: int) -> None:
+        try:
+            for turn in range(turns):
+                stored = store.open(BLOB)
+                try:
+                    if stored.missing(ALL) and not stored.missing(range(2, 3)):
+                        wrong.append("a part of it")
+                    with contextlib.suppress(BlockAbsent):
+                        if stored.read(BLOCK_SIZE, 1000) != CONTENT[BLOCK_SIZE : BLOCK_SIZE + 1000]:
+                            wrong.append("other bytes")
+                    if turn % 3 == 2:
+                        stored.discard(ALL)
+                finally:
+                    stored.close()
+        except Exception as error:
+            wrong.append(error)
+
+    stores = [BlobStore(layout, boot_id="this boot", nearby=repo) for _ in range(2)]
+    threads = [threading.Thread(target=use, args=(store, 60)) for store in stores for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for store in stores:
+        store.close()
+    assert wrong == []
+    assert tree(repo.root) == before
 
 
 REFLINKS = """
