@@ -49,12 +49,13 @@ def adopt(
     *,
     boot_id: str,
     now: float,
-    held: StoredBlob | None,
+    held: Callable[[], StoredBlob | None],
     given_up: Callable[[], bool],
     patience: float,
 ) -> Outcome:
-    """Hash what was ``found`` and make it the blob at ``place``; ``held`` is that blob where this process has it open,
-    and goes on with it. ``patience`` is for whoever fetches some of it, in seconds. Raises CacheUnusable, OSError."""
+    """Hash what was ``found`` and make it the blob at ``place``. ``held`` gives that blob, held open, where this process
+    uses it: it goes on with the new files. ``patience`` is for whoever fetches some of it, in seconds. Raises
+    CacheUnusable, OSError."""
     os.makedirs(place.folder, mode=0o700, exist_ok=True)
     clone = _cloned(place.folder, found.fd)
     data = found.fd if clone is None else clone
@@ -81,8 +82,10 @@ def adopt(
                     mark = before if clone is None else FileMark.of(data)
                     record = Verification(digest, int(now), mark)
                     state.write_header(replace(state.header(), verification=record, pinned=pinned))
-                    if held is not None:
-                        held.exchange(state.fd, data)
+                    opened = held()  # only now: it may have been opened while this was hashed
+                    if opened is not None:
+                        with contextlib.closing(opened):
+                            opened.exchange(state.fd, data)
                 except Damaged as error:  # of what was written this moment
                     raise CacheUnusable(
                         f"the cache file {place.state} is damaged: {error}", "check the disk"

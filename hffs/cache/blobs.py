@@ -76,9 +76,10 @@ class BlobStore:
             stored = self._held(blob)
             if stored is None:
                 place, blob = self._choose(blob)
-                if self.nearby is not None:
-                    self._look_nearby(self.nearby, blob, place)
+                told = self.nearby is not None and self._lies_nearby(self.nearby, blob, place)
                 stored = self._held(blob) or self._opened(blob, place)
+                if told:  # not before: what is adopted is exchanged in what is open
+                    self.on_nearby(blob)
         except OSError as error:
             raise disk_error(error, f"the cache folder {self.layout.folder(blob.etag)}") from error
         return stored
@@ -97,7 +98,6 @@ class BlobStore:
         repo = repo or self.nearby
         if repo is None or blob.digest is None:
             return "absent"
-        held: StoredBlob | None = None
         found = repo.open(blob.etag, blob.size)
         if found is None:
             return "absent"
@@ -107,17 +107,15 @@ class BlobStore:
                 return "held"
             if found.mark in self._refused:
                 return "wrong"
-            held = self._held(blob)
+            owner = blob
             outcome = adopting.adopt(
-                place, blob, blob.digest, found, boot_id=self._boot_id, now=self._clock(), held=held,
-                given_up=given_up, patience=patience,
+                place, blob, blob.digest, found, boot_id=self._boot_id, now=self._clock(),
+                held=lambda: self._held(owner), given_up=given_up, patience=patience,
             )  # fmt: skip
         except OSError as error:
             raise disk_error(error, f"the cache folder {self.layout.folder(blob.etag)}") from error
         finally:
             os.close(found.fd)
-            if held is not None:
-                held.close()
         with self._lock:
             self._forget(blob)
             if outcome == "wrong":
@@ -130,17 +128,18 @@ class BlobStore:
             )
         return outcome
 
-    def _look_nearby(self, repo: HubRepo, blob: Blob, place: Place) -> None:
-        """Before a blob is opened that is not wholly here. What keeps us from it there is no reason not to open it."""
+    def _lies_nearby(self, repo: HubRepo, blob: Blob, place: Place) -> bool:
+        """Before a blob is opened: adopt it, if it is small; True for a big one that is there and not wholly here. What
+        keeps us from it there is no reason not to open it."""
         if blob.digest is None or self._peek(place, blob)[1] == blob.size:
-            return
+            return False
+        if blob.size > AT_ONCE:
+            return repo.has(blob.etag, blob.size)
         try:
-            if blob.size <= AT_ONCE:
-                self.adopt(blob, repo, patience=0)
-            elif repo.has(blob.etag, blob.size):
-                self.on_nearby(blob)
+            self.adopt(blob, repo, patience=0)
         except (CacheUnusable, NoSpace) as error:
             _log.debug("event=not-adopted etag=%s error=%s", blob.etag, error)
+        return False
 
     def local_bytes(self, blob: Blob) -> int:
         """Bytes of the blob that are here; what cannot be read counts as not here, as reading it would tell the same.

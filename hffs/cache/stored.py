@@ -296,8 +296,9 @@ class StoredBlob:
                 return
             for path, fd in ((self._state.path, self._state.fd), (self._data_path, self._data)):
                 with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.stat(path), os.fstat(fd)):  # else another process has begun anew
-                        os.unlink(path)
+                    if not os.path.samestat(os.stat(path), os.fstat(fd)):
+                        return  # another process has begun anew; the data file may be a link to the same one again
+                    os.unlink(path)
 
     def _given_away(self) -> bool:
         return reads_only(self._data) or given_away(os.fstat(self._data))

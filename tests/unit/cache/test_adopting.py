@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hffs.cache import BlobStore, HubCache, HubRepo, Layout, adopting, lay
+from hffs.cache import BlobStore, HubCache, HubRepo, Layout, StoredBlob, adopting, lay
 from hffs.cache import blobs as blobs_module
 from hffs.errors import BlockAbsent, CacheUnusable
 from hffs.model import Blob, Digest, RepoType
@@ -188,6 +188,23 @@ def test_a_big_blob_is_left_to_whoever_is_told_of_it(
     assert stored.read(0, len(CONTENT)) == CONTENT
     assert store.adopt(BLOB) == "held"
     stored.close()
+
+
+def test_what_is_opened_while_it_is_hashed_goes_on_with_the_other_file(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs_module, "AT_ONCE", 0)
+    opened: list[StoredBlob] = []
+
+    def meanwhile() -> bool:
+        if not opened:
+            opened.append(store.open(BLOB))
+        return False
+
+    assert store.adopt(BLOB, given_up=meanwhile) == "in place"
+    assert opened[0].verified
+    assert opened[0].read(0, len(CONTENT)) == CONTENT
+    opened[0].close()
 
 
 def test_what_is_being_fetched_is_left_alone(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
