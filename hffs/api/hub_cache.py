@@ -90,8 +90,9 @@ def export(
     progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Exported:
-    """Shows a whole repo in huggingface_hub's cache (``hf_cache``), where ``from_pretrained`` finds it offline; what is
-    not here is fetched first, unless ``fetch`` is False: then NotFound says what is missing.
+    """Shows a repo, or the part of it that its name and ``include``/``exclude`` leave, in huggingface_hub's cache
+    (``hf_cache``), where ``from_pretrained`` finds it offline. What is not here is fetched first, unless ``fetch`` is
+    False: then HydrationFailed says what is missing.
 
     Raises as ``hydrate``.
     """

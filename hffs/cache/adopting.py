@@ -53,9 +53,10 @@ def adopt(
     given_up: Callable[[], bool],
     patience: float,
 ) -> Outcome:
-    """Hash what was ``found`` and make it the blob at ``place``. ``held`` gives that blob, held open, where this process
-    uses it: it goes on with the new files. ``patience`` is for whoever fetches some of it, in seconds. Raises
-    CacheUnusable, OSError."""
+    """Hash what was ``found`` and make it the blob at ``place``. ``held`` gives that blob, held open, where this
+    process uses it; it goes on with the new files. ``patience`` is for whoever fetches some of it, in seconds.
+
+    Raises CacheUnusable, OSError."""
     os.makedirs(place.folder, mode=0o700, exist_ok=True)
     clone = _cloned(place.folder, found.fd)
     data = found.fd if clone is None else clone

@@ -258,6 +258,19 @@ def ref_of(path: Path) -> str:
     return path.read_text() if path.parent.name == "refs" else "folder" if path.is_dir() else "file"
 
 
+def test_there_is_nowhere_to_show_it_when_that_cache_is_switched_off(repo: Repo, options: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="name one with --hf-cache"):
+        hffs.hydrate("acme/tiny", to_hf_cache=True, **{**options, "hf_cache": "none"})
+
+
+def test_a_part_is_shown_where_it_belongs(hub: Hub, repo: Repo, options: dict[str, str]) -> None:
+    done = hub_cache.export("acme/tiny/sub", **options)
+    assert contents(Path(done.path)) == {"sub/a.bin": b"123"}
+    hub_cache.export("acme/tiny", include=["config.json"], **options)
+    assert contents(Path(done.path)) == {"sub/a.bin": b"123", "config.json": CONFIG}
+    assert sorted(set(content_requests(hub))) == ["config.json", "sub/a.bin"]
+
+
 def test_exported_twice_nothing_changes_the_second_time(
     hub: Hub, repo: Repo, hf_cache: Path, options: dict[str, str]
 ) -> None:

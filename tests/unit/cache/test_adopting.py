@@ -249,6 +249,67 @@ def test_given_up_on_the_way_nothing_is_left(store: BlobStore, layout: Layout) -
     assert store.local_bytes(BLOB) == 0
 
 
+@pytest.mark.parametrize("how", ["written", "replaced", "deleted"])
+def test_changed_while_it_is_hashed_it_is_not_taken(store: BlobStore, repo: HubRepo, layout: Layout, how: str) -> None:
+    new = put(repo, CONTENT, name="new")
+
+    def meanwhile() -> bool:
+        if how == "written":
+            with theirs(repo).open("r+b") as file:
+                file.write(CONTENT[:1])
+        elif how == "replaced" and new.exists():
+            os.replace(new, theirs(repo))
+        else:
+            theirs(repo).unlink(missing_ok=True)
+        return False
+
+    assert store.adopt(BLOB, given_up=meanwhile) == "busy"
+    assert not data_file(layout).exists()
+
+
+KILLED = """
+import fcntl, os, signal, sys
+from hffs.cache import BlobStore, HubCache, Layout
+from hffs.model import RepoType
+from tests.unit.cache.content import blob_of, some_bytes
+from tests.unit.cache.laid import no_reflink
+
+cache, hub, at, count = sys.argv[1:]
+before, left = getattr(os, at), [int(count)]
+
+def killing(*words, **more):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return before(*words, **more)
+
+store = BlobStore(Layout(cache), nearby=HubCache(hub).repo(RepoType.MODEL, "acme/tiny"))
+fcntl.ioctl = no_reflink
+setattr(os, at, killing)
+store.adopt(blob_of(some_bytes(3 * 256 * 1024 + 1000)))
+print("adopted")
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "count"), [("symlink", 1), ("rename", 1), *(("pwrite", count) for count in range(1, 7)), ("fdatasync", 2)]
+)
+def test_killed_at_any_step_it_is_not_here_or_right(layout: Layout, repo: HubRepo, at: str, count: int) -> None:
+    before = tree(repo.root)
+    words = [sys.executable, "-c", KILLED, layout.root, repo.root, at, str(count)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-9, ""), done.stderr
+    alone = BlobStore(layout)  # without the other cache: nothing heals it
+    stored = alone.open(BLOB)
+    assert stored.missing(ALL) in ([], [ALL])
+    publish_all(stored, CONTENT)
+    assert stored.read(0, len(CONTENT)) == CONTENT
+    stored.close()
+    alone.close()
+    assert tree(repo.root) == before
+
+
 def test_what_was_fetched_in_part_is_replaced_for_every_process(
     store: BlobStore, layout: Layout, repo: HubRepo
 ) -> None:
