@@ -351,7 +351,8 @@ class BlobStore:
         try:
             if elsewhere:
                 return os.open(place.data, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            return os.open(place.data, (os.O_RDWR if seen.st_mode & stat.S_IWUSR else os.O_RDONLY) | os.O_CLOEXEC)
+            mode = os.O_RDWR if seen.st_mode & stat.S_IWUSR else os.O_RDONLY
+            return os.open(place.data, mode | os.O_NOFOLLOW | os.O_CLOEXEC)
         except PermissionError as error:
             if not (elsewhere or given_away(seen)):
                 raise

@@ -296,8 +296,9 @@ class StoredBlob:
                 return
             for path, fd in ((self._state.path, self._state.fd), (self._data_path, self._data)):
                 with contextlib.suppress(FileNotFoundError):
-                    if not os.path.samestat(os.stat(path), os.fstat(fd)):
-                        return  # another process has begun anew; the data file may be a link to the same one again
+                    # A link is ours whatever became of the file it leads to; the state file before it told whose it is.
+                    if not os.path.islink(path) and not os.path.samestat(os.stat(path), os.fstat(fd)):
+                        return  # another process has begun anew
                     os.unlink(path)
 
     def _given_away(self) -> bool:

@@ -402,6 +402,34 @@ def test_dropping_all_or_a_part_changes_nothing_of_theirs(
     assert store.local_bytes(BLOB) == 0
 
 
+def test_dropped_after_theirs_is_gone_nothing_of_it_stays(store: BlobStore, repo: HubRepo, layout: Layout) -> None:
+    stored = store.open(BLOB)
+    shutil.rmtree(repo.folder)
+    stored.discard(ALL)
+    stored.close()
+    assert [name for name in os.listdir(layout.folder(BLOB.etag)) if not name.endswith(".lock")] == []
+
+
+def test_dropped_by_one_store_another_keeps_what_it_has_just_taken(
+    store: BlobStore, repo: HubRepo, layout: Layout
+) -> None:
+    other = BlobStore(layout, boot_id="this boot", nearby=repo)
+    first, second = store.open(BLOB), other.open(BLOB)
+    assert first.discard(ALL) == 0
+    again = BlobStore(layout, boot_id="this boot", nearby=repo)
+    third = again.open(BLOB)
+    second.discard(ALL)  # of the files that the first one has dropped
+    assert third.verified
+    assert data_file(layout).is_symlink()
+    third.close()
+    fourth = again.open(BLOB)
+    assert fourth.verified
+    for stored in (first, second, fourth):
+        stored.close()
+    for each in (other, again):
+        each.close()
+
+
 def test_laid_in_a_folder_it_is_a_copy_and_theirs_keeps_its_mode(
     store: BlobStore, repo: HubRepo, tmp_path: Path
 ) -> None:
