@@ -69,6 +69,13 @@ def parse_patterns(text: str) -> tuple[str, ...]:
     return tuple(part for part in re.split(r"[\s,]+", text) if part)
 
 
+def parse_hf_cache(text: str) -> str:
+    """An absolute path, as huggingface_hub expands its own; empty for ``none``."""
+    if text.strip().lower() in ("", "none"):
+        return ""
+    return os.path.abspath(os.path.expanduser(os.path.expandvars(text)))
+
+
 def one_of(*words: str) -> Any:
     def parse(text: str) -> str:
         if text not in words:
@@ -87,6 +94,7 @@ class Settings:
     cache_dir: str = ""
     cache_size: int | None = None  # bytes of disk the cache directory may take; None: as much as min_free leaves
     min_free: int | None = None  # bytes of its disk that stay free; None: 2 GiB, but a tenth of a small disk
+    hf_cache: str = ""  # huggingface_hub's cache, from which blobs are used; empty: none
     runtime_dir: str = ""
     workers: int | None = None  # at most; None: decided while running (policy.limiter), up to 16 for each core but one
     bandwidth: int | None = None  # bytes a second of all reads and background work together; None: no limit
@@ -112,6 +120,7 @@ PARSERS: Final[Mapping[str, Any]] = {
     "cache_dir": str,
     "cache_size": above_zero(parse_size),
     "min_free": parse_size,
+    "hf_cache": parse_hf_cache,
     "runtime_dir": str,
     "workers": parse_count,
     "bandwidth": above_zero(parse_size),
@@ -135,7 +144,11 @@ PARSERS: Final[Mapping[str, Any]] = {
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from defaults, environment and ``flags`` (None values count as not given). Raises UsageError."""
     env = os.environ if environ is None else environ
-    values: dict[str, Any] = {"cache_dir": default_cache_dir(env), "runtime_dir": default_runtime_dir(env)}
+    values: dict[str, Any] = {
+        "cache_dir": default_cache_dir(env),
+        "hf_cache": default_hf_cache(env),
+        "runtime_dir": default_runtime_dir(env),
+    }
     if env.get("HF_ENDPOINT"):
         values["endpoint"] = env["HF_ENDPOINT"].rstrip("/")
     if any(env.get(name, "").strip().lower() in _TRUE for name in _OFFLINE):
@@ -164,6 +177,16 @@ def default_cache_dir(environ: Mapping[str, str]) -> str:
     if os.geteuid() == 0:
         return "/var/cache/hffs"
     return os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache", "hffs")
+
+
+def default_hf_cache(environ: Mapping[str, str]) -> str:
+    """Where huggingface_hub keeps what it downloads, by its own rules (its constants.py); an empty variable of ours or
+    of its own switches it off."""
+    for name in ("HFFS_HF_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if name in environ:
+            return parse_hf_cache(environ[name])
+    home = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
+    return parse_hf_cache(os.path.join(environ.get("HF_HOME") or os.path.join(home, "huggingface"), "hub"))
 
 
 def default_runtime_dir(environ: Mapping[str, str]) -> str:

@@ -11,23 +11,27 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from .. import client, protocol
 from ..config import Settings
 from ..errors import Cancelled, HffsError, MountFailed, MountNotFound, NotFound, UsageError, worst
+from ..model import RepoType
 from ..protocol import Job, JobError
 from . import mounts
 from .mounting import settings_from
 
 if TYPE_CHECKING:
+    from ..cache import HubRepo, StoredBlob
+    from ..model import Commit, RemoteFile
     from ..transfer import Lay
 
 _ASK_SECONDS: Final = 10.0
 # A daemon that died is started again within a second or two; on a busy machine and after three deaths, later.
 _GONE_SECONDS: Final = 30.0
+_NAMED: Final = 5  # files that are missing, in an error's one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ def hydrate(
     target: str,
     *,
     to: str | os.PathLike[str] | None = None,
+    to_hf_cache: bool = False,
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
     type: str | None = None,  # noqa: A002 - the word of the command line and of huggingface_hub
@@ -81,15 +86,20 @@ def hydrate(
 ) -> Hydrated:
     """Brings all files of a repo or mount, or those that ``include``/``exclude`` leave, to the local disk, verified.
 
-    ``to`` also lays plain files below a folder; ``force`` fetches anew what is here; ``progress`` is called for each
-    file that moved, and for the whole (``file`` empty), four times a second. Raises HydrationFailed, and what keeps it
-    from starting.
+    ``to`` also lays plain files below a folder; ``to_hf_cache`` shows a repo's in huggingface_hub's cache; ``force``
+    fetches anew what is here; ``progress`` is called for each file that moved, and for the whole (``file`` empty), four
+    times a second. Raises HydrationFailed, and what keeps it from starting.
     """
-    last: Job | None = None
     followed = follow(
         target, type=type, revision=revision, subfolder=subfolder, to=None if to is None else os.fspath(to),
-        force=force, **options,
+        to_hf_cache=to_hf_cache, force=force, **options,
     )  # fmt: skip
+    return to_the_end(followed, progress)
+
+
+def to_the_end(followed: Generator[Job], progress: Callable[[Progress], None] | None) -> Hydrated:
+    """What a hydration comes to. Raises HydrationFailed, Cancelled, and what keeps it from starting."""
+    last: Job | None = None
     with contextlib.closing(followed):
         for last in followed:
             if progress is not None:
@@ -119,29 +129,60 @@ def follow(
     revision: str | None = None,
     subfolder: str | None = None,
     to: str | None = None,
+    to_hf_cache: bool = False,
     force: bool = False,
+    fetch: bool = True,
+    resolved: Callable[[Commit], None] = lambda _: None,
     interval: float = 0.25,
     **options: Any,
 ) -> Generator[Job]:
     """Starts a hydration and gives a snapshot each ``interval`` seconds, the last with a state other than ``running``.
 
+    Of a repo, ``resolved`` hears which commit it is, and without ``fetch`` it fails when anything is missing here.
+
     Closing it before cancels the work: what was fetched is kept. Raises as ``hydrate``.
     """
     settings = settings_from(options)
+    if to_hf_cache and not settings.hf_cache:
+        raise UsageError("there is no Hugging Face cache to show files in", "name one with --hf-cache")
     if mounts.is_path(target):
         for name, given in (("type", type), ("revision", revision), ("subfolder", subfolder)):
             if given is not None:
                 raise UsageError(f"--{name} says what to hydrate, and so does {target}", "name a repo, or a path alone")
+        if to_hf_cache:
+            raise UsageError("--to-hf-cache is for a repo, not for a mount", f"name {_shown_at(target, settings)}")
         yield from _through_mount(target, settings, to, force, interval)
     else:
-        yield from _without_mount(
-            target, settings, {"type": type, "revision": revision, "subfolder": subfolder}, to, force, interval
-        )
+        names = {"type": type, "revision": revision, "subfolder": subfolder}
+        wish = _Wish(to, to_hf_cache, force, fetch, resolved)
+        yield from _without_mount(target, settings, names, wish, interval)
+
+
+def _shown_at(target: str, settings: Settings) -> str:
+    """What to name instead of a mount, which uses the same cache."""
+    status = mounts.status_of(mounts.place(target, settings.runtime_dir)[0], settings.runtime_dir)[0]
+    return f"{RepoType(status['type']).prefix}{status['repo']}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """As the arguments of ``follow``."""
+
+    to: str | None
+    to_hf_cache: bool
+    force: bool
+    fetch: bool
+    resolved: Callable[[Commit], None]
 
 
 def _without_mount(
-    repo: str, settings: Settings, names: dict[str, str | None], to: str | None, force: bool, interval: float
+    repo: str,
+    settings: Settings,
+    names: dict[str, str | None],
+    wish: _Wish,
+    interval: float,
 ) -> Generator[Job]:
+    from ..cache import HubCache
     from ..daemon import engine, jobs, laying
     from ..remote import parse_repo
     from ..transfer import Hydration
@@ -155,17 +196,32 @@ def _without_mount(
         found, only = engine.resolve_path(hub, parse_repo(repo, **names))
         if found.refused is not None:
             raise found.refused
-        # Nobody reads through this process: hashing is what is waited for in the end, as much as bytes.
-        parts = engine.start(hub, found.listings, settings, stack, verify_nice=0)
+        # Whoever wants all of it anew wants nothing of what lies about. Nobody reads through this process: hashing is
+        # what is waited for in the end, as much as bytes.
+        wanted = replace(settings, hf_cache="") if wish.force else settings
+        parts = engine.start(hub, found.listings, wanted, stack, adopting=False, verify_nice=0)
         root = found.subfolder
         below = only or root
         before = parts.fetcher.bytes_fetched
+        commit = found.commit
+        shown = HubCache(settings.hf_cache).repo(commit.type, commit.id) if wish.to_hf_cache else None
+        wish.resolved(commit)
+        layers: list[Lay] = []
+        if wish.to is not None:
+            layers.append(_into(laying.folder(wish.to), root))
+        if shown is not None:
+            layers.append(_into_hf_cache(shown))
+
+        def plan() -> Iterable[tuple[RemoteFile, int]]:
+            files = jobs.files_of(parts.content, below, patterns.match, lambda: hydration.cancelled)
+            return files if wish.fetch else _all_here(files, repo)
+
         hydration = Hydration(
             parts.fetcher,
-            lambda: jobs.files_of(parts.content, below, patterns.match),
+            plan,
             big_file=settings.big_file,
-            force=force,
-            lay=None if to is None else _into(laying.folder(to), root),
+            force=wish.force,
+            lay=_each(layers) if layers else None,
         )
         started, since = time.time(), 0
         hydration.start()
@@ -175,6 +231,8 @@ def _without_mount(
             hydration.join(interval)
             job = jobs.told("", repo, hydration, started, parts.fetcher, before, root, since)
             since = job["ended"]
+            if job["state"] == "done" and shown is not None:
+                laying.conclude(shown, commit)
             yield job
             if job["state"] != "running":
                 return
@@ -184,6 +242,34 @@ def _into(folder: str, root: str) -> Lay:
     from ..daemon import jobs, laying
 
     return lambda file, stored: laying.put(stored, folder, jobs.shown(file.path, root))
+
+
+def _all_here(files: Iterable[tuple[RemoteFile, int]], repo: str) -> list[tuple[RemoteFile, int]]:
+    """Raises NotFound when any is missing."""
+    every = list(files)
+    missing = [file.path for file, local in every if local < file.blob.size]
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        names = ", ".join(missing[:_NAMED])
+        raise NotFound(f"not all of {repo} is on this machine: {names}{more} missing", f"hffs hydrate {repo}")
+    return every
+
+
+def _into_hf_cache(repo: HubRepo) -> Lay:
+    from ..daemon import laying
+
+    def show(file: RemoteFile, stored: StoredBlob) -> None:
+        laying.export(stored, file, repo)
+
+    return show
+
+
+def _each(layers: list[Lay]) -> Lay:
+    def lay(file: RemoteFile, stored: StoredBlob) -> None:
+        for each in layers:
+            each(file, stored)
+
+    return lay
 
 
 def _through_mount(target: str, settings: Settings, to: str | None, force: bool, interval: float) -> Generator[Job]:

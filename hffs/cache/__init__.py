@@ -5,10 +5,12 @@ closes it last. Everything here may be used from any thread.
 """
 
 from . import checking, holdings, inventory, known
+from .adopting import Outcome
 from .blobs import BlobStore
 from .claims import Claim
 from .digest import Hasher
 from .hashing import Hashing
+from .hub_cache import HubCache, HubRepo
 from .index import Index
 from .laying import lay, safe_below
 from .layout import Layout
@@ -20,8 +22,11 @@ __all__ = [
     "Claim",
     "Hasher",
     "Hashing",
+    "HubCache",
+    "HubRepo",
     "Index",
     "Layout",
+    "Outcome",
     "Reservation",
     "Room",
     "StoredBlob",

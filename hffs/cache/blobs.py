@@ -2,7 +2,8 @@
 
 One BlobStore per process and cache directory; any thread. ``open`` gives everybody who has a blob open the same
 StoredBlob. Blocks belong to (origin, etag) until the whole is verified; a verified copy serves every origin whose
-listing promises the same digest. It fetches, evicts and waits for nothing.
+listing promises the same digest. What huggingface_hub's cache holds of a repo (``nearby``) is taken for ours once it
+was hashed (``adopting``). It fetches, evicts and waits for nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import Final, Literal
 
 from ..errors import CacheUnusable, NoSpace
 from ..model import Blob
+from . import adopting
+from .adopting import Outcome, unchanged
+from .hub_cache import HubRepo
 from .layout import Layout, Place, disk_error, etag_name
 from .locks import HEADER, RangeLocks
 from .state import Damaged, FileMark, Header, StateFile, current_boot_id
@@ -30,15 +34,32 @@ _log = logging.getLogger(__name__)
 _FRESH_S: Final = 60
 # What the folder of a new blob takes on most disks: a block. That of its first two letters it shares with others.
 _FOLDERS: Final = 4096
+# What lies in huggingface_hub's cache is hashed by its first reader up to this size: 10 to 30 ms, less than the first
+# block takes to come from a server. Bigger files somebody else has to have adopted; until then readers fetch them.
+AT_ONCE: Final = 16 << 20
+# What was hashed for a minute is not given up for a fetch that is under way; of a reader who reads on, the fetches end
+# within seconds.
+PATIENCE_S: Final = 30.0
+# Files there that were not what their names say, by their marks: each is hashed and told of once.
+_MOST_REFUSED: Final = 1024
 
 
 class BlobStore:
     """Opens blobs, and answers how much is held. ``prepare`` the layout first."""
 
-    def __init__(self, layout: Layout, *, clock: Callable[[], float] = time.time, boot_id: str | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        clock: Callable[[], float] = time.time,
+        boot_id: str | None = None,
+        nearby: HubRepo | None = None,
+    ) -> None:
         self.layout = layout
         # Told of bytes that came to the disk, or (negative) left it; what was published is not among them.
         self.on_change: Callable[[int], None] = lambda _: None
+        self.nearby = nearby
+        self.on_nearby: Callable[[Blob], None] = lambda _: None  # told of a big blob that is opened and lies there
         self._clock = clock
         self._boot_id = current_boot_id() if boot_id is None else boot_id
         self._lock = threading.Lock()
@@ -49,6 +70,7 @@ class BlobStore:
         self._shares: dict[tuple[str, str], tuple[int, float]] = {}  # local bytes of blobs not open here
         self._folders: dict[str, tuple[frozenset[str], float]] = {}  # two first letters of etags → etags
         self._used: tuple[int, float] | None = None
+        self._refused: dict[FileMark, None] = {}
 
     def open(self, blob: Blob) -> StoredBlob:
         """The blob, for the caller to close: as it is open already, else a verified copy, else its own (made if new).
@@ -59,10 +81,70 @@ class BlobStore:
             stored = self._held(blob)
             if stored is None:
                 place, blob = self._choose(blob)
+                told = self.nearby is not None and self._lies_nearby(self.nearby, blob, place)
                 stored = self._held(blob) or self._opened(blob, place)
+                if told:  # not before: what is adopted is exchanged in what is open
+                    self.on_nearby(blob)
         except OSError as error:
             raise disk_error(error, f"the cache folder {self.layout.folder(blob.etag)}") from error
         return stored
+
+    def adopt(
+        self,
+        blob: Blob,
+        repo: HubRepo | None = None,
+        given_up: Callable[[], bool] = lambda: False,
+        patience: float = PATIENCE_S,
+    ) -> Outcome:
+        """Take the blob from huggingface_hub's cache (``repo``, else ``nearby``), if it is there, right, and not here.
+
+        Hashes all of it; ``given_up`` is asked before each MiB. Waits ``patience`` seconds for a moment at which nobody
+        fetches any of it. Raises CacheUnusable, NoSpace."""
+        repo = repo or self.nearby
+        if repo is None or blob.digest is None:
+            return "absent"
+        found = repo.open(blob.etag, blob.size)
+        if found is None:
+            return "absent"
+        try:
+            place, blob = self._choose(blob)
+            if blob.digest is None or self._peek(place, blob)[1] == blob.size:
+                return "held"
+            if found.mark in self._refused:
+                return "wrong"
+            owner = blob
+            outcome = adopting.adopt(
+                place, blob, blob.digest, found, boot_id=self._boot_id, now=self._clock(),
+                held=lambda: self._held(owner), given_up=given_up, patience=patience,
+            )  # fmt: skip
+        except OSError as error:
+            raise disk_error(error, f"the cache folder {self.layout.folder(blob.etag)}") from error
+        finally:
+            os.close(found.fd)
+        with self._lock:
+            self._forget(blob)
+            if outcome == "wrong":
+                self._refused[found.mark] = None
+                if len(self._refused) > _MOST_REFUSED:
+                    del self._refused[next(iter(self._refused))]
+        if outcome == "wrong":
+            _log.warning(
+                "event=not-adopted path=%s why=it does not have the content that its name promises", found.path
+            )
+        return outcome
+
+    def _lies_nearby(self, repo: HubRepo, blob: Blob, place: Place) -> bool:
+        """Before a blob is opened: adopt it, if it is small; True for a big one that is there and not wholly here. What
+        keeps us from it there is no reason not to open it."""
+        if blob.digest is None or self._peek(place, blob)[1] == blob.size:
+            return False
+        if blob.size > AT_ONCE:
+            return repo.has(blob.etag, blob.size)
+        try:
+            self.adopt(blob, repo, patience=0)
+        except (CacheUnusable, NoSpace) as error:
+            _log.debug("event=not-adopted etag=%s error=%s", blob.etag, error)
+        return False
 
     def local_bytes(self, blob: Blob) -> int:
         """Bytes of the blob that are here; what cannot be read counts as not here, as reading it would tell the same.
@@ -162,7 +244,10 @@ class BlobStore:
             state, header = StateFile.open(path)
             fds.append(state.fd)
             fds.append(os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            fds.append(self._data_of(place, os.stat(place.data)))
+            seen = os.lstat(place.data)
+            if stat.S_ISLNK(seen.st_mode):  # read where huggingface_hub has it: nothing here takes any room
+                raise FileNotFoundError(place.data)
+            fds.append(self._data_of(place, seen, elsewhere=False))
         except (FileNotFoundError, Damaged, CacheUnusable):
             for fd in fds:
                 os.close(fd)
@@ -216,14 +301,7 @@ class BlobStore:
         record = header.verification if header else None
         if header is None or record is None or record.digest != blob.digest or not share == header.size == blob.size:
             return None
-        try:
-            fd = os.open(place.data, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            return header if FileMark.of(fd) == record.mark else None
-        finally:
-            os.close(fd)
+        return header if unchanged(place, header) else None
 
     def _peek(self, place: Place, blob: Blob | None) -> tuple[Header | None, int]:
         """Header and local bytes of a blob that is not open; nothing where there is nothing to rely on."""
@@ -234,7 +312,10 @@ class BlobStore:
         try:
             if blob is not None and not header.describes(blob):
                 return None, 0
-            return header, state.local_bytes()
+            share = state.local_bytes()
+            if share and os.path.islink(place.data) and not unchanged(place, header):
+                share = 0  # it lies in somebody else's cache, who has changed or removed it
+            return header, share
         except OSError:
             return None, 0
         finally:
@@ -295,16 +376,19 @@ class BlobStore:
         """The files of a blob as they are; None, with a warning, where they are no good. HEADER is locked."""
         state: StateFile | None = None
         data = -1
+        elsewhere = os.path.islink(place.data)
         try:
             state, header = StateFile.open(place.state)
             seen = os.stat(place.data)
-            data = self._data_of(place, seen)
+            data = self._data_of(place, seen, elsewhere)
             length = os.fstat(data).st_size
             if not header.describes(blob):
                 raise Damaged(f"it is of {header.size} bytes of {header.etag}")
-            if length != blob.size:
+            if length != blob.size and not elsewhere:
                 raise Damaged(f"its data file has {length} bytes instead of {blob.size}")
-            if given_away(seen) and state.missing(range(state.blocks)):
+            record = header.verification
+            trusted = not elsewhere or (record is not None and record.mark == FileMark.of(data))
+            if not trusted or ((elsewhere or given_away(seen)) and state.missing(range(state.blocks))):
                 _log.debug("%s begins anew: its data file is also that of a folder", place.state)
                 _close(state, data)
                 return None
@@ -314,7 +398,7 @@ class BlobStore:
                 state.write_header(replace(header, boot_id=self._boot_id))
             return state, data
         except (FileNotFoundError, Damaged) as reason:
-            if state is not None or isinstance(reason, Damaged):
+            if (state is not None and not elsewhere) or isinstance(reason, Damaged):
                 _log.warning("%s begins anew: %s", place.state, reason)
         except BaseException:
             _close(state, data)
@@ -322,12 +406,16 @@ class BlobStore:
         _close(state, data)
         return None
 
-    def _data_of(self, place: Place, seen: os.stat_result) -> int:
-        """Open a data file as its mode allows: one that was given away is never written. Raises Damaged, OSError."""
+    def _data_of(self, place: Place, seen: os.stat_result, elsewhere: bool) -> int:
+        """Open a data file as its mode allows: one that was given away, or lies elsewhere, is never written. Raises
+        Damaged, OSError."""
         try:
-            return os.open(place.data, (os.O_RDWR if seen.st_mode & stat.S_IWUSR else os.O_RDONLY) | os.O_CLOEXEC)
+            if elsewhere:
+                return os.open(place.data, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            mode = os.O_RDWR if seen.st_mode & stat.S_IWUSR else os.O_RDONLY
+            return os.open(place.data, mode | os.O_NOFOLLOW | os.O_CLOEXEC)
         except PermissionError as error:
-            if not given_away(seen):
+            if not (elsewhere or given_away(seen)):
                 raise
             raise Damaged("its data file was made unreadable under another name") from error
 

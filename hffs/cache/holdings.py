@@ -90,7 +90,7 @@ def look(place: Place) -> Holding | None:
     data, state = seen[place.data], seen[place.state]
     if data is None and state is None:
         return None
-    disk = sum(each.st_blocks * 512 for each in seen.values() if each is not None)
+    disk = sum(map(_disk, seen))
     name = os.path.basename(place.folder)
     written = max(each.st_mtime for each in (data, state) if each is not None)
     nothing = Holding(place, name, "", data.st_size if data else 0, 0, disk, written)
@@ -116,7 +116,7 @@ def _read(nothing: Holding, file: StateFile, header: Header, data: os.stat_resul
         found = "is missing" if data is None else f"has {data.st_size} bytes instead of {header.size}"
         return replace(known, wrong=f"its data file {found}")
     try:
-        local, used = file.local_bytes(), max(file.last_used(), default=0)
+        local, used = file.local_bytes(), max(file.last_used(), default=0) & ~1  # the lowest bit says: used again
     except OSError as error:
         return replace(known, wrong=f"its state file cannot be read: {error.strerror}")
     record = header.verification
@@ -126,7 +126,7 @@ def _read(nothing: Holding, file: StateFile, header: Header, data: os.stat_resul
         bytes_local=local,
         last_used=float(used) or written,
         verified=record.digest if record is not None and fits else None,
-        elsewhere=given_away(data),
+        elsewhere=given_away(data) or os.path.islink(nothing.place.data),
     )
 
 
@@ -202,9 +202,11 @@ class Opened:
         self._locks = locks
         self.state, self.header = StateFile.open(place.state)
         try:
-            # As its mode allows: one that was given away is never written.
-            writable = os.stat(place.data).st_mode & stat.S_IWUSR
-            self.data = os.open(place.data, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+            # As its mode allows: one that was given away is never written, nor what lies in another cache.
+            seen = os.lstat(place.data)
+            ours = stat.S_ISREG(seen.st_mode)
+            mode = os.O_RDWR | os.O_NOFOLLOW if ours and seen.st_mode & stat.S_IWUSR else os.O_RDONLY | os.O_NONBLOCK
+            self.data = os.open(place.data, mode | os.O_CLOEXEC)
         except BaseException:
             self.state.close()
             raise
@@ -264,8 +266,11 @@ def _mark(seen: os.stat_result) -> FileMark:
 
 
 def _disk(path: str) -> int:
-    seen = _stat(path)
-    return 0 if seen is None else seen.st_blocks * 512
+    """What a file of ours takes: a link to another cache's takes nothing of it."""
+    try:
+        return os.lstat(path).st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _stat(path: str) -> os.stat_result | None:

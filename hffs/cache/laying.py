@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from ..errors import BlockAbsent, HffsError, NameRefused, NoSpace
 from .layout import disk_error
-from .stored import StoredBlob
+from .stored import StoredBlob, reads_only
 
 Laid = Literal["reflink", "link", "copy", "same"]
 # People edit configs and tokenizers in place, and an edit of a linked file is one of the cache; 16 MiB holds all of
@@ -85,7 +85,7 @@ def _put(stored: StoredBlob, data: int, before: object, destination: str, copy_b
         if _same(place, name, os.fstat(data)):
             return "same"
         with _temporary(place, name) as (file, temporary):
-            reflinked = _reflink(data, file)
+            reflinked = reflink(data, file)
             if not reflinked:
                 if stored.size >= copy_below and _link(stored, place, name, temporary, file):
                     return "link"
@@ -97,7 +97,8 @@ def _put(stored: StoredBlob, data: int, before: object, destination: str, copy_b
             return "reflink" if reflinked else "copy"
 
 
-def _reflink(data: int, file: int) -> bool:
+def reflink(data: int, file: int) -> bool:
+    """Let ``file`` share all blocks of ``data``, each to part at the first write; False where that cannot be."""
     try:
         fcntl.ioctl(file, _FICLONE, data)
     except OSError:  # most file systems cannot, none can across disks; what is really wrong the other ways find too
@@ -112,6 +113,8 @@ def _link(stored: StoredBlob, place: int, name: str, temporary: str, file: int) 
     with stored.naming() as data:
         if data is None:
             raise _unready(stored)
+        if reads_only(data) and os.fstat(data).st_mode & 0o222:
+            return False  # it lies in somebody else's cache, whose modes are not ours to change
         _remove(place, link)  # of a killed process
         try:
             # By the descriptor, not by the path: another process may have put another file there.

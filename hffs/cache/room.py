@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -326,7 +327,8 @@ class Room:
     def _segments_of(self, path: str) -> list[Segment]:
         state, header = StateFile.open(path, writing=False)
         try:
-            if header.pinned or given_away(os.stat(path.removesuffix(".state") + ".data")):
+            seen = os.lstat(path.removesuffix(".state") + ".data")
+            if header.pinned or given_away(seen) or stat.S_ISLNK(seen.st_mode):  # a link is of another cache's file
                 return []
             presence = state.presence(0, state.blocks)
             uses = state.last_used()

@@ -11,6 +11,7 @@ decides no eviction. Any thread, as long as it holds the blob open: a user ends 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import stat
@@ -45,6 +46,12 @@ def given_away(seen: os.stat_result) -> bool:
 
     ``naming`` leaves it read-only, and that stays when the other name is gone: its user may have the file open."""
     return seen.st_nlink > 1 or not seen.st_mode & stat.S_IWUSR
+
+
+def reads_only(data: int) -> bool:
+    """Whether a data file was opened for reading only, as one is that was given away, or that lies in somebody else's
+    cache (``adopting``): the kernel itself refuses to write or punch it."""
+    return fcntl.fcntl(data, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
 
 class StoredBlob:
@@ -236,7 +243,7 @@ class StoredBlob:
             raise NoSpace(self._full.what, self._full.remedy)
         try:
             # Nobody can give it away between this look and the write: that takes a complete blob, and ours is not.
-            if given_away(os.fstat(self._data)):
+            if self._given_away():
                 raise CacheUnusable(
                     f"the cache file {self._state.path} is of a file laid in a folder, which is not to be changed",
                     "it begins anew when it is opened next",
@@ -270,7 +277,7 @@ class StoredBlob:
             finally:
                 for run in taken:
                     self._locks.give(run)
-            if given_away(os.fstat(self._data)) and not self._state.local_bytes():
+            if self._given_away() and not self._state.local_bytes():
                 self._unlink()
         except OSError as error:
             raise self._failed(error) from error
@@ -330,7 +337,7 @@ class StoredBlob:
             if header is not None and header.verification is not None:
                 self._state.write_header(replace(header, verification=None))
         with self._locks.holding(PUNCHING), alone_on(self._data) as alone:
-            if not alone or given_away(os.fstat(self._data)):
+            if not alone or self._given_away():
                 return 0
             # Whole blocks also at the end: only then does the last, partial page of the file go too.
             punch(self._data, run.start * BLOCK_SIZE, len(run) * BLOCK_SIZE)
@@ -343,8 +350,13 @@ class StoredBlob:
                 return
             for path, fd in ((self._state.path, self._state.fd), (self._data_path, self._data)):
                 with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.stat(path), os.fstat(fd)):  # else another process has begun anew
-                        os.unlink(path)
+                    # A link is ours whatever became of the file it leads to; the state file before it told whose it is.
+                    if not os.path.islink(path) and not os.path.samestat(os.stat(path), os.fstat(fd)):
+                        return  # another process has begun anew
+                    os.unlink(path)
+
+    def _given_away(self) -> bool:
+        return reads_only(self._data) or given_away(os.fstat(self._data))
 
     # The whole
 
@@ -468,6 +480,15 @@ class StoredBlob:
         except OSError as error:
             raise self._failed(error) from error
         return replace(mark, ctime_ns=0), counts
+
+    def exchange(self, state: int, data: int) -> None:
+        """Go on with these files, in which the whole blob is; for ``adopting``, which closes its descriptors itself,
+        and holds the blob open, HEADER, and the locks of all blocks: nobody publishes, drops or punches meanwhile.
+
+        Each descriptor is exchanged at once. Data first: whoever reads by the old state then finds its bytes, which are
+        the same, and whoever reads by the new one finds the new data. Raises OSError."""
+        os.dup2(data, self._data, inheritable=False)
+        os.dup2(state, self._state.fd, inheritable=False)
 
     def _header(self) -> Header | None:
         """None when it is damaged (the next to open the blob begins anew) or was read while another wrote it."""

@@ -63,7 +63,7 @@ def hydrate(args: argparse.Namespace) -> int:
 
     _log(debug=getattr(args, "debug", False))
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
-    more = {"to": args.to, "force": args.force, **flags(args)}
+    more = {"to": args.to, "to_hf_cache": args.to_hf_cache, "force": args.force, **flags(args)}
     view: View = JsonLines() if args.json else _screen() if _on_terminal() else LogLines()
     job: Job | None = None
     errors: dict[tuple[str, str], JobError] = {}

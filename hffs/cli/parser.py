@@ -23,6 +23,10 @@ _HELP: Final = {
     ),
     "cache_size": ("SIZE", "of the cache at most; the least recently used blocks go (default: what --min-free leaves)"),
     "min_free": ("SIZE", "of the cache's disk that stays free (default 2G, on a small disk a tenth of it)"),
+    "hf_cache": (
+        "DIR",
+        "huggingface_hub's cache, whose files are used as they are (default: $HF_HUB_CACHE; none: not at all)",
+    ),
     "workers": (
         "N",
         "connections at once at most, 2 for waiting readers only (default: as many as pay, 16 a core but one)",
@@ -48,11 +52,12 @@ _HELP: Final = {
     "log_level": ("LEVEL", "debug, info, warning or error (default info)"),
     "log_file": ("FILE", "where the daemon logs (default: beside its control socket)"),
 }
+_TYPES: Final = ("model", "dataset", "space")
 _HUB: Final = ("endpoint", "token_file", "offline")
 _ASKED: Final = ("runtime_dir",)  # to find the mount that a path lies in
 _PATTERNS: Final = ("include", "exclude")
 _WORKERS: Final = ("workers", "bandwidth", "min_worker_speed", "probe_seconds", "big_file", "fetch_size")
-_CACHE: Final = ("cache_dir", "cache_size", "min_free")
+_CACHE: Final = ("cache_dir", "cache_size", "min_free", "hf_cache")
 _HYDRATING: Final = (*_PATTERNS, *_WORKERS, *_CACHE, *_HUB, "runtime_dir")
 
 
@@ -124,6 +129,11 @@ def build() -> Parser:
     hydrate = command("hydrate", "bring a mount or repo to local disk and verify it", epilog=every)
     hydrate.add_argument("target", metavar="TARGET", help=_TARGET)
     hydrate.add_argument("--to", metavar="DIR", help="also lay the files in this folder, linked where that is possible")
+    hydrate.add_argument(
+        "--to-hf-cache",
+        action="store_true",
+        help="also show a repo's files in huggingface_hub's cache (--hf-cache), for from_pretrained offline",
+    )
     hydrate.add_argument("--force", action="store_true", help="fetch anew what is here already")
     _add_naming(hydrate)
     hydrate.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
@@ -186,6 +196,21 @@ def _add_cache(actions: Any) -> None:
         made = cache_action(actions, name, about, settings=_ASKED)
         made.add_argument("targets", metavar="TARGET", nargs="+", help=which)
 
+    about = "take over what huggingface_hub has downloaded, without fetching it again"
+    adopt = cache_action(actions, "adopt", about, module="hub_cache", settings=("hf_cache", "endpoint"))
+    adopt.add_argument("repos", metavar="REPO", nargs="*", help="[datasets/|spaces/]ORG/NAME (default: all there)")
+    adopt.add_argument("--type", choices=_TYPES, help="the same as the prefix of REPO")
+    _add_json(adopt)
+
+    about = "show a repo in huggingface_hub's cache, for from_pretrained offline"
+    using = ("hf_cache", *_PATTERNS, "workers", "bandwidth", *_HUB)
+    export = cache_action(actions, "export", about, module="hub_cache", settings=using)
+    export.add_argument("repo", metavar="REPO", help=_REPO)
+    export.add_argument("--type", choices=_TYPES, help="the same as the prefix of REPO")
+    export.add_argument("--revision", metavar="REV", help="branch, tag, refs/pr/N or commit: the same as @REVISION")
+    export.add_argument("--no-fetch", action="store_true", help="only what is here; tell what is missing otherwise")
+    _add_json(export)
+
     check = cache_action(actions, "check", "look through all blocks and their records for damage")
     check.add_argument("--repair", action="store_true", help="drop what is damaged, to be fetched again, and leftovers")
     _add_json(check)
@@ -208,7 +233,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_naming(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--type", choices=["model", "dataset", "space"], help="the same as the prefix of REPO")
+    parser.add_argument("--type", choices=_TYPES, help="the same as the prefix of REPO")
     parser.add_argument("--revision", metavar="REV", help="branch, tag, refs/pr/N or commit: the same as @REVISION")
     parser.add_argument("--subfolder", metavar="PATH", help="only this folder: the same as /PATH")
 

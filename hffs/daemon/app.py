@@ -13,9 +13,11 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .. import protocol
+from ..config import Settings
 from ..errors import HffsError, MountFailed, MountNotFound, UsageError
 from ..fuse import Binding, make_binding
 from ..model import Commit, RepoRef
@@ -42,7 +44,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
 
     Raises HffsError for whatever keeps the mount from coming up.
     """
-    settings = spec.settings
+    settings = _apart(spec)
     before = None if link is None else link.handover
     where = spec.mountpoint if before else mountpoint.check(spec.mountpoint, settings.runtime_dir)
     with contextlib.ExitStack() as stack:
@@ -153,6 +155,13 @@ def _when_reached(hub: engine.Hub, ref: RepoRef, act: Callable[[], None]) -> Non
         act()
     elif not hub.reach.switched:
         hub.reach.look_for(lambda: engine.ask_again(hub, ref), act)
+
+
+def _apart(spec: MountSpec) -> Settings:
+    """The settings without a Hugging Face cache below the mountpoint: looking there, a daemon would wait for itself."""
+    settings = spec.settings
+    inside = f"{settings.hf_cache}/".startswith(f"{spec.mountpoint}/")
+    return replace(settings, hf_cache="") if inside else settings
 
 
 def _hand_over(

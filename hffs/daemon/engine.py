@@ -14,13 +14,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..cache import BlobStore, Index, Layout, Room, known
+from ..cache import BlobStore, HubCache, Index, Layout, Room, known
 from ..config import Settings
 from ..errors import AccessDenied, HffsError, HubUnreachable, NotFound, Offline, RateLimited
 from ..model import Commit, Entry, RepoRef
 from ..policy import RESERVED, WorkerLimiter
 from ..remote import Auth, Catalog, Locator, Transport
 from ..transfer import NICE, Content, Fetcher, Housekeeping, Listings, Throttle, Timers
+from ..vfs import Patterns
+from .adopting import Adopter
 from .reach import SWITCHED, Reach, ReachedCatalog, ReachedTransport
 
 log = logging.getLogger(__name__)
@@ -121,10 +123,19 @@ def resolve_path(hub: Hub, ref: RepoRef) -> tuple[Resolved, str]:
 
 
 def start(
-    hub: Hub, listings: Listings, settings: Settings, stack: contextlib.ExitStack, *, verify_nice: int = NICE
+    hub: Hub,
+    listings: Listings,
+    settings: Settings,
+    stack: contextlib.ExitStack,
+    *,
+    adopting: bool = True,
+    verify_nice: int = NICE,
 ) -> Engine:
-    """Workers, timers and the store, running until ``stack`` closes."""
-    store = BlobStore(hub.layout)
+    """Workers, timers and the store, running until ``stack`` closes; ``adopting`` also what takes over, in the
+    background, what huggingface_hub has of the repo."""
+    commit = listings.commit
+    nearby = HubCache(settings.hf_cache).repo(commit.type, commit.id) if settings.hf_cache else None
+    store = BlobStore(hub.layout, nearby=nearby)
     stack.callback(store.close)
     room = Room(store, settings.cache_size, settings.min_free)
     stack.callback(room.close)
@@ -161,6 +172,19 @@ def start(
     stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
     content = Content(listings, store, fetcher, read_timeout=settings.read_timeout, prefetch=settings.prefetch)
     stack.callback(content.close)
+    if nearby is not None and adopting:
+        adopter = Adopter(store)
+        store.on_nearby = adopter.first
+        stack.callback(adopter.stop)
+        if nearby.exists():
+            wanted = Patterns(settings.include, settings.exclude)
+            adopter.begin(
+                lambda: [
+                    content.remote_file(entry).blob
+                    for entry in listings.files()
+                    if entry.etag and entry.size and wanted.match(entry.path)
+                ]
+            )
     return Engine(store, room, transport, fetcher, content)
 
 

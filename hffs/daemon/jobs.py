@@ -148,7 +148,12 @@ class Jobs:
         below = "/".join(part for part in (root, wish.path.strip("/")) if part)
 
         def plan() -> Iterator[tuple[RemoteFile, int]]:
-            return files_of(content, below, lambda path: self._tree.visible(path) and patterns.match(path))
+            return files_of(
+                content,
+                below,
+                lambda path: self._tree.visible(path) and patterns.match(path),
+                None if wish.force else lambda: hydration.cancelled,
+            )
 
         hydration = Hydration(
             self._fetcher, plan, big_file=self._big_file, force=wish.force, ended=lambda: self._ended(wish.id)
@@ -234,15 +239,22 @@ def _wish(**asked: Any) -> Wish:
     return wish
 
 
-def files_of(content: Content, below: str, wanted: Callable[[str], bool]) -> Iterator[tuple[RemoteFile, int]]:
+def files_of(
+    content: Content, below: str, wanted: Callable[[str], bool], given_up: Callable[[], bool] | None = None
+) -> Iterator[tuple[RemoteFile, int]]:
     """The files at or below a path that are ``wanted``, each with its local bytes. Raises what listing may raise, and
-    in the end NotFound when there is none."""
+    in the end NotFound when there is none.
+
+    With ``given_up``, which ends it early, those in huggingface_hub's cache are taken from there first: whoever wants
+    them whole waits for hashing rather than for a server."""
     found = False
     for entry in content.listings.everything():
         inside = not below or entry.path == below or entry.path.startswith(f"{below}/")
         if inside and wanted(entry.path):
             sized = content.sized(entry)
             found = True
+            if given_up is not None:
+                content.adopt(sized, given_up)
             yield content.remote_file(sized), content.local_bytes(sized)
     if not found:
         raise NotFound(f"nothing of {content.commit.id} fits what was asked for", "see hffs ls, and the patterns")

@@ -1,4 +1,4 @@
-"""Hydrated files laid as plain ones into a folder of the user's.
+"""Hydrated files laid as plain ones into a folder of the user's, or shown in huggingface_hub's cache.
 
 A seam between what names files (the Hub) and what lays them (the cache): the path of each is made safe here.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 
-from ..cache import StoredBlob, lay, safe_below
+from ..cache import HubRepo, StoredBlob, lay, safe_below
 from ..errors import HffsError
+from ..model import Commit, RemoteFile
 
 
 def folder(path: str) -> str:
@@ -23,3 +24,15 @@ def folder(path: str) -> str:
 def put(stored: StoredBlob, below: str, path: str) -> None:
     """Lay a file that is whole and right at ``path``, a server's word, ``below`` a folder."""
     lay(stored, safe_below(below, path))
+
+
+def export(stored: StoredBlob, file: RemoteFile, repo: HubRepo) -> bool:
+    """Show a file that is whole and right in huggingface_hub's cache; whether its content was not there yet."""
+    put_it = repo.blob(file.blob, stored.mark(), lambda path: lay(stored, path))
+    repo.link(file.commit.sha, file.path, file.blob.etag, safe_below)
+    return put_it
+
+
+def conclude(repo: HubRepo, commit: Commit) -> None:
+    """Every file of the commit that was wanted is there: its revision may stand for it."""
+    repo.refer(commit.revision, commit.sha, safe_below)

@@ -32,11 +32,6 @@ class Outage:
     def worked(self) -> None:
         self._next = self._free = None
 
-    def forget(self) -> None:
-        """Somebody asked for it: the next one may try at once."""
-        if self._next is not None:
-            self._next = float("-inf")
-
     def may_try(self, now: float, free: int | None = None) -> bool:
         """Whether the caller may store something now. While the outage lasts, one in ``probe_seconds`` may."""
         if self._next is None:

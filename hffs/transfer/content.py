@@ -5,18 +5,21 @@ It joins a commit's listing with the store and the fetcher, and is all of the lo
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from ..cache import BlobStore
-from ..errors import BadResponse
+from ..errors import BadResponse, HffsError
 from ..model import Blob, Commit, Entry, RemoteFile
 from .fetcher import Fetcher
 from .listings import Listings
 from .planner import Planner
 from .reader import BlobReader
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,13 @@ class Content:
         if entry.size is None or entry.etag is None:
             return 0
         return self._store.local_bytes(self.remote_file(entry).blob)
+
+    def adopt(self, entry: Entry, given_up: Callable[[], bool]) -> None:
+        """Take a file from huggingface_hub's cache, if it is there and not here; hashes all of it. Never raises."""
+        try:
+            self._store.adopt(self.remote_file(entry).blob, given_up=given_up)
+        except HffsError as error:
+            log.debug("event=not-adopted path=%s error=%s", entry.path, error)
 
     def state(self, entry: Entry) -> Literal["remote", "partial", "local", "verified"]:
         """How much of a file is here, in a word; asks no server."""

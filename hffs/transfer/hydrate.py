@@ -120,6 +120,11 @@ class Hydration:
         self._cancelled.set()
         self._events.put((None, None))
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether it is to end; for a plan that takes its time."""
+        return self._cancelled.is_set()
+
     def join(self, timeout: float | None = None) -> bool:
         """Whether it has ended, after waiting for that at most ``timeout`` seconds."""
         self._thread.join(timeout)

@@ -52,7 +52,7 @@ class Shelf:
     def forget(self) -> None:
         """Somebody wants it to be tried again: what comes next is."""
         with self._lock:
-            self._outage.forget()
+            self._outage.worked()
 
     def probe(self) -> None:
         """See whether what could not be stored last could be stored now, if it is time for that: a mount that nobody

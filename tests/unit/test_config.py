@@ -90,3 +90,27 @@ def test_a_cache_has_a_size_and_may_leave_nothing_free() -> None:
     assert (plain.cache_size, plain.min_free) == (None, None)
     with pytest.raises(UsageError, match="HFFS_CACHE_SIZE: '0' is nothing"):
         config.load(environ={"HFFS_CACHE_SIZE": "0"})
+
+
+@pytest.mark.parametrize(
+    ("env", "where"),
+    [
+        ({"HOME": "/h"}, "/h/.cache/huggingface/hub"),
+        ({"HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/x/huggingface/hub"),
+        ({"HOME": "/h", "XDG_CACHE_HOME": "/x", "HF_HOME": "/y"}, "/y/hub"),
+        ({"HF_HOME": "/y", "HUGGINGFACE_HUB_CACHE": "/old"}, "/old"),
+        ({"HF_HOME": "/y", "HUGGINGFACE_HUB_CACHE": "/old", "HF_HUB_CACHE": "/new"}, "/new"),
+        ({"HF_HUB_CACHE": "/new", "HFFS_HF_CACHE": "/ours"}, "/ours"),
+        ({"HF_HUB_CACHE": "/new", "HFFS_HF_CACHE": "none"}, ""),
+        ({"HF_HUB_CACHE": "/new", "HFFS_HF_CACHE": ""}, ""),
+        ({"HF_HUB_CACHE": ""}, ""),
+    ],
+)
+def test_the_hugging_face_cache_is_where_its_own_library_has_it(env: dict[str, str], where: str) -> None:
+    assert config.load({}, env).hf_cache == where
+
+
+def test_the_hugging_face_cache_may_be_named_with_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIG", "/big")
+    assert config.load({}, {"HF_HUB_CACHE": "$BIG/hub"}).hf_cache == "/big/hub"
+    assert config.load({"hf_cache": ""}, {"HF_HUB_CACHE": "/new"}).hf_cache == ""

@@ -43,7 +43,7 @@ def test_a_blob_is_told_with_what_it_takes_on_the_disk(layout: Layout, store: Bl
     blob = blob_of(CONTENT)
     stored = store.open(blob)
     publish(stored, CONTENT, range(1, 2))
-    clock.now += 50
+    clock.now += 90
     stored.read(BLOCK_SIZE, 10)
     stored.close()
     found = only(layout)

@@ -66,6 +66,7 @@ def test_what_the_words_say_is_what_is_asked_for(follow: Followed) -> None:
         "revision": "v1",
         "subfolder": None,
         "to": "out",
+        "to_hf_cache": False,
         "force": True,
         "include": ("*.json", "a,b"),
         "workers": 3,
@@ -74,8 +75,8 @@ def test_what_the_words_say_is_what_is_asked_for(follow: Followed) -> None:
 
 def test_every_setting_that_hydrate_takes_is_an_option() -> None:
     args = parser.build().parse_args(["hydrate", "acme/tiny"])
-    own = {"command", "target", "to", "force", "json", "type", "revision", "subfolder"}
-    settings = {"include", "exclude", "workers", "cache_dir", "endpoint", "token_file", "runtime_dir"}
+    own = {"command", "target", "to", "to_hf_cache", "force", "json", "type", "revision", "subfolder"}
+    settings = {"include", "exclude", "workers", "cache_dir", "hf_cache", "endpoint", "token_file", "runtime_dir"}
     assert settings <= set(vars(args)) - own
 
 

@@ -32,14 +32,3 @@ def test_more_free_space_is_worth_one_attempt_at_once() -> None:
     assert outage.may_try(105.0, 13 * MIB)
     outage.failed(106.0)  # for another reason than room
     assert not outage.may_try(107.0, 1000 * MIB)
-
-
-def test_who_asks_for_it_is_tried_for_at_once_and_a_working_disk_stays_one() -> None:
-    outage = Outage(30.0)
-    outage.forget()
-    assert not outage.lasts
-    outage.failed(100.0)
-    outage.forget()
-    assert outage.lasts
-    assert outage.may_try(100.0)
-    assert not outage.may_try(100.0)

@@ -1,0 +1,82 @@
+"""`hffs cache adopt` and `export` as their users meet them, fed with made-up results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from hffs.api.hub_cache import Adopted, Exported
+from hffs.cli import hub_cache, parser
+from hffs.errors import UsageError
+
+EXPORTED = Exported("/hub/models--acme--tiny/snapshots/" + "a" * 40, "a" * 40, 5, 3 << 20, 0)
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    return parser.build().parse_args(["cache", *words])
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the API was asked for; ``found`` in it is what it answers."""
+    asked: dict[str, Any] = {"found": []}
+
+    def adopt(repos: list[str], **options: Any) -> list[Adopted]:
+        asked.update(repos=repos, **options)
+        return list(asked["found"])
+
+    def export(repo: str, **options: Any) -> Exported:
+        asked.update(repo=repo, **options)
+        return EXPORTED
+
+    module: Any = ModuleType("hffs.api.hub_cache")
+    module.adopt, module.export = adopt, export
+    monkeypatch.setitem(sys.modules, "hffs.api.hub_cache", module)
+    monkeypatch.setattr("hffs.api.hub_cache", module)
+    return asked
+
+
+def test_adopting_tells_each_repo_in_a_line(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    asked["found"] = [
+        Adopted("acme/tiny", in_place=4, reflinked=1, held=2, bytes_adopted=3 << 20),
+        Adopted("datasets/acme/rows", held=7),
+    ]
+    assert hub_cache.adopt(parsed("adopt", "acme/tiny", "datasets/acme/rows", "--hf-cache", "/hub")) == 0
+    assert (asked["repos"], asked["type"], asked["hf_cache"]) == (["acme/tiny", "datasets/acme/rows"], None, "/hub")
+    assert capsys.readouterr().out.splitlines() == [
+        "acme/tiny: 5 files, 3.0M adopted (4 in place, 1 reflinked); 2 here already",
+        "datasets/acme/rows: 0 files, 0B adopted; 7 here already",
+    ]
+
+
+def test_what_is_wrong_is_named_and_told_by_the_exit_code(
+    asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked["found"] = [Adopted("acme/tiny", wrong=("/hub/blobs/abc",), skipped=1)]
+    assert hub_cache.adopt(parsed("adopt")) == 6
+    written = capsys.readouterr()
+    assert written.out == "acme/tiny: 0 files, 0B adopted; 1 left: being written, 1 wrong\n"
+    assert written.err == "hffs: /hub/blobs/abc is not what its name says, and is not used\n"
+    assert hub_cache.adopt(parsed("adopt", "--json")) == 6
+    assert json.loads(capsys.readouterr().out)[0]["wrong"] == ["/hub/blobs/abc"]
+
+
+def test_exporting_tells_where_it_is(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("export", "acme/tiny", "--revision", "v1", "--no-fetch", "--include", "*.json", "--include", "a,b")
+    assert hub_cache.export(parsed(*words)) == 0
+    assert {name: asked[name] for name in ("repo", "revision", "fetch", "include")} == {
+        "repo": "acme/tiny",
+        "revision": "v1",
+        "fetch": False,
+        "include": ("*.json", "a,b"),
+    }
+    assert capsys.readouterr().out == f"{EXPORTED.path}: 5 files, 3.0M, verified; nothing was fetched\n"
+    assert hub_cache.export(parsed("export", "acme/tiny", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["commit"] == "a" * 40
+    with pytest.raises(UsageError):
+        parsed("export")
