@@ -250,11 +250,11 @@ def test_a_disk_that_refused_is_left_alone_until_it_is_time_and_then_tried_with_
         assert read(reader, block * BLOCK_SIZE, 10) == source.contents["a.bin"][block * BLOCK_SIZE :][:10]
     assert len(bad.tries) == 1
     assert "broken" in fetcher.degraded
-    outage.forget()
+    outage.failed(float("-inf"))  # long ago: it is time
     assert read(reader, 9 * BLOCK_SIZE, 10)
     assert len(bad.tries) == 2
     bad.clear()
-    outage.forget()
+    outage.failed(float("-inf"))  # long ago: it is time
     fetcher.want(reader.target, range(12, 16), Priority.AHEAD)
     until(lambda: not fetcher.busy(reader.target))
     assert bad.tries[2] == BLOCK_SIZE
@@ -274,7 +274,7 @@ def test_a_cache_that_works_again_is_known_to_though_nobody_reads(
     assert read(reader, 0, 10)
     fetcher.probe()
     assert fetcher.degraded, "it is not yet time"
-    outage.forget()
+    outage.failed(float("-inf"))  # long ago: it is time
     fetcher.probe()
     assert fetcher.degraded == ""
     reader.close()
