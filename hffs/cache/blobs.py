@@ -20,13 +20,14 @@ from typing import Final, Literal
 
 from ..errors import CacheUnusable, NoSpace
 from ..model import Blob
-from . import adopting
+from . import adopting, files
 from .adopting import Outcome, unchanged
+from .blocks import StoredBlocks
 from .hub_cache import HubRepo
 from .layout import Layout, Place, disk_error, etag_name
 from .locks import HEADER, RangeLocks
 from .state import Damaged, FileMark, Header, StateFile, current_boot_id
-from .stored import StoredBlob, given_away
+from .stored import StoredBlob
 
 _log = logging.getLogger(__name__)
 # What other processes publish shows within this; what this one does, at once. `ls -l` of 20,000 files then costs at
@@ -200,7 +201,7 @@ class BlobStore:
         with self._lock:
             if self._used is not None and 0 <= now - self._used[1] < _FRESH_S:
                 return self._used[0]
-        used = allocated(str(self.layout.blobs))
+        used = files.allocated(str(self.layout.blobs))
         with self._lock:
             self._used = used, now
         return used
@@ -247,7 +248,7 @@ class BlobStore:
             seen = os.lstat(place.data)
             if stat.S_ISLNK(seen.st_mode):  # read where huggingface_hub has it: nothing here takes any room
                 raise FileNotFoundError(place.data)
-            fds.append(self._data_of(place, seen, elsewhere=False))
+            fds.append(files.data_of(place, seen, elsewhere=False))
         except (FileNotFoundError, Damaged, CacheUnusable):
             for fd in fds:
                 os.close(fd)
@@ -261,7 +262,7 @@ class BlobStore:
             blob, state, fds[2], RangeLocks(fds[1]), clock=self._clock, changed=self._changed, closed=self._visited
         )
 
-    def _visited(self, stored: StoredBlob) -> None:
+    def _visited(self, stored: StoredBlocks) -> None:
         with self._lock:
             self._forget(stored.blob)
 
@@ -346,8 +347,8 @@ class BlobStore:
         state: StateFile | None = None
         try:
             with locks.holding(HEADER):
-                found = self._existing(blob, place)
-                state, data = found or self._new(blob, place)
+                found = files.existing(blob, place, self._boot_id)
+                state, data = found or files.new(blob, place, self._boot_id)
         except BaseException:
             locks.close()
             raise
@@ -372,70 +373,6 @@ class BlobStore:
             blob, state, data, lock, clock=self._clock, changed=self._changed, closed=self._forget_stored, full=full
         )
 
-    def _existing(self, blob: Blob, place: Place) -> tuple[StateFile, int] | None:
-        """The files of a blob as they are; None, with a warning, where they are no good. HEADER is locked."""
-        state: StateFile | None = None
-        data = -1
-        elsewhere = os.path.islink(place.data)
-        try:
-            state, header = StateFile.open(place.state)
-            seen = os.stat(place.data)
-            data = self._data_of(place, seen, elsewhere)
-            length = os.fstat(data).st_size
-            if not header.describes(blob):
-                raise Damaged(f"it is of {header.size} bytes of {header.etag}")
-            if length != blob.size and not elsewhere:
-                raise Damaged(f"its data file has {length} bytes instead of {blob.size}")
-            record = header.verification
-            trusted = not elsewhere or (record is not None and record.mark == FileMark.of(data))
-            if not trusted or ((elsewhere or given_away(seen)) and state.missing(range(state.blocks))):
-                _log.debug("%s begins anew: its data file is also that of a folder", place.state)
-                _close(state, data)
-                return None
-            if header.boot_id != self._boot_id:
-                # Whatever this boot finds written may have been lost with the last one's memory. Nothing is trusted
-                # before its CRC was seen in this process anyway; the id tells other tools that a reboot lies between.
-                state.write_header(replace(header, boot_id=self._boot_id))
-            return state, data
-        except (FileNotFoundError, Damaged) as reason:
-            if (state is not None and not elsewhere) or isinstance(reason, Damaged):
-                _log.warning("%s begins anew: %s", place.state, reason)
-        except BaseException:
-            _close(state, data)
-            raise
-        _close(state, data)
-        return None
-
-    def _data_of(self, place: Place, seen: os.stat_result, elsewhere: bool) -> int:
-        """Open a data file as its mode allows: one that was given away, or lies elsewhere, is never written. Raises
-        Damaged, OSError."""
-        try:
-            if elsewhere:
-                return os.open(place.data, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            mode = os.O_RDWR if seen.st_mode & stat.S_IWUSR else os.O_RDONLY
-            return os.open(place.data, mode | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except PermissionError as error:
-            if not (elsewhere or given_away(seen)):
-                raise
-            raise Damaged("its data file was made unreadable under another name") from error
-
-    def _new(self, blob: Blob, place: Place) -> tuple[StateFile, int]:
-        """New, empty files; a process that has the old ones open goes on with those. HEADER is locked.
-
-        The state file comes last and goes first: where there is one, it speaks of the data file beside it."""
-        for path in (place.state, place.data):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-        data = os.open(place.data, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(data, blob.size)
-            return StateFile.create(place.state, blob, self._boot_id), data
-        except BaseException:
-            os.close(data)
-            with contextlib.suppress(OSError):
-                os.unlink(place.data)
-            raise
-
     def _has_folder(self, name: str, now: float, epoch: int) -> bool:
         """Whether any copy of an etag may be here: by a listing of the folder of all that begin like it."""
         with self._lock:
@@ -456,7 +393,7 @@ class BlobStore:
         self._shares.pop((blob.etag, blob.origin), None)
         self._folders.pop(etag_name(blob.etag)[:2], None)
 
-    def _forget_stored(self, stored: StoredBlob) -> None:
+    def _forget_stored(self, stored: StoredBlocks) -> None:
         key = (stored.blob.etag, stored.blob.origin, stored.size)
         with self._lock:
             self._forget(stored.blob)
@@ -471,24 +408,3 @@ class BlobStore:
                 self._used = max(self._used[0] + bytes_more, 0), self._used[1]
         if bytes_more < 0:
             self.on_change(bytes_more)
-
-
-def _close(state: StateFile | None, data: int) -> None:
-    if state is not None:
-        state.close()
-    if data >= 0:
-        os.close(data)
-
-
-def allocated(folder: str) -> int:
-    """Bytes of disk of all that is below a folder, folders included; what disappears meanwhile or may not be read
-    counts nothing."""
-    total, folders = 0, [folder]
-    while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                with contextlib.suppress(FileNotFoundError):
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-    return total

@@ -19,10 +19,11 @@ from typing import Final, Literal
 from ..errors import CacheUnusable
 from ..model import Blob, Digest
 from ..ranges import block_count
+from .blocks import given_away
 from .layout import Layout, Place, disk_error
 from .locks import HEADER, RangeLocks, alone_on
 from .state import Damaged, FileMark, Header, StateFile
-from .stored import StoredBlob, given_away
+from .stored import StoredBlob
 
 Kept = Literal["", "pinned", "in use", "elsewhere", "unreadable"]
 _SUFFIXES: Final = (".data", ".state", ".lock")

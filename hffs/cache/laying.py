@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from typing import Final, Literal
 
 from ..errors import BlockAbsent, HffsError, NameRefused, NoSpace
+from .blocks import reads_only
 from .layout import disk_error
-from .stored import StoredBlob, reads_only
+from .stored import StoredBlob
 
 Laid = Literal["reflink", "link", "copy", "same"]
 # People edit configs and tokenizers in place, and an edit of a linked file is one of the cache; 16 MiB holds all of

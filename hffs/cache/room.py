@@ -26,11 +26,13 @@ from ..errors import CacheUnusable, HffsError, NoSpace
 from ..policy import eviction
 from ..policy.eviction import Segment
 from ..ranges import BLOCK_SIZE, block_count, block_length
-from .blobs import BlobStore, allocated
+from .blobs import BlobStore
+from .blocks import given_away
+from .files import allocated
 from .layout import disk_error
 from .ledger import Account, Ledger
 from .state import GROUP, Damaged, StateFile
-from .stored import StoredBlob, given_away
+from .stored import StoredBlob
 
 _log = logging.getLogger(__name__)
 _MIB: Final = 1 << 20

@@ -123,7 +123,7 @@ def test_damage_to_many_blocks_is_one_warning(
 def test_a_damaged_block_somebody_works_at_is_left_to_him(
     store: BlobStore, layout: Layout, stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hffs.cache.stored._LOOK_S", 0.0)
+    monkeypatch.setattr("hffs.cache.blocks._LOOK_S", 0.0)
     publish_all(stored, CONTENT)
     stored.close()
     overwrite(data_file(layout), 2 * BLOCK_SIZE, bytes(100))
@@ -539,7 +539,7 @@ def test_a_hole_that_cannot_be_made_is_told_and_the_blocks_are_absent(
 ) -> None:
     publish_all(stored, CONTENT)
     with monkeypatch.context() as bad_disk:
-        bad_disk.setattr("hffs.cache.stored.punch", lambda *_: punch(CLOSED, 0, 1))
+        bad_disk.setattr("hffs.cache.blocks.punch", lambda *_: punch(CLOSED, 0, 1))
         with pytest.raises(CacheUnusable, match="Bad file descriptor"):
             stored.discard(ALL)
     assert stored.missing(ALL) == [ALL]
