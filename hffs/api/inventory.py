@@ -94,8 +94,8 @@ def is_available_locally(
 
 
 def _in_blocks(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) -> bool:
-    """In hffs's own cache."""
-    from ..cache import BlobStore, Layout, known
+    """In hffs's own cache, or for a part of it in huggingface_hub's, by what the Hub listed when it was last asked."""
+    from ..cache import BlobStore, HubCache, Layout, known
     from ..model import Blob
     from ..transfer import kept
 
@@ -110,13 +110,18 @@ def _in_blocks(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) 
     if not complete or not chosen:
         return False
     store = BlobStore(Layout(settings.cache_dir))
+    nearby = HubCache(settings.hf_cache).repo(ref.type, seen.commit.id) if settings.hf_cache else None
+
+    def here(etag: str, size: int, blob: Blob) -> bool:
+        return store.local_bytes(blob) == size or (nearby is not None and nearby.has(etag, size))
+
     try:
         return all(
             file.size == 0
             or (
                 file.size is not None
                 and file.etag is not None
-                and store.local_bytes(Blob(file.etag, file.size, seen.commit.endpoint, file.digest())) == file.size
+                and here(file.etag, file.size, Blob(file.etag, file.size, seen.commit.endpoint, file.digest()))
             )
             for file in chosen
         )
@@ -124,8 +129,24 @@ def _in_blocks(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) 
         store.close()
 
 
+def _in_hub_cache(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) -> bool:
+    """In huggingface_hub's cache, as it would tell itself without a network."""
+    from ..cache import HubCache
+
+    if not settings.hf_cache:
+        return False
+    found = HubCache(settings.hf_cache).repo(ref.type, ref.id).snapshot(ref.revision or "main")
+    folder = f"{ref.subfolder}/" if ref.subfolder else ""
+    chosen = [
+        here
+        for path, here in (found or {}).items()
+        if (path == ref.subfolder or path.startswith(folder)) and wanted(path)
+    ]
+    return bool(chosen) and all(chosen)
+
+
 # Where files may be whole on this machine, asked in this order: (settings, ref, wanted) → whether all are.
-_PLACES: Final[list[Callable[[Settings, RepoRef, Callable[[str], bool]], bool]]] = [_in_blocks]
+_PLACES: Final[list[Callable[[Settings, RepoRef, Callable[[str], bool]], bool]]] = [_in_blocks, _in_hub_cache]
 
 
 def take(settings: Settings) -> Inventory:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import stat
@@ -119,6 +120,28 @@ class HubRepo:
         if found is not None:
             os.close(found.fd)
         return found is not None
+
+    def snapshot(self, revision: str) -> dict[str, bool] | None:
+        """The files of a revision or commit, and whether each is here, as huggingface_hub would tell offline: by the
+        commit's own listing where it kept one, else by what the snapshot's folder holds. None: it knows no such."""
+        if any(part in {"", ".", ".."} for part in revision.split("/")):
+            return None
+        try:
+            with open(os.path.join(self.folder, "refs", revision), encoding="ascii") as file:
+                commit = file.read(41).strip()
+        except (OSError, UnicodeDecodeError):
+            commit = revision
+        if not _COMMIT.match(commit):
+            return None
+        below = os.path.join(self.folder, "snapshots", commit)
+        try:
+            with open(os.path.join(self.folder, "trees", f"{commit}.json"), encoding="utf-8") as file:
+                listed = {path: int(about["size"]) for path, about in json.load(file)["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            found = [os.path.join(folder, name) for folder, _, names in os.walk(below) for name in names]
+            here = {os.path.relpath(path, below): os.path.isfile(path) for path in found}
+            return here or None
+        return {path: _has_size(os.path.join(below, path), size) for path, size in listed.items()}
 
     def blobs(self, origin: str) -> list[Blob]:
         """What lies here under the name of a hash, the smallest first, as a listing of ``origin`` would name it.
@@ -249,6 +272,13 @@ class HubRepo:
             yield
         finally:
             os.close(fd)
+
+
+def _has_size(path: str, size: int) -> bool:
+    try:
+        return os.path.isfile(path) and os.path.getsize(path) == size
+    except OSError:
+        return False
 
 
 def _flock(fd: int, path: str) -> bool:

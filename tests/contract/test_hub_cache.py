@@ -411,3 +411,35 @@ def test_the_api_is_the_clients_own_view(repo: Repo, api: HfApi, options: dict[s
     assert (checked.mismatches, checked.missing_paths, checked.extra_paths) == ([], [], [])
     assert checked.checked_count == len(ALL_FILES)
     assert json.loads(json.dumps(checked.revision)) == repo.commit_of("main")
+
+
+# What is here.
+
+
+def test_what_the_client_has_is_available_without_a_question(hub, repo, options, download, hf_cache) -> None:
+    def available(**more: object) -> bool:
+        return hffs.is_available_locally("acme/tiny", **options, **more)
+
+    assert not available(), "there is no cache at all"
+    download(allow_patterns=["*.json"])
+    assert available(include="*.json")
+    assert not available()
+    folder = download()
+    assert available()
+    assert available(revision=repo.commit_of("main"))
+    assert hffs.is_available_locally("acme/tiny/config.json", **options)
+    assert not available(revision="v9")
+    assert not available(include="*.none")
+    assert not hffs.is_available_locally("acme/other", **options)
+    assert not hffs.is_available_locally("acme/tiny", **{**options, "hf_cache": "none"})
+    (folder / "big.safetensors").resolve().unlink()
+    assert not available()
+    assert available(exclude="big.safetensors")
+    assert hub.journal.requests() == []
+
+
+def test_a_repo_may_lie_half_here_and_half_there(hub, repo, options, download) -> None:
+    hffs.hydrate("acme/tiny", include="*.safetensors", **{**options, "hf_cache": "none"})
+    assert not hffs.is_available_locally("acme/tiny", **options)
+    download(ignore_patterns=["*.safetensors"])
+    assert hffs.is_available_locally("acme/tiny", **options)
