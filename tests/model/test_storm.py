@@ -24,7 +24,7 @@ from .storm import contents
 CHECKOUT = Path(__file__).parents[2]
 PROCESSES = 8
 KILLS = 6
-OPERATIONS = int(os.environ.get("HFFS_STORM_OPERATIONS", "120"))
+OPERATIONS = int(os.environ.get("HFFS_STORM_OPERATIONS", "400"))
 SECONDS = 60 + OPERATIONS / 2  # 0.1 s for ten operations of eight processes on two cores
 
 
