@@ -209,7 +209,8 @@ class JobError(TypedDict):
 class Job(TypedDict):
     """The answer to ``POST /v1/hydrate`` and ``GET /v1/jobs/ID?since=N``. ``bytes_done`` counts what was local before,
     ``bytes_fetched`` what came over the network since. Of the ``ended`` files that are done or have failed,
-    ``finished`` lists those after the first N: who asks with the ``ended`` of the answer before misses none."""
+    ``finished`` lists those after the first N: who asks with the ``ended`` of the answer before misses none.
+    ``warning`` is what to know of all of it, as that the Hub is away."""
 
     id: str
     kind: Literal["hydrate"]
@@ -229,3 +230,4 @@ class Job(TypedDict):
     finished: list[JobFile]
     errors: list[JobError]
     workers: Workers
+    warning: NotRequired[str]

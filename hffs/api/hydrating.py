@@ -233,7 +233,7 @@ def _without_mount(
             since = job["ended"]
             if job["state"] == "done" and shown is not None:
                 laying.conclude(shown, commit)
-            yield job
+            yield {**job, "warning": found.warning} if found.warning else job
             if job["state"] != "running":
                 return
 

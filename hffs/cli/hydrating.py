@@ -85,6 +85,8 @@ def hydrate(args: argparse.Namespace) -> int:
         raise AssertionError("a job is followed to its end")
     code = {"done": 0, "cancelled": Cancelled.exit_code}.get(job["state"], exit_code(errors.values()))
     view.end(job, job["state"], code, [])
+    if job.get("warning"):
+        print(f"hffs: {output.shown(job['warning'])}", file=sys.stderr)
     if job["state"] == "cancelled":
         raise _interrupted("cancelled")
     if not args.json:
