@@ -121,6 +121,13 @@ def build() -> Parser:
     add_naming(du)
     add_json(du)
     add_settings(du, (*PATTERNS, "cache_dir", *HUB, "runtime_dir"))
+
+    doctor = command("doctor", "tell what on this machine keeps hffs from working well, and how to mend it")
+    shape = doctor.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print JSON, for programs")
+    shape.add_argument("--report", action="store_true", help="print a text for a bug report, without secrets or names")
+    add_settings(doctor, ("cache_dir", "cache_size", "min_free", "allow_other", *HUB, "runtime_dir"))
+    doctor.set_defaults(module="doctoring", call="doctor")
     return parser
 
 
