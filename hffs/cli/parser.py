@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 
 from ..config import PARSERS, parse_seconds, parse_size
 from ..errors import UsageError
+from . import configuring
 
 _REPO: Final = "[hf://][datasets/|spaces/]ORG/NAME[@REVISION][/PATH]"
 _TARGET: Final = "a mountpoint, a path inside one, or a repo"
@@ -79,6 +80,7 @@ class _Version(argparse.Action):
 def _debug() -> Parser:
     made = Parser(add_help=False)
     made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="log more, show tracebacks")
+    configuring.declare_file(made)
     return made
 
 
@@ -99,10 +101,13 @@ def build() -> Parser:
         assert isinstance(made, Parser)
         return made
 
-    every = "Each option is also a variable in the environment: --cache-dir is HFFS_CACHE_DIR."
+    every = (
+        "Each setting is also a variable in the environment (--cache-dir is HFFS_CACHE_DIR) and a key in hffs.toml"
+        " (cache-dir); hffs config shows what holds, and why."
+    )
     mount = command("mount", "show a repo as a read-only directory", epilog=every)
-    mount.add_argument("repo", metavar="REPO", help=_REPO)
-    mount.add_argument("mountpoint", metavar="MOUNTPOINT", help="an empty directory")
+    mount.add_argument("repo", metavar="REPO", help=f"{_REPO}; @NAME: what NAME.toml says, {configuring.NAMED}")
+    mount.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an empty directory")
     mount.add_argument("-f", "--foreground", action="store_true", help="stay, instead of going to the background")
     _add_naming(mount)
     _add_settings(mount, tuple(_HELP))
@@ -138,6 +143,11 @@ def build() -> Parser:
     _add_naming(hydrate)
     hydrate.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
     _add_settings(hydrate, _HYDRATING)
+
+    settings = command("config", "show the settings that hold, and where each is from")
+    configuring.declare(settings)
+    _add_json(settings)
+    _add_settings(settings, tuple(_HELP))
 
     _add_cache(
         command("cache", "list, drop, keep and check what is on this disk").add_subparsers(
@@ -222,7 +232,7 @@ def _days(text: str) -> float:
 
 def flags(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given, for ``config.load``."""
-    given = {name: getattr(args, name, None) for name in PARSERS}
+    given = {name: getattr(args, name, None) for name in (*PARSERS, "config")}
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
     }

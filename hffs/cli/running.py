@@ -28,9 +28,8 @@ def mount(args: argparse.Namespace) -> int:
     from ..api import mounting
     from ..daemon import background
 
-    settings = config.load(flags(args))
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
-    spec = mounting.plan(args.repo, args.mountpoint, settings, **names)
+    spec = mounting.decide(args.repo, args.mountpoint, flags(args), **names)
     if args.foreground and spec.supervised:
         background.stay(spec, lambda said: _announce(spec.mountpoint, said))
     if args.foreground:
