@@ -292,6 +292,22 @@ def _nearest(said: Said) -> str:
     return f"did you mean {close[0]}?" if close else "hffs config lists all settings"
 
 
+def service_manager(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """How systemd wants to hear of this process (sd_notify(3), sd_watchdog_enabled(3)): ``address`` of its socket, and
+    ``watchdog_s`` in which it wants a sign of life, or None; None when nobody wants to."""
+    env = os.environ if environ is None else environ
+    address = env.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return None
+    every, pid = env.get("WATCHDOG_USEC", ""), str(os.getpid())
+    meant = env.get("WATCHDOG_PID", pid) == pid and every.isdigit() and int(every) > 0
+    return {"address": address, "watchdog_s": int(every) / 1e6 if meant else None}
+
+
+# Meant for the service's main process, and for no child of it.
+OF_THE_MANAGER: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
 def default_cache_dir(environ: Mapping[str, str]) -> str:
     if environ.get("XDG_CACHE_HOME"):
         return os.path.join(environ["XDG_CACHE_HOME"], "hffs")
