@@ -64,7 +64,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
             settings.binding,
             filesystem,
             where,
-            device=f"hffs:{commit.type.prefix}{commit.id}",
+            device=spec.source or spec.repo,
             allow_other=settings.allow_other,
             journal=None if link is None else protocol.journal_path(settings.runtime_dir, where),
             resumption=None if link is None else link.resumption(),
