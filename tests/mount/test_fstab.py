@@ -148,3 +148,30 @@ def test_another_mount_namespace(machine: Machine) -> None:
         kill $other
     """)
     assert done.stdout.split("\n") == ["-", "a b.txt", "config.json", ""]
+
+
+# A direct automount as systemd makes one: whoever else looks into it waits until something is mounted there.
+AUTOMOUNT = """
+import ctypes, os, subprocess, sys
+where, command = sys.argv[1], sys.argv[2:]
+os.setpgid(0, 0)  # the one that may look: systemd's
+asked, told = os.pipe()
+options = f"fd={told},pgrp={os.getpgrp()},minproto=5,maxproto=5,direct"
+if ctypes.CDLL(None).mount(b"systemd-1", where.encode(), b"autofs", 0, options.encode()):
+    sys.exit("autofs is not to be had")
+sys.exit(subprocess.run(command, start_new_session=True, timeout=40).returncode)
+"""
+
+
+@pytest.mark.skipif("autofs" not in Path("/proc/filesystems").read_text(), reason="NOT TESTED: no autofs here")
+def test_an_automount_that_waits_at_the_mountpoint_is_not_looked_into(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "automount.py").write_text(AUTOMOUNT)
+    done = machine("""
+        "$PYTHON" "$HOME/automount.py" "$MNT" mount -t hffs acme/tiny "$MNT"
+        findmnt -n -o FSTYPE "$MNT"
+        cat "$MNT/config.json"
+        umount "$MNT"
+        gone
+        umount "$MNT"
+    """)
+    assert done.stdout.split() == ["autofs", "fuse.hffs", "{}"]

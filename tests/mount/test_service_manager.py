@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ WATCHDOG_SECONDS = 4.0
 class Service:
     """A mount as a service of Type=notify, whose manager this is."""
 
-    def __init__(self, commands: Commands, place: Path) -> None:
+    def __init__(self, commands: Commands, place: Path, *before: str) -> None:
         self.commands = commands
         self.place = place
         place.mkdir()
@@ -34,7 +35,7 @@ class Service:
         self._listening.settimeout(60)
         told = {"NOTIFY_SOCKET": f"@hffs-test-{os.getpid()}", "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1e6))}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hffs", "mount", "-f", "acme/tiny", str(place)],
+            [*before, sys.executable, "-m", "hffs", "mount", "-f", "acme/tiny", str(place)],
             cwd=CHECKOUT, env={**commands.environment, **told}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -159,3 +160,42 @@ def test_a_version_that_cannot_start_is_noticed_before_the_old_one_leaves(
     (tmp_path / "site" / "diskcache.py").unlink()
     commands.expect("restart", str(mounted.path))
     assert mounted.status()["pid"] != mounted.pid
+
+
+def unit() -> dict[str, str]:
+    lines = (CHECKOUT / "systemd" / "hffs@.service").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line and line[0] != "#")
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="NOT TESTED: only root has them to lose")
+def test_the_few_capabilities_that_the_unit_leaves_are_enough(hub: Hub, commands: Commands, tmp_path: Path) -> None:
+    """To mount, to serve files by the kernel itself where it can, to be restarted and to unmount."""
+    hub.add_repo("acme/tiny", files={"model.bin": os.urandom(300_000)})
+    kept = [f"+{name.removeprefix('CAP_').lower()}" for name in unit()["CapabilityBoundingSet"].split()]
+    limits = ["setpriv", f"--bounding-set=-all,{','.join(kept)}", "--no-new-privs"]
+    home = tmp_path / "mnt"
+    service = Service(commands, home, *limits)
+    try:
+        service.until("READY=1")
+        status = Path(f"/proc/{service.status()['pid']}/status").read_text()
+        assert f"CapEff:\t{1 << 21 | 1 << 2:016x}\n" in status  # capability.h: SYS_ADMIN 21, DAC_READ_SEARCH 2
+        commands.expect("hydrate", str(home))
+        with open(home / "model.bin", "rb") as file:
+            assert len(file.read()) == 300_000
+            (opened,) = service.status()["open_files"]
+            assert opened["served"] == expected_service(), opened["why"]
+        for words in (["restart", str(home)], ["unmount", str(home)]):
+            command = [*limits, sys.executable, "-m", "hffs", *words]
+            done = subprocess.run(command, cwd=CHECKOUT, env=commands.environment, capture_output=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+        assert service.process.wait(30) == 0
+    finally:
+        commands.run("unmount", "--lazy", str(home))
+        service.end()
+
+
+def expected_service() -> str:
+    """How a file that is wholly here is read on this kernel (passthrough: Linux 6.9)."""
+    numbers = [int(part) for part in os.uname().release.split("-")[0].split(".")[:2]]
+    return "passthrough" if numbers >= [6, 9] else "kernel-cache"

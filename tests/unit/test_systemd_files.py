@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from hffs.cli import mount_helper
+
 CHECKOUT = Path(__file__).parents[2]
 UNITS = CHECKOUT / "systemd"
 # systemd.exec(5): each of these gives the service a mount namespace of its own, whose mounts nobody else sees.
@@ -141,3 +143,30 @@ def test_systemd_reads_them_without_a_complaint(install: Install, tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ)
     ours = [line for line in done.stderr.splitlines() if "hffs" in line]
     assert (done.returncode, ours) == (0, [])
+
+
+GENERATOR = Path("/lib/systemd/system-generators/systemd-fstab-generator")
+FSTAB = r"""
+acme/tiny@main /mnt/model hffs noauto,_netdev,x-systemd.automount,x-systemd.idle-timeout=10min,cache_size=50G 0 0
+hf://datasets/acme/data /mnt/my\040data hffs _netdev,nofail,allow_other 0 0
+"""
+
+
+@pytest.mark.skipif(not GENERATOR.exists(), reason="NOT TESTED: no systemd-fstab-generator here")
+def test_systemd_makes_units_of_lines_of_fstab(tmp_path: Path) -> None:
+    (tmp_path / "fstab").write_text(FSTAB)
+    folders = [tmp_path / name for name in ("normal", "early", "late")]
+    for folder in folders:
+        folder.mkdir()
+    environ = {**os.environ, "SYSTEMD_FSTAB": str(tmp_path / "fstab")}
+    subprocess.run([str(GENERATOR), *map(str, folders)], env=environ, check=True, capture_output=True, timeout=60)
+    made = tree(folders[0])
+    model, data = made["/mnt-model.mount"], made["/mnt-my\\x20data.mount"]
+    assert {"What=acme/tiny@main", "Where=/mnt/model", "Type=hffs"} <= set(model.splitlines())
+    assert {"What=hf://datasets/acme/data", "Where=/mnt/my data", "Type=hffs"} <= set(data.splitlines())
+    assert "TimeoutIdleSec=10min" in made["/mnt-model.automount"]
+    assert "/remote-fs.target.requires/mnt-model.automount" in made
+    # What systemd passes on, mount.hffs understands.
+    options = [re.search("^Options=(.*)$", unit, re.MULTILINE) for unit in (model, data)]
+    parsed = [mount_helper.parse(found[1]).settings for found in options if found]
+    assert parsed == [{"cache_size": 50 << 30}, {"allow_other": True}]
