@@ -40,6 +40,7 @@ def declare_file(parser: argparse.ArgumentParser) -> None:
 
 def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mount", metavar="@NAME", nargs="?", help=f"as for the mount of NAME.toml, {NAMED}")
+    parser.set_defaults(module="configuring", call="show")
 
 
 def show(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..config import PARSERS, parse_switch
 from ..errors import HffsError, UsageError
 from . import output
-from .parser import Parser
+from .options import Parser
 
 __all__ = ["main"]
 
