@@ -1,7 +1,7 @@
 """Starting a mount's daemon in the background, and learning whether it came up.
 
 Called by the Python API. The child gets one JSON object on its standard input and answers with lines of JSON on a pipe:
-its pid, then either that it is ready or what went wrong. Nothing secret is on its command line. Every wait here ends
+its pid, then either that it is ready or what went wrong. Nothing secret is on its command line or in its environment. Every wait here ends
 within the start's deadline. Runs in the caller's thread; starts no thread.
 """
 
@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from ..config import split_secrets
 from ..errors import HffsError, MountFailed
 from ..protocol import socket_path
 from . import mountinfo, records
@@ -132,6 +133,7 @@ def _told(spec: MountSpec, report: int) -> dict[str, Any]:
     return {
         "report_fd": report,
         "spec": spec.to_json(),
+        "secrets": split_secrets()[1],
         "supervised": spec.supervised,
         "mountpoint": spec.mountpoint,
         "leftovers": records.files(spec.settings.runtime_dir, spec.mountpoint),
@@ -219,12 +221,13 @@ def _last_line(path: str, start: int) -> str:
 
 
 def environ() -> dict[str, str]:
-    """Our environment; a package that is run from a checkout is found by the child too, whose directory is /."""
+    """Our environment without its secrets, which go over the pipe; a package that is run from a checkout is found by
+    the child too, whose directory is /."""
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    if os.path.basename(home) in ("site-packages", "dist-packages"):
-        return dict(os.environ)
-    paths = [path for path in (os.environ.get("PYTHONPATH"), home) if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    shown, _ = split_secrets()
+    if os.path.basename(home) not in ("site-packages", "dist-packages"):
+        shown["PYTHONPATH"] = os.pathsep.join(path for path in (shown.get("PYTHONPATH"), home) if path)
+    return shown
 
 
 def _await_answer(path: str, end: float) -> None:

@@ -7,6 +7,7 @@ from .auth import Auth, Token
 from .catalog import Catalog, RepoInfo, TreePage
 from .locate import Locator, Place
 from .naming import check_name, parse_repo
+from .standing import Standing
 from .transport import Body, Transport
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Locator",
     "Place",
     "RepoInfo",
+    "Standing",
     "Token",
     "Transport",
     "TreePage",

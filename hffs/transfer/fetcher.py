@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from .. import ranges
 from ..cache import BlobStore, Room
-from ..errors import Cancelled, DeadlineExceeded, HffsError, NoSpace, RateLimited
+from ..errors import AccessDenied, AccessLapsed, Cancelled, DeadlineExceeded, HffsError, NoSpace, RateLimited
 from ..model import Blob, RemoteFile
 from ..policy import USUAL, Allowance, BlockQueue, Fetch, Outage, Priority, RetryPolicy, WorkerLimiter, eviction
 from .carrier import Carrier, Transport
@@ -38,6 +38,9 @@ BUSY_SECONDS = 0.05
 BUSY_BACKGROUND_SECONDS = 0.5
 # How often the number of workers for big files is thought over: the limiter counts in quarters of a second.
 SAMPLE_SECONDS = 0.25
+# Access that was given and is refused now is asked for again so often in the background: as ``remote.standing`` lets
+# one request through.
+DENIED_SECONDS = 30.0
 # While nothing can be stored, what is read ahead lives in a small memory: eight readers at a time share it.
 UNSTORED_WINDOW = UNSTORED_LIMIT // 8
 
@@ -83,13 +86,15 @@ class Fetcher:
         throttle: Throttle | None = None,
         room: Room | None = None,
         outage: Outage | None = None,
+        pace: Callable[[RemoteFile], float] = lambda _: 0.0,
         late_seconds: float = LATE_SECONDS,
         verify_nice: int = NICE,
         dice: Callable[[], float] = random.random,
     ) -> None:
         """``workers`` at most; ``ahead`` of them read ahead at once, ``limiter`` says how many hydrate big files.
-        What is stored keeps to ``room``; ``outage`` says when a disk that refused is tried again. ``verify_nice`` is
-        the nice value of the hashing thread: the lowest priority, where there may be readers."""
+        What is stored keeps to ``room``; ``outage`` says when a disk that refused is tried again, ``pace`` how
+        many seconds what nobody waits for should wait before a file is asked for. ``verify_nice`` is the nice value of
+        the hashing thread: the lowest priority, where there may be readers."""
         self._store = store
         self.throttle = throttle or Throttle()
         self._carrier = Carrier(
@@ -102,6 +107,7 @@ class Fetcher:
             outage=outage,
         )
         self._room = room
+        self._pace = pace
         self._timers = timers
         self._retry = retry or RetryPolicy()
         self._dice = dice
@@ -311,7 +317,7 @@ class Fetcher:
         with self._ready:
             until = self._allowance.paused(now)
             if until is not None:
-                return self._workers, f"the server asked for patience: only waiting readers for {until - now:.0f} s"
+                return self._workers, f"{self._allowance.why}: only waiting readers for {until - now:.0f} s"
             bulk = self._queue.queued()[Priority.BULK] or self._allowance.running(Priority.BULK)
             limiter = self._allowance.limiter
         return (limiter.limit, limiter.why) if bulk else (self._workers, "as many as are needed, up to the limit")
@@ -389,6 +395,11 @@ class Fetcher:
 
     def _carry_out(self, fetch: Fetch, target: Target, buffer: memoryview) -> None:
         """One fetch from claim to settlement; every way out settles, retries or defers it."""
+        if fetch.priority >= Priority.BACKGROUND and not self._awaited(fetch) and (wait := self._pace(target.file)):
+            with self._ready:
+                self._queue.defer(fetch, time.monotonic() + wait)
+                self._crew.call()
+            return
         try:
             busy = self._carrier.carry(fetch, target, buffer)
         except HffsError as error:
@@ -425,6 +436,9 @@ class Fetcher:
     def _failed(self, fetch: Fetch, target: Target, error: HffsError) -> None:
         self._note(target, error)
         now = time.monotonic()
+        if isinstance(error, AccessDenied):
+            self._denied(fetch, target, error, now)
+            return
         patience = getattr(error, "retry_after", None)
         wait = self._retry.decide(fetch.attempt, transient=error.transient, retry_after=patience, random=self._dice())
         gone: list[Waiter | None] = []
@@ -440,6 +454,26 @@ class Fetcher:
         if not again:
             tell(gone, error)
             self._tell_watchers(target, error)
+
+    def _denied(self, fetch: Fetch, target: Target, error: AccessDenied, now: float) -> None:
+        """Who refuses remembers it himself, and knows of a new token first. Readers hear it at once; what nobody waits
+        for stays wanted where it had been given before, and is tried again after a while or at ``resume``."""
+        waits = isinstance(error, AccessLapsed) and fetch.priority >= Priority.BACKGROUND
+        absent = target.missing(fetch.blocks) if waits else []
+        with self._ready:
+            gone = [self._waiters.leave(ticket) for ticket in self._queue.settle(fetch, error, now, remember=False)]
+            if waits and not self._stopping:
+                self._allowance.pause(now + DENIED_SECONDS, error.what)
+                self._want(target, absent, fetch.priority, now)
+        tell(gone, error)
+        if not waits:
+            self._tell_watchers(target, error)
+
+    def resume(self) -> None:
+        """What kept the background waiting is over, as far as its sources know."""
+        with self._ready:
+            self._allowance.resume()
+            self._crew.call()
 
     def _tell_watchers(self, target: Target, error: HffsError | None) -> None:
         with self._ready:
