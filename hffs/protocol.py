@@ -231,7 +231,8 @@ class Job(TypedDict):
     """The answer to ``POST /v1/hydrate`` and ``GET /v1/jobs/ID?since=N``. ``bytes_done`` counts what was local before,
     ``bytes_fetched`` what came over the network since. Of the ``ended`` files that are done or have failed,
     ``finished`` lists those after the first N: who asks with the ``ended`` of the answer before misses none.
-    ``warning`` is what to know of all of it, as that the Hub is away."""
+    ``warning`` is what to know of all of it, as that the Hub is away; ``waits`` what somebody must do for it to go on,
+    as getting another token."""
 
     id: str
     kind: Literal["hydrate"]
@@ -252,3 +253,4 @@ class Job(TypedDict):
     errors: list[JobError]
     workers: Workers
     warning: NotRequired[str]
+    waits: NotRequired[str]

@@ -198,7 +198,7 @@ def _quota(each: Status) -> list[tuple[str, str]]:
     if not told or not told["quotas"]:
         return []
     left = [
-        f"{quota['left']}{'' if quota['limit'] is None else f' of {quota["limit"]}'} {quota['kind']}"
+        f"{quota['left']}{'' if quota['limit'] is None else ' of ' + str(quota['limit'])} {quota['kind']}"
         for quota in told["quotas"]
     ]
     soonest = output.span(min(quota["resets_s"] for quota in told["quotas"]))

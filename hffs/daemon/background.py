@@ -1,8 +1,8 @@
 """Starting a mount's daemon in the background, and learning whether it came up.
 
 Called by the Python API. The child gets one JSON object on its standard input and answers with lines of JSON on a pipe:
-its pid, then either that it is ready or what went wrong. Nothing secret is on its command line or in its environment. Every wait here ends
-within the start's deadline. Runs in the caller's thread; starts no thread.
+its pid, then either that it is ready or what went wrong. Nothing secret is on its command line or in its environment.
+Every wait here ends within the start's deadline. Runs in the caller's thread; starts no thread.
 """
 
 from __future__ import annotations

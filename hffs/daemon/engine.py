@@ -83,14 +83,15 @@ class Engine:
     content: Content
 
 
-def open_hub(settings: Settings, stack: contextlib.ExitStack) -> Hub:
-    """Raises CacheUnusable, NoSpace."""
+def open_hub(settings: Settings, stack: contextlib.ExitStack, *, lapse_seconds: float = 0.0) -> Hub:
+    """``lapse_seconds`` what is done in the background waits for another token where one had worked. Raises
+    CacheUnusable, NoSpace."""
     _allow_many_files()
     layout = Layout(settings.cache_dir)
     layout.prepare()
     index = Index(layout.index)
     stack.callback(index.close)
-    standing = Standing(Auth(settings.token_file))
+    standing = Standing(Auth(settings.token_file), lapse_seconds=lapse_seconds)
     reach = Reach(switched=settings.offline)
     stack.callback(reach.stop)
     return Hub(layout, index, standing, Catalog(settings.endpoint, standing), reach)

@@ -45,10 +45,10 @@ def pause_before(deaths: int) -> float:
 
 
 class Supervisor:
-    """One mount's supervisor. ``told`` is what ``background`` decided: ``spec`` and ``secrets`` (for the worker, as they
-    stand), ``mountpoint``, ``leftovers`` (files to remove when it gives up), ``report_fd`` (the starter's pipe, given
-    to the first worker); perhaps ``worker`` (its command) and ``foreground``. One that was replaced in place adds ``kept``.
-    ``clock`` is monotonic seconds.
+    """One mount's supervisor. ``told`` is what ``background`` decided: ``spec`` and ``secrets`` (for the worker, as
+    they stand), ``mountpoint``, ``leftovers`` (files to remove when it gives up), ``report_fd`` (the starter's pipe,
+    given to the first worker); perhaps ``worker`` (its command) and ``foreground``. One that was replaced in place adds
+    ``kept``. ``clock`` is monotonic seconds.
     """
 
     def __init__(self, told: dict[str, Any], clock: Callable[[], float] = time.monotonic) -> None:

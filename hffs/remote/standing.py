@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from ..errors import AccessDenied, AccessLapsed, RateLimited
+from ..model import Commit
 from ..policy import Pace, Quota
 from .auth import Auth, Token
 from .guard import LOG_IN, LONGEST_WAIT, Subject, refusal
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 TOKEN_REST: Final = 30.0
 # The same for a repo: whoever asked for access on its page, and got it, looks again in a few seconds.
 REPO_REST: Final = 5.0
-# So long work in the background waits for another token; then it fails, and somebody may look at why.
-LAPSE_SECONDS: Final = 3600.0
 # Refused repos that are remembered. A mount has one.
 MOST_REFUSED: Final = 256
 
@@ -53,20 +52,19 @@ _ALL: Final[_Key] = ("", "")
 
 @dataclass(slots=True)
 class _Refused:
-    """``token`` was refused with ``error`` at ``since``; one request may ask again at ``again`` (monotonic seconds).
-    ``unread``: there was no token to be had at all."""
+    """``token`` was refused with ``error``; one request may ask again at ``again``, and until ``lapsed_until`` another
+    token is hoped for (monotonic seconds). ``unread``: there was no token to be had at all."""
 
     token: Token | None
     error: AccessDenied
-    since: float
     again: float
-    lapsed: bool
+    lapsed_until: float
     unread: bool = False
 
     def raised(self, now: float) -> AccessDenied:
         """A new one each time: threads that share one would write into one traceback."""
-        waits = self.lapsed and now - self.since < LAPSE_SECONDS
-        return (AccessLapsed if waits else AccessDenied)(self.error.what, self.error.remedy)
+        kind = AccessLapsed if now < self.lapsed_until else AccessDenied
+        return kind(self.error.what, self.error.remedy, token=self.error.token)
 
 
 def _rest(key: _Key) -> float:
@@ -74,10 +72,11 @@ def _rest(key: _Key) -> float:
 
 
 class Standing:
-    """``now`` gives monotonic seconds."""
+    """For ``lapse_seconds`` a refusal of what was given before is AccessLapsed; ``now`` gives monotonic seconds."""
 
-    def __init__(self, auth: Auth, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, auth: Auth, *, lapse_seconds: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
         self._auth = auth
+        self._lapse = lapse_seconds
         self._now = now
         self._lock = threading.Lock()
         # guarded by _lock
@@ -88,6 +87,7 @@ class Standing:
         self._quotas: dict[str, Quota] = {}
         self._paces: dict[str, Pace] = {}
         self._blocked: dict[str, float] = {}  # bucket -> until when
+        self._on_heard: Callable[[], None] | None = None
 
     def exchange(self, about: Subject, url: str, send: Callable[[Token | None], A]) -> A:
         """The answer to a request for ``url``, which ``send`` sends with the token it is given; sent again once when
@@ -152,6 +152,12 @@ class Standing:
             wait = self._paces.setdefault(bucket, Pace()).wait(self._quotas.get(bucket), now)
             return max(wait, self._blocked.get(bucket, now) - now)
 
+    def when_heard(self, tell: Callable[[], None]) -> None:
+        """``tell`` once, after the next answer to a request for a file, with which the Hub says how many are left; on
+        the thread of whoever asked, so hand over."""
+        with self._lock:
+            self._on_heard = tell
+
     def recovered(self) -> bool:
         """Whether a refusal has ended since this was asked last, also by a token that has changed. To be asked about
         once a second; it reads the token only while something is refused."""
@@ -170,10 +176,10 @@ class Standing:
             log.info("event=access-tried-again")
         return came_back
 
-    def trust(self, about: Subject) -> None:
-        """What is served now was granted to a process before this one."""
+    def trust(self, commit: Commit) -> None:
+        """Of what a process before this one was granted."""
         with self._lock:
-            self._granted |= {_ALL, (RESOLVERS, about.repo)}
+            self._granted |= {_ALL, (RESOLVERS, Subject.of_commit(commit).repo)}
 
     # --- before a request -------------------------------------------------------------------------------------------
 
@@ -223,6 +229,11 @@ class Standing:
         self._note_quota(token, headers, now)
         if not bucket:
             return
+        if bucket == RESOLVERS:
+            with self._lock:
+                tell, self._on_heard = self._on_heard, None
+            if tell is not None:
+                tell()
         if status == 429:
             self._note_wait(bucket, token, headers, now)
         elif status in (401, 403):
@@ -241,8 +252,11 @@ class Standing:
     def _refuse(self, key: _Key, token: Token | None, error: AccessDenied, now: float, *, unread: bool = False) -> None:
         """The caller holds the lock."""
         before = self._refused.get(key)
-        since = now if before is None or before.token != token else before.since
-        self._refused[key] = _Refused(token, error, since, now + _rest(key), key in self._granted, unread)
+        if before is not None and before.token == token:
+            lapsed_until = before.lapsed_until
+        else:
+            lapsed_until = now + self._lapse if key in self._granted else now
+        self._refused[key] = _Refused(token, error, now + _rest(key), lapsed_until, unread)
         while len(self._refused) > MOST_REFUSED:
             self._refused.pop(next(iter(self._refused)))
         if before is None:
