@@ -22,7 +22,7 @@ from ..errors import MountFailed, MountNotFound, UsageError
 from ..fuse import Binding, make_binding
 from ..model import Commit, RepoRef
 from ..remote import parse_repo
-from ..transfer import Content, Fetcher
+from ..transfer import Fetcher
 from ..vfs import Filesystem, Patterns, Tree
 from . import engine, mountpoint, readahead, records
 from .control import ControlServer, Occupied, Request

@@ -62,7 +62,7 @@ class Prefetch:
     def _rest(self, chosen: Sequence[Entry]) -> None:
         self._heard.wait(HEAR_SECONDS)
         left = self._standing.left()
-        most = len(chosen) if left is None else (left + FIRST) // 2
+        most = len(chosen) if left is None else left // 2  # of what was left when the first of them had come
         self._want(chosen[FIRST : max(most, FIRST)])
 
     def _want(self, entries: Iterable[Entry]) -> None:

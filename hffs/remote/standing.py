@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from ..errors import AccessDenied, AccessLapsed, RateLimited
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 TOKEN_REST: Final = 30.0
 # The same for a repo: whoever asked for access on its page, and got it, looks again in a few seconds.
 REPO_REST: Final = 5.0
+# Seconds. Windows last five minutes and their ends are told in whole seconds, some time before they are heard of.
+SAME_WINDOW: Final = 15.0
 # Refused repos that are remembered. A mount has one.
 MOST_REFUSED: Final = 256
 
@@ -149,8 +151,14 @@ class Standing:
         """Seconds that work which nobody waits for should wait before it asks the Hub; 0: it may, and is counted."""
         now = self._now()
         with self._lock:
-            wait = self._paces.setdefault(bucket, Pace()).wait(self._quotas.get(bucket), now)
-            return max(wait, self._blocked.get(bucket, now) - now)
+            blocked = self._blocked.get(bucket, now) - now
+            if blocked > 0:
+                return blocked
+            quota = self._quotas.get(bucket)
+            wait = self._paces.setdefault(bucket, Pace()).wait(quota, now)
+            if not wait and quota is not None:  # its answer is not here before others ask
+                self._quotas[bucket] = replace(quota, left=max(0, quota.left - 1))
+            return wait
 
     def when_heard(self, tell: Callable[[], None]) -> None:
         """``tell`` once, after the next answer to a request for a file, with which the Hub says how many are left; on
@@ -268,8 +276,13 @@ class Standing:
             return
         with self._lock:
             if token == self._token:
-                resets_at = now + min(told.seconds, LONGEST_WAIT)
-                self._quotas[told.bucket] = Quota(told.left, told.limit, resets_at)
+                resets_at, before = now + min(told.seconds, LONGEST_WAIT), self._quotas.get(told.bucket)
+                same = before is not None and resets_at < before.resets_at + SAME_WINDOW
+                # Answers overtake each other; in one window there is never more than there was.
+                left = (
+                    min(told.left, before.left) if same and before is not None and now < before.resets_at else told.left
+                )
+                self._quotas[told.bucket] = Quota(left, told.limit, resets_at)
 
     def _note_wait(self, bucket: str, token: Token | None, headers: Mapping[str, str], now: float) -> None:
         """Nothing of this kind before the server's time. A date is left to who retries: it is by the server's clock."""
