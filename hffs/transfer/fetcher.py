@@ -457,8 +457,10 @@ class Fetcher:
 
     def _denied(self, fetch: Fetch, target: Target, error: AccessDenied, now: float) -> None:
         """Who refuses remembers it himself, and knows of a new token first. Readers hear it at once; what nobody waits
-        for stays wanted where it had been given before, and is tried again after a while or at ``resume``."""
-        waits = isinstance(error, AccessLapsed) and fetch.priority >= Priority.BACKGROUND
+        for stays wanted where it had been given before, and is tried again after a while or at ``resume``; who watches
+        is not told, but wants what a reader had asked for meanwhile once more, as always."""
+        lapsed = isinstance(error, AccessLapsed)
+        waits = lapsed and fetch.priority >= Priority.BACKGROUND
         absent = target.missing(fetch.blocks) if waits else []
         with self._ready:
             gone = [self._waiters.leave(ticket) for ticket in self._queue.settle(fetch, error, now, remember=False)]
@@ -466,7 +468,7 @@ class Fetcher:
                 self._allowance.pause(now + DENIED_SECONDS, error.what)
                 self._want(target, absent, fetch.priority, now)
         tell(gone, error)
-        if not waits:
+        if not lapsed:
             self._tell_watchers(target, error)
 
     def resume(self) -> None:
