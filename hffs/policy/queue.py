@@ -163,7 +163,8 @@ class BlockQueue(Generic[E]):
         return [ticket for block in blocks for ticket in self._present(key, block)]
 
     def defer(self, fetch: Fetch, until: float) -> None:
-        """The fetch could not be done now (another process is at it): what has not landed is due again at ``until``."""
+        """The fetch could not be done now (another process is at it, or it should not be yet, as nobody waits): what
+        has not landed is due again at ``until``, or when a reader comes that had not asked for it before."""
         self._put_back(fetch, until, fetch.attempt)
 
     def retry(self, fetch: Fetch, until: float) -> None:
@@ -401,6 +402,8 @@ class BlockQueue(Generic[E]):
         if run.state is State.QUEUED:
             self._dequeue(run)
             run.priority = priority
+            if priority is Priority.DEMAND and not run.attempt:
+                run.until = None
             self._enqueue(run)
         run.priority = priority  # of a running one: what it goes back to the queue with
 
