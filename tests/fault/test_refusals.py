@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 def repos(hub: Hub) -> None:
     hub.add_repo("acme/open", files=FILES)
     hub.add_repo("acme/gated", files=FILES, gated="manual")
-    hub.add_repo("acme/private", files=FILES, private=True)
+    hub.add_repo("acme/private", files=FILES, private=True).readers = {"alice"}
     hub.add_repo("acme/gone", files=FILES)
     hub.disable("acme/gone")
     hub.tokens["hf_others"] = "bob"

@@ -1,4 +1,4 @@
-"""A source that refuses: readers hear it at once, what nobody waits for waits for better times, and never for nothing."""
+"""A source that refuses: readers hear it at once, what nobody waits for waits where there is hope."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from hffs.errors import AccessDenied, AccessLapsed, HffsError
 from hffs.policy import Priority
-from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, Fetcher
 from tests.unit.memory import MemorySource
 
@@ -89,7 +88,7 @@ def test_the_background_keeps_to_its_pace_and_a_reader_does_not(fetcher_of: Make
         return waits[path]
 
     fetcher = fetcher_of(workers=1, pace=pace)
-    targets = {path: fetcher.attach(source.file(path, BLOCK_SIZE, seed=len(path))) for path in waits}
+    targets = {path: fetcher.attach(source.file(path, 10, seed=seed)) for seed, path in enumerate(waits)}
     for target in targets.values():
         fetcher.want(target, range(1), Priority.BACKGROUND)
     until(lambda: targets["free.bin"].stored.complete)
