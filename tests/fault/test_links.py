@@ -11,7 +11,6 @@ import pytest
 
 from hffs.errors import (
     AccessDenied,
-    AccessLapsed,
     BadResponse,
     ContentChanged,
     EntryNotFound,
@@ -146,7 +145,7 @@ REFUSED: dict[str, tuple[Fault, type[HffsError], int, list[str]]] = {
     "gone": (faults.api_error(404, "Entry not found", "EntryNotFound"), EntryNotFound, errno.ENOENT, ["resolve 404"]),
     "forbidden": (faults.status(403), AccessDenied, errno.EACCES, ["resolve 403"]),
     "gated": (faults.api_error(403, "ask", "GatedRepo"), AccessDenied, errno.EACCES, ["resolve 403"]),
-    "bad token": (faults.bad_token(), AccessLapsed, errno.EACCES, ["resolve 401"]),
+    "bad token": (faults.bad_token(), AccessDenied, errno.EACCES, ["resolve 401"]),
     "no commit": (faults.without("X-Repo-Commit"), BadResponse, errno.EIO, ["resolve 302"] * ATTEMPTS),
     "no etag": (faults.without("X-Linked-Etag"), BadResponse, errno.EIO, ["resolve 302"] * ATTEMPTS),
     "circle": (faults.redirect_loop(), BadResponse, errno.EIO, ["resolve 307"] * 6 * ATTEMPTS),

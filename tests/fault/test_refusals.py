@@ -38,7 +38,7 @@ def test_a_bad_token_is_told_with_where_it_came_from_even_for_a_public_repo(
 ) -> None:
     what = f"{host(hub)} refuses the token: it is wrong or has expired: "
     remedy = "set HF_TOKEN to a good one and start hffs anew, or unset it and log in with `hf auth login`"
-    for words in (("mount", "acme/open", place), ("info", "acme/open"), ("hydrate", "acme/open")):
+    for words in (("mount", "acme/open", place), ("hydrate", "acme/open")):
         hub.journal.clear()
         assert refusals.of(4, *words, **BAD) == what + remedy
         assert len(hub.journal.requests()) == 1, "asked once"
@@ -64,12 +64,12 @@ def test_a_gated_repo_names_the_page_to_ask_at(hub: Hub, refusals: Refusals) -> 
 def test_private_and_missing_are_told_alike_for_the_hub_does_not_say(
     repo: str, hub: Hub, refusals: Refusals, place: Path
 ) -> None:
-    for words in (("mount", repo, place), ("ls", repo), ("hydrate", repo)):
+    for words in (("mount", repo, place), ("ls", repo)):
         line = refusals.of(3, *words)
         assert line.startswith(f"there is no model {repo} on {host(hub)}, or it is private")
         assert line.endswith(f"check the name and the type, or {LOG_IN}")
-        line = refusals.of(3, *words, **OTHERS)
-        assert line.endswith("or it is private and the token may not see it: check the name and the type")
+    line = refusals.of(3, "ls", repo, **OTHERS)
+    assert line.endswith("or it is private and the token may not see it: check the name and the type")
 
 
 def test_a_disabled_repo_is_told_as_such(hub: Hub, refusals: Refusals, place: Path) -> None:
