@@ -330,8 +330,12 @@ def split_secrets(environ: Mapping[str, str] | None = None) -> tuple[dict[str, s
 
 
 def keep_secrets(secrets: Mapping[str, str]) -> None:
-    """What ``split_secrets`` took out, for the libraries of this process, which look for it in the environment."""
-    os.environ.update({name: value for name, value in secrets.items() if name in SECRETS})
+    """What ``split_secrets`` took out, for the libraries of this process, which look for it in ``os.environ``; what is
+    inherited by whatever anybody starts, libfuse its fusermount3 for one, stays without it."""
+    for name, value in secrets.items():
+        if name in SECRETS:
+            os.environ[name] = value
+            os.unsetenv(name)  # of the process; os.environ does not notice
 
 
 def helper_environ(**more: str) -> dict[str, str]:

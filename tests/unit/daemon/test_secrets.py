@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -104,3 +105,7 @@ def test_secrets_are_kept_for_the_libraries_that_look_for_them_and_nothing_else_
     config.keep_secrets({"HF_TOKEN": SECRET, "PATH": "/evil"})
     assert os.environ["HF_TOKEN"] == SECRET
     assert os.environ["PATH"] != "/evil"
+    assert config.token_variable() == "HF_TOKEN"
+    inherited = subprocess.run(["/usr/bin/env"], capture_output=True, text=True, check=True).stdout
+    assert "PATH=" in inherited
+    assert SECRET not in inherited
