@@ -23,9 +23,10 @@ from huggingface_hub import get_session
 
 from ..errors import BadResponse, HubUnreachable
 from ..policy import RetryPolicy
+from .answers import ANSWER_SECONDS, Pages, read_whole
 from .auth import Auth
 from .guard import Subject, httpx, hub_errors, refusal, unreachable
-from .urls import host_of, origin_of
+from .urls import host_of, next_hop, origin_of
 
 # Seconds. A page of 1000 entries takes the Hub a second or two; huggingface_hub itself gives a HEAD ten.
 CONNECT_SECONDS: Final = 10.0
@@ -35,6 +36,8 @@ READ_SECONDS: Final = 30.0
 # only when it is short. All that is asked here changes nothing, so that asking twice is no harm.
 RETRY: Final = RetryPolicy(attempts=3, base=0.5, cap=4.0)
 PATIENCE: Final = 30.0
+
+MAX_REDIRECTS: Final = 5  # a rename and a mirror or two; more is a circle
 
 # huggingface_hub asks for this list to describe itself in its User-Agent. It would be a request to another server
 # than the endpoint, of no use to the user; it takes the refusal for "no list".
@@ -52,6 +55,7 @@ class Exchange:
         self.client = client
         self.about = about
         self.listing = listing
+        self.pages = Pages(about)
         self.rows = 0  # entries in the page that came last
         self.more = False  # whether it named a next page
 
@@ -125,18 +129,38 @@ class HubClient:
         return response
 
     def _once(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
-        at_home = origin_of(str(request.url)) == origin_of(self.endpoint)
-        sent = self._authorize(request) if at_home else None
-        response = self._send(inner, request, options)
-        if response.status_code == 401 and at_home and self.auth.token() != sent:
-            # Rotated between reading it and its arrival: once more with the new one.
-            self._authorize(request)
-            response = self._send(inner, request, options)
+        response = self._follow(inner, exchange, request, options)
         if response.is_redirect:
             # A redirect's length is that of its own body; huggingface_hub 1.x takes it for the file's.
             response.headers.pop("content-length", None)
         if response.status_code in (408, 429) or response.status_code >= 500:
             raise refusal(exchange.about, response.status_code, response.headers)
+        return response
+
+    def _follow(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
+        """The answer at the end of the redirects, which are ours to follow: the client below would read the body of
+        each to its end, and go wherever it is told."""
+        options = dict(options)
+        follow = options.pop("follow_redirects")
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._hop(inner, exchange, request, options)
+            if not (follow and response.has_redirect_location):
+                return response
+            target = next_hop(str(request.url), response.headers["location"])
+            request = response.next_request
+            if request is None or origin_of(str(request.url)) != origin_of(target):
+                raise BadResponse(f"{host_of(self.endpoint)} redirects to a malformed address")
+        raise BadResponse(f"{host_of(self.endpoint)} redirects in a circle when asked for {exchange.about}")
+
+    def _hop(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
+        at_home = origin_of(str(request.url)) == origin_of(self.endpoint)
+        request.headers.pop("authorization", None)
+        sent = self._authorize(request) if at_home else None
+        response = self._send(inner, exchange, request, options)
+        if response.status_code == 401 and at_home and self.auth.token() != sent:
+            # Rotated between reading it and its arrival: once more with the new one.
+            self._authorize(request)
+            response = self._send(inner, exchange, request, options)
         return response
 
     def _authorize(self, request: Any) -> Any:
@@ -146,14 +170,16 @@ class HubClient:
             request.headers["authorization"] = token.header
         return token
 
-    def _send(self, inner: Send, request: Any, options: dict[str, Any]) -> Any:
+    def _send(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
+        if request.headers.get("accept-encoding") != "identity":
+            request.headers["accept-encoding"] = "gzip"  # the one that is unpacked within bounds
+        ends = self._monotonic() + ANSWER_SECONDS
+        self._count(1)
         try:
-            response = inner(request, **options)
+            response = inner(request, **{**options, "stream": True, "follow_redirects": False})
+            return read_whole(exchange.about, response, ends, self._monotonic)
         except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError) as error:
-            self._count(1)
             raise unreachable(host_of(self.endpoint), error) from None
-        self._count(1 + len(response.history))
-        return response
 
     def _count(self, requests: int) -> None:
         with self._lock:
@@ -172,8 +198,10 @@ def _watch(session: Any) -> None:
 
         def send(request: Any, **options: Any) -> Any:
             exchange = _EXCHANGE.get()
-            if exchange is None:
+            if exchange is None or options.get("stream"):
                 return inner(request, **options)
+            if not isinstance(options.get("follow_redirects"), bool):
+                options["follow_redirects"] = session.follow_redirects
             return exchange.client.send(inner, exchange, request, options)
 
         session._hffs_inner = inner  # noqa: SLF001 - our own mark on their object
@@ -189,8 +217,10 @@ def _mended(exchange: Exchange, response: Any) -> Any:
     if not isinstance(rows, list):
         raise BadResponse(f"{host_of(exchange.about.endpoint)} sent no list of the files of {exchange.about}")
     kept = [_mended_row(row) for row in rows if not isinstance(row, dict) or row.get("type") in ("file", "directory")]
+    link = response.links.get("next", {}).get("url")
     exchange.rows = len(kept)
-    exchange.more = "url" in response.links.get("next", {})
+    exchange.more = link is not None
+    exchange.pages.turn(str(response.request.url), len(rows), link)
     links = [("link", value) for value in response.headers.get_list("link")]
     body = json.dumps(kept).encode()  # in ASCII, for a name may hold what UTF-8 cannot
     return httpx.Response(response.status_code, headers=links, content=body, request=response.request)
