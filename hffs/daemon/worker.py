@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import HffsError
+from ..names import shown
 from .spec import MountSpec
 from .supervisor import LEFT, from_file
 
@@ -64,11 +65,11 @@ def serve(told: Mapping[str, Any], report: Report, *, linked: bool = False) -> i
         return run(spec, report, Link(told) if linked else None)
     except HffsError as wrong:
         if debug:
-            traceback.print_exc()
-        print(f"hffs: {wrong}", file=sys.stderr)
+            print(shown(traceback.format_exc(), "\n"), end="", file=sys.stderr)
+        print(f"hffs: {shown(str(wrong))}", file=sys.stderr)
         report({"error": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code})
         return wrong.exit_code
     except Exception as wrong:  # noqa: BLE001 - the door of the process; the starter waits for a word
-        traceback.print_exc()
+        print(shown(traceback.format_exc(), "\n"), end="", file=sys.stderr)
         report({"error": f"internal error ({type(wrong).__name__}: {wrong})", "remedy": "see the log", "exit_code": 1})
         return 1
