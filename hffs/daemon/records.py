@@ -41,7 +41,10 @@ def runtime_dir(path: str) -> str:
             os.mkdir(path, 0o700)
         if not is_own(path):
             raise HffsError(f"{path} is not a directory of your own", "set HFFS_RUNTIME_DIR to one that is")
-        if stat.S_IMODE(os.lstat(path).st_mode) != 0o700:
+        mode = stat.S_IMODE(os.lstat(path).st_mode)
+        if mode & 0o022 and os.listdir(path):  # who put what there, nobody can tell
+            raise HffsError(f"others may write to the runtime directory {path}", "remove it, or chmod 700 and empty it")
+        if mode != 0o700:
             os.chmod(path, 0o700)
     except OSError as wrong:
         remedy = "set HFFS_RUNTIME_DIR to a directory you may write to"
