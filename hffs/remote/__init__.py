@@ -6,6 +6,7 @@ The rooms above use the names below and nothing else of this room; huggingface_h
 from ..names import check_name
 from .auth import Auth, Token
 from .catalog import Catalog, RepoInfo, TreePage
+from .greeting import greet
 from .locate import Locator, Place
 from .naming import parse_repo
 from .transport import Body, Transport
@@ -21,5 +22,6 @@ __all__ = [
     "Transport",
     "TreePage",
     "check_name",
+    "greet",
     "parse_repo",
 ]
