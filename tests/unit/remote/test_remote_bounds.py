@@ -314,3 +314,33 @@ def test_the_token_never_follows_a_redirect_to_a_host_that_only_looks_like_the_h
         remote.read(file)
     assert not any(record.authorized for record in hub.journal.requests(origin="cdn"))
     assert not any("steal" in record.path for record in hub.journal.requests())
+
+
+# Heads.
+
+HEADS = {
+    "a header of a megabyte": b"HTTP/1.1 200 OK\r\nX: " + b"x" * (1 << 20) + b"\r\n\r\n",
+    "headers without end": b"HTTP/1.1 200 OK\r\n" + b"X-Y: z\r\n" * 100_000,
+    "a status that is none": b"HTTP/1.1 999999 \x1b[31m\r\n\r\n",
+    "a negative length": b"HTTP/1.1 206 OK\r\nContent-Length: -5\r\n\r\n[]",
+    "two lengths": b"HTTP/1.1 206 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n[]",
+    "a length of 400 digits": b"HTTP/1.1 206 OK\r\nContent-Length: " + b"9" * 400 + b"\r\n\r\n[]",
+    "a chunk of a negative length": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n[]",
+    "a chunk of a length without end": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * (1 << 20),
+    "a control character": b"HTTP/1.1 302 Found\r\nLocation: http://\x1b[2J/\r\nContent-Length: 0\r\n\r\n",
+    "informational without end": b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_that_is_none_is_refused_in_one_line(name: str, hub: Hub, remote: Remote) -> None:
+    hub.add_repo("acme/big", files={"model.safetensors": b"x" * 100})
+    file = remote.file("model.safetensors", remote.commit("acme/big"))
+    commit = remote.commit()
+    for match in (TREE, Match(kind="resolve"), Match(kind="cdn")):  # once it is known where, nobody is asked again
+        fault = hub.faults.add(match, faults.raw(HEADS[name]))
+        with pytest.raises(HffsError) as failed:
+            _ = remote.catalog.first_page(commit, "") if match is TREE else remote.read(file)
+        assert str(failed.value).isprintable()
+        hub.faults.remove(fault)
+    assert remote.read(file) == b"x" * 100
