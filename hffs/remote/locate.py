@@ -105,6 +105,11 @@ class Locator:
             flight, mine = self._join(file)
         return self._fly(file, flight, instead=bad_url) if mine else self._wait(file, flight)
 
+    def forget(self, file: RemoteFile) -> None:
+        """What the kept URL leads to was wrong; the next who asks gets a fresh one. Fetches under way go on."""
+        with self._lock:
+            self._places.pop(file, None)
+
     def arrived(self, file: RemoteFile, url: str) -> None:
         """A git file was answered at ``url``, where the Hub had redirected to: the next range goes there at once."""
         if file.lfs:

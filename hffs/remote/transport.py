@@ -197,6 +197,13 @@ class Transport:
             self._locator.arrived(file, url)
         return Body(about, url, response, wanted.length, skip)
 
+    def forget(self, file: RemoteFile) -> None:
+        """What came from where this file is fetched was wrong: its next range is asked of a fresh URL, and the CDN may
+        call the content by another name."""
+        self._locator.forget(file)
+        with self._lock:
+            self._etags.pop(file, None)
+
     def _ask(self, about: Subject, url: str, wanted: ByteRange) -> tuple[Response, str]:
         """The answer to a ranged GET and where it came from, redirects followed."""
         for _ in range(MAX_REDIRECTS + 1):

@@ -1,9 +1,9 @@
-"""Hashing what becomes whole: one thread at low priority, so that no reader waits for it.
+"""Hashing what comes: one thread at low priority, so that no reader waits for it.
 
-``submit`` a target when its last block has landed, or when a whole one is opened that was never hashed; ``follow`` one
-that is being brought here, and it is hashed in order while it grows (``submit`` it whenever more has come). A blob that
-is right is marked verified in the store, and may then be read without the daemon (passthrough). One that is wrong loses
-its blocks and is recorded; readers fetch it anew.
+``grown`` tells that blocks of a target have come: it is hashed in order as far as it is here, also what is evicted
+before the rest comes. ``submit`` a target to have it hashed whatever has come, as when a whole one is opened that was
+never hashed. A blob that is right is marked verified in the store, and may then be read without the daemon
+(passthrough). What becomes of one that is wrong is ``distrust``'s business.
 """
 
 from __future__ import annotations
@@ -14,34 +14,23 @@ import os
 import queue
 import threading
 import time
-from collections import Counter, deque
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..cache import Hashing
 from ..errors import HffsError, IntegrityError
-from ..model import RemoteFile
 from ..ranges import block_count
+from .distrust import Distrust
 from .target import Target
 
 log = logging.getLogger(__name__)
 # nice(2): the verifier gets what is left over while anybody else wants the processor.
 NICE = 19
-# A source that is wrong for ever is fetched and found wrong again and again: status needs the last of it.
-MOST_MISMATCHES = 64
-# Half-hashed blobs remembered: a hydration has few big files under way at a time, and a small one hashes at once.
-MOST_HASHINGS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A blob that was not what its hash says; ``at`` is wall-clock seconds."""
-
-    at: float
-    path: str
-    origin: str
-    expected: str
-    got: str
+# Half-hashed blobs remembered, also those that nobody has open at the moment: a loader goes through the shards of a
+# model one after another, and comes back to them. A byte for each block: 40 KB for a file of 10 GB.
+MOST_HASHINGS = 64
+# Blobs larger than the cache that passed through it and were right: a name each.
+MOST_PASSED = 4096
 
 
 class Verifier:
@@ -52,6 +41,7 @@ class Verifier:
         self,
         hold: Callable[[Target], bool],
         release: Callable[[Target], None],
+        distrust: Distrust,
         told: Callable[[Target, HffsError | None], None] = lambda _target, _error: None,
         *,
         nice: int = NICE,
@@ -59,16 +49,14 @@ class Verifier:
         self._nice = nice
         self._hold = hold
         self._release = release
+        self._distrust = distrust
         self._told = told
-        self.on_mismatch: Callable[[RemoteFile], None] = lambda _: None  # set before start
         self._queue: queue.SimpleQueue[Target | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # guarded by _lock
         self._queued: set[str] = set()
-        self._followed: Counter[str] = Counter()
-        self._mismatches: deque[Mismatch] = deque(maxlen=MOST_MISMATCHES)
-        # The thread's own: how far followed targets have been hashed.
-        self._hashings: dict[str, Hashing] = {}
+        self._hashings: OrderedDict[str, Hashing] = OrderedDict()  # by target, least recently used first
+        self._passed: OrderedDict[str, None] = OrderedDict()
         self._thread = threading.Thread(target=self._run, name="hffs-verify", daemon=True)
         self._stopping = False
 
@@ -83,9 +71,18 @@ class Verifier:
         if self._thread.is_alive():
             self._thread.join(patience)
 
+    def grown(self, target: Target) -> None:
+        """More of it has come: hash on, if the next bytes are among that. Returns at once. Raises CacheUnusable."""
+        if target.file.blob.digest is None or target.refused is not None:
+            return
+        following, count = self._hashing(target).next_block, block_count(target.size)
+        # Not whether it came just now: the thread may have looked a moment too early.
+        if following == count or not target.stored.missing(range(following, following + 1)):
+            self.submit(target)
+
     def submit(self, target: Target) -> None:
-        """Have it hashed if it is whole and was not; returns at once. Never raises."""
-        if target.file.blob.digest is None:
+        """Have it hashed as far as it is here and was not; returns at once. Never raises."""
+        if target.file.blob.digest is None or target.refused is not None:
             return
         with self._lock:
             if self._stopping or target.key in self._queued or not self._hold(target):
@@ -93,23 +90,33 @@ class Verifier:
             self._queued.add(target.key)
             self._queue.put(target)  # before the sign to end, behind which nobody looks
 
-    def follow(self, target: Target) -> None:
-        """From now on it is hashed as far as it is here, though it is not whole; ends with ``unfollow``."""
-        with self._lock:
-            self._followed[target.key] += 1
+    def passed(self, key: str) -> bool:
+        """Whether all of a blob was hashed and right in this process, though not all of it was here at once."""
+        return key in self._passed
 
-    def unfollow(self, target: Target) -> None:
+    def _hashing(self, target: Target) -> Hashing:
+        """How far a target has been hashed; begun where it was not. Raises CacheUnusable."""
+        digest = target.file.blob.digest
+        assert digest is not None
         with self._lock:
-            self._followed[target.key] -= 1
-            if not self._followed[target.key]:
-                del self._followed[target.key]
+            hashing = self._hashings.get(target.key)
+            if hashing is not None:
+                self._hashings.move_to_end(target.key)
+        if hashing is None:
+            made = Hashing(target.stored, digest)
+            with self._lock:
+                hashing = self._hashings.setdefault(target.key, made)
+                if len(self._hashings) > MOST_HASHINGS:
+                    self._hashings.popitem(last=False)
+        if hashing.stored is not target.stored:
+            with hashing.turn() as mine:
+                if mine:
+                    hashing.move(target.stored)
+        return hashing
 
-    def follows(self, target: Target) -> bool:
-        return target.key in self._followed
-
-    def mismatches(self) -> list[Mismatch]:
+    def _forget(self, target: Target) -> None:
         with self._lock:
-            return list(self._mismatches)
+            self._hashings.pop(target.key, None)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # a sandbox may forbid it
@@ -134,37 +141,34 @@ class Verifier:
                 self._told(target, HffsError(f"verifying {target.file.path} failed unexpectedly: {error!r}"))
 
     def _verify(self, target: Target) -> None:
-        hashing = self._hashings.pop(target.key, None)
-        digest = target.file.blob.digest
-        if digest is None or (not target.stored.complete and not self.follows(target)):
+        if target.refused is not None:
             return
+        if target.stored.verified:
+            self._forget(target)
+            self._told(target, None)
+            return
+        hashing = self._hashing(target)
         try:
-            right = target.stored.verified
-            if not right:
-                if hashing is None or hashing.stored is not target.stored:
-                    hashing = Hashing(target.stored, digest)
-                whole = hashing.advance(lambda: self._stopping)
-                right = whole and hashing.conclude(time.time())
-                if whole and not right:  # what was hashed is no longer there
-                    self.submit(target)
+            with hashing.turn() as mine:
+                if mine and not hashing.advance(lambda: self._stopping):
+                    return
+                outcome = hashing.conclude(time.time()) if mine else "again"
         except IntegrityError as error:
-            self._wrong(target, error)
+            self._forget(target)
+            self._distrust.found_wrong(target, error, hashing.began)
             self._told(target, error)
             return
-        if right:
+        if outcome == "again":  # what was hashed is no longer there
+            self.submit(target)
+            return
+        if outcome == "passed":
+            log.info("event=passed path=%s etag=%s", target.file.path, target.file.blob.etag)
+            with self._lock:
+                self._passed[target.key] = None
+                if len(self._passed) > MOST_PASSED:
+                    self._passed.popitem(last=False)
+        else:
             log.debug("event=verified path=%s", target.file.path)
-            self._told(target, None)
-        elif hashing is not None and self.follows(target):
-            # What is forgotten of others is hashed anew when it is whole.
-            left = [key for key in self._hashings if key in self._followed][-MOST_HASHINGS + 1 :]
-            self._hashings = {**{key: self._hashings[key] for key in left}, target.key: hashing}
-
-    def _wrong(self, target: Target, error: IntegrityError) -> None:
-        log.error("event=mismatch path=%s expected=%s got=%s", target.file.path, error.expected, error.got)
-        blob = target.file.blob
-        with self._lock:
-            self._mismatches.append(Mismatch(time.time(), target.file.path, blob.origin, error.expected, error.got))
-        try:
-            target.stored.discard(range(block_count(blob.size)))
-        finally:  # the kernel's pages are wrong either way
-            self.on_mismatch(target.file)
+            self._forget(target)
+        self._distrust.right(target)
+        self._told(target, None)
