@@ -77,7 +77,7 @@ class Verifier:
             return
         following, count = self._hashing(target).next_block, block_count(target.size)
         # Not whether it came just now: the thread may have looked a moment too early.
-        if following == count or not target.stored.missing(range(following, following + 1)):
+        if following == count or not target.missing(range(following, following + 1)):
             self.submit(target)
 
     def submit(self, target: Target) -> None:
@@ -104,10 +104,13 @@ class Verifier:
                 self._hashings.move_to_end(target.key)
         if hashing is None:
             made = Hashing(target.stored, digest)
+            memory, key = target.unstored, target.key
+            made.aside = lambda block: memory.get(key, block)
             with self._lock:
                 hashing = self._hashings.setdefault(target.key, made)
                 if len(self._hashings) > MOST_HASHINGS:
                     self._hashings.popitem(last=False)
+            hashing.listen()  # of several that were made at once, this one
         if hashing.stored is not target.stored:
             with hashing.turn() as mine:
                 if mine:

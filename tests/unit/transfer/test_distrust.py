@@ -59,26 +59,27 @@ def told_of(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
     return [each.getMessage() for each in caplog.records if f"event={event} " in each.getMessage()]
 
 
-def wrong_once(fetcher: Fetcher, source: MemorySource, file: RemoteFile) -> BlobReader:
-    """A reader that has read a wrong copy, which has gone since; the source holds the next one back."""
+def wrong_once(fetcher: Fetcher, source: MemorySource, file: RemoteFile, next_copy: bytes | None = None) -> BlobReader:
+    """A reader of a file whose first copy was wrong and has gone; the source holds the next one back."""
     gone = threading.Event()
 
     def wrong(_: RemoteFile) -> None:
         if not gone.is_set():
             source.gate.clear()
+            source.contents[file.path] = next_copy or source.contents[file.path]
         gone.set()
 
     fetcher.distrust.on_mismatch = wrong
     reader = BlobReader(fetcher, file)
-    read(reader, 0, file.blob.size)
+    reader.prefetch()
     assert gone.wait(SOON)
     return reader
 
 
 def refused(fetcher: Fetcher, file: RemoteFile) -> BlobReader:
-    """A reader of what two copies in a row were wrong of."""
+    """A reader of a file of which two copies in a row were wrong."""
     reader = BlobReader(fetcher, file)
-    read(reader, 0, file.blob.size)
+    reader.prefetch()
     until(lambda: reader.target.refused is not None)
     until(lambda: not fetcher.working() and not reader.target.holders)
     return reader
@@ -90,9 +91,8 @@ def test_a_wrong_copy_goes_is_recorded_and_comes_once_more_from_a_fresh_url(
     file = source.file("a.bin", SIZE)
     right = spoilt(source, file)
     fetcher: Fetcher = fetcher_of()
-    reader = wrong_once(fetcher, source, file)
+    reader = wrong_once(fetcher, source, file, right)
     assert source.forgotten == ["a.bin"]
-    source.contents["a.bin"] = right
     [found] = mismatches.standing(store.layout)
     assert (found.path, found.expected, found.copies) == ("a.bin", file.blob.etag, 1)
     assert found.got != found.expected
@@ -187,9 +187,11 @@ def test_what_is_still_wrong_when_it_is_tried_again_costs_one_copy_and_a_longer_
     clock = Clock()
     fetcher: Fetcher = fetcher_of(clock=clock)
     reader = refused(fetcher, file)
+    first = reader.target.refused
     clock.ahead = FIRST_PAUSE_S + 60
-    read(reader, 0, SIZE)
-    until(lambda: reader.target.refused is not None)
+    reader.read(0, 1)
+    reader.prefetch()
+    until(lambda: reader.target.refused not in (None, first))
     assert sum(wanted.length for _, wanted in source.asked) == 3 * SIZE
     [found] = fetcher.distrust.failed()
     assert found.copies == 3
