@@ -207,7 +207,7 @@ class Locator:
             raise BadResponse(f"{host_of(about.endpoint)} does not say which content {about} has")
         length = headers.get("x-linked-size") or (None if redirected else headers.get("content-length"))
         size = content_length(length)
-        if etag != file.blob.etag or size not in (None, file.blob.size):
+        if etag != file.validator or size not in (None, file.blob.size):
             raise ContentChanged(f"{about} has other content than its listing says")
 
     def _until(self, url: str, headers: Mapping[str, str]) -> float:

@@ -273,5 +273,5 @@ class Transport:
     @staticmethod
     def _check_hub(about: Subject, file: RemoteFile, headers: Mapping[str, str]) -> None:
         commit, etag = headers.get("x-repo-commit"), plain_etag(headers.get("x-linked-etag") or headers.get("etag"))
-        if commit not in (None, file.commit.sha) or etag not in (None, file.blob.etag):
+        if commit not in (None, file.commit.sha) or etag not in (None, file.validator):
             raise ContentChanged(f"{about} has other content than its listing says")

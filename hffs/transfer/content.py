@@ -14,7 +14,7 @@ from typing import Literal
 from ..cache import BlobStore
 from ..cache.mismatches import Mismatch
 from ..errors import BadResponse, HffsError
-from ..model import Blob, Commit, Entry, RemoteFile
+from ..model import Commit, Entry, RemoteFile
 from .fetcher import Fetcher, blob_key
 from .listings import Listings
 from .planner import Planner
@@ -157,7 +157,7 @@ class Content:
         return DiskSpace(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
 
     def remote_file(self, entry: Entry) -> RemoteFile:
-        if entry.size is None or entry.etag is None:
+        blob = entry.blob(self.commit)
+        if blob is None or entry.etag is None:
             raise BadResponse(f"the server names neither size nor etag of {entry.path}")
-        blob = Blob(entry.etag, entry.size, self.commit.endpoint, entry.digest())
-        return RemoteFile(self.commit, entry.path, blob, entry.lfs)
+        return RemoteFile(self.commit, entry.path, blob, entry.lfs, "" if blob.etag == entry.etag else entry.etag)
