@@ -1,4 +1,4 @@
-"""A file for which nobody names a hash is compared by size and etag, is ``local`` when it is here, never ``verified``."""
+"""A file that nobody names a hash for is compared by size and etag; it is ``local`` when it is here, never ``verified``."""
 
 from __future__ import annotations
 
