@@ -14,12 +14,18 @@ from hffs.model import RemoteFile
 from hffs.policy import Priority
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, Fetcher
+from hffs.transfer.spare import Spare
 from tests.unit.memory import MemorySource
 
 SOON = 20.0
 MIB = 1 << 20
 SIZE = 24 * MIB + 77
 LIMIT = 8 * MIB
+
+
+@pytest.fixture(autouse=True)
+def _whatever_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spare, "is_short", lambda _: False)
 
 
 @pytest.fixture
