@@ -106,7 +106,11 @@ def _log(*, debug: bool) -> None:
     import logging
 
     if debug:
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.ERROR)
+        from ..daemon.logs import FORMAT, Harmless
+
+        handler = logging.StreamHandler()
+        handler.setFormatter(Harmless(FORMAT))
+        logging.basicConfig(handlers=[handler], level=logging.ERROR)
         logging.getLogger("hffs").setLevel(logging.DEBUG)
     elif not logging.root.handlers:
         logging.root.addHandler(logging.NullHandler())

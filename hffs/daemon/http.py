@@ -41,7 +41,7 @@ class Request:
             return {}
         try:
             return json.loads(self.body)
-        except ValueError as wrong:
+        except (ValueError, RecursionError) as wrong:
             raise Refusal(400, "the body is not JSON") from wrong
 
 

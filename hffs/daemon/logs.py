@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 from ..config import Settings
+from ..names import shown
 
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Harmless(logging.Formatter):
+    """Names and hosts come from servers: what a terminal might obey is escaped, and no record forges a second one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
+        return shown(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's
+        return shown(super().formatException(ei), "\n")
 
 
 def start(settings: Settings, *, to_stderr: bool = True) -> None:
@@ -17,6 +29,6 @@ def start(settings: Settings, *, to_stderr: bool = True) -> None:
     """
     to_file = settings.log_file if not to_stderr else None
     handler = logging.FileHandler(to_file) if to_file else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(Harmless(FORMAT))
     logging.basicConfig(handlers=[handler], level=logging.ERROR, force=True)
     logging.getLogger("hffs").setLevel(logging.DEBUG if settings.debug else settings.log_level.upper())
