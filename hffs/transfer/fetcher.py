@@ -75,10 +75,12 @@ class Fetcher(Workshop):
         """The target of this file's blob, to be given back with ``detach``. Raises CacheUnusable, Cancelled."""
         stored = self._store.open(file.blob)
         key = blob_key(file.blob)
+        fresh = Target(key, file, stored, self._unstored)
+        self.distrust.admit(fresh)
         with self._ready:
             stopped = self._stopping
             known = self._targets.get(key)
-            target = known or Target(key, file, stored, self._unstored)
+            target = known or fresh
             if not stopped:
                 self._targets[key] = target
                 target.readers += 1
@@ -107,7 +109,7 @@ class Fetcher(Workshop):
         if not absent:
             return
         with self._ready:
-            if self._knows(target):
+            if self._knows(target) and target.refused is None:
                 self._want(target, absent, priority, time.monotonic())
 
     def relinquish(self, target: Target) -> None:
@@ -147,6 +149,8 @@ class Fetcher(Workshop):
                 failed: Exception | None = Cancelled("hffs is shutting down")
             elif not self._knows(target):
                 failed = Cancelled(f"{target.file.path} was closed")
+            elif target.refused is not None:
+                failed = target.refused.error()
             elif self._waiters.is_late(target.key, absent, now):
                 failed = DeadlineExceeded(f"{target.file.path} did not arrive in time just now")
             elif absent:
@@ -170,6 +174,13 @@ class Fetcher(Workshop):
                 return
             self._queue.abandon(ticket)
         waiter.timer.cancel()
+
+    def retry(self, blob: Blob) -> bool:
+        """Forget that a content proved wrong, so that it is fetched and read again at once, from a fresh URL; for
+        whoever mends it on purpose. Whether anything was on record."""
+        with self._ready:
+            target = self._targets.get(blob_key(blob))
+        return self.distrust.retry(blob, target)
 
     def resume(self) -> None:
         """What kept the background waiting is over, as far as its sources know."""

@@ -315,7 +315,10 @@ def _key(commit: Commit, kind: str, path: str) -> str:
 
 
 def encode(entries: Iterable[Entry]) -> str:
-    rows = [(entry.path, entry.kind, entry.size, entry.etag, entry.lfs) for entry in entries]
+    rows: list[tuple[object, ...]] = []
+    for entry in entries:
+        told_by = () if entry.told_by == "listing" else (entry.told_by,)  # nearly always
+        rows.append((entry.path, entry.kind, entry.size, entry.etag, entry.lfs, *told_by))
     return json.dumps(rows, separators=(",", ":"))
 
 
@@ -330,15 +333,17 @@ def decode(text: str | None) -> list[Entry] | None:
         return None
 
 
-def _checked(path: str, kind: str, size: int | None, etag: str | None, lfs: bool) -> Entry:
+def _checked(path: str, kind: str, size: int | None, etag: str | None, lfs: bool, told_by: str = "listing") -> Entry:
     """An entry as it was. Raises ValueError, TypeError, NameRefused for what ``encode`` never wrote."""
     check_name(path)
     if size is not None and not (type(size) is int and 0 <= size <= MOST_SIZE):
         raise ValueError("no size")
     if not isinstance(etag, str | None) or not isinstance(lfs, bool):
         raise TypeError("no etag, or nothing of LFS")
+    if told_by not in ("listing", "server"):
+        raise ValueError("nobody who tells")
     if kind == "file":
-        return Entry(path, "file", size, etag, lfs)
+        return Entry(path, "file", size, etag, lfs, "server" if told_by == "server" else "listing")
     if kind != "directory":
         raise ValueError("no kind of entry")
     return Entry(path, "directory", size, etag, lfs)

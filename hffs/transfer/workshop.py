@@ -21,9 +21,10 @@ from ..cache import BlobStore, Room
 from ..errors import AccessDenied, AccessLapsed, Cancelled, DeadlineExceeded, HffsError, RateLimited
 from ..model import RemoteFile
 from ..policy import USUAL, Allowance, BlockQueue, Fetch, Outage, Priority, RetryPolicy, WorkerLimiter
-from ..ranges import BLOCK_SIZE
+from ..ranges import BLOCK_SIZE, block_count
 from .carrier import Carrier, Transport
 from .crew import Crew, Job
+from .distrust import Distrust, Measures
 from .target import Target, UnstoredBlocks
 from .throttle import Throttle
 from .timers import Timers
@@ -75,6 +76,7 @@ class Workshop:
         late_seconds: float = LATE_SECONDS,
         verify_nice: int = NICE,
         dice: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """``workers`` at most; ``ahead`` of them read ahead at once, ``limiter`` says how many hydrate big files.
         What is stored keeps to ``room``; ``outage`` says when a disk that refused is tried again, ``pace`` how
@@ -99,7 +101,9 @@ class Workshop:
         self._workers = workers
         self._unstored = UnstoredBlocks()
         self.on_local: Callable[[RemoteFile], None] = lambda _: None  # set before start
-        self.verifier = Verifier(self._hold, self._let_go, self._tell_watchers, nice=verify_nice)
+        measures = Measures(self._refuse, transport.forget, self._refetch)
+        self.distrust = Distrust(store.layout, measures, clock)
+        self.verifier = Verifier(self._hold, self._let_go, self.distrust, self._tell_watchers, nice=verify_nice)
         self._ready = threading.Condition()
         # guarded by _ready
         self._queue: BlockQueue[Exception] = BlockQueue(
@@ -186,11 +190,33 @@ class Workshop:
         if busy:
             return
         whole = idle and target.stored.complete
-        if whole or self.verifier.follows(target):
-            self.verifier.submit(target)
+        try:
+            self.distrust.tidy(target)
+            self.verifier.grown(target)
+        except HffsError as error:  # it is hashed when it is opened next
+            log.debug("event=not-hashed path=%s error=%s", target.file.path, error)
         if whole:
             self.on_local(target.file)
         self._tell_watchers(target, None)
+
+    # --- content that proved wrong ----------------------------------------------------------------------------------
+
+    def _refuse(self, target: Target) -> None:
+        """Nothing of it is fetched any more, and whoever waits for it is told; fetches under way go on for nobody."""
+        refused = target.refused
+        assert refused is not None
+        with self._ready:
+            left = [self._waiters.leave(t) for t in self._queue.drop(target.key)]
+        tell(left, refused.error())
+
+    def _refetch(self, target: Target) -> None:
+        """All of it anew in the background, if it can be kept beside what others read; else what a reader asks for."""
+        budget = None if self._room is None else self._room.budget
+        if self._carrier.refusal is None and (budget is None or target.size <= budget // 2):
+            absent = target.missing(range(block_count(target.size)))
+            with self._ready:
+                if self._knows(target) and target.refused is None:
+                    self._want(target, absent, Priority.BULK, time.monotonic())
 
     # --- telling ----------------------------------------------------------------------------------------------------
 

@@ -103,9 +103,7 @@ def ended(hydration: Hydration) -> Snapshot:
 
 
 def nothing_left(fetcher: Fetcher) -> bool:
-    return (
-        not fetcher._targets and not fetcher._queue._maps and not fetcher._watchers and not fetcher.verifier._followed
-    )
+    return not fetcher._targets and not fetcher._queue._maps and not fetcher._watchers
 
 
 def errors(snapshot: Snapshot) -> dict[str, HffsError | None]:
@@ -562,7 +560,7 @@ def test_cancelled_it_ends_at_once_and_keeps_what_came(
     source.refusals.clear()
     source.gate.set()
     until(lambda: not fetcher.working())
-    until(lambda: not fetcher._watchers and not fetcher.verifier._followed)
+    until(lambda: not fetcher._watchers)
     asked = len(source.asked)
     assert not any(fetcher._queue.queued().values())
     assert len(source.asked) == asked, "nothing more of it is fetched"
