@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from .errors import UsageError
 
@@ -110,6 +110,7 @@ class Settings:
     read_timeout: float = 120.0
     binding: str = "auto"
     log_level: str = "info"
+    log_format: Literal["logfmt", "json"] = "logfmt"
     log_file: str | None = None
     debug: bool = False
 
@@ -136,6 +137,7 @@ PARSERS: Final[Mapping[str, Any]] = {
     "read_timeout": above_zero(parse_seconds),
     "binding": one_of("auto", "kernel", "libfuse"),
     "log_level": one_of("debug", "info", "warning", "error"),
+    "log_format": one_of("logfmt", "json"),
     "log_file": str,
     "debug": parse_switch,
 }
@@ -169,6 +171,18 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
     if not settings.endpoint.startswith(("http://", "https://")):
         raise UsageError(f"the endpoint {settings.endpoint!r} is no http(s) address", "set HF_ENDPOINT or --endpoint")
     return settings
+
+
+def is_journal(descriptor: int, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether what is written there goes to the systemd journal (systemd.exec(5), JOURNAL_STREAM)."""
+    named = (os.environ if environ is None else environ).get("JOURNAL_STREAM", "")
+    if not named:
+        return False
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return named == f"{found.st_dev}:{found.st_ino}"
 
 
 def default_cache_dir(environ: Mapping[str, str]) -> str:

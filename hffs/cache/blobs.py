@@ -130,7 +130,9 @@ class BlobStore:
                     del self._refused[next(iter(self._refused))]
         if outcome == "wrong":
             _log.warning(
-                "event=not-adopted path=%s why=it does not have the content that its name promises", found.path
+                "event=not-adopted path=%s why=%s",
+                found.path,
+                "it does not have the content that its name promises",
             )
         return outcome
 

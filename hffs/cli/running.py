@@ -36,7 +36,7 @@ def mount(args: argparse.Namespace) -> int:
     if args.foreground:
         from ..daemon import app, logs
 
-        logs.start(spec.settings, to_stderr=not spec.settings.log_file)
+        logs.start(spec.settings, to_stderr=not spec.settings.log_file, journal=config.is_journal(2))
         return app.run(spec, lambda said: _announce(spec.mountpoint, said))
     ready = background.start_daemon(spec)
     _announce(spec.mountpoint, {"ready": True, **asdict(ready)})

@@ -97,8 +97,10 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             records.write(settings.runtime_dir, reporter.record())
             said = {"pid": reporter.pid, "commit": commit.sha, "repo": name, "warning": _warning(found)}
             report({"ready": True, **said})
-            event = "mounted" if before is None else "resumed"
-            log.info("event=%s mountpoint=%s repo=%s commit=%s", event, where, commit.id, commit.sha)
+            if before is None:
+                log.info("event=mounted mountpoint=%s repo=%s commit=%s", where, commit.id, commit.sha)
+            else:
+                log.info("event=resumed mountpoint=%s repo=%s commit=%s", where, commit.id, commit.sha)
             if before is not None:
                 jobs.resume()
             elif settings.prefetch != "none" and found.refused is None:
@@ -169,7 +171,7 @@ def _hand_over(
 ) -> None:
     connection = binding.connection
     if connection is None or not connection.may_be_resumed:
-        log.info("event=unsupervised why=this kernel cannot send requests again (Linux 6.9 is the first)")
+        log.info("event=unsupervised why=%s", "this kernel cannot send requests again (Linux 6.9 is the first)")
         return
     handover = Handover(connection, commit, subfolder, reporter.started, reporter.started_at)
     link.hand_over(handover, control.fileno())

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from ..config import is_journal
 from ..errors import HffsError, MountFailed
 from ..protocol import socket_path
 from . import mountinfo, records
@@ -117,7 +118,7 @@ def stay(spec: MountSpec, announce: Callable[[dict[str, Any]], None]) -> NoRetur
     os.close(reports)
     told = os.memfd_create("hffs", 0)
     with open(told, "wb", closefd=False) as file:
-        file.write(json.dumps({**_told(spec, report), "foreground": True}).encode("ascii"))
+        file.write(json.dumps({**_told(spec, report), "foreground": True, "journal": is_journal(2)}).encode("ascii"))
     os.lseek(told, 0, os.SEEK_SET)
     os.set_inheritable(report, True)
     os.chdir("/")
@@ -134,6 +135,7 @@ def _told(spec: MountSpec, report: int) -> dict[str, Any]:
         "spec": spec.to_json(),
         "supervised": spec.supervised,
         "mountpoint": spec.mountpoint,
+        "log_format": spec.settings.log_format,
         "leftovers": records.files(spec.settings.runtime_dir, spec.mountpoint),
     }
 

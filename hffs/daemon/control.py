@@ -123,7 +123,7 @@ class ControlServer:
         for thread in handlers:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
-            log.warning("a request on the control socket did not end in time")
+            log.warning("event=control-not-ended why=%s", "a request on the control socket did not end in time")
         self._threads = []
         self._waker.close()
         if keep:
@@ -151,7 +151,7 @@ class ControlServer:
             body = {"error": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code}
             return response(status, body)
         except Exception as wrong:
-            log.exception("%s %s failed", request.method, request.path)
+            log.error("event=route-bug method=%s path=%s", request.method, request.path, exc_info=wrong)
             return response(500, {"error": f"internal error ({type(wrong).__name__})"})
 
     def _route(self, request: Request) -> Route:
@@ -228,7 +228,9 @@ class ControlServer:
         self._connections.add(connection)
         if len(self._connections) >= _CONNECTIONS:
             self._drop(self._listener)
-        if _peer_uid(sock) not in (0, os.geteuid()):
+        uid = _peer_uid(sock)
+        if uid not in (0, os.geteuid()):
+            log.info("event=peer-refused uid=%d", uid)
             self._reply(connection, response(403, {"error": "this socket answers its own user only"}))
             return
         self._watch(sock, selectors.EVENT_READ, connection)

@@ -166,13 +166,25 @@ class Jobs:
             hydration.start()  # before it is known of: a thread that cannot be had leaves no job behind
             self._jobs[wish.id] = job
         self._keep()
-        log.info("event=hydrate id=%s path=%s", wish.id, wish.path or "/")
+        log.info("event=hydration-started id=%s path=%s", wish.id, wish.path or "/")
         return job
 
     def _ended(self, name: str) -> None:
         with self._lock:
-            self._jobs[name].ended_at = time.time()
+            job = self._jobs[name]
+            job.ended_at = time.time()
         self._keep()
+        now, seconds = job.hydration.snapshot(), job.ended_at - job.started_at
+        if now.state == "failed":
+            # Each file that failed has its own WARNING; who asked for what cannot be done hears it.
+            log.info("event=hydration-failed id=%s files=%d of=%d", name, now.files_done, now.files_total)
+        elif now.state == "cancelled":
+            log.info("event=hydration-cancelled id=%s bytes=%d of=%d", name, now.bytes_done, now.bytes_total)
+        else:
+            log.info(
+                "event=hydration-done id=%s files=%d bytes=%d seconds=%.1f",
+                name, now.files_done, now.bytes_total, seconds,
+            )  # fmt: skip
 
     def _keep(self) -> None:
         """On disk: what runs now, and what has ended of itself."""

@@ -98,7 +98,7 @@ class Reach:
         with self._lock:
             was, self._away = self._away, False
         if was:
-            log.info("event=hub-is-back")
+            log.info("event=hub-back")
             self._wake.set()
 
     def _look(self, ask: Callable[[], object], back: Callable[[], object], every: float) -> None:

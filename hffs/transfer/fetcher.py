@@ -428,8 +428,10 @@ class Fetcher:
         patience = getattr(error, "retry_after", None)
         wait = self._retry.decide(fetch.attempt, transient=error.transient, retry_after=patience, random=self._dice())
         gone: list[Waiter | None] = []
+        limited = False
         with self._ready:
             if patience is not None or isinstance(error, RateLimited):
+                limited = self._allowance.paused(now) is None
                 self._allowance.refused(now, patience)
             again = wait is not None and not self._stopping
             if wait is not None and again:
@@ -437,7 +439,11 @@ class Fetcher:
                 self._crew.call()  # who sleeps knows of no retry, and this worker may be busy when it is due
             else:
                 gone = [self._waiters.leave(t) for t in self._queue.settle(fetch, error, now)]
+        if limited:
+            log.info("event=rate-limited patience_s=%s error=%s", patience, error)
         if not again:
+            if not isinstance(error, Cancelled):
+                log.info("event=fetch-failed path=%s kind=%s error=%s", target.file.path, type(error).__name__, error)
             tell(gone, error)
             self._tell_watchers(target, error)
 
