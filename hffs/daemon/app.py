@@ -18,16 +18,19 @@ from typing import Any
 
 from .. import protocol
 from ..config import Settings
-from ..errors import HffsError, MountFailed, MountNotFound, UsageError
+from ..errors import HffsError, MountFailed, MountNotFound
 from ..fuse import Binding, make_binding
 from ..model import Commit, RepoRef
 from ..policy import small_files
 from ..remote import parse_repo
-from ..transfer import Content, Fetcher
+from ..transfer import Content
 from ..vfs import Filesystem, Patterns, Tree
 from . import engine, mountpoint, readahead, records
-from .control import ControlServer, Occupied, Request
+from .control import ControlServer, Occupied
+from .events import Feed
 from .jobs import Jobs
+from .keeping import Keeper
+from .routes import Answers
 from .spec import MountSpec
 from .status import Reporter
 from .supervised import Handover, Link
@@ -69,19 +72,12 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
 
         jobs = Jobs(protocol.jobs_path(settings.runtime_dir, where), where, content, tree, fetcher, settings.big_file)
         reporter = Reporter(spec, where, binding, parts, tree, filesystem, hub, jobs, link)
+        feed = Feed(reporter.progress)
+        keeper = Keeper(content, tree, parts.store, fetcher)
+        answers = Answers(where, commit.sha, ref, hub, fetcher, reporter, jobs, keeper, feed, link)
         control = ControlServer(
             protocol.socket_path(settings.runtime_dir, where),
-            {
-                ("GET", f"{protocol.API}/status"): lambda _: reporter.status(),
-                ("GET", f"{protocol.API}/files"): reporter.files,
-                ("GET", "/healthz"): lambda _: {"state": reporter.state},
-                ("POST", f"{protocol.API}/hydrate"): jobs.hydrate,
-                ("GET", f"{protocol.API}/jobs/*"): jobs.get,
-                ("DELETE", f"{protocol.API}/jobs/*"): jobs.cancel,
-                ("POST", f"{protocol.API}/bandwidth"): lambda request: _bandwidth(request, fetcher),
-                ("POST", f"{protocol.API}/unmount"): lambda request: _unmount(where, request, fetcher),
-                ("POST", f"{protocol.API}/restart"): lambda _: _restart(where, link),
-            },
+            answers.routes(),
         )
 
         ready = threading.Event()
@@ -113,6 +109,8 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             left = link is not None and link.left
             hub.reach.stop()
             control.stop(keep=left)
+            logging.getLogger("hffs").removeHandler(feed)
+            feed.close()
             jobs.stop()
             if link is not None:
                 link.close()
@@ -127,6 +125,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
                 f"another hffs has just begun to mount at {where}", "hffs status shows it, or name another directory"
             ) from None
         stack.callback(ended)
+        logging.getLogger("hffs").addHandler(feed)
         try:
             binding.serve(on_ready, lambda: _told_to_end(where))
         finally:
@@ -191,27 +190,3 @@ def _prefetch_small(content: Content, tree: Tree, commit: Commit) -> None:
 def _told_to_end(where: str) -> None:
     with contextlib.suppress(MountNotFound):  # told twice, or somebody took it off already: it is ending
         mountpoint.detach(where, lazy=True)
-
-
-def _unmount(where: str, request: Request, fetcher: Fetcher) -> dict[str, object]:
-    lazy = bool(request.json().get("lazy", False))
-    mountpoint.detach(where, lazy=lazy)
-    if not lazy:  # no file is open; but a process that was killed may have left a read behind, and libfuse waits for it
-        fetcher.dismiss()
-    return {"unmounted": where}
-
-
-def _bandwidth(request: Request, fetcher: Fetcher) -> dict[str, object]:
-    """``{"bytes_per_s": N}``: from now on; null: no limit."""
-    rate = request.json().get("bytes_per_s")
-    if rate is not None and (not isinstance(rate, int) or isinstance(rate, bool) or rate <= 0):
-        raise UsageError("bytes_per_s is a number of at least 1, or null for no limit")
-    fetcher.throttle.set_rate(rate)
-    return {"bytes_per_s": rate}
-
-
-def _restart(where: str, link: Link | None) -> dict[str, object]:
-    if link is None:
-        raise MountFailed("only a mount of the kernel binding can be restarted", "unmount it and mount it again")
-    link.ask_restart()
-    return {"restarting": where}

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -99,6 +100,12 @@ class Jobs:
         """``GET /v1/jobs/ID``. Raises NotFound."""
         since = request.query.get("since", "0")
         return self._told(self._find(request), int(since) if since.isdecimal() and len(since) < 10 else 0)
+
+    def every(self) -> protocol.JobList:
+        """``GET /v1/jobs``: those that run and those that ended lately, the oldest first, without files that ended."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        return {"jobs": [self._told(job, since=sys.maxsize) for job in jobs]}
 
     def cancel(self, request: Request) -> protocol.Job:
         """``DELETE /v1/jobs/ID``: what was fetched is kept. Raises NotFound."""
@@ -205,7 +212,7 @@ class Jobs:
                 log.warning("event=jobs-not-kept error=%s", wrong)
 
     def _find(self, request: Request) -> Running:
-        name = request.path.rpartition("/")[2]
+        name = request.name
         with self._lock:
             job = self._jobs.get(name)
         if job is None:
