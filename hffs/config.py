@@ -185,6 +185,13 @@ def is_journal(descriptor: int, environ: Mapping[str, str] | None = None) -> boo
     return named == f"{found.st_dev}:{found.st_ino}"
 
 
+def proxies(environ: Mapping[str, str] | None = None) -> list[str]:
+    """The variables by which requests and huggingface_hub send what they ask through a proxy, in capitals."""
+    env = os.environ if environ is None else environ
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    return [name for name in names if env.get(name) or env.get(name.lower())]
+
+
 def default_cache_dir(environ: Mapping[str, str]) -> str:
     if environ.get("XDG_CACHE_HOME"):
         return os.path.join(environ["XDG_CACHE_HOME"], "hffs")
