@@ -24,7 +24,7 @@ from hffs.daemon.events import BACKLOG
 from tests.hub import Hub, Match, Synthetic, faults
 
 from .conftest import Mount
-from .mounted import CHECKOUT, Mounted, eventually, forget_pages, python
+from .mounted import CHECKOUT, Commands, Mounted, eventually, forget_pages, python
 from .test_kernel_waiting import started, waiting
 
 DOCUMENT = yaml.safe_load((CHECKOUT / "docs/openapi.yaml").read_text())
@@ -360,3 +360,37 @@ def test_a_client_that_dawdles_costs_nobody_else_an_answer(mounted: Mounted) -> 
             each.sendall(b"GET /v1/status HTTP/1.1\r\nX: "[: number % 28])
         assert control.ask("GET", "/healthz") == {"state": "serving"}
         assert (mounted / "config.json").read_bytes() == FILES["config.json"]
+
+
+def test_no_answer_holds_a_token_or_a_signature(hub: Hub, mount: Mount, commands: Commands) -> None:
+    hub.add_repo("acme/private", files=FILES, private=True)
+    commands.environment["HF_TOKEN"] = token = "hf_good"
+    mounted = mount("acme/private", "--log-level", "debug", "--prefetch", "none")
+    control = Socket(mounted)
+    heard = client.events(control.path)
+    (mounted / "config.json").read_bytes()
+    hub.faults.add(Match(kind="cdn"), faults.status(403, "no"))  # whose message may be tempted to tell the address
+    job = control.ask("POST", "/v1/hydrate")
+    assert eventually(lambda: bool(control.ask("GET", "/v1/status")["last_errors"]), 60)
+    said = [json.dumps(control.ask("GET", target)) for target in ("/v1/status", "/v1/files", "/v1/jobs", "/metrics")]
+    control.ask("DELETE", f"/v1/jobs/{job['id']}")
+    while '"hydration-cancelled"' not in said[-1]:
+        said.append(json.dumps(next(heard)))
+    heard.close()
+    everything = "\n".join([*said, mounted.log()])
+    for secret in (token, "Signature=", "Bearer"):
+        assert secret not in everything
+    hub.faults.clear()
+
+
+@pytest.mark.allow_warnings("a route that is left behind is told")
+def test_a_refresh_that_hangs_keeps_no_mount_from_ending(hub: Hub, mounted: Mounted) -> None:
+    control = Socket(mounted)
+    hub.faults.add(Match(), faults.hold())
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(control.path)
+        before = len(hub.journal.requests())
+        asking.sendall(b"POST /v1/refresh HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+        assert eventually(lambda: len(hub.journal.requests()) > before, 30)
+        mounted.unmount()
+    hub.faults.clear()
