@@ -366,3 +366,28 @@ def test_the_peers_uid_is_read_as_the_kernel_writes_it() -> None:
     with left, right:
         credentials = left.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         assert struct.unpack("iII", credentials) == (os.getpid(), os.geteuid(), os.getegid())
+
+
+def test_what_a_stream_has_to_say_at_the_end_is_still_said(runtime: str) -> None:
+    class Late:
+        content_type = "text/plain"
+        on_news: Callable[[], None] = staticmethod(lambda: None)
+        left = [b"last\n"]
+        closed = threading.Event()
+
+        def take(self) -> bytes:
+            return self.left.pop() if server._stopping.is_set() and self.left else b""
+
+        def close(self) -> None:
+            self.closed.set()
+
+    path = f"{runtime}/x.sock"
+    server = ControlServer(path, {("GET", "/late"): lambda _: Late()}, Clock())
+    server.start()
+    client = connect(path)
+    client.sendall(b"GET /late HTTP/1.1\r\n\r\n")
+    with client, client.makefile("rb") as stream:
+        assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
+        server.stop()
+        assert stream.read().endswith(b"\r\n\r\nlast\n")
+    assert Late.closed.is_set()
