@@ -371,16 +371,18 @@ def test_the_peers_uid_is_read_as_the_kernel_writes_it() -> None:
 def test_what_a_stream_has_to_say_at_the_end_is_still_said(runtime: str) -> None:
     class Late:
         content_type = "text/plain"
-        on_news: Callable[[], None] = staticmethod(lambda: None)
-        left = [b"last\n"]
-        closed = threading.Event()
+
+        def __init__(self) -> None:
+            self.on_news: Callable[[], None] = lambda: None
+            self.left = [b"last\n"]
 
         def take(self) -> bytes:
             return self.left.pop() if server._stopping.is_set() and self.left else b""
 
         def close(self) -> None:
-            self.closed.set()
+            closed.set()
 
+    closed = threading.Event()
     path = f"{runtime}/x.sock"
     server = ControlServer(path, {("GET", "/late"): lambda _: Late()}, Clock())
     server.start()
@@ -390,4 +392,4 @@ def test_what_a_stream_has_to_say_at_the_end_is_still_said(runtime: str) -> None
         assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
         server.stop()
         assert stream.read().endswith(b"\r\n\r\nlast\n")
-    assert Late.closed.is_set()
+    assert closed.is_set()
