@@ -30,20 +30,23 @@ from .control import ControlServer, Occupied
 from .events import Feed
 from .jobs import Jobs
 from .keeping import Keeper
+from .notify import Manager
 from .routes import Answers
 from .spec import MountSpec
 from .status import Reporter
 from .supervised import Handover, Link
 from .supervisor import LEFT
+from .telling import Teller
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, Any]], None]
 
 
-def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
+def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Manager | None = None) -> int:
     """Mounts as ``spec`` says, or goes on with what ``link`` was handed by a worker before; tells ``report`` once it
-    answers; serves until unmounted. The exit code: LEFT when the mount is left to the next worker.
+    answers, and ``manager``, of services, from then on; serves until unmounted. The exit code: LEFT when the mount is
+    left to the next worker.
 
     Raises HffsError for whatever keeps the mount from coming up.
     """
@@ -64,7 +67,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             settings.binding,
             filesystem,
             where,
-            device=f"hffs:{commit.type.prefix}{commit.id}",
+            device=spec.source or spec.repo,
             allow_other=settings.allow_other,
             journal=None if link is None else protocol.journal_path(settings.runtime_dir, where),
             resumption=None if link is None else link.resumption(),
@@ -74,12 +77,13 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
         reporter = Reporter(spec, where, binding, parts, tree, filesystem, hub, jobs, link)
         feed = Feed(reporter.progress)
         keeper = Keeper(content, tree, parts.store, fetcher)
-        answers = Answers(where, commit.sha, ref, hub, fetcher, reporter, jobs, keeper, feed, link)
+        answers = Answers(spec, where, commit.sha, ref, hub, fetcher, reporter, jobs, keeper, feed, link)
         control = ControlServer(
             protocol.socket_path(settings.runtime_dir, where),
             answers.routes(),
         )
 
+        teller = Teller(where, reporter.summary, manager)
         ready = threading.Event()
 
         def on_ready() -> None:
@@ -93,6 +97,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             records.write(settings.runtime_dir, reporter.record())
             said = {"pid": reporter.pid, "commit": commit.sha, "repo": name, "warning": _warning(found)}
             report({"ready": True, **said})
+            teller.start()
             if before is None:
                 log.info("event=mounted mountpoint=%s repo=%s commit=%s", where, commit.id, commit.sha)
             else:
@@ -107,6 +112,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
         def ended() -> None:
             """What the next worker goes on with stays where it is."""
             left = link is not None and link.left
+            teller.stop()
             hub.reach.stop()
             control.stop(keep=left)
             logging.getLogger("hffs").removeHandler(feed)
@@ -131,6 +137,8 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # it is ending; what is left to tidy up is short
+            if manager is not None and link is None:  # a supervisor says so itself, and earlier
+                manager.say("stopping")
         if link is not None and link.left:
             log.info("event=left mountpoint=%s", where)
             return LEFT

@@ -18,13 +18,14 @@ from ..errors import MountFailed, UsageError
 from ..model import RepoRef
 from ..protocol import API
 from ..transfer import Fetcher
-from . import mountpoint
+from . import background, mountpoint
 from .control import Request, Route
 from .engine import Hub
 from .events import Feed
 from .http import Refusal
 from .jobs import Jobs
 from .keeping import Keeper
+from .spec import MountSpec
 from .status import Reporter
 from .supervised import Link
 
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 class Answers:
     """The parts of one mount that have something to say; ``where`` is its mountpoint, ``commit`` what it shows."""
 
+    spec: MountSpec
     where: str
     commit: str
     ref: RepoRef
@@ -103,8 +105,11 @@ class Answers:
         return {"unmounted": self.where}
 
     def restart(self) -> dict[str, object]:
+        """Replaced by the version that is installed now, when that one can start; else this worker stays."""
         if self.link is None:
             raise MountFailed("only a mount of the kernel binding can be restarted", "unmount it and mount it again")
+        if self.link.supervisor() is not None:
+            background.rehearse(self.spec, self.link.handed)
         self.link.ask_restart()
         return {"restarting": self.where}
 

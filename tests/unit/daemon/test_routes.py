@@ -19,7 +19,7 @@ DOCUMENT = yaml.safe_load((Path(__file__).parents[3] / "docs/openapi.yaml").read
 
 def answers(**parts: Any) -> Answers:
     """Of parts that are not asked."""
-    names = ("where", "commit", "ref", "hub", "fetcher", "reporter", "jobs", "keeper", "feed", "link")
+    names = ("spec", "where", "commit", "ref", "hub", "fetcher", "reporter", "jobs", "keeper", "feed", "link")
     return Answers(**{name: parts.get(name, MagicMock()) for name in names})
 
 
