@@ -206,10 +206,12 @@ class Workshop:
             else:
                 gone = [self._waiters.leave(t) for t in self._queue.settle(fetch, error, now)]
         if limited:
-            log.info("event=rate-limited patience_s=%s error=%s", patience, error)
+            log.info("event=rate-limited patience_s=%s error=%s", patience, str(error))
         if not again:
             if not isinstance(error, Cancelled):
-                log.info("event=fetch-failed path=%s kind=%s error=%s", target.file.path, type(error).__name__, error)
+                # As text: whoever keeps a record would keep the answer's socket by the error's trace.
+                kind, what = type(error).__name__, str(error)
+                log.info("event=fetch-failed path=%s kind=%s error=%s", target.file.path, kind, what)
             tell(gone, error)
             self._tell_watchers(target, error)
 
