@@ -61,13 +61,25 @@ class Running:
 class Jobs:
     """The jobs of one mount. ``path`` is where those that have not ended are kept."""
 
-    def __init__(self, path: str, where: str, content: Content, tree: Tree, fetcher: Fetcher, big_file: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        where: str,
+        content: Content,
+        tree: Tree,
+        fetcher: Fetcher,
+        big_file: int,
+        *,
+        refused: Callable[[], str] = lambda: "",
+    ) -> None:
+        """``refused`` tells why the Hub does not let us in, where it does not."""
         self._path = path
         self._where = where
         self._content = content
         self._tree = tree
         self._fetcher = fetcher
         self._big_file = big_file
+        self._refused = refused
         self._writing = threading.Lock()  # taken before the other: the newest is written last
         self._lock = threading.Lock()
         # guarded by _lock
@@ -220,7 +232,7 @@ class Jobs:
         return job
 
     def _told(self, job: Running, since: int) -> protocol.Job:
-        return told(
+        found = told(
             job.wish.id,
             job.wish.target,
             job.hydration,
@@ -230,6 +242,9 @@ class Jobs:
             self._content.root,
             since,
         )
+        if found["state"] == "running" and (why := self._refused()):
+            found["waits"] = why
+        return found
 
 
 def _kept(found: Any, now: float) -> list[Wish]:

@@ -48,6 +48,7 @@ class _Status(Collector):
         yield CounterMetricFamily(
             "hffs_restarts", "Workers that were started anew", (s["supervisor"] or {"restarts": 0})["restarts"]
         )
+        yield _gauge("hffs_hub_refused", "1 where the Hub does not let us in", bool(s["hub"]["refused"]))
         yield from self._files(s)
         yield from self._moving(s)
         yield from self._hydration(s["hydration"])

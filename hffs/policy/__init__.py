@@ -12,6 +12,7 @@ from .outage import Outage
 from .plan import Plan
 from .prefetch import small_files
 from .queue import BlockQueue, Fetch, Waiting
+from .quota import Pace, Quota
 from .readahead import ReadCursors, Window
 from .retry import RetryPolicy
 
@@ -24,8 +25,10 @@ __all__ = [
     "Fetch",
     "Format",
     "Outage",
+    "Pace",
     "Plan",
     "Priority",
+    "Quota",
     "ReadCursors",
     "RetryPolicy",
     "Waiting",

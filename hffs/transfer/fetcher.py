@@ -171,6 +171,12 @@ class Fetcher(Workshop):
             self._queue.abandon(ticket)
         waiter.timer.cancel()
 
+    def resume(self) -> None:
+        """What kept the background waiting is over, as far as its sources know."""
+        with self._ready:
+            self._allowance.resume()
+            self._crew.call()
+
     # --- what status shows ------------------------------------------------------------------------------------------
 
     def waiting(self) -> list[WaitingRead]:
@@ -212,7 +218,7 @@ class Fetcher(Workshop):
         with self._ready:
             until = self._allowance.paused(now)
             if until is not None:
-                return self._workers, f"the server asked for patience: only waiting readers for {until - now:.0f} s"
+                return self._workers, f"{self._allowance.why}: only waiting readers for {until - now:.0f} s"
             bulk = self._queue.queued()[Priority.BULK] or self._allowance.running(Priority.BULK)
             limiter = self._allowance.limiter
         return (limiter.limit, limiter.why) if bulk else (self._workers, "as many as are needed, up to the limit")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..cache import BlobStore, Room
-from ..errors import Cancelled, DeadlineExceeded, HffsError, RateLimited
+from ..errors import AccessDenied, AccessLapsed, Cancelled, DeadlineExceeded, HffsError, RateLimited
 from ..model import RemoteFile
 from ..policy import USUAL, Allowance, BlockQueue, Fetch, Outage, Priority, RetryPolicy, WorkerLimiter
 from ..ranges import BLOCK_SIZE
@@ -38,6 +38,9 @@ BUSY_SECONDS = 0.05
 BUSY_BACKGROUND_SECONDS = 0.5
 # How often the number of workers for big files is thought over: the limiter counts in quarters of a second.
 SAMPLE_SECONDS = 0.25
+# Access that was given and is refused now is asked for again so often in the background: as ``remote.standing`` lets
+# one request through.
+DENIED_SECONDS = 30.0
 
 Watcher = Callable[[HffsError | None], None]
 
@@ -68,13 +71,15 @@ class Workshop:
         throttle: Throttle | None = None,
         room: Room | None = None,
         outage: Outage | None = None,
+        pace: Callable[[RemoteFile], float] = lambda _: 0.0,
         late_seconds: float = LATE_SECONDS,
         verify_nice: int = NICE,
         dice: Callable[[], float] = random.random,
     ) -> None:
         """``workers`` at most; ``ahead`` of them read ahead at once, ``limiter`` says how many hydrate big files.
-        What is stored keeps to ``room``; ``outage`` says when a disk that refused is tried again. ``verify_nice`` is
-        the nice value of the hashing thread: the lowest priority, where there may be readers."""
+        What is stored keeps to ``room``; ``outage`` says when a disk that refused is tried again, ``pace`` how
+        many seconds what nobody waits for should wait before a file is asked for. ``verify_nice`` is the nice value of
+        the hashing thread: the lowest priority, where there may be readers."""
         self._store = store
         self.throttle = throttle or Throttle()
         self._carrier = Carrier(
@@ -87,6 +92,7 @@ class Workshop:
             outage=outage,
         )
         self._room = room
+        self._pace = pace
         self._timers = timers
         self._retry = retry or RetryPolicy()
         self._dice = dice
@@ -155,6 +161,11 @@ class Workshop:
 
     def _carry_out(self, fetch: Fetch, target: Target, buffer: memoryview) -> None:
         """One fetch from claim to settlement; every way out settles, retries or defers it."""
+        if fetch.priority >= Priority.BACKGROUND and not self._awaited(fetch) and (wait := self._pace(target.file)):
+            with self._ready:
+                self._queue.defer(fetch, time.monotonic() + wait)
+                self._crew.call()
+            return
         try:
             busy = self._carrier.carry(fetch, target, buffer)
         except HffsError as error:
@@ -191,6 +202,9 @@ class Workshop:
     def _failed(self, fetch: Fetch, target: Target, error: HffsError) -> None:
         self._note(target, error)
         now = time.monotonic()
+        if isinstance(error, AccessDenied):
+            self._denied(fetch, target, error, now)
+            return
         patience = getattr(error, "retry_after", None)
         wait = self._retry.decide(fetch.attempt, transient=error.transient, retry_after=patience, random=self._dice())
         gone: list[Waiter | None] = []
@@ -213,6 +227,22 @@ class Workshop:
                 kind, what = type(error).__name__, str(error)
                 log.info("event=fetch-failed path=%s kind=%s error=%s", target.file.path, kind, what)
             tell(gone, error)
+            self._tell_watchers(target, error)
+
+    def _denied(self, fetch: Fetch, target: Target, error: AccessDenied, now: float) -> None:
+        """Who refuses remembers it himself, and knows of a new token first. Readers hear it at once; what nobody waits
+        for stays wanted where it had been given before, and is tried again after a while or at ``resume``; who watches
+        is not told, but wants what a reader had asked for meanwhile once more, as always."""
+        lapsed = isinstance(error, AccessLapsed)
+        waits = lapsed and fetch.priority >= Priority.BACKGROUND
+        absent = target.missing(fetch.blocks) if waits else []
+        with self._ready:
+            gone = [self._waiters.leave(ticket) for ticket in self._queue.settle(fetch, error, now, remember=False)]
+            if waits and not self._stopping:
+                self._allowance.pause(now + DENIED_SECONDS, error.what)
+                self._want(target, absent, fetch.priority, now)
+        tell(gone, error)
+        if not lapsed:
             self._tell_watchers(target, error)
 
     def _tell_watchers(self, target: Target, error: HffsError | None) -> None:

@@ -288,9 +288,10 @@ def test_metrics_are_the_status_as_prometheus_reads_it(mounted: Mounted) -> None
     assert [name for name in FILES if name in text and name != "empty"] == []
     assert all(name.startswith(("hffs_", "process_")) for name in families)
     assert all(family.documentation for family in families.values())
-    measures = ("_bytes", "_seconds", "_files", "_reads", "_workers", "_per_second", "_supervised", "_running", "_info")
+    measures = ("_bytes", "_seconds", "_files", "_reads", "_workers", "_per_second", "_info")
+    switches = ("_supervised", "_running", "_refused")
     gauges = [name for name, each in families.items() if each.type == "gauge" and name.startswith("hffs_")]
-    assert [name for name in gauges if not name.endswith((*measures, "_limit", "_state"))] == []
+    assert [name for name in gauges if not name.endswith((*measures, *switches, "_limit", "_state"))] == []
 
 
 @pytest.mark.kernel
