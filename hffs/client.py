@@ -8,7 +8,9 @@ thread; safe from any thread. Every call ends within its timeout.
 from __future__ import annotations
 
 import json
+import os
 import socket
+import struct
 import time
 from collections.abc import Generator, Sequence
 from typing import Any, Final, cast
@@ -99,6 +101,8 @@ class _Question:
         try:
             self._socket.settimeout(self._left())
             self._socket.connect(path)
+            if _owner(self._socket) not in (0, os.geteuid()):
+                raise MountNotFound(f"another user listens at {path}", "see who may write to that directory")
             self._socket.sendall(head.encode("ascii") + payload)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it answered without reading all of it; the answer says why
@@ -161,11 +165,12 @@ class _Question:
             if len(payload) != int(headers["content-length"]):
                 raise ValueError("cut short")
             value = json.loads(payload) if "json" in headers.get("content-type", "") else payload.decode()
-        except (ValueError, IndexError, KeyError) as wrong:
+        except (ValueError, IndexError, KeyError, RecursionError) as wrong:
             raise MountNotFound(f"no whole answer from the daemon at {self._path}", "it may just be ending") from wrong
         if status != 200:
             said = value if isinstance(value, dict) else {"error": str(value)}
-            raise Refused(str(said.get("error")), str(said.get("remedy", "")), int(said.get("exit_code", 1)))
+            code = said.get("exit_code", 1)
+            raise Refused(str(said.get("error")), str(said.get("remedy", "")), code if isinstance(code, int) else 1)
         return value
 
     def _left(self) -> float:
@@ -173,8 +178,15 @@ class _Question:
         return max(0.001, self._end - time.monotonic())
 
     def _ours(self, wrong: BaseException) -> BaseException:
+        """What it is in our words."""
         if isinstance(wrong, TimeoutError):
             return DeadlineExceeded(f"the daemon at {self._path} did not answer in time")
         if isinstance(wrong, OSError):
             return MountNotFound(f"no daemon listens at {self._path} ({wrong.strerror or wrong})")
         return wrong
+
+
+def _owner(connected: socket.socket) -> int:
+    """Whose process listens at the other end."""
+    _pid, uid, _gid = struct.unpack("iII", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)

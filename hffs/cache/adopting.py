@@ -28,7 +28,7 @@ from .digest import Hasher
 from .hub_cache import Found
 from .laying import reflink
 from .layout import Place
-from .locks import HEADER, RangeLocks
+from .locks import HEADER, OWN, RangeLocks
 from .state import GROUP, Damaged, FileMark, Header, StateFile, Verification
 from .stored import StoredBlob
 
@@ -68,7 +68,7 @@ def adopt(
         os.fdatasync(data)
         if FileMark.of(data) != before:
             return "busy"
-        locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | OWN, 0o600))
         try:
             if not _all_locked(locks, block_count(blob.size), patience, given_up):
                 return "stopped" if given_up() else "busy"

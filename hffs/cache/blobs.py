@@ -26,7 +26,7 @@ from .adopting import Outcome, unchanged
 from .blocks import StoredBlocks
 from .hub_cache import HubRepo
 from .layout import Layout, Place, disk_error, etag_name
-from .locks import HEADER, RangeLocks
+from .locks import HEADER, OWN, RangeLocks
 from .state import Damaged, FileMark, Header, StateFile, current_boot_id
 from .stored import StoredBlob
 
@@ -275,7 +275,7 @@ class BlobStore:
         try:
             state, header = StateFile.open(path)
             fds.append(state.fd)
-            fds.append(os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            fds.append(os.open(place.lock, os.O_RDWR | os.O_CREAT | OWN, 0o600))
             seen = os.lstat(place.data)
             if stat.S_ISLNK(seen.st_mode):  # read where huggingface_hub has it: nothing here takes any room
                 raise FileNotFoundError(place.data)
@@ -374,7 +374,7 @@ class BlobStore:
 
     def _open_files(self, blob: Blob, place: Place) -> StoredBlob:
         os.makedirs(place.folder, mode=0o700, exist_ok=True)
-        locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | OWN, 0o600))
         state: StateFile | None = None
         try:
             with locks.holding(HEADER):

@@ -21,7 +21,7 @@ from ..model import Blob, Digest
 from ..ranges import block_count
 from .blocks import given_away
 from .layout import Layout, Place, disk_error
-from .locks import HEADER, RangeLocks, alone_on
+from .locks import HEADER, OWN, RangeLocks, alone_on
 from .state import Damaged, FileMark, Header, StateFile
 from .stored import StoredBlob
 
@@ -237,7 +237,7 @@ def _stored(place: Place, locks: RangeLocks) -> Opened:
 @contextlib.contextmanager
 def locks_of(place: Place) -> Iterator[RangeLocks]:
     """The locks of a blob, for as long as the block lasts. Raises OSError."""
-    locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | OWN, 0o600))
     try:
         yield locks
     finally:

@@ -26,6 +26,7 @@ from typing import Final
 
 from ..errors import CacheUnusable, HffsError, NameRefused
 from ..model import Blob, Digest, RepoType
+from ..names import check_name
 from .digest import Hasher
 from .layout import disk_error
 from .state import FileMark
@@ -136,8 +137,8 @@ class HubRepo:
         below = os.path.join(self.folder, "snapshots", commit)
         try:
             with open(os.path.join(self.folder, "trees", f"{commit}.json"), encoding="utf-8") as file:
-                listed = {path: int(about["size"]) for path, about in json.load(file)["files"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                listed = {check_name(path): int(about["size"]) for path, about in json.load(file)["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, NameRefused):
             found = [os.path.join(folder, name) for folder, _, names in os.walk(below) for name in names]
             here = {os.path.relpath(path, below): os.path.isfile(path) for path in found}
             return here or None

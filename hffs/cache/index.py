@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import diskcache
-from diskcache.core import DBNAME, MODE_RAW
+from diskcache.core import DBNAME, DEFAULT_SETTINGS, ENOVAL, METADATA, MODE_RAW
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -34,6 +34,7 @@ _AT_ONCE: Final = 256  # rows deleted in one transaction, so that nobody waits l
 _PAGES: Final = ("page_size", "page_count", "freelist_count")
 _LAST: Final = "\U0010ffff"  # sqlite compares text by its UTF-8 bytes: behind whatever begins like the prefix
 _SETTINGS: Final = {
+    **DEFAULT_SETTINGS,  # said again, or those in the file would count, as PRAGMAs too
     "eviction_policy": "none",  # culling drops entries silently, as does the size limit
     "cull_limit": 0,
     "statistics": 0,
@@ -86,6 +87,12 @@ class _TextCache(diskcache.Cache):  # type: ignore[misc]
             self.close()
             raise
 
+    def reset(self, key: str, value: Any = ENOVAL, update: bool = True) -> Any:
+        """diskcache makes each setting in the file a PRAGMA or an attribute of its own: only those it knows."""
+        if key not in DEFAULT_SETTINGS and key not in METADATA:
+            return value
+        return super().reset(key, value, update)
+
     @property
     def _con(self) -> sqlite3.Connection:
         if self._shared is None:
@@ -93,6 +100,7 @@ class _TextCache(diskcache.Cache):  # type: ignore[misc]
             self._shared = sqlite3.connect(path, timeout=_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             for name in ("mmap_size", "cache_size"):
                 self._shared.execute(f"PRAGMA {name} = {_SETTINGS['sqlite_' + name]}")
+            self._shared.execute("PRAGMA trusted_schema = 0")  # of what others made of the file, nothing is run
             self._shared.execute("PRAGMA synchronous = 1")  # NORMAL, diskcache's default
         return self._shared
 
@@ -215,6 +223,10 @@ class Index:
                     self._complain("it cannot be used", error)
                     return otherwise
                 except sqlite3.Error as error:  # not a database, malformed: worth a new one, once
+                    self._complain("it is damaged and begins anew", error)
+                    if not self._set_aside():
+                        return otherwise
+                except Exception as error:  # noqa: BLE001 - diskcache over tables and settings that it never wrote
                     self._complain("it is damaged and begins anew", error)
                     if not self._set_aside():
                         return otherwise

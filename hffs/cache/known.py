@@ -22,6 +22,8 @@ REVISIONS: Final = 4096
 DEFAULT: Final = "main"  # what a commit's revision is called when none was asked for
 _PREFIX: Final = "revision/1/"
 _SHA: Final = re.compile(r"[0-9a-f]{40}")
+_ID: Final = re.compile(r"[0-9A-Za-z._-]{1,96}(/[0-9A-Za-z._-]{1,96})?")
+_YEAR_10000: Final = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,19 @@ def _decode(text: str | None) -> list[tuple[str, str, float, float, float]]:
     """The rows ``learn`` wrote; none where it is anything else."""
     try:
         rows = json.loads(text or "[]")
-        return [(str(name), str(sha), float(date), float(first), float(last)) for name, sha, date, first, last in rows]
-    except (ValueError, TypeError):
+        return [_checked(*row) for row in rows]
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return []
+
+
+def _checked(name: str, sha: str, date: float, first: float, last: float) -> tuple[str, str, float, float, float]:
+    """A row as it was. Raises ValueError, TypeError, OverflowError for what ``learn`` never wrote."""
+    times = float(date), float(first), float(last)
+    if not _SHA.fullmatch(sha) or not _ID.fullmatch(name) or ".." in name:
+        raise ValueError("no commit of a repo")
+    if not all(0 <= each < _YEAR_10000 for each in times):
+        raise ValueError("no time")
+    return name, sha, *times
 
 
 def _bound(index: Index) -> None:

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +31,7 @@ _PLAIN_ETAG: Final = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}\Z")
 # Locks of these are local to one machine, or not kept, or emulated; FUSE servers each do as they like.
 _UNFIT: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse", "fuseblk", "virtiofs"})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_ESCAPED: Final = re.compile(r"\\([0-7]{3})")  # how mountinfo writes blanks, tabs and backslashes (proc(5))
+_ESCAPED: Final = re.compile(r"\\([0-3][0-7]{2})")  # how mountinfo writes blanks, tabs and backslashes (proc(5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Layout:
         """Make the directories and marks, or say why this cannot be a cache. Raises CacheUnusable, NoSpace."""
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._refuse_others()
             self._refuse_unfit_file_system(mountinfo)
             self._agree_on_version()
             for folder in (self.blobs, self.index):
@@ -124,6 +126,17 @@ class Layout:
         except BaseException:
             os.unlink(temporary)
             raise
+
+    def _refuse_others(self) -> None:
+        """Who can write here decides what the mounts of this user hold. Root may use another's: he asked for it."""
+        found = self.root.stat()
+        remedy = f"choose a --cache-dir of your own, {self.root}/hffs for one"
+        if found.st_uid != os.geteuid() != 0:
+            raise CacheUnusable(f"the cache directory {self.root} belongs to another user", remedy)
+        if found.st_mode & stat.S_IWOTH:
+            raise CacheUnusable(
+                f"every user may write to the cache directory {self.root}", f"chmod o-w it, or {remedy}"
+            )
 
     def _refuse_unfit_file_system(self, mountinfo: str | os.PathLike[str]) -> None:
         try:

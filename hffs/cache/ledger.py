@@ -24,7 +24,7 @@ from typing import Final
 from ..errors import CacheUnusable
 from .checksum import crc32
 from .layout import disk_error
-from .locks import CLOSED, try_lock, unlock
+from .locks import CLOSED, OWN, try_lock, unlock
 
 SLOTS: Final = 128  # processes on one cache at once; a mount is one
 _MAGIC: Final = b"hffsledg"
@@ -36,6 +36,7 @@ _LIVING: Final = 1 << 62  # slot n is alive while somebody has a lock on this by
 # The table is held for a handful of system calls. 10 s is far longer than a starved machine needs for those.
 _PATIENCE_S: Final = 10.0
 _PAUSE_S: Final = 0.001
+_MOST: Final = 1 << 60  # bytes; sums of what is above it might not fit into the table again
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class _Table:
             return
         magic, version, crc, self.held, self.counted, *self.slots = _TABLE.unpack(raw)
         # Anything else was cut off, or is of another version that counts as it likes: both are counted anew.
-        if (magic, version) != (_MAGIC, _VERSION) or crc != crc32(raw[_CHECKED:]):
+        told = (self.held, self.counted, *self.slots)
+        sane = all(-_MOST <= each <= _MOST for each in told)  # held may be below 0 until it is counted again
+        if (magic, version) != (_MAGIC, _VERSION) or crc != crc32(raw[_CHECKED:]) or not sane:
             self.__init__(b"")  # type: ignore[misc]
 
     def packed(self) -> bytes:
@@ -187,7 +190,7 @@ class Ledger:
 
     def _open(self) -> None:
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | OWN, 0o600)
         self._slot = -1
 
     def _sit(self, fd: int) -> None:

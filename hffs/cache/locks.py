@@ -30,6 +30,8 @@ HEADER: Final = 1 << 62
 PUNCHING: Final = HEADER + 1
 # The descriptor of a closed file: every call on it is EBADF, an OSError, where -1 is a ValueError to some of Python's.
 CLOSED: Final = 0x7FFF_FFFF
+# How files of ours are opened: not through a link that somebody put in their place, and not waiting for a pipe.
+OWN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # These two are held for a handful of system calls. 10 s is far longer than a starved machine needs for those, and far
 # shorter than a reader's deadline (120 s).
 _PATIENCE_S: Final = 10.0

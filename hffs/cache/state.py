@@ -13,8 +13,10 @@ Used by the store only, which holds the locks; here nothing is locked and OSErro
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +24,11 @@ from typing import Final, Literal
 
 from ..errors import CacheUnusable
 from ..model import Blob, Digest
+from ..names import MOST_SIZE
 from ..ranges import BLOCK_SIZE, block_count, block_length
 from .checksum import crc32
 from .layout import etag_name
-from .locks import CLOSED
+from .locks import CLOSED, OWN
 
 VERSION: Final = 1
 PRESENCE: Final = (
@@ -125,9 +128,15 @@ class Header:
             name = _ALGORITHMS[algorithm - 1]
             hexed = digest.hex()[: 64 if name == "sha256" else 40]
             verification = Verification(Digest(name, hexed), at, FileMark(*stamps))
-        etag = raw[_TEXTS : _TEXTS + etag_bytes].decode()
-        origin = raw[_TEXTS + etag_bytes : _TEXTS + etag_bytes + origin_bytes].decode()
-        return cls(etag, origin, size, boot.rstrip(b"\0").decode(), bool(pinned), verification)
+        if etag_bytes > _MOST_TEXT or origin_bytes > _MOST_TEXT or size > MOST_SIZE:
+            raise Damaged("its header tells what was never written")
+        try:
+            etag = raw[_TEXTS : _TEXTS + etag_bytes].decode()
+            origin = raw[_TEXTS + etag_bytes : _TEXTS + etag_bytes + origin_bytes].decode()
+            boot_id = boot.rstrip(b"\0").decode()
+        except UnicodeDecodeError:
+            raise Damaged("its header holds no text") from None
+        return cls(etag, origin, size, boot_id, bool(pinned), verification)
 
     def describes(self, blob: Blob) -> bool:
         return (self.etag, self.origin, self.size) == (_kept(blob.etag), _kept(blob.origin), blob.size)
@@ -160,7 +169,9 @@ class StateFile:
 
         The caller holds the blob's HEADER lock: the temporary name is one for all."""
         temporary = path.removesuffix(".state") + ".new"
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | OWN, 0o600)
         try:
             made = cls(fd, path, blob.size)
             os.posix_fallocate(fd, 0, made.length)
@@ -176,8 +187,15 @@ class StateFile:
     @classmethod
     def open(cls, path: str, *, writing: bool = True) -> tuple[StateFile, Header]:
         """Raises Damaged, CacheUnusable (a newer version), OSError."""
-        fd = os.open(path, (os.O_RDWR if writing else os.O_RDONLY) | os.O_CLOEXEC)
         try:
+            fd = os.open(path, (os.O_RDWR if writing else os.O_RDONLY) | OWN)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+                raise Damaged("it is no file of ours") from None
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise Damaged("it is no file of ours")
             header = Header.decode(os.pread(fd, PRESENCE, 0), path)
             found = cls(fd, path, header.size)
             length = os.fstat(fd).st_size

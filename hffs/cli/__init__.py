@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from .. import names
 from ..errors import HffsError
 from . import output, parser
 
@@ -83,7 +84,7 @@ def _tell(text: str, debug: bool) -> None:
     if debug:
         import traceback
 
-        traceback.print_exc()
+        print(names.shown(traceback.format_exc(), "\n"), end="", file=sys.stderr)
     print(f"hffs: {output.shown(text)}", file=sys.stderr)
 
 

@@ -1,7 +1,7 @@
 """What the commands print: sizes, times and tables for people, JSON for programs.
 
 Used by the commands. On a terminal tables are drawn by rich; anywhere else they are plain aligned text without a
-control character. Names come from servers: ``shown`` makes every one harmless before it is printed. No state.
+control character. Names come from servers: ``names.shown`` makes every one harmless before it is printed. No state.
 """
 
 from __future__ import annotations
@@ -11,21 +11,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from .. import names
+
+shown = names.shown
+
 _STYLES: Final = {"serving": "green", "starting": "cyan", "dead": "red", "degraded": "yellow", "offline": "yellow"}
-
-
-def shown(text: str) -> str:
-    """``text`` with everything a terminal might obey or hide (control, direction, undecodable) written as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else _escape(each) for each in text)
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8 (PEP 383)
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def size(count: int | None) -> str:

@@ -66,7 +66,7 @@ def start_daemon(spec: MountSpec, argv: Sequence[str] | None = None, deadline: f
     end = time.monotonic() + deadline
     records.runtime_dir(spec.settings.runtime_dir)
     log_file = log_path(spec)
-    log, logged = _open_log(log_file)
+    log, logged = _open_log(log_file, ours=not spec.settings.log_file)
     reports, report = os.pipe()
     try:
         process = subprocess.Popen(
@@ -225,10 +225,12 @@ class _Start:
             self._process.wait(_END_SECONDS)
 
 
-def _open_log(path: str) -> tuple[int, int]:
-    """A descriptor that appends to the log, and where this start's lines will begin."""
+def _open_log(path: str, *, ours: bool) -> tuple[int, int]:
+    """A descriptor that appends to the log, and where this start's lines will begin; ``ours`` is no link."""
     try:
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_NOFOLLOW if ours else 0), 0o600
+        )
         if os.fstat(log).st_size > _LOG_LIMIT:
             os.ftruncate(log, 0)
         return log, os.fstat(log).st_size

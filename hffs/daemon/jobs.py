@@ -93,7 +93,7 @@ class Jobs:
                 wishes = _kept(json.load(file), time.time())
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError) as wrong:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as wrong:
             log.warning("event=jobs-lost error=%r", wrong)
             return
         for wish in wishes:

@@ -19,7 +19,7 @@ from ..errors import MountFailed, MountNotFound, UsageError
 
 TYPE: Final = "fuse.hffs"  # the file system type of our mounts
 _TABLE: Final = "/proc/self/mountinfo"
-_ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
+_ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")
 _MNT_DETACH: Final = 2
 # mount.h: read-only, no set-uid, no devices (ours always), no execution; and to change what an existing mount allows
 _NO_EXECUTION: Final = 1 | 2 | 4 | 8
@@ -57,11 +57,21 @@ def table(path: str = _TABLE) -> dict[str, Mounted]:
     found: dict[str, Mounted] = {}
     with open(path, "rb") as file:
         for line in file:
-            words = [_plain(word) for word in line.split()]
-            separator = words.index("-", 6)
-            kind, source = words[separator + 1 : separator + 3]
-            found[words[4]] = Mounted(words[4], kind, source, words[2])  # lines are in order of mounting
+            mounted = _mounted(line)
+            if mounted is not None:
+                found[mounted.mountpoint] = mounted  # lines are in order of mounting
     return found
+
+
+def _mounted(line: bytes) -> Mounted | None:
+    """One line; None for what no kernel writes. Any user may mount a FUSE file system of any name and source."""
+    words = line.split(b" ")  # of which the source may be empty
+    try:
+        separator = words.index(b"-", 6)
+        kind, source = words[separator + 1 : separator + 3]
+        return Mounted(_plain(words[4]), _plain(kind), _plain(source.rstrip(b"\n")), _plain(words[2]))
+    except ValueError:
+        return None
 
 
 def _plain(word: bytes) -> str:

@@ -12,11 +12,13 @@ import json
 import os
 import stat
 from contextlib import suppress
-from typing import NotRequired, cast
+from typing import Final, NotRequired, cast
 
 from ..errors import HffsError
 from ..protocol import MountRecord, journal_path, record_path, socket_path
 
+_LARGEST: Final = 64 * 1024  # bytes of a record; one has under 2000
+_MOST: Final = 1 << 53  # the last whole number that every JSON reader tells from the next
 _GONE = ("Z", "X")  # a zombie holds a pid but no longer serves anybody
 
 
@@ -39,7 +41,10 @@ def runtime_dir(path: str) -> str:
             os.mkdir(path, 0o700)
         if not is_own(path):
             raise HffsError(f"{path} is not a directory of your own", "set HFFS_RUNTIME_DIR to one that is")
-        if stat.S_IMODE(os.lstat(path).st_mode) != 0o700:
+        mode = stat.S_IMODE(os.lstat(path).st_mode)
+        if mode & 0o022 and os.listdir(path):  # who put what there, nobody can tell
+            raise HffsError(f"others may write to the runtime directory {path}", "remove it, or chmod 700 and empty it")
+        if mode != 0o700:
             os.chmod(path, 0o700)
     except OSError as wrong:
         remedy = "set HFFS_RUNTIME_DIR to a directory you may write to"
@@ -110,6 +115,8 @@ def every(directory: str) -> list[Record]:
     try:
         if not is_own(directory):
             raise HffsError(f"{directory} is not a directory of your own", "set HFFS_RUNTIME_DIR to one that is")
+        if os.lstat(directory).st_mode & 0o022:
+            raise HffsError(f"others may write to the runtime directory {directory}", f"chmod 700 {directory}")
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
         return []
@@ -135,21 +142,32 @@ def supervised(record: Record) -> bool:
     return supervisor is not None and start is not None and process_start(supervisor["pid"]) == start
 
 
+def _number(value: object) -> bool:
+    """Whether that is a pid, a count of ticks or a time: none of those is endless, and none is a switch."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MOST
+
+
+def _text(path: str) -> str:
+    """A file that this user wrote, no link to one, and no bigger than a record gets. Raises OSError, ValueError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), encoding="ascii") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > _LARGEST:
+            raise ValueError("no record of ours")
+        return file.read(_LARGEST)
+
+
 def _load(path: str) -> Record | None:
     try:
-        with open(path, encoding="ascii") as file:
-            value = json.load(file)
-    except (OSError, ValueError):
+        value = json.loads(_text(path))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
     texts = ("mountpoint", "repo", "type", "revision", "commit")
     numbers = ("pid", "pid_start", "started_at")
-    whole = all(isinstance(value.get(key), str) for key in texts) and all(
-        isinstance(value.get(key), (int, float)) for key in numbers
-    )
+    whole = all(isinstance(value.get(key), str) for key in texts) and all(_number(value.get(key)) for key in numbers)
     supervisor = value.get("supervisor")
-    if supervisor is not None and not (isinstance(supervisor, dict) and isinstance(supervisor.get("pid"), int)):
+    if supervisor is not None and not (isinstance(supervisor, dict) and _number(supervisor.get("pid"))):
         return None
     # A record under another mountpoint's name was not written here: whoever copied it must not steer an unmount.
     if not whole or record_path(os.path.dirname(path), value["mountpoint"]) != path:

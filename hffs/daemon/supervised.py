@@ -50,7 +50,7 @@ class Handover:
             connection = replace(Connection(**value.pop("connection")), fd=fd)
             commit = value.pop("commit")
             return cls(connection, Commit(**{**commit, "type": RepoType(commit["type"])}), **value)
-        except (ValueError, TypeError, KeyError, AttributeError) as wrong:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as wrong:
             raise HffsError(f"not what a worker hands over ({wrong})") from wrong
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..config import keep_secrets
 from ..errors import HffsError
+from ..names import shown
 from .spec import MountSpec
 from .supervisor import LEFT, from_file
 
@@ -84,11 +85,11 @@ def serve(told: Mapping[str, Any], report: Report, *, linked: bool = False) -> i
         return run(spec, report, link, link if link is not None and link.managed else None)
     except HffsError as wrong:
         if debug:
-            traceback.print_exc()
-        print(f"hffs: {wrong}", file=sys.stderr)
+            print(shown(traceback.format_exc(), "\n"), end="", file=sys.stderr)
+        print(f"hffs: {shown(str(wrong))}", file=sys.stderr)
         report({"error": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code})
         return wrong.exit_code
     except Exception as wrong:  # noqa: BLE001 - the door of the process; the starter waits for a word
-        traceback.print_exc()
+        print(shown(traceback.format_exc(), "\n"), end="", file=sys.stderr)
         report({"error": f"internal error ({type(wrong).__name__}: {wrong})", "remedy": "see the log", "exit_code": 1})
         return 1

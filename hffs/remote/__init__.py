@@ -3,11 +3,12 @@
 The rooms above use the names below and nothing else of this room; huggingface_hub and requests stop here.
 """
 
+from ..names import check_name
 from .auth import Auth, Token
 from .catalog import Catalog, RepoInfo, TreePage
 from .greeting import greet
 from .locate import Locator, Place
-from .naming import check_name, parse_repo
+from .naming import parse_repo
 from .standing import Standing
 from .transport import Body, Transport
 

@@ -13,27 +13,32 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from huggingface_hub import HfApi, RepoFile, RepoFolder
 
 from .. import __version__
 from ..errors import BadResponse, EntryNotFound, NameRefused, UsageError
 from ..model import Commit, Entry, RepoRef
+from ..names import MOST_SIZE, check_name
 from .guard import Subject
 from .headers import plain_etag
 from .hubclient import Exchange, HubClient
-from .naming import check_name, parse_repo
+from .naming import parse_repo
 from .standing import Standing
 from .urls import host_of, resolve_url
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 # Paths in one paths-info request: a form of some 10 KB, well below what servers take.
 LOOKUP_BATCH: Final = 100
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 # git's sha1 or an LFS sha256. An etag names files in the cache, so anything else is taken as not told.
 _HASH: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_LATEST: Final = 0xFFFF_FFFF  # the year 2106; what a file's time may be on every file system
+# Characters of all names and folders of a listing: with 2 million entries (answers.MOST_ENTRIES) 250 each on average.
+_MOST_TEXT: Final = 512 << 20
 _RESOLVE: Final = ["sha", "lastModified"]
 _INFO: Final = [*_RESOLVE, "private", "gated", "tags", "downloads", "likes"]
 
@@ -92,11 +97,11 @@ class Catalog:
             return RepoInfo(
                 commit=self._commit(ref, about, found),
                 private=bool(found.private),
-                gated=found.gated or False,
+                gated=found.gated if isinstance(found.gated, str) else bool(found.gated),
                 tags=tuple(str(tag) for tag in tags),
-                library=getattr(found, "library_name", None),
-                downloads=getattr(found, "downloads", None),
-                likes=getattr(found, "likes", None),
+                library=_if(str, getattr(found, "library_name", None)),
+                downloads=_if(int, getattr(found, "downloads", None)),
+                likes=_if(int, getattr(found, "likes", None)),
             )
 
     def first_page(self, commit: Commit, path: str) -> TreePage:
@@ -119,12 +124,15 @@ class Catalog:
     def directory(self, commit: Commit, path: str) -> list[Entry]:
         """The entries of one directory, all pages. Raises EntryNotFound when there is no such directory."""
         exchange = self._hub.exchange(Subject.of_commit(commit, path), listing=True)
+        sieve, empty = _Sieve(commit, path, recursive=False), True
+        entries: list[Entry] = []
         with self._hub.asking(exchange):
-            items = list(self._tree(commit, path, recursive=False))
-        if path and not items:
+            for item in self._tree(commit, path, recursive=False):
+                empty = False
+                entries += sieve.take(item)
+        if path and empty:
             raise EntryNotFound(f"there is no directory {path!r} in {commit.type} {commit.id}")
-        sieve = _Sieve(commit, path, recursive=False)
-        return [entry for item in items for entry in sieve.take(item)]
+        return entries
 
     def lookup(self, commit: Commit, paths: Iterable[str]) -> list[Entry]:
         """The entries of those among ``paths`` that exist."""
@@ -147,9 +155,10 @@ class Catalog:
         etag = plain_etag(told.etag)
         if told.commit_hash not in (None, commit.sha):
             raise BadResponse(f"{host_of(self.endpoint)} answers for {about} of another commit")
-        if told.size is None or etag is None or not _HASH.fullmatch(etag):
-            raise BadResponse(f"{host_of(self.endpoint)} tells no size and hash of {about}")
-        return replace(entry, size=told.size, etag=etag, lfs=len(etag) == 64)
+        size = _size(told.size)
+        if size is None or etag is None or not _HASH.fullmatch(etag):
+            raise BadResponse(f"{host_of(self.endpoint)} tells no possible size and hash of {about}")
+        return replace(entry, size=size, etag=etag, lfs=len(etag) == 64)
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -171,6 +180,8 @@ class Catalog:
         if not proper:
             raise BadResponse(f"{host} calls {about} by an impossible name")
         date = modified.timestamp() if modified is not None else 0.0
+        if not 0 <= date <= _LATEST:  # no file can carry it
+            date = 0.0
         return Commit(ref.type, repo_id, ref.revision or "main", sha, date, self.endpoint)
 
     def _tree(self, commit: Commit, path: str, *, recursive: bool) -> Iterator[RepoFile | RepoFolder]:
@@ -200,7 +211,9 @@ class _Sieve:
         self._path = path
         self._recursive = recursive
         self._only = only
-        self._seen: set[str] = set()
+        self._files: set[str] = set()
+        self._folders = {path: True}  # whether listed, or only implied by what lies below
+        self._text = 0
         self._warned = False
 
     def take(self, item: RepoFile | RepoFolder) -> Iterator[Entry]:
@@ -211,11 +224,34 @@ class _Sieve:
             check_name(path)
         except NameRefused as refused:
             return self._drop(refused.what)
-        if path in self._seen or not self._belongs(path):
+        if not self._belongs(path) or path in self._files or self._folders.get(path):
             return self._drop(f"{path!r} is listed twice or out of place")
-        self._seen.add(path)
+        above = self._new_above(path)
+        is_file = isinstance(item, RepoFile)
+        if above is None or (is_file and path in self._folders):
+            return self._drop(f"{path!r} is or lies in what is both a file and a folder")
+        self._text += len(path) + sum(map(len, above))
+        if self._text > _MOST_TEXT:
+            host = host_of(self._commit.endpoint)
+            raise BadResponse(f"{host} lists more names of {self._commit.id} than a repo can have", lasting=True)
+        self._folders.update(dict.fromkeys(above, False))
+        if is_file:
+            self._files.add(path)
+        else:
+            self._folders[path] = True
         yield _entry(item)
         return None
+
+    def _new_above(self, path: str) -> list[str] | None:
+        """The folders above that are heard of for the first time; None when one of them is a file."""
+        found = []
+        above = path.rpartition("/")[0]
+        while above and above not in self._folders:
+            if above in self._files:
+                return None
+            found.append(above)
+            above = above.rpartition("/")[0]
+        return found
 
     def _belongs(self, path: str) -> bool:
         if self._only is not None:
@@ -240,7 +276,16 @@ def _entry(item: RepoFile | RepoFolder) -> Entry:
     return Entry(
         item.path,
         "file",
-        size=size if type(size) is int and size >= 0 else None,
+        size=_size(size),
         etag=etag if isinstance(etag, str) and _HASH.fullmatch(etag) else None,
         lfs=item.lfs is not None,
     )
+
+
+def _size(told: object) -> int | None:
+    """A size that a file can have, else None: not told."""
+    return told if type(told) is int and 0 <= told <= MOST_SIZE else None
+
+
+def _if(kind: type[_T], told: object) -> _T | None:
+    return told if isinstance(told, kind) else None

@@ -23,6 +23,7 @@ from huggingface_hub import get_session
 
 from ..errors import BadResponse, HubUnreachable
 from ..policy import RetryPolicy
+from .answers import ANSWER_SECONDS, Pages, read_whole
 from .auth import Token
 from .guard import Subject, httpx, hub_errors, refusal, unreachable
 from .standing import Standing
@@ -36,7 +37,7 @@ READ_SECONDS: Final = 30.0
 # only when it is short. All that is asked here changes nothing, so that asking twice is no harm.
 RETRY: Final = RetryPolicy(attempts=3, base=0.5, cap=4.0)
 PATIENCE: Final = 30.0
-MAX_REDIRECTS: Final = 20  # as huggingface_hub follows
+MAX_REDIRECTS: Final = 5  # a rename and a mirror or two; more is a circle
 
 # huggingface_hub asks for this list to describe itself in its User-Agent. It would be a request to another server
 # than the endpoint, of no use to the user; it takes the refusal for "no list".
@@ -54,6 +55,7 @@ class Exchange:
         self.client = client
         self.about = about
         self.listing = listing
+        self.pages = Pages(about)
         self.rows = 0  # entries in the page that came last
         self.more = False  # whether it named a next page
 
@@ -127,11 +129,10 @@ class HubClient:
         return response
 
     def _once(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
-        """The answer, redirects followed where HfApi wants that: one by one, for each has a right of its own to the
-        token, or none."""
-        chosen = options.get("follow_redirects", httpx.USE_CLIENT_DEFAULT)
-        follow = inner.__self__.follow_redirects if chosen is httpx.USE_CLIENT_DEFAULT else chosen  # type: ignore[attr-defined]
-        options = {**options, "follow_redirects": False}
+        """The answer at the end of the redirects, which are ours to follow: each has a right of its own to the token,
+        or none, and the client below would read the body of each to its end, and go wherever it is told."""
+        options = dict(options)
+        follow = options.pop("follow_redirects")
         for _ in range(MAX_REDIRECTS + 1):
             response = self._hop(inner, exchange, request, options)
             if response.status_code in (408, 429) or response.status_code >= 500:
@@ -139,10 +140,12 @@ class HubClient:
             if response.is_redirect:
                 # A redirect's length is that of its own body; huggingface_hub 1.x takes it for the file's.
                 response.headers.pop("content-length", None)
-            if not (follow and response.next_request):
+            if not (follow and response.has_redirect_location):
                 return response
-            next_hop(str(request.url), response.headers.get("location"))  # raises for what is not followed
+            target = next_hop(str(request.url), response.headers["location"])  # raises for what is not followed
             limits, request = request.extensions, response.next_request
+            if request is None or origin_of(str(request.url)) != origin_of(target):
+                raise BadResponse(f"{host_of(self.endpoint)} redirects to a malformed address")
             request.extensions = {**request.extensions, **limits}
         raise BadResponse(f"{host_of(self.endpoint)} redirects in a circle when asked for {exchange.about}")
 
@@ -151,17 +154,21 @@ class HubClient:
             request.headers.pop("authorization", None)
             if token is not None:
                 request.headers["authorization"] = token.header
-            return self._send(inner, request, options)
+            return self._send(inner, exchange, request, options)
 
         url = str(request.url)
         if origin_of(url) != origin_of(self.endpoint):
             return send(None)
         return self.standing.exchange(exchange.about, url, send)
 
-    def _send(self, inner: Send, request: Any, options: dict[str, Any]) -> Any:
+    def _send(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
+        if request.headers.get("accept-encoding") != "identity":
+            request.headers["accept-encoding"] = "gzip"  # the one that is unpacked within bounds
+        ends = self._monotonic() + ANSWER_SECONDS
         self._count()
         try:
-            return inner(request, **options)
+            response = inner(request, **{**options, "stream": True, "follow_redirects": False})
+            return read_whole(exchange.about, response, ends, self._monotonic)
         except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError) as error:
             raise unreachable(host_of(self.endpoint), error) from None
 
@@ -182,8 +189,10 @@ def _watch(session: Any) -> None:
 
         def send(request: Any, **options: Any) -> Any:
             exchange = _EXCHANGE.get()
-            if exchange is None:
+            if exchange is None or options.get("stream"):
                 return inner(request, **options)
+            if not isinstance(options.get("follow_redirects"), bool):
+                options["follow_redirects"] = session.follow_redirects
             return exchange.client.send(inner, exchange, request, options)
 
         session._hffs_inner = inner  # noqa: SLF001 - our own mark on their object
@@ -199,8 +208,10 @@ def _mended(exchange: Exchange, response: Any) -> Any:
     if not isinstance(rows, list):
         raise BadResponse(f"{host_of(exchange.about.endpoint)} sent no list of the files of {exchange.about}")
     kept = [_mended_row(row) for row in rows if not isinstance(row, dict) or row.get("type") in ("file", "directory")]
+    link = response.links.get("next", {}).get("url")
     exchange.rows = len(kept)
-    exchange.more = "url" in response.links.get("next", {})
+    exchange.more = link is not None
+    exchange.pages.turn(str(response.request.url), len(rows), link)
     links = [("link", value) for value in response.headers.get_list("link")]
     body = json.dumps(kept).encode()  # in ASCII, for a name may hold what UTF-8 cannot
     return httpx.Response(response.status_code, headers=links, content=body, request=response.request)

@@ -1,7 +1,7 @@
-"""Names: of repos, as people write them, and of files, as servers list them.
+"""Names of repos, as people write them.
 
-The command line and the API call ``parse_repo``; the catalog (and whoever takes names from an archive or a definition)
-calls ``check_name``. Nothing here asks a server whether a name exists. Pure functions, any thread.
+The command line and the API call ``parse_repo``. Nothing here asks a server whether a name exists. Pure functions, any
+thread.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from huggingface_hub.errors import HfUriError
 
 from ..errors import NameRefused, UsageError
 from ..model import RepoRef, RepoType
+from ..names import check_name
 
 ACCEPTED: Final = "write [datasets/|spaces/]ORG/NAME[@REVISION][/FOLDER]"
-
-NAME_BYTES: Final = 255  # NAME_MAX of every file system Linux mounts
-PATH_BYTES: Final = 4096  # PATH_MAX
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SEGMENTS: Final = {"models": RepoType.MODEL, "datasets": RepoType.DATASET, "spaces": RepoType.SPACE}
@@ -112,30 +110,3 @@ def _is_revision(name: str) -> bool:
         and not any(part.startswith(".") or not part for part in name.split("/"))
         and ".." not in name
     )
-
-
-def check_name(path: str) -> str:
-    """The path itself, when it can safely be shown below a directory as a relative path.
-
-    Raises NameRefused for what would leave the directory or cannot be a name on Linux: empty, absolute, ``.`` or
-    ``..`` or nothing between slashes, a NUL, a part above 255 bytes, above 4096 bytes in all, no valid Unicode.
-    """
-    if not isinstance(path, str) or not path:
-        raise NameRefused(f"{path!r} is not a name")
-    shown = repr(path if len(path) <= 80 else path[:77] + "...")
-    if path.startswith("/"):
-        raise NameRefused(f"{shown} is an absolute path", "it must be relative")
-    if "\0" in path:
-        raise NameRefused(f"{shown} holds a NUL character")
-    try:
-        encoded = path.encode()
-    except UnicodeEncodeError:
-        raise NameRefused(f"{shown} is not valid Unicode") from None
-    if len(encoded) > PATH_BYTES:
-        raise NameRefused(f"{shown} is longer than {PATH_BYTES} bytes")
-    for part in encoded.split(b"/"):
-        if part in (b"", b".", b".."):
-            raise NameRefused(f"{shown} has {part.decode()!r} between slashes", "it must be a plain relative path")
-        if len(part) > NAME_BYTES:
-            raise NameRefused(f"{shown} has a part longer than {NAME_BYTES} bytes")
-    return path

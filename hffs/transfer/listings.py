@@ -16,8 +16,9 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Protocol, TypeVar
 
 from ..cache import Index
-from ..errors import DeadlineExceeded, EntryNotFound, HffsError
+from ..errors import DeadlineExceeded, EntryNotFound, HffsError, NameRefused
 from ..model import Commit, Entry
+from ..names import MOST_SIZE, check_name
 
 log = logging.getLogger(__name__)
 
@@ -323,7 +324,21 @@ def decode(text: str | None) -> list[Entry] | None:
     if text is None:
         return None
     try:
-        return [Entry(*row) for row in json.loads(text)]
-    except (ValueError, TypeError):
+        return [_checked(*row) for row in json.loads(text)]
+    except (ValueError, TypeError, RecursionError, NameRefused):
         log.warning("event=listing-damaged why=%s", "the Hub is asked again")
         return None
+
+
+def _checked(path: str, kind: str, size: int | None, etag: str | None, lfs: bool) -> Entry:
+    """An entry as it was. Raises ValueError, TypeError, NameRefused for what ``encode`` never wrote."""
+    check_name(path)
+    if size is not None and not (type(size) is int and 0 <= size <= MOST_SIZE):
+        raise ValueError("no size")
+    if not isinstance(etag, str | None) or not isinstance(lfs, bool):
+        raise TypeError("no etag, or nothing of LFS")
+    if kind == "file":
+        return Entry(path, "file", size, etag, lfs)
+    if kind != "directory":
+        raise ValueError("no kind of entry")
+    return Entry(path, "directory", size, etag, lfs)

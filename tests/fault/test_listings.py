@@ -76,3 +76,60 @@ def test_sizes_that_cannot_be_are_asked_for_singly(hub: Hub, mount: Mount) -> No
     assert os.stat(mounted / "config.json").st_size == 2
     assert (mounted / "sub" / "a.txt").read_bytes() == b"a"
     assert os.stat(mounted / "sub" / "a.txt").st_size == 1
+
+
+@pytest.mark.allow_warnings
+@pytest.mark.parametrize("where", ["folder", "hf cache"])
+def test_what_is_laid_down_stays_where_it_was_asked_for(
+    where: str, hub: Hub, commands: Commands, tmp_path: Path
+) -> None:
+    """Every name that leads out, one that is ugly, and a link in the folder that leads elsewhere."""
+    ugly = "sub/a\x1b[31mb.txt"
+    hub.add_repo("acme/tiny", files={**FILES, ugly: b"red"})
+    hub.faults.add(Match(kind="tree"), faults.listed([name for name in HOSTILE_NAMES if name not in HARMLESS]))
+    folder, outside = tmp_path / "deep" / "folder", tmp_path / "outside"
+    for each in (folder, outside):
+        each.mkdir(parents=True)
+    if where == "folder":
+        done = commands.run("hydrate", "acme/tiny", "--to", str(folder))
+    else:
+        done = commands.run("hydrate", "acme/tiny", "--to-hf-cache", "--hf-cache", str(folder))
+    assert done.returncode == 0, done.stderr
+    laid = {
+        os.path.relpath(os.path.join(below, name), folder)
+        for below, _, names in os.walk(folder)
+        for name in names
+        if where == "folder" or "/snapshots/" in f"{below}/"
+    }
+    assert {"/".join(name.split("/")[-2:] if "sub" in name else name.split("/")[-1:]) for name in laid} == {
+        *FILES,
+        ugly,
+    }
+    assert {path.name for path in tmp_path.iterdir()} <= {"deep", "outside", "blocks", "run", "hf", "home", "mnt"}
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["folder"]
+    if where == "folder":
+        (folder / "sub" / "a.txt").unlink()
+        (folder / "sub" / ugly.rpartition("/")[2]).unlink()
+        (folder / "sub").rmdir()
+        (folder / "sub").symlink_to(outside)
+        again = commands.run("hydrate", "acme/tiny", "--to", str(folder))
+        assert again.returncode != 0
+        assert "symbolic link" in again.stderr
+        assert "\x1b" not in again.stderr
+        assert list(outside.iterdir()) == []
+
+
+@pytest.mark.allow_warnings
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_errors_name_ugly_files_harmlessly(debug: tuple[str, ...], hub: Hub, commands: Commands) -> None:
+    hub.add_repo("acme/tiny", files=FILES)
+    hub.faults.add(Match(kind="tree"), faults.listed(["gone\x1b]0;owned\x07.bin", "x\x1b[2J\u2028hffs: all is well"]))
+    done = commands.run("hydrate", "acme/tiny", *debug)
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "gone\\x1b]0;owned\\x07.bin" in said
+    assert not set(said) & set("\x1b\x07")
+    assert not any(line.startswith("hffs: all is well") for line in said.splitlines())
+    named = commands.run("ls", "acme/tiny/gone\x1b[31m", *debug)
+    assert named.returncode != 0
+    assert "\x1b" not in named.stdout + named.stderr

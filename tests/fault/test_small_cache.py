@@ -148,7 +148,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 30 MiB."""
     where = tmp_path / "disk"
     where.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "none", where], capture_output=True, text=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=30m,mode=700", "none", where], capture_output=True, text=True
+    )
     if made.returncode:
         pytest.skip(f"NO TMPFS, NOT TESTED: {made.stderr.strip()}")
     yield where

@@ -258,7 +258,7 @@ def cache_on(request: pytest.FixtureRequest, commands: Commands) -> Iterator[str
         for number, (kind, place) in enumerate(zip(layers, places, strict=True)):
             place.mkdir()
             if kind == "tmpfs":
-                mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs", place)
+                mounted("-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs", place)
                 continue
             parts = {name: places[number - 1] / name for name in ("lowerdir", "upperdir", "workdir")}
             for path in parts.values():

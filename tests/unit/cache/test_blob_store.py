@@ -312,7 +312,7 @@ print("passed")
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    mounted = 'mount -t tmpfs -o size=1m small "$1" && exec "$2" -c "$3" "$1"'
+    mounted = 'mount -t tmpfs -o size=1m,mode=700 small "$1" && exec "$2" -c "$3" "$1"'
     run = subprocess.run(
         ["timeout", "-k5", "60", "unshare", "-m", "sh", "-ec", mounted, "sh", tmp_path, sys.executable, SMALL_DISK],
         capture_output=True,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hffs.cache.state import PRESENCE, Damaged, FileMark, Header, StateFile, Verification, current_boot_id
 from hffs.errors import CacheUnusable
 from hffs.model import Blob, Digest
+from hffs.names import MOST_SIZE
 from hffs.ranges import BLOCK_SIZE
 from tests.unit.cache.content import HUB
 
@@ -27,7 +28,7 @@ headers = st.builds(
     Header,
     etag=st.text(max_size=100),
     origin=st.text(max_size=100),
-    size=u64,
+    size=st.integers(0, MOST_SIZE),
     boot_id=st.sampled_from([BOOT, ""]),
     pinned=st.booleans(),
     verification=st.none() | st.builds(Verification, digest=digests, at=u64, mark=marks),

@@ -8,6 +8,9 @@ from urllib.parse import urlencode
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from requests import Request, Session
+from requests.exceptions import InvalidURL
+from urllib3.util import parse_url
 
 from hffs.errors import BadResponse
 from hffs.model import Commit, RepoType
@@ -122,6 +125,65 @@ def test_redirects_to_nowhere_good_are_not_followed(location: str | None) -> Non
     with pytest.raises(BadResponse) as refused:
         next_hop("https://hub.example/a?Signature=secret", location)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://elsewhere.example\\@hub.example/x",
+        "https://elsewhere.example\\.hub.example/x",
+        "https://name:word@cdn.example/x",
+        "https://name@cdn.example/x",
+        "https://@cdn.example/x",
+        "//hub.example@elsewhere.example/x",
+        "https://hub.example:443:80/x",
+        "https://hub.example\x1b[31m/x",
+        "https://hub.exa\u2028mple/x",
+        "https://hub。example/x",
+        "/line\nHost: elsewhere.example",
+        "https://cdn.example/" + "x" * 20_000,
+    ],
+)
+def test_an_address_that_two_programs_may_read_as_two_is_not_followed(location: str) -> None:
+    with pytest.raises(BadResponse) as refused:
+        next_hop("https://hub.example/a", location)
+    assert str(refused.value).isprintable()
+
+
+@given(st.text(max_size=60) | st.text("htps:/\\@.[]%#?;ab1-\t\n ", max_size=40).map("https:".__add__))
+def test_whatever_is_followed_goes_to_the_host_that_was_looked_at(location: str) -> None:
+    try:
+        target = next_hop("https://hub.example/a", location)
+    except BadResponse:
+        return
+    try:
+        sent = Session().prepare_request(Request("GET", target)).url
+    except InvalidURL:
+        return
+    assert sent is not None
+    asked = parse_url(sent)  # what urllib3 connects to
+    assert (asked.scheme, (asked.host or "").strip("[]"), asked.port or 443) == origin_of(target)
+    assert asked.auth is None
+
+
+LOCAL = [
+    "localhost", "a.localhost", "LOCALHOST.", "127.0.0.1", "127.1.2.3", "127.1", "0x7f000001", "2130706433",
+    "0177.0.0.1",     "0.0.0.0", "0", "169.254.169.254", "[::1]", "[::]", "[fe80::1]", "[::ffff:127.0.0.1]",
+    "[::ffff:169.254.1.1]",
+    "224.0.0.1", "[ff02::1]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", LOCAL)
+def test_a_redirect_from_elsewhere_to_this_machine_is_not_followed(host: str) -> None:
+    with pytest.raises(BadResponse, match="to this machine"):
+        next_hop("https://hub.example/a", f"https://{host}:8443/x")
+    assert next_hop("http://127.0.0.1:80/a", f"http://{host}/x") == f"http://{host}/x", "a Hub of this machine may"
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "192.168.0.1", "cdn.example", "[2606:4700::1]", "8.8.8.8", "1e100.net"])
+def test_a_redirect_to_any_other_machine_is_followed(host: str) -> None:
+    assert next_hop("https://hub.example/a", f"https://{host}/x?y") == f"https://{host}/x?y"
 
 
 def test_relative_redirects_keep_their_query() -> None:

@@ -1,0 +1,66 @@
+"""Names and texts that others made up: which may become a path, and how they are shown.
+
+Servers, archives and definitions name files; whoever takes a name from one calls ``check_name`` before it can be a
+path, and ``shown`` before it meets a terminal or a log. Pure functions, any thread.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .errors import NameRefused
+
+NAME_BYTES: Final = 255  # NAME_MAX of every file system Linux mounts
+PATH_BYTES: Final = 4096  # PATH_MAX
+# Folders that a path may go through. Those of checkpoints are some five deep, of datasets ten; each level of each path
+# costs memory, and a path of 4096 bytes has room for 2048.
+DEPTH: Final = 64
+# Bytes of the biggest file that is believed: the biggest that ext4 holds. The Hub's own limit is a thirtieth of it; the
+# state of such a blob would take 400 MB, and what a listing may claim (2**63 and more) no memory has.
+MOST_SIZE: Final = 1 << 44
+
+
+def check_name(path: str) -> str:
+    """The path itself, when it can safely be shown below a directory as a relative path.
+
+    Raises NameRefused for what would leave the directory or cannot be a name on Linux: empty, absolute, ``.`` or
+    ``..`` or nothing between slashes, a NUL, a part above 255 bytes, above 4096 bytes or 64 parts in all, no valid
+    Unicode.
+    """
+    if not isinstance(path, str) or not path:
+        raise NameRefused(f"{path!r} is not a name")
+    text = repr(path if len(path) <= 80 else path[:77] + "...")
+    if path.startswith("/"):
+        raise NameRefused(f"{text} is an absolute path", "it must be relative")
+    if "\0" in path:
+        raise NameRefused(f"{text} holds a NUL character")
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        raise NameRefused(f"{text} is not valid Unicode") from None
+    if len(encoded) > PATH_BYTES:
+        raise NameRefused(f"{text} is longer than {PATH_BYTES} bytes")
+    parts = encoded.split(b"/")
+    if len(parts) > DEPTH:
+        raise NameRefused(f"{text} goes through more than {DEPTH} folders")
+    for part in parts:
+        if part in (b"", b".", b".."):
+            raise NameRefused(f"{text} has {part.decode()!r} between slashes", "it must be a plain relative path")
+        if len(part) > NAME_BYTES:
+            raise NameRefused(f"{text} has a part longer than {NAME_BYTES} bytes")
+    return path
+
+
+def shown(text: str, keep: str = "") -> str:
+    """``text`` with everything a terminal might obey or hide (control, direction, undecodable) written as an escape,
+    but for the characters of ``keep``."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in keep else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8 (PEP 383)
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

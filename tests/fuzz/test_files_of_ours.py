@@ -1,0 +1,261 @@
+"""Files of ours that a disk, a crash or somebody else has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from hffs.cache import Index, known, ledger, state
+from hffs.cache.hub_cache import HubCache
+from hffs.cache.layout import file_system_of
+from hffs.daemon import mountinfo, records
+from hffs.daemon.jobs import Jobs, Wish
+from hffs.daemon.supervised import Handover
+from hffs.errors import HffsError
+from hffs.fuse.connection import Connection
+from hffs.fuse.kernel.journal import encode, replay
+from hffs.model import Blob, Commit, Digest, RepoType
+from hffs.names import check_name
+from hffs.protocol import record_path
+from hffs.transfer import listings
+
+from .mutations import broken, broken_text, fuzzed
+
+SHA, SHA256 = "0" * 40, "1" * 64
+HUB = "https://hub.example"
+COMMIT = Commit(RepoType.MODEL, "acme/tiny", "main", "c" * 40, 1_700_000_000.0, HUB)
+
+
+# State files.
+
+
+def _state() -> bytes:
+    size = 700_000
+    digest = Digest("sha256", SHA256)
+    with tempfile.TemporaryDirectory() as folder:
+        made = state.StateFile.create(f"{folder}/x.state", Blob(SHA256, size, HUB, digest), "boot")
+        verified = state.Verification(digest, 5, state.FileMark(1, 2, size, 3, 4))
+        made.write_header(state.Header(SHA256, HUB, size, "boot", True, verified))
+        made.set_present(0, b"\1\2\3")
+        raw = os.pread(made.fd, 1 << 20, 0)
+        made.close()
+    return raw
+
+
+STATE = _state()
+
+
+def sealed(raw: bytes) -> bytes:
+    """The checksum of its header put right, as nobody but a liar would do."""
+    body = raw[state._PREFIX.size : state.PRESENCE]
+    crc = state.crc32(body, state.crc32(state._PREFIX.pack(state._MAGIC, state.VERSION, 0)))
+    return state._PREFIX.pack(state._MAGIC, state.VERSION, crc) + raw[state._PREFIX.size :]
+
+
+def test_state_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.state"
+
+    @fuzzed(broken([STATE, STATE[: state._TEXTS + 200]]), st.booleans())
+    def run(raw: bytes, seal: bool) -> None:
+        path.write_bytes(sealed(raw) if seal else raw)
+        try:
+            found, header = state.StateFile.open(str(path), writing=False)
+        except (state.Damaged, HffsError):
+            return
+        try:
+            assert found.missing(range(found.blocks)) is not None
+            assert 0 <= found.local_bytes() <= header.size
+            found.crcs(0, found.blocks)
+            found.last_used()
+            assert header.encode()
+        finally:
+            found.close()
+
+    run()
+
+
+@fuzzed(broken([state.Header(SHA, HUB, 5, "boot").encode()]))
+def test_headers_of_states(raw: bytes) -> None:
+    for each in (raw, sealed(raw.ljust(state.PRESENCE, b"\0"))):
+        try:
+            header = state.Header.decode(each, "x.state")
+        except (state.Damaged, HffsError):
+            continue
+        assert header.encode()
+
+
+# The ledger, the index.
+
+
+@fuzzed(broken([ledger._Table(b"").packed()]), st.booleans())
+def test_ledgers(raw: bytes, seal: bool) -> None:
+    if seal:
+        numbers = ledger._TABLE.unpack(raw[: ledger._TABLE.size].ljust(ledger._TABLE.size))[3:]
+        raw = ledger._TABLE.pack(ledger._MAGIC, ledger._VERSION, 0, *numbers)
+        raw = raw[:12] + ledger.crc32(raw[16:]).to_bytes(4, "little") + raw[16:]
+    table = ledger._Table(raw)
+    table.account()
+    table.held += 1 << 50
+    assert len(table.packed()) == ledger._TABLE.size
+
+
+ENTRIES = [["a/b", "file", 5, SHA, False], ["a", "directory", None, None, False], ["c", "file", None, None, True]]
+ROWS = json.dumps(ENTRIES)
+KNOWN = json.dumps([["acme/tiny", "c" * 40, 1.0, 2.0, 3.0]])
+
+
+@fuzzed(broken_text([ROWS, "[]"]))
+def test_rows_of_listings_in_the_index(text: str) -> None:
+    for entry in listings.decode(text) or ():
+        assert check_name(entry.path) == entry.path
+        assert entry.kind in ("file", "directory")
+        assert entry.digest() is None or entry.etag
+
+
+@fuzzed(broken_text([KNOWN, "[]"]))
+def test_rows_of_revisions_in_the_index(text: str) -> None:
+    for name, sha, date, _, _ in known._decode(text):
+        assert ".." not in name
+        assert len(sha) == 40
+        assert 0 <= date < 1e12
+
+
+def test_texts_and_keys_of_the_index(tmp_path: Path) -> None:
+    index = Index(tmp_path / "index")
+
+    @fuzzed(broken_text(["revision/1/https://hub|model|a/b|main", "listing/1/all"]), broken_text([ROWS]))
+    def run(key: str, text: str) -> None:
+        index.delete(key)
+        index.set(key, text)
+        assert index.get(key) in (text, None)
+        assert isinstance(index.keys(key[:5]), list)
+
+    try:
+        run()
+    finally:
+        index.close()
+
+
+# Another program's cache.
+
+TREE = json.dumps({"files": {"config.json": {"size": 2}, "a/b": {"size": 5}}}).encode()
+
+
+def test_trees_of_huggingface_hubs_cache(tmp_path: Path) -> None:
+    repo = HubCache(tmp_path).repo(RepoType.MODEL, "acme/tiny")
+    for folder in ("trees", "refs", "snapshots/" + "c" * 40):
+        os.makedirs(f"{repo.folder}/{folder}")
+
+    @fuzzed(broken([TREE]), broken([b"c" * 40]))
+    def run(tree: bytes, ref: bytes) -> None:
+        Path(repo.folder, "trees", "c" * 40 + ".json").write_bytes(tree)
+        Path(repo.folder, "refs", "main").write_bytes(ref)
+        for path in repo.snapshot("main") or ():
+            assert check_name(path) == path
+
+    run()
+
+
+# Jobs, records, handovers, journals, mountinfo.
+
+
+class Quiet(Jobs):
+    """Starts nothing."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "/mnt/model", *[None] * 3, 1)  # type: ignore[arg-type]
+        self.started: list[Wish] = []
+
+    def _start(self, wish: Wish) -> Any:
+        self.started.append(wish)
+
+    def _told(self, job: Any, since: int) -> Any:
+        return {}
+
+
+WISH = {"id": "a1", "target": "/mnt/model", "path": "onnx", "include": ["*.bin"], "exclude": [], "force": True}
+JOBS = json.dumps([{"wish": WISH, "ended_at": None}, {"wish": {**WISH, "id": "b"}, "ended_at": 1e18}]).encode()
+
+
+def proper(wishes: list[Wish]) -> None:
+    for wish in wishes:
+        assert all(isinstance(each, str) for each in (wish.path, wish.id, *wish.include, *wish.exclude))
+        assert isinstance(wish.force, bool)
+
+
+def test_jobs_left_by_another_worker(tmp_path: Path) -> None:
+    path = tmp_path / "jobs"
+
+    @fuzzed(broken([JOBS, b"[]"]))
+    def run(raw: bytes) -> None:
+        path.write_bytes(raw)
+        jobs = Quiet(str(path))
+        jobs.resume()
+        proper(jobs.started)
+
+    run()
+
+
+RECORD = {
+    "mountpoint": "/mnt/model", "repo": "acme/tiny", "type": "model", "revision": "main", "commit": "c" * 40, "pid": 1,
+    "started_at": 1.5, "pid_start": 7, "supervisor": {"pid": 1, "restarts": 0}, "supervisor_start": 7,
+}  # fmt: skip
+
+
+def test_records_of_mounts(tmp_path: Path) -> None:
+    directory = str(tmp_path / "run")
+    records.runtime_dir(directory)
+
+    @fuzzed(broken([json.dumps(RECORD).encode()]))
+    def run(raw: bytes) -> None:
+        Path(record_path(directory, "/mnt/model")).write_bytes(raw)
+        for found in records.every(directory):
+            assert found["mountpoint"] == "/mnt/model"
+            assert records.alive(found) in (True, False)
+
+    run()
+
+
+@fuzzed(broken_text([Handover(Connection(3, 1 << 39, 41), COMMIT, "", 1.0, 2.0).to_json(), "{}"]))
+def test_handovers(text: str) -> None:
+    try:
+        found = Handover.from_json(text, 5)
+    except HffsError:
+        return
+    assert found.connection.fd == 5
+
+
+JOURNAL = b"".join([encode(True, 1, 5), encode(True, 2, 5, 3), encode(False, 1), encode(True, 4, 6, 9)])
+
+
+@fuzzed(broken([JOURNAL]), st.lists(st.tuples(st.booleans(), *[st.integers(0, 4)] * 3), max_size=12))
+def test_journals_of_handles(raw: bytes, history: list[tuple[bool, int, int, int]]) -> None:
+    for data in (raw, b"".join(encode(*each) for each in history)):
+        found = replay(data)
+        assert all(opened.handles for opened in found.nodes.values())
+
+
+MOUNTINFO = (
+    b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n"
+    b"41 22 0:50 / /mnt/a\\040b rw,nosuid,nodev - fuse.hffs acme/tiny rw,user_id=0\n"
+    b"42 22 0:51 / / rw - tmpfs  rw\n"
+)
+
+
+def test_tables_of_mounts(tmp_path: Path) -> None:
+    path = tmp_path / "mountinfo"
+
+    @fuzzed(broken([MOUNTINFO]))
+    def run(raw: bytes) -> None:
+        path.write_bytes(raw)
+        for where, mounted in mountinfo.table(str(path)).items():
+            assert where == mounted.mountpoint
+        mountinfo.locate("/mnt/a b/c", mountinfo.table(str(path)))
+        assert isinstance(file_system_of("/mnt/a b", raw.decode("utf-8", "surrogateescape")), str)
+
+    run()
