@@ -106,12 +106,10 @@ def _log(*, debug: bool) -> None:
     import logging
 
     if debug:
-        from ..daemon.logs import FORMAT, Harmless
+        from ..config import Settings
+        from ..daemon import logs
 
-        handler = logging.StreamHandler()
-        handler.setFormatter(Harmless(FORMAT))
-        logging.basicConfig(handlers=[handler], level=logging.ERROR)
-        logging.getLogger("hffs").setLevel(logging.DEBUG)
+        logs.start(Settings(debug=True))
     elif not logging.root.handlers:
         logging.root.addHandler(logging.NullHandler())
 

@@ -218,6 +218,11 @@ class Fetcher(Workshop):
             for job in jobs
         ]
 
+    def runs(self, blob: Blob) -> list[tuple[range, bool]]:
+        """What of a blob is queued or (True) under way, in ascending order."""
+        with self._ready:
+            return self._queue.runs(blob_key(blob))
+
     def crew(self) -> tuple[int, str]:
         """How many workers there may be just now, and why that many."""
         now = time.monotonic()

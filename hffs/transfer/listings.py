@@ -329,7 +329,7 @@ def decode(text: str | None) -> list[Entry] | None:
     try:
         return [_checked(*row) for row in json.loads(text)]
     except (ValueError, TypeError, RecursionError, NameRefused):
-        log.warning("event=listing-damaged; asking the Hub again")
+        log.warning("event=listing-damaged why=%s", "the Hub is asked again")
         return None
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from hffs import client
 from hffs.daemon import background, mountinfo, records
-from hffs.daemon.http import Refusal, Request
-from hffs.daemon.logs import FORMAT, Harmless
+from hffs.daemon.http import Request
+from hffs.daemon.logs import Formatter
 from hffs.daemon.supervised import Handover
-from hffs.errors import HffsError, MountFailed, MountNotFound
+from hffs.errors import HffsError, MountFailed, MountNotFound, UsageError
 from hffs.fuse.kernel.journal import Journal
 from hffs.protocol import MountRecord, record_path
 
@@ -158,23 +158,22 @@ def test_a_line_of_mountinfo_that_no_kernel_writes_hides_no_other(line: bytes, t
 
 
 def test_json_too_deep_for_python_is_no_json() -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(UsageError, match="not JSON"):
         Request("POST", "/v1/hydrate", {}, b"[" * 60_000).json()
-    assert refused.value.status == 400
     with pytest.raises(HffsError):
         Handover.from_json("[" * 100_000, 0)
 
 
 def test_a_record_of_the_log_is_one_line_whatever_names_are_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Harmless(FORMAT))
+    handler.setFormatter(Formatter())
     name = "\x1b]0;owned\x07\n2026-01-01 ERROR forged: all is well\u202e\udcff"
     try:
         raise ValueError(name)
     except ValueError:
         record = logging.LogRecord("hffs", logging.ERROR, "x.py", 1, "event=x path=%s", (name,), sys.exc_info())
     handler.handle(record)
-    first, *trace = capsys.readouterr().err.splitlines()
-    assert first.endswith("event=x path=\\x1b]0;owned\\x07\\n2026-01-01 ERROR forged: all is well\\u202e\\xff")
-    assert trace[0].startswith("Traceback")
-    assert not any(set(line) & set("\x1b\x07\u202e\udcff") for line in trace)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'event=x path="\\u001b]0;owned\\u0007\\n2026-01-01 ERROR forged: all is well\\u202e\\udcff"' in line
+    assert 'traceback="Traceback' in line
+    assert line.isprintable()
