@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from ..config import PARSERS, parse_seconds, parse_size
+from ..config import PARSERS, above_zero, parse_seconds, parse_size
 from .options import (
     ASKED,
     HELP,
@@ -81,6 +81,10 @@ def build() -> Parser:
 
     status = command("status", "tell what the mounts are doing")
     status.add_argument("target", metavar="TARGET", nargs="?", help=f"{TARGET} (default: every mount of yours)")
+    status.add_argument("--watch", action="store_true", help="show it anew until Ctrl-C")
+    status.add_argument(
+        "--interval", metavar="TIME", type=checked(above_zero(parse_seconds)), default=1.0, help="for --watch (1 s)"
+    )
     add_json(status)
     add_settings(status, ("runtime_dir",))
 
