@@ -187,6 +187,24 @@ class FileList(TypedDict):
     files: list[FileStatus]
 
 
+class BlockRun(TypedDict):
+    """``count`` neighbouring blocks from ``start`` on (an index) that are in the same state."""
+
+    state: Literal["local", "in_flight", "queued", "absent"]
+    start: int
+    count: int
+
+
+class FileBlocks(TypedDict):
+    """The answer to ``GET /v1/files/PATH/blocks``: a file's blocks of ``block_size`` bytes, the last of which may be
+    shorter, as runs in order."""
+
+    path: str
+    size: int
+    block_size: int
+    runs: list[BlockRun]
+
+
 class JobFile(TypedDict):
     """A file of a job; ``bytes_done`` of ``size`` are on this machine's disk."""
 

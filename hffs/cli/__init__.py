@@ -68,6 +68,10 @@ def _run(words: list[str]) -> int:
         from . import hydrating
 
         run = hydrating.hydrate
+    elif args.command == "map":
+        from . import mapping
+
+        run = mapping.show
     elif args.command == "cache":
         from importlib import import_module
 

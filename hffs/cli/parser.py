@@ -101,6 +101,11 @@ def build() -> Parser:
     hydrate.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
     add_settings(hydrate, HYDRATING)
 
+    mapped = command("map", "draw which parts of a mounted file are on this disk")
+    mapped.add_argument("target", metavar="FILE", help="a file in a mount")
+    add_json(mapped)
+    add_settings(mapped, ("runtime_dir",))
+
     _add_cache(
         command("cache", "list, drop, keep and check what is on this disk").add_subparsers(
             dest="action", metavar="ACTION", parser_class=Parser, required=True

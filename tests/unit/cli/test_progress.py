@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from hffs.cli.progress import picture, shortened
+from hffs.cli.progress import picture
 from hffs.protocol import Job
 
 from .conftest import CHECKOUT
@@ -88,13 +88,6 @@ def test_every_line_is_as_wide_as_the_terminal(names: list[str], width: int, who
     snapshot = job(active=[file(name, whole, here) for name in names], bytes_done=here, bytes_total=whole)
     lines = picture(snapshot, width, 24).plain.split("\n")
     assert [cell_len(line) for line in lines] == [width] * (len(names) + 1)
-
-
-@given(NAMES, st.integers(3, 40))
-def test_a_shortened_name_fits_and_keeps_both_ends(name: str, cells: int) -> None:
-    short = shortened(name, cells)
-    assert cell_len(short) <= cells
-    assert short == name or (cell_len(name) > cells and "…" in short)
 
 
 def on_a_terminal(how: str, *words: str, stop: bool = False, **environ: str) -> tuple[int, str]:
