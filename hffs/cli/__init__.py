@@ -72,6 +72,10 @@ def _run(words: list[str]) -> int:
         from . import mapping
 
         run = mapping.show
+    elif args.command == "completion":
+        from . import completing
+
+        run = completing.show
     elif args.command == "cache":
         from importlib import import_module
 

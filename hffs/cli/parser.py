@@ -16,6 +16,7 @@ from .options import (
     HYDRATING,
     PATTERNS,
     REPO,
+    SHELLS,
     TARGET,
     TYPES,
     Parser,
@@ -38,8 +39,12 @@ class _Version(argparse.Action):
 def build() -> Parser:
     """The parser of ``hffs``; what it parses has ``command``, unless none was given."""
     common = debug()
-    about = "Mount a Hugging Face model or dataset as a directory."
-    parser = Parser(prog="hffs", description=about, parents=[common], allow_abbrev=False)
+    about = (
+        "Mount a Hugging Face model or dataset as a directory, and use it at once: its files are listed right away "
+        "and fetched when they are read."
+    )
+    more = "hffs COMMAND --help tells more of each."
+    parser = Parser(prog="hffs", description=about, epilog=more, example="", parents=[common], allow_abbrev=False)
     parser.add_argument(
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
     )
@@ -50,6 +55,7 @@ def build() -> Parser:
             name,
             help=about,
             description=f"{about[0].upper()}{about[1:]}.",
+            example=name,
             parents=[common],
             allow_abbrev=False,
             **more,
@@ -83,7 +89,11 @@ def build() -> Parser:
     status.add_argument("target", metavar="TARGET", nargs="?", help=f"{TARGET} (default: every mount of yours)")
     status.add_argument("--watch", action="store_true", help="show it anew until Ctrl-C")
     status.add_argument(
-        "--interval", metavar="TIME", type=checked(above_zero(parse_seconds)), default=1.0, help="for --watch (1 s)"
+        "--interval",
+        metavar="TIME",
+        type=checked(above_zero(parse_seconds)),
+        default=1.0,
+        help="how often --watch does so (default 1 s)",
     )
     add_json(status)
     add_settings(status, ("runtime_dir",))
@@ -130,6 +140,9 @@ def build() -> Parser:
     add_naming(du)
     add_json(du)
     add_settings(du, (*PATTERNS, "cache_dir", *HUB, "runtime_dir"))
+
+    completion = command("completion", "print what makes a shell complete hffs")
+    completion.add_argument("shell", choices=SHELLS, help="evaluate what is printed, as below")
     return parser
 
 

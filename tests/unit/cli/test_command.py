@@ -29,7 +29,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def test_help_names_every_command_and_status_without_mounts_is_calm(hffs: Run, runtime: str) -> None:
     shown = hffs("--help")
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert all(f"    {word} " in shown.stdout for word in ("mount", "unmount", "status", "hydrate", "ls", "info", "du"))
+    assert all(f"\n  {word} " in shown.stdout for word in ("mount", "unmount", "status", "hydrate", "ls", "info", "du"))
     calm = hffs("status")
     assert (calm.returncode, calm.stdout, calm.stderr) == (0, "no mounts\n", "")
     assert json.loads(hffs("status", "--json").stdout) == {"mounts": []}
@@ -47,7 +47,14 @@ print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["mount", "--help"], ["hydrate", "--help"], ["status"], ["status", "--json"], ["status", "acme/tiny"]],
+    [
+        ["--help"],
+        ["mount", "--help"],
+        ["hydrate", "--help"],
+        ["status"],
+        ["status", "--json"],
+        ["status", "acme/tiny"],
+    ],
 )
 def test_help_and_status_import_nothing_heavy(daemon: Daemon, words: list[str]) -> None:
     daemon()
