@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from .errors import DeadlineExceeded, HffsError, MountNotFound
-from .protocol import API, FileBlocks, FileList, Status
+from .protocol import API, BlockMap, FileList, Status
 
 _LARGEST: Final = 256 * 1024 * 1024  # bytes of an answer; a million files of du are half of it
 
@@ -55,12 +55,12 @@ def files(path: str, folder: str = "", timeout: float = 10.0) -> FileList:
     return cast(FileList, ask(path, "GET", f"{API}/files?path={quote(folder, errors='surrogateescape')}", timeout))
 
 
-def blocks(path: str, file: str, timeout: float = 10.0) -> FileBlocks:
+def blocks(path: str, file: str, timeout: float = 10.0) -> BlockMap:
     """What is here and under way of a file of the mount, block by block."""
     from urllib.parse import quote
 
     asked = quote(file, errors="surrogateescape")
-    return cast(FileBlocks, ask(path, "GET", f"{API}/files/{asked}/blocks", timeout))
+    return cast(BlockMap, ask(path, "GET", f"{API}/files/{asked}/blocks", timeout))
 
 
 def unmount(path: str, lazy: bool = False, timeout: float = 10.0) -> None:

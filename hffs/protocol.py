@@ -188,19 +188,19 @@ class FileList(TypedDict):
 
 
 class BlockRun(TypedDict):
-    """``count`` neighbouring blocks from ``start`` on (an index) that are in the same state."""
+    """``count`` neighbouring blocks from block ``start`` on. On the disk, being fetched, waiting to be, none of it."""
 
     state: Literal["local", "in_flight", "queued", "absent"]
     start: int
     count: int
 
 
-class FileBlocks(TypedDict):
-    """The answer to ``GET /v1/files/PATH/blocks``: a file's blocks of ``block_size`` bytes, the last of which may be
-    shorter, as runs in order."""
+class BlockMap(TypedDict):
+    """The answer to ``GET /v1/files/PATH/blocks``: ``runs`` cover the file in order, the last block may be shorter. Of
+    a file whose size is not known yet nothing is told."""
 
     path: str
-    size: int
+    size: int | None
     block_size: int
     runs: list[BlockRun]
 

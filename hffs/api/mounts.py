@@ -15,7 +15,7 @@ from .. import client, config, protocol
 from ..daemon import mountinfo, records
 from ..daemon.records import Record
 from ..errors import DeadlineExceeded, HffsError, MountFailed, MountNotFound, UsageError
-from ..protocol import FileBlocks, FileList, Status
+from ..protocol import BlockMap, FileList, Status
 
 _UNMOUNT_SECONDS: Final = 10.0
 _RESTART_SECONDS: Final = 30.0  # 10 for the old daemon to leave, the rest for the new one to start on a busy machine
@@ -50,7 +50,7 @@ def files(target: str, runtime_dir: str | None = None) -> tuple[str, FileList]:
         raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
 
 
-def blocks(target: str, runtime_dir: str | None = None) -> tuple[str, FileBlocks]:
+def blocks(target: str, runtime_dir: str | None = None) -> tuple[str, BlockMap]:
     """The mountpoint that a file lies in, and what is here and under way of it, block by block.
 
     Raises MountNotFound (no such mount), UsageError (not a file in one), MountFailed (it is dead), DeadlineExceeded,

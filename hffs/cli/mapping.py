@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from .. import config
 from ..api import mounts
-from ..protocol import FileBlocks
+from ..protocol import BlockMap
 from . import drawing, output
 from .drawing import ASCII, Line, Page
 from .parser import flags
@@ -50,10 +50,13 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
-def picture(found: FileBlocks, page: Page) -> list[Line]:
+def picture(found: BlockMap, page: Page) -> list[Line]:
     """The file, its blocks as rows of marks with the offset before each, and the legend with totals."""
-    blocks = -(-found["size"] // found["block_size"])
-    title: Line = [(found["path"], "bold"), (f"  {output.size(found['size'])}", "")]
+    size = found["size"]
+    title: Line = [(found["path"], "bold"), (f"  {output.size(size)}", "")]
+    if size is None:
+        return [title, [("its size is not known yet, and nothing of it is here", "")]]
+    blocks = -(-size // found["block_size"])
     if not blocks:
         return [title, [("it is empty: there is nothing to fetch", "")]]
     title.append((f" in {output.count(blocks, 'block')}", ""))
@@ -68,10 +71,10 @@ def picture(found: FileBlocks, page: Page) -> list[Line]:
     for first in range(0, len(states), columns):
         offset = output.size(first * each * found["block_size"])
         lines.append([(f"{offset.rjust(label - 2)}  ", "dim"), *_row(states[first : first + columns], page)])
-    return [*lines, *_legend(found, states, each, page)]
+    return [*lines, *_legend(found, size, states, each, page)]
 
 
-def _states(found: FileBlocks, blocks: int, each: int) -> list[str]:
+def _states(found: BlockMap, blocks: int, each: int) -> list[str]:
     """What each mark shows: local only where all of its blocks are; else the liveliest of what they are."""
     local = [0] * -(-blocks // each)
     seen: list[set[str]] = [set() for _ in local]
@@ -108,9 +111,9 @@ def _letter(state: str, page: Page) -> str:
     return _MARKS[state].plain if page.marks is ASCII else _MARKS[state].letter
 
 
-def _legend(found: FileBlocks, states: list[str], each: int, page: Page) -> list[Line]:
+def _legend(found: BlockMap, size: int, states: list[str], each: int, page: Page) -> list[Line]:
     """The marks with the bytes of each state; what there is none of is left out."""
-    size, unit = found["size"], found["block_size"]
+    unit = found["block_size"]
     totals = dict.fromkeys(_MARKS, 0)
     for run in found["runs"]:
         totals[run["state"]] += min((run["start"] + run["count"]) * unit, size) - run["start"] * unit

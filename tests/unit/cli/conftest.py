@@ -17,7 +17,7 @@ from hffs.api import mounts
 from hffs.daemon import records
 from hffs.daemon.control import ControlServer, Request
 from hffs.errors import NotFound
-from hffs.protocol import FileBlocks, FileStatus, MountRecord, Status, socket_path
+from hffs.protocol import BlockMap, FileStatus, MountRecord, Status, socket_path
 
 CHECKOUT = str(Path(__file__).parents[3])
 Daemon = Callable[..., Status]
@@ -39,7 +39,7 @@ def daemon(runtime: str) -> Iterator[Daemon]:
         def start(
             mountpoint: str = "/mnt/model",
             files: tuple[FileStatus, ...] = (),
-            blocks: FileBlocks | None = None,
+            blocks: BlockMap | None = None,
             **more: Any,
         ) -> Status:
             record: MountRecord = {

@@ -13,7 +13,7 @@ from hffs import cli
 from hffs.cli.drawing import ASCII, Page, cells, drawn
 from hffs.cli.mapping import picture
 from hffs.daemon import mountinfo
-from hffs.protocol import BlockRun, FileBlocks
+from hffs.protocol import BlockMap, BlockRun
 
 from .conftest import Daemon
 
@@ -21,7 +21,7 @@ State = Literal["local", "in_flight", "queued", "absent"]
 BLOCK = 262_144
 
 
-def file(size: int, *runs: tuple[State, int], path: str = "unet/model.safetensors") -> FileBlocks:
+def file(size: int, *runs: tuple[State, int], path: str = "unet/model.safetensors") -> BlockMap:
     made: list[BlockRun] = []
     start = 0
     for state, count in runs:
@@ -37,7 +37,7 @@ BIG = file(
 SMALL = file(5 * BLOCK, ("local", 2), ("absent", 3), path="config.json")
 
 
-def printed(found: FileBlocks, page: Page) -> list[str]:
+def printed(found: BlockMap, page: Page) -> list[str]:
     return [drawn(line, page) for line in picture(found, page)]
 
 
@@ -68,6 +68,8 @@ def test_a_small_file_is_a_mark_a_block_and_names_only_what_there_is() -> None:
         "a mark is 1 block, 256.0K",
     ]
     assert printed(file(0), Page(80)) == ["unet/model.safetensors  0B", "it is empty: there is nothing to fetch"]
+    unknown: BlockMap = {"path": "new.bin", "size": None, "block_size": BLOCK, "runs": []}
+    assert printed(unknown, Page(80)) == ["new.bin  ?", "its size is not known yet, and nothing of it is here"]
 
 
 def test_a_terminal_with_few_letters_gets_those() -> None:
