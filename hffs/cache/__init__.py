@@ -14,7 +14,7 @@ from .hub_cache import HubCache, HubRepo
 from .index import Index
 from .laying import lay, safe_below
 from .layout import Layout
-from .room import Reservation, Room
+from .room import Reservation, Room, kept_free
 from .stored import StoredBlob
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "checking",
     "holdings",
     "inventory",
+    "kept_free",
     "known",
     "lay",
     "safe_below",

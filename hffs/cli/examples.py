@@ -58,6 +58,7 @@ EXAMPLES: Final = {
         ("hffs cache prune --older 30", "what nobody used for 30 days"),
         ("hffs cache pin openai/whisper-tiny", ""),
     ),
+    "doctor": (("hffs doctor", ""), ("hffs doctor --report > report.txt", "for a bug report")),
     "completion": (
         ('eval "$(hffs completion bash)"', "in ~/.bashrc"),
         ('eval "$(hffs completion zsh)"', "in ~/.zshrc, after compinit"),

@@ -113,6 +113,7 @@ def build() -> Parser:
 
     mapped = command("map", "draw which parts of a mounted file are on this disk")
     mapped.add_argument("target", metavar="FILE", help="a file in a mount")
+    mapped.set_defaults(module="mapping", call="show")
     add_json(mapped)
     add_settings(mapped, ("runtime_dir",))
 
@@ -143,6 +144,14 @@ def build() -> Parser:
 
     completion = command("completion", "print what makes a shell complete hffs")
     completion.add_argument("shell", choices=SHELLS, help="evaluate what is printed, as below")
+    completion.set_defaults(module="completing", call="show")
+
+    doctor = command("doctor", "tell what on this machine keeps hffs from working well, and how to mend it")
+    shape = doctor.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print JSON, for programs")
+    shape.add_argument("--report", action="store_true", help="print a text for a bug report, without secrets or names")
+    add_settings(doctor, ("cache_dir", "cache_size", "min_free", "allow_other", *HUB, "runtime_dir"))
+    doctor.set_defaults(module="doctoring", call="doctor")
     return parser
 
 
