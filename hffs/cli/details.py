@@ -53,7 +53,7 @@ def glance(each: Status, page: Page, speeds: Sequence[float], now: float, most: 
         facts += _hydrating(each, page)
     if each["workers"]["active"] or any(speeds):
         facts += [_now(each, page, speeds), _crew(each)]
-        facts += _some("", [words.worker(at, page, INDENT) for at in each["workers"]["list"]], most, "")
+        facts += _some("", [words.worker(at, page, INDENT) for at in words.at_work(each)], most, "")
     return [_title(each), *_set(facts)] if facts else []
 
 
@@ -119,7 +119,7 @@ def _crew(each: Status) -> Fact:
 
 
 def _workers(each: Status, page: Page) -> list[Fact]:
-    return [_crew(each), *(("", [(words.worker(at, page, INDENT), "")]) for at in each["workers"]["list"])]
+    return [_crew(each), *(("", [(words.worker(at, page, INDENT), "")]) for at in words.at_work(each))]
 
 
 def _hydrating(each: Status, page: Page) -> list[Fact]:

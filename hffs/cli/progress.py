@@ -24,6 +24,7 @@ _FILES: Final = 10  # as many as there are workers by default; more is a wall th
 _GAP: Final = "  "
 _PERCENT: Final = len(" 100 %")
 _BYTES: Final = len(" 1023.9M of 1023.9M")
+_NAME: Final = 60  # cells that tell a file's name; a wider terminal gives the rest to the bar
 _BAR_AT_LEAST: Final = 3  # shorter than this a bar says nothing
 _SPARE: Final = len("^C")  # which the terminal writes after the last line: a full one would break there, and stay
 
@@ -73,7 +74,7 @@ class _Columns(NamedTuple):
     @classmethod
     def of(cls, width: int) -> _Columns:
         free = width - _PERCENT - _BYTES
-        bar = min(free // 4, 40)
+        bar = max(min(free // 4, 40), min(free - len(_GAP) - _NAME, 70))
         if bar < _BAR_AT_LEAST:
             return cls(max(free, 1), 0)
         return cls(free - bar - len(_GAP), bar)

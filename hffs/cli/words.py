@@ -61,6 +61,11 @@ def worker(at: Worker, page: Page, used: int) -> str:
     return page.fitted(f"{speed}  ", at["path"], f" at {output.size(at['offset'])} for {_FOR[at['for']]}", used)
 
 
+def at_work(each: Status) -> list[Worker]:
+    """The workers, those that somebody waits for first, and always in the same order."""
+    return sorted(each["workers"]["list"], key=lambda at: (list(_FOR).index(at["for"]), at["worker"]))
+
+
 def opened(file: OpenFile, page: Page, used: int) -> str:
     how = "by the kernel itself" if file["served"] == "passthrough" else "through hffs"
     reason = f": {file['why']}" if file["why"] else ""
