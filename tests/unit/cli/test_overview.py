@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from hffs.cli import words
 from hffs.cli.details import INDENT, details
 from hffs.cli.drawing import ASCII, Line, Page, cells, drawn, folded, history, shortened
 from hffs.cli.overview import overview, table
 from hffs.cli.watching import picture
 
-from .statuses import GONE, LONG, NOW, busy, status
+from .statuses import GONE, LONG, NOW, busy, status, worker
 
 FOUND = [LONG, busy(), GONE]
 SPEEDS = {"/mnt/model": [0.0, 10e6, 20e6, 30e6]}
@@ -188,6 +189,36 @@ def test_lists_that_do_not_fit_are_counted() -> None:
     assert "            and 5 more\n" in told
     assert told.count("\n") <= 20
     assert "00009-of-00010" in printed(picture([busy(10)], Page(160, 40), SPEEDS, NOW), Page(160, 40))
+
+
+@given(st.integers(0, 40), st.integers(0, 20), st.integers(20, 200), st.integers(2, 60))
+def test_a_screen_never_scrolls(quiet: int, workers: int, width: int, height: int) -> None:
+    page = Page(width, height)
+    made = picture([busy(workers), GONE, *(status(f"/mnt/{number}") for number in range(quiet))], page, SPEEDS, NOW)
+    assert len(made) <= height
+    assert all(cell_len(drawn(line, page)) <= width for line in made)
+
+
+def test_workers_that_somebody_waits_for_come_first() -> None:
+    wishes = ["bulk", "background", "ahead", "demand", "demand"]
+    at_work = [{**worker(number), "for": wish} for number, wish in enumerate(wishes)]
+    each = status(workers={"active": 5, "limit": 8, "bytes_per_s": 1.0, "why": "", "list": at_work[::-1]})
+    assert [at["worker"] for at in words.at_work(each)] == [3, 4, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("offline", "no server is asked"),
+        ("restarting", "reads wait for its new daemon"),
+        ("degraded", "takes no blocks"),
+    ],
+)
+def test_what_a_state_means_is_said(state: str, told: str) -> None:
+    each = status(state=state)
+    assert told in printed(overview([each], Page(80), NOW), Page(80))
+    assert told in printed(details(each, Page(80), NOW), Page(80))
+    assert told in printed(picture([each], Page(80), {}, NOW), Page(80))
 
 
 def test_a_quiet_screen_is_its_table() -> None:
