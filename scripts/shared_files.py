@@ -49,6 +49,11 @@ ENVIRONMENT = (
     ("HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE", "as huggingface_hub reads them"),
     ("NO_COLOR", "set to anything: no colours on a terminal"),
 )
+PLACES = (
+    ("/etc/hffs/hffs.toml, ~/.config/hffs/hffs.toml", "settings; the environment and options go before them"),
+    ("/etc/hffs/NAME.toml, ~/.config/hffs/NAME.toml", "a mount that is called @NAME"),
+    ("~/.cache/hffs, of root /var/cache/hffs", "what was fetched"),
+)
 
 
 class BuildHook(BuildHookInterface):  # type: ignore[misc]
@@ -101,6 +106,7 @@ def manual() -> str:
             lines += _entry(_option(action), action.help)
     lines += [".SH EXIT STATUS", *(line for code, means in EXIT for line in _entry(_bold(str(code)), means))]
     lines += [".SH ENVIRONMENT", *(line for name, means in ENVIRONMENT for line in _entry(_bold(name), means))]
+    lines += [".SH FILES", *(line for name, means in PLACES for line in _entry(_bold(name), means))]
     lines += [".SH SEE ALSO", r"\fBmount\fR(8), \fBfusermount3\fR(1)"]
     return "\n".join(lines)
 

@@ -30,6 +30,7 @@ EXAMPLES: Final = {
         ("hffs mount datasets/squad@refs/convert/parquet ~/squad", "a revision"),
         ("hffs mount acme/big ~/big --include '*.json'", "only these files"),
         ("hffs mount acme/big ~/big --cache-size 50G --bandwidth 20M", ""),
+        ("hffs mount @whisper", "as whisper.toml says"),
     ),
     "unmount": (("hffs unmount ~/whisper", ""), ("hffs unmount --lazy ~/whisper", "though it is in use")),
     "restart": (("hffs restart ~/whisper", ""),),
@@ -58,6 +59,7 @@ EXAMPLES: Final = {
         ("hffs cache prune --older 30", "what nobody used for 30 days"),
         ("hffs cache pin openai/whisper-tiny", ""),
     ),
+    "config": (("hffs config", "what holds, and from where"), ("hffs config --cache-size 50G --json", "")),
     "doctor": (("hffs doctor", ""), ("hffs doctor --report > report.txt", "for a bug report")),
     "completion": (
         ('eval "$(hffs completion bash)"', "in ~/.bashrc"),

@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 
 from ..config import PARSERS
 from ..errors import UsageError
+from . import configuring
 from .examples import GROUPS, examples
 
 REPO: Final = "[hf://][datasets/|spaces/]ORG/NAME[@REVISION][/PATH]"
@@ -86,7 +87,7 @@ class Formatter(argparse.HelpFormatter):
     """argparse's, but what has lines of its own keeps them, and no line is too long to read."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28)
+        super().__init__(prog, max_help_position=26)
         self._width = min(self._width, _WIDEST)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -158,6 +159,7 @@ class Parser(argparse.ArgumentParser):
 def debug() -> Parser:
     made = Parser(add_help=False)
     made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="log more, show tracebacks")
+    configuring.declare_file(made)
     return made
 
 

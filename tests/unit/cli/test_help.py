@@ -16,6 +16,7 @@ import pytest
 
 from hffs.cli import parser
 from hffs.cli.examples import EXAMPLES, GROUPS
+from hffs.cli.options import REPO
 
 from .conftest import CHECKOUT
 
@@ -55,6 +56,7 @@ def test_help_is_no_wider_than_can_be_read(monkeypatch: pytest.MonkeyPatch, colu
     for each in everyone():
         told = each.format_help()
         assert max(map(len, told.splitlines())) <= widest, told
+        assert REPO in told or "ORG/NAME[@REVISION]" not in told, "it is one word"
 
 
 def test_help_groups_commands_by_purpose_and_options_by_topic(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +68,7 @@ def test_help_groups_commands_by_purpose_and_options_by_topic(monkeypatch: pytes
     for name in commands():
         assert len(re.findall(rf"^  {name}\b", told, re.MULTILINE)) == 1
     mount = commands()["mount"].format_help()
-    assert mount.startswith("usage: hffs mount [OPTION]... REPO MOUNTPOINT\n\n")
+    assert mount.startswith("usage: hffs mount [OPTION]... REPO [MOUNTPOINT]\n\n")
     assert mount.index("\ncache:\n  --cache-dir DIR ") < mount.index("\nspeed:\n") < mount.index("\nexamples:\n")
     assert commands()["bandwidth"].format_usage().endswith("MOUNTPOINT [SIZE]\n")
 
@@ -92,7 +94,7 @@ def test_the_man_page_tells_every_command_and_option(shared: Path) -> None:
         for action in each._actions:
             for name in action.option_strings:
                 assert rf"\fB{name}\fR" in page
-    assert page.count("\n.SH ") == 9
+    assert page.count("\n.SH ") == 10
 
 
 _AS_READ = {"LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANROFFSEQ": ""}
