@@ -205,6 +205,54 @@ class BlockMap(TypedDict):
     runs: list[BlockRun]
 
 
+class LetGo(TypedDict):
+    """The answer to ``POST /v1/evict``: blobs that went wholly, bytes of disk given back, and how many stay for which
+    reason (pinned, shared, in use, elsewhere, unreadable). ``complete`` is False where not all files are known."""
+
+    path: str
+    blobs: int
+    bytes_freed: int
+    stay: dict[str, int]
+    complete: bool
+
+
+class Pinned(TypedDict):
+    """The answer to ``POST /v1/pin``: of ``blobs`` that are here ``changed`` were not so before; of ``absent`` files
+    nothing is here that could be pinned."""
+
+    path: str
+    pinned: bool
+    blobs: int
+    changed: int
+    absent: int
+    complete: bool
+
+
+class Refreshed(TypedDict):
+    """The answer to ``POST /v1/refresh``: the commit shown, the one that the revision stands for now."""
+
+    revision: str
+    commit: str
+    newest: str
+    moved: bool
+
+
+class Progress(TypedDict):
+    """What a ``progress`` event of ``GET /v1/events`` tells."""
+
+    bytes_fetched: int
+    bytes_per_s: float
+    workers: int
+    waiting_reads: int
+    hydration: Hydration
+
+
+class JobList(TypedDict):
+    """The answer to ``GET /v1/jobs``: each without the files that have ended."""
+
+    jobs: list[Job]
+
+
 class JobFile(TypedDict):
     """A file of a job; ``bytes_done`` of ``size`` are on this machine's disk."""
 

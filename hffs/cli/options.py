@@ -58,6 +58,7 @@ HELP: Final = {
     "token_file": ("FILE", "file that holds the access token (default: where hf auth login puts it)"),
     "runtime_dir": ("DIR", "where control sockets lie (default: $XDG_RUNTIME_DIR/hffs; root: /run/hffs)"),
     "log_level": ("debug|info|warning|error", "what is logged, at the least (default info)"),
+    "log_format": ("logfmt|json", "how log lines are written (default logfmt)"),
     "log_file": ("FILE", "where the daemon logs (default: beside its control socket)"),
 }
 TYPES: Final = ("model", "dataset", "space")
