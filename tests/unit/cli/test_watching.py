@@ -98,6 +98,13 @@ def test_a_terminal_without_colour_gets_none_and_a_dumb_one_plain_blocks(daemon:
     assert "\x1b" not in terminal.written
 
 
+def test_doctor_colours_nothing_on_a_terminal_that_is_dumb(runtime: str) -> None:
+    with on_a_terminal("doctor", "--endpoint", "http://127.0.0.1:9", TERM="dumb") as terminal:
+        assert terminal.end() == 1
+    assert "127.0.0.1:9" in terminal.written
+    assert "\x1b" not in terminal.written
+
+
 def test_a_target_that_goes_is_waited_for_but_must_be_there_first(daemon: Daemon, runtime: str) -> None:
     with on_a_terminal(*WATCH, "acme/tiny") as terminal:
         assert terminal.end() == 3
