@@ -15,7 +15,6 @@ import os
 import queue
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections import deque
@@ -26,6 +25,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from ..errors import AccessDenied, HffsError, HubUnreachable, NoSpace, NotFound, RateLimited, UsageError
 from .http import LARGEST, Refusal, Request, head, parse, response
+from .listening import Occupied, listen, peer_uid
 from .records import runtime_dir
 
 __all__ = ["ControlServer", "Occupied", "Request", "Route", "Stream"]
@@ -50,10 +50,6 @@ _REQUEST_SECONDS: Final = 5.0  # to send a request, and again to take the answer
 _ROUTE_SECONDS: Final = 30.0  # a route that has not answered by then never will
 _STUCK_SECONDS: Final = 60.0  # for one who follows a stream to take anything of what is there
 _GRACE_SECONDS: Final = 2.0  # at stop: the answer to the request that asked for it still leaves
-
-
-class Occupied(HffsError):
-    """Another daemon listens on this socket: it has the mountpoint, or is about to."""
 
 
 @runtime_checkable
@@ -113,7 +109,7 @@ class ControlServer:
         """Listens, or goes on with a ``listener`` of a process before. Raises HffsError: the directory is not ours, the
         path is too long, another daemon listens there."""
         runtime_dir(os.path.dirname(self.path))
-        self._listener = listener or _listen(self.path)
+        self._listener = listener or listen(self.path, _CONNECTIONS)
         with suppress(FileNotFoundError):  # somebody removed it since a process before us began to listen
             found = os.lstat(self.path)
             self._identity = (found.st_dev, found.st_ino)
@@ -274,7 +270,7 @@ class ControlServer:
         self._connections.add(connection)
         if self._asking() >= _CONNECTIONS:
             self._drop(self._listener)
-        uid = _peer_uid(sock)
+        uid = peer_uid(sock)
         if uid not in (0, os.geteuid()):
             log.info("event=peer-refused uid=%d", uid)
             self._reply(connection, response(403, {"error": "this socket answers its own user only"}))
@@ -376,43 +372,3 @@ class ControlServer:
     def _drop(self, sock: socket.socket) -> None:
         with suppress(KeyError, ValueError):
             self._selector.unregister(sock)
-
-
-def _listen(path: str) -> socket.socket:
-    """A listening socket at ``path``, 0600 (its directory is 0700, so that nobody reaches it before the chmod)."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if _answers(path):
-            raise Occupied(f"another daemon listens on {path}", "unmount that mount first")
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        listener.bind(path)
-        os.chmod(path, 0o600)
-        listener.listen(_CONNECTIONS)
-        listener.setblocking(False)
-    except OSError as wrong:
-        listener.close()
-        remedy = "set HFFS_RUNTIME_DIR to a shorter path you may write to"
-        raise HffsError(f"cannot listen on {path} ({wrong.strerror or wrong})", remedy) from wrong
-    except HffsError:
-        listener.close()
-        raise
-    return listener
-
-
-def _answers(path: str) -> bool:
-    """Whether a process listens on this socket: one left by a dead daemon refuses."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except BlockingIOError:  # its backlog is full
-            return True
-        except OSError:
-            return False
-    return True
-
-
-def _peer_uid(sock: socket.socket) -> int:
-    _pid, uid, _gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)
