@@ -57,7 +57,8 @@ class Body:
         if len(view) > self._left:
             raise ValueError(f"{len(view)} bytes asked for, {self._left} left")
         try:
-            self._skip_over()
+            if self._skip:
+                self._skip_over()
             self._fill(view)
         except Exception:
             self.close()
