@@ -16,7 +16,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, Final, cast
 
 from .errors import DeadlineExceeded, HffsError, MountNotFound
-from .protocol import API, FileList, Status
+from .protocol import API, BlockMap, FileList, Status
 
 _LARGEST: Final = 256 * 1024 * 1024  # bytes of an answer; a million files of du are half of it
 
@@ -55,6 +55,14 @@ def files(path: str, folder: str = "", timeout: float = 10.0) -> FileList:
     from urllib.parse import quote  # 5 ms, not needed for a status
 
     return cast(FileList, ask(path, "GET", f"{API}/files?path={quote(folder, errors='surrogateescape')}", timeout))
+
+
+def blocks(path: str, file: str, timeout: float = 10.0) -> BlockMap:
+    """What is here and under way of a file of the mount, block by block."""
+    from urllib.parse import quote
+
+    asked = quote(file, errors="surrogateescape")
+    return cast(BlockMap, ask(path, "GET", f"{API}/files/{asked}/blocks", timeout))
 
 
 def unmount(path: str, lazy: bool = False, timeout: float = 10.0) -> None:

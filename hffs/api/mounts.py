@@ -15,7 +15,7 @@ from .. import client, config, protocol
 from ..daemon import mountinfo, records
 from ..daemon.records import Record
 from ..errors import DeadlineExceeded, HffsError, MountFailed, MountNotFound, UsageError
-from ..protocol import FileList, Status
+from ..protocol import BlockMap, FileList, Status
 
 _UNMOUNT_SECONDS: Final = 10.0
 _REHEARSAL_SECONDS: Final = 25.0  # the old daemon tries whether the new one can start; it gives that 20
@@ -47,6 +47,23 @@ def files(target: str, runtime_dir: str | None = None) -> tuple[str, FileList]:
     where = record["mountpoint"]
     try:
         return where, client.files(protocol.socket_path(directory, where), _inside(target, record))
+    except MountNotFound as nobody:
+        raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
+
+
+def blocks(target: str, runtime_dir: str | None = None) -> tuple[str, BlockMap]:
+    """The mountpoint that a file lies in, and what is here and under way of it, block by block.
+
+    Raises MountNotFound (no such mount), UsageError (not a file in one), MountFailed (it is dead), DeadlineExceeded,
+    Refused (no such file).
+    """
+    directory = _directory(runtime_dir)
+    record = _one(target, directory)
+    where, file = record["mountpoint"], _inside(target, record)
+    if not file:
+        raise UsageError(f"{target} is a mount, not a file", f"name a file in it: hffs map {where}/FILE")
+    try:
+        return where, client.blocks(protocol.socket_path(directory, where), file)
     except MountNotFound as nobody:
         raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
 

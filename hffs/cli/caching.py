@@ -143,7 +143,7 @@ def check(args: argparse.Namespace) -> int:
     from ..api import inventory
 
     settings = config.load(flags(args))
-    watched = not args.json and sys.stderr.isatty()
+    watched = not args.json and output.on_terminal(sys.stderr)
     findings: Any = []
     blobs = blocks = size = 0
     told = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import textwrap
@@ -42,10 +41,10 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def _tell(finding: checkup.Finding) -> None:
-    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    coloured = output.in_colour(sys.stdout)
     state = finding.state.ljust(5)
     mark = f"\x1b[{_COLOURS[finding.state]}m{state}\x1b[0m" if coloured else state
-    width = min(shutil.get_terminal_size().columns, _WIDEST) if sys.stdout.isatty() else 0
+    width = min(shutil.get_terminal_size().columns, _WIDEST) if output.on_terminal(sys.stdout) else 0
     print(f"{mark}  {finding.area:<7}  {_folded(output.shown(finding.what), width)}", flush=True)
     if finding.remedy and finding.state != "ok":
         print(f"{_INDENT}{_folded('→ ' + output.shown(finding.remedy), width)}", flush=True)

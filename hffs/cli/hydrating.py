@@ -26,18 +26,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, Final, Literal, Protocol
 
 from ..errors import Cancelled, HffsError, worst
 from ..protocol import Job, JobError
 from . import output
 from .parser import flags
+from .stopping import stoppable
 
 _ERRORS_SHOWN: Final = 10  # more would scroll the reason of the first one away
 _LINE_SECONDS: Final = 5.0  # a log is no display
@@ -64,12 +63,12 @@ def hydrate(args: argparse.Namespace) -> int:
     _log(debug=getattr(args, "debug", False))
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
     more = {"to": args.to, "to_hf_cache": args.to_hf_cache, "force": args.force, **flags(args)}
-    view: View = JsonLines() if args.json else _screen() if _on_terminal() else LogLines()
+    view: View = JsonLines() if args.json else _screen() if output.on_terminal(sys.stderr) else LogLines()
     job: Job | None = None
     errors: dict[tuple[str, str], JobError] = {}
     waits = ""
     try:
-        with _stoppable(), view.running(), closing(follow(args.target, **names, **more)) as snapshots:
+        with stoppable(), view.running(), closing(follow(args.target, **names, **more)) as snapshots:
             for job in snapshots:
                 told = {(error["path"], error["what"]): error for error in job["errors"]}
                 new = [error for key, error in told.items() if key not in errors]
@@ -192,32 +191,10 @@ class LogLines:
         pass
 
 
-def _on_terminal() -> bool:
-    """Whether stderr can be drawn on; rich's own answer would heed FORCE_COLOR, a pipe notwithstanding."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-
-
 def _screen() -> View:
     from .progress import Screen
 
     return Screen()
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM and a terminal that is closed end it as Ctrl-C does; what is ignored (nohup) stays ignored."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    asked = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
-    for number in asked:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in asked:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _interrupted(what: str) -> Cancelled:

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 from ..config import PARSERS
 from ..errors import UsageError
 from . import configuring
+from .examples import GROUPS, examples
 
 REPO: Final = "[hf://][datasets/|spaces/]ORG/NAME[@REVISION][/PATH]"
 TARGET: Final = "a mountpoint, a path inside one, or a repo"
@@ -22,21 +23,27 @@ HELP: Final = {
         "DIR",
         "where fetched blocks are kept (default: $XDG_CACHE_HOME/hffs, ~/.cache/hffs; root: /var/cache/hffs)",
     ),
-    "cache_size": ("SIZE", "of the cache at most; the least recently used blocks go (default: what --min-free leaves)"),
-    "min_free": ("SIZE", "of the cache's disk that stays free (default 2G, on a small disk a tenth of it)"),
+    "cache_size": (
+        "SIZE",
+        "most that the cache may take of its disk; what was used longest ago goes (default: what --min-free leaves)",
+    ),
+    "min_free": ("SIZE", "least that stays free on the cache's disk (default 2G, on a small disk a tenth of it)"),
     "hf_cache": (
         "DIR",
         "huggingface_hub's cache, whose files are used as they are (default: $HF_HUB_CACHE; none: not at all)",
     ),
     "workers": (
         "N",
-        "connections at once at most, 2 for waiting readers only (default: as many as pay, 16 a core but one)",
+        "most connections at once, 2 of them for waiting readers only (default: as many as pay, 16 a core but one)",
     ),
-    "bandwidth": ("SIZE", "bytes a second that may be fetched in all; waiting readers go first (default: no limit)"),
-    "min_worker_speed": ("SIZE", "bytes a second that each worker on big files must bring for more (default 3M)"),
-    "probe_seconds": ("TIME", "for the first stretch of big files, measured with one worker, at most (default 5 s)"),
-    "big_file": ("SIZE", "from which hydrating uses as many workers as measuring shows to pay (default 200M)"),
-    "fetch_size": ("SIZE", "bytes asked for in one request, at most (default 4M)"),
+    "bandwidth": ("SIZE", "most bytes fetched a second in all; waiting readers go first (default: no limit)"),
+    "min_worker_speed": (
+        "SIZE",
+        "bytes a second that each worker on big files must bring to get one more (default 3M)",
+    ),
+    "probe_seconds": ("TIME", "how long big files are measured with one worker at first, at most (default 5 s)"),
+    "big_file": ("SIZE", "files of this size and more get as many workers as measuring shows to pay (default 200M)"),
+    "fetch_size": ("SIZE", "most bytes asked for in one request (default 4M)"),
     "prefetch": (
         "none|small|all",
         "what is fetched before it is read: nothing, a model's small files, or also the rest of what is read (small)",
@@ -45,16 +52,17 @@ HELP: Final = {
     "exclude": ("PATTERN", "leave out files that match; may be given several times"),
     "offline": (None, "ask no server: what was last seen of the repo is shown, what is here can be read"),
     "allow_other": (None, "let other users read the mount"),
-    "read_timeout": ("TIME", "after which a read that got no bytes fails (default 120 s)"),
+    "read_timeout": ("TIME", "how long a read waits for bytes before it fails (default 120 s)"),
     "binding": ("auto|kernel|libfuse", "what talks to the kernel (default auto)"),
     "endpoint": ("URL", "the Hub (default $HF_ENDPOINT, https://huggingface.co)"),
     "token_file": ("FILE", "file that holds the access token (default: where hf auth login puts it)"),
     "runtime_dir": ("DIR", "where control sockets lie (default: $XDG_RUNTIME_DIR/hffs; root: /run/hffs)"),
-    "log_level": ("LEVEL", "debug, info, warning or error (default info)"),
-    "log_format": ("logfmt|json", "of log lines (default logfmt)"),
+    "log_level": ("debug|info|warning|error", "what is logged, at the least (default info)"),
+    "log_format": ("logfmt|json", "how log lines are written (default logfmt)"),
     "log_file": ("FILE", "where the daemon logs (default: beside its control socket)"),
 }
 TYPES: Final = ("model", "dataset", "space")
+SHELLS: Final = ("bash", "zsh")
 HUB: Final = ("endpoint", "token_file", "offline")
 ASKED: Final = ("runtime_dir",)  # to find the mount that a path lies in
 PATTERNS: Final = ("include", "exclude")
@@ -63,11 +71,90 @@ CACHE: Final = ("cache_dir", "cache_size", "min_free", "hf_cache")
 HYDRATING: Final = (*PATTERNS, *WORKERS, *CACHE, *HUB, "runtime_dir")
 
 
+# Under which heading a setting is shown by a command that has many.
+_HEADINGS: Final = {
+    "what is shown and fetched": (*PATTERNS, "prefetch"),
+    "cache": CACHE,
+    "speed": WORKERS,
+    "Hub": HUB,
+}
+_REST: Final = "mount"
+_MANY: Final = 6  # settings; fewer stand among the other options
+_WIDEST: Final = 100  # columns of help: longer lines are hard to read
+_USAGE: Final = 8  # options named in a usage line; more say less
+
+
+class Formatter(argparse.HelpFormatter):
+    """argparse's, but what has lines of its own keeps them, and no line is too long to read."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+        self._width = min(self._width, _WIDEST)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = text.split("\n\n")
+        return "\n\n".join(part if "\n" in part else self._filled(part, width, indent) for part in parts)
+
+    def _filled(self, text: str, width: int, indent: str) -> str:
+        return super()._fill_text(text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is a UsageError: one line, told where all errors are told."""
+    """argparse, but a mistake is a UsageError: one line, told where all errors are told. Its help is laid out for
+    reading: commands by purpose, a usage of one line, examples last."""
+
+    def __init__(self, *args: Any, example: str | None = None, **more: Any) -> None:
+        """``example`` names the examples that are shown (``examples.EXAMPLES``)."""
+        more.setdefault("formatter_class", Formatter)
+        super().__init__(*args, **more)
+        shown = "" if example is None else examples(example)
+        self.epilog = "\n\n".join(filter(None, (shown, self.epilog))) or None
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message.removeprefix("argument "), f"see {self.prog} --help")
+
+    def format_usage(self) -> str:
+        return f"usage: {self._short() or super().format_usage().removeprefix('usage: ').rstrip()}\n"
+
+    def format_help(self) -> str:
+        formatter = self._get_formatter()
+        formatter.add_usage(self._short() or self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for group in self._action_groups:
+            actions = group._group_actions  # noqa: SLF001 - as argparse's own format_help does
+            commands = [action for action in actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
+            if commands and len(commands[0]._choices_actions) > _USAGE:  # noqa: SLF001
+                self._add_commands(formatter, commands[0]._choices_actions)  # noqa: SLF001
+                continue
+            formatter.start_section("arguments" if group.title == "positional arguments" else group.title)
+            formatter.add_text(group.description)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
+
+    def _add_commands(self, formatter: argparse.HelpFormatter, commands: list[argparse.Action]) -> None:
+        named = {name for names in GROUPS.values() for name in names}
+        groups = {**GROUPS, "more": tuple(each.dest for each in commands if each.dest not in named)}
+        for title, names in groups.items():
+            chosen = [each for name in names for each in commands if each.dest == name]
+            if chosen:
+                formatter.start_section(title)
+                formatter.add_arguments(chosen)
+                formatter.end_section()
+
+    def _short(self) -> str | None:
+        """A usage of one line where all options would take several."""
+        options = [action for action in self._actions if action.option_strings]
+        if self.usage or len(options) <= _USAGE:
+            return None
+        shapes = {"?": "[{0}]", "*": "[{0} ...]", "+": "{0} [{0} ...]"}
+        words = [
+            shapes.get(str(action.nargs), "{0}").format(action.metavar or action.dest)
+            for action in self._actions
+            if not action.option_strings
+        ]
+        return " ".join([self.prog, "[OPTION]...", *words])
 
 
 def debug() -> Parser:
@@ -88,15 +175,21 @@ def add_naming(parser: argparse.ArgumentParser) -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
+    headings = {name: title for title, each in _HEADINGS.items() for name in each} if len(names) > _MANY else {}
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for name in names:
+        place: Any = parser
+        if headings:
+            title = headings.get(name, _REST)
+            place = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
         metavar, text = HELP[name]
         option = f"--{name.replace('_', '-')}"
         if metavar is None:
-            parser.add_argument(option, action="store_const", const=True, help=text)
+            place.add_argument(option, action="store_const", const=True, help=text)
         elif name in PATTERNS:  # as it stands: a name may hold blanks and commas
-            parser.add_argument(option, metavar=metavar, action="append", help=text)
+            place.add_argument(option, metavar=metavar, action="append", help=text)
         else:
-            parser.add_argument(option, metavar=metavar, type=checked(PARSERS[name]), help=text)
+            place.add_argument(option, metavar=metavar, type=checked(PARSERS[name]), help=text)
 
 
 def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:

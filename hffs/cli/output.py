@@ -6,16 +6,27 @@ control character. Names come from servers: ``names.shown`` makes every one harm
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from .. import names
 
 shown = names.shown
 
 _STYLES: Final = {"serving": "green", "starting": "cyan", "dead": "red", "degraded": "yellow", "offline": "yellow"}
+
+
+def on_terminal(stream: TextIO) -> bool:
+    """Whether a stream can be drawn on; rich's own answer would heed FORCE_COLOR, a pipe notwithstanding."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+
+
+def in_colour(stream: TextIO) -> bool:
+    """Whether what is drawn may be coloured: no-color.org's NO_COLOR, where it is set to anything, says no."""
+    return on_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 def size(count: int | None) -> str:
@@ -86,7 +97,7 @@ def table(
     """Prints rows under headers. Columns numbered in ``right`` are aligned to the right, those in ``fold`` broken where
     a terminal is too narrow. Cells are made harmless."""
     clean = [[shown(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
+    if on_terminal(sys.stdout):
         _drawn(headers, clean, right, fold)
         return
     lines = [list(headers), *clean]

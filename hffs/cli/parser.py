@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from ..config import PARSERS, parse_seconds, parse_size
+from ..config import PARSERS, above_zero, parse_seconds, parse_size
 from . import configuring
 from .options import (
     ASKED,
@@ -17,6 +17,7 @@ from .options import (
     HYDRATING,
     PATTERNS,
     REPO,
+    SHELLS,
     TARGET,
     TYPES,
     Parser,
@@ -39,8 +40,12 @@ class _Version(argparse.Action):
 def build() -> Parser:
     """The parser of ``hffs``; what it parses has ``command``, unless none was given."""
     common = debug()
-    about = "Mount a Hugging Face model or dataset as a directory."
-    parser = Parser(prog="hffs", description=about, parents=[common], allow_abbrev=False)
+    about = (
+        "Mount a Hugging Face model or dataset as a directory, and use it at once: its files are listed right away "
+        "and fetched when they are read."
+    )
+    more = "hffs COMMAND --help tells more of each."
+    parser = Parser(prog="hffs", description=about, epilog=more, example="", parents=[common], allow_abbrev=False)
     parser.add_argument(
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
     )
@@ -51,6 +56,7 @@ def build() -> Parser:
             name,
             help=about,
             description=f"{about[0].upper()}{about[1:]}.",
+            example=name,
             parents=[common],
             allow_abbrev=False,
             **more,
@@ -63,7 +69,7 @@ def build() -> Parser:
         " (cache-dir); hffs config shows what holds, and why."
     )
     mount = command("mount", "show a repo as a read-only directory", epilog=every)
-    mount.add_argument("repo", metavar="REPO", help=f"{REPO}; @NAME: what NAME.toml says, {configuring.NAMED}")
+    mount.add_argument("repo", metavar="REPO", help=f"{REPO} or @NAME: what NAME.toml says, {configuring.NAMED}")
     mount.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an empty directory")
     mount.add_argument("-f", "--foreground", action="store_true", help="stay, instead of going to the background")
     add_naming(mount)
@@ -85,6 +91,14 @@ def build() -> Parser:
 
     status = command("status", "tell what the mounts are doing")
     status.add_argument("target", metavar="TARGET", nargs="?", help=f"{TARGET} (default: every mount of yours)")
+    status.add_argument("--watch", action="store_true", help="show it anew until Ctrl-C")
+    status.add_argument(
+        "--interval",
+        metavar="TIME",
+        type=checked(above_zero(parse_seconds)),
+        default=1.0,
+        help="how often --watch does so (default 1 s)",
+    )
     add_json(status)
     add_settings(status, ("runtime_dir",))
 
@@ -100,6 +114,12 @@ def build() -> Parser:
     add_naming(hydrate)
     hydrate.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
     add_settings(hydrate, HYDRATING)
+
+    mapped = command("map", "draw which parts of a mounted file are on this disk")
+    mapped.add_argument("target", metavar="FILE", help="a file in a mount")
+    mapped.set_defaults(module="mapping", call="show")
+    add_json(mapped)
+    add_settings(mapped, ("runtime_dir",))
 
     settings = command("config", "show the settings that hold, and where each is from")
     configuring.declare(settings)
@@ -130,6 +150,10 @@ def build() -> Parser:
     add_naming(du)
     add_json(du)
     add_settings(du, (*PATTERNS, "cache_dir", *HUB, "runtime_dir"))
+
+    completion = command("completion", "print what makes a shell complete hffs")
+    completion.add_argument("shell", choices=SHELLS, help="evaluate what is printed, as below")
+    completion.set_defaults(module="completing", call="show")
 
     doctor = command("doctor", "tell what on this machine keeps hffs from working well, and how to mend it")
     shape = doctor.add_mutually_exclusive_group()

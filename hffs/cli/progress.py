@@ -11,32 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import set_cell_size
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from ..protocol import Job, JobError, JobFile
 from . import output
+from .drawing import ASCII, UNICODE, Marks, shortened
 
 _FILES: Final = 10  # as many as there are workers by default; more is a wall that nobody reads
 _GAP: Final = "  "
 _PERCENT: Final = len(" 100 %")
 _BYTES: Final = len(" 1023.9M of 1023.9M")
+_NAME: Final = 60  # cells that tell a file's name; a wider terminal gives the rest to the bar
 _BAR_AT_LEAST: Final = 3  # shorter than this a bar says nothing
 _SPARE: Final = len("^C")  # which the terminal writes after the last line: a full one would break there, and stay
-
-
-class _Marks(NamedTuple):
-    """The letters that a terminal may not have."""
-
-    done: str
-    left: str
-    cut: str
-
-
-_UNICODE: Final = _Marks("━", "─", "…")  # of different weight, since colour may be off
-_ASCII: Final = _Marks("#", "-", "...")
 
 
 class Screen:
@@ -63,7 +53,7 @@ class Screen:
 def picture(job: Job, width: int, height: int, encoding: str = "utf-8") -> Text:
     """A snapshot, drawn ``width`` cells wide and in fewer than ``height`` lines, in letters that ``encoding`` has."""
     columns = _Columns.of(width)
-    marks = _UNICODE if encoding.startswith("utf") else _ASCII
+    marks = UNICODE if encoding.startswith("utf") else ASCII
     room = max(1, min(_FILES, height - 3))  # the line in all, "and more", and one of what was there before
     lines = [_whole(job, columns, marks)]
     lines += [_file(file, columns, marks, encoding) for file in job["active"][:room]]
@@ -84,13 +74,13 @@ class _Columns(NamedTuple):
     @classmethod
     def of(cls, width: int) -> _Columns:
         free = width - _PERCENT - _BYTES
-        bar = min(free // 4, 40)
+        bar = max(min(free // 4, 40), min(free - len(_GAP) - _NAME, 70))
         if bar < _BAR_AT_LEAST:
             return cls(max(free, 1), 0)
         return cls(free - bar - len(_GAP), bar)
 
 
-def _whole(job: Job, columns: _Columns, marks: _Marks) -> Text:
+def _whole(job: Job, columns: _Columns, marks: Marks) -> Text:
     """The line in all. Its words may take of the bar what they need; the last ones are left out before it is gone."""
     words = [
         output.rate(job["bytes_per_s"]),
@@ -106,14 +96,14 @@ def _whole(job: Job, columns: _Columns, marks: _Marks) -> Text:
     return _line(said, job["bytes_done"], job["bytes_total"], "", wide, marks, "bold")
 
 
-def _file(file: JobFile, columns: _Columns, marks: _Marks, encoding: str) -> Text:
+def _file(file: JobFile, columns: _Columns, marks: Marks, encoding: str) -> Text:
     path = output.shown(file["path"]).encode(encoding, "backslashreplace").decode(encoding)
     name = shortened(path, columns.name, marks.cut)
     aside = "verifying" if file["state"] == "verifying" else ""
     return _line(name, file["bytes_done"], file["size"], aside, columns, marks, "")
 
 
-def _line(name: str, done: int, whole: int | None, aside: str, columns: _Columns, marks: _Marks, style: str) -> Text:
+def _line(name: str, done: int, whole: int | None, aside: str, columns: _Columns, marks: Marks, style: str) -> Text:
     line = Text(style=style)
     line.append(set_cell_size(name, columns.name))
     if columns.bar:
@@ -125,13 +115,3 @@ def _line(name: str, done: int, whole: int | None, aside: str, columns: _Columns
     amount = aside or f"{output.size(done)} of {output.size(whole).rjust(6)}"
     line.append(f"{percent.rjust(_PERCENT)}{amount.rjust(_BYTES)}")
     return line
-
-
-def shortened(text: str, cells: int, cut: str = "…") -> str:
-    """``text`` in at most ``cells`` cells, cut in the middle: names are told apart by their folders and their ends."""
-    if cell_len(text) <= cells:
-        return text
-    room = max(cells - cell_len(cut), 0)
-    tail = room - room // 2
-    head = set_cell_size(text, room // 2)
-    return head + cut + set_cell_size(text[::-1], tail)[::-1]

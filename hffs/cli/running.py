@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from .. import config
 from ..api import mounts
 from ..errors import MountNotFound
-from ..protocol import OpenFile, Status
-from . import output
+from ..protocol import Status
+from . import drawing, output, words
+from .details import INDENT
+from .details import details as one
+from .overview import overview
 from .parser import flags
-
-# What a worker is at work for, in people's words.
-_FOR = {"demand": "a reader", "ahead": "read-ahead", "background": "the background", "bulk": "the background"}
 
 
 def mount(args: argparse.Namespace) -> int:
@@ -65,7 +66,7 @@ def bandwidth(args: argparse.Namespace) -> int:
         mounts.set_bandwidth(args.target, args.rate or None, directory)
         return 0
     for each in mounts.status_of(args.target, directory):
-        limit = _limit(each)
+        limit = words.limit(each)
         print("no limit" if limit is None else output.rate(limit))
     return 0
 
@@ -77,6 +78,10 @@ def restart(args: argparse.Namespace) -> int:
 
 def status(args: argparse.Namespace) -> int:
     directory = config.load(flags(args)).runtime_dir
+    if args.watch:
+        from . import watching
+
+        return watching.watch(args, directory)
     try:
         found = mounts.status_of(args.target, directory) if args.target else mounts.status(directory)
     except MountNotFound:
@@ -87,136 +92,20 @@ def status(args: argparse.Namespace) -> int:
         output.as_json({"mounts": found})
     elif not found:
         print("no mounts")
-    elif args.target:
-        for number, each in enumerate(found):
-            if number:
-                print()
-            _details(each)
     else:
-        _overview(found)
+        _print(found, details=args.target is not None)
     return 0
 
 
-def _overview(found: list[Status]) -> None:
-    rows = [
-        [
-            each["mountpoint"],
-            _repo(each),
-            each["state"],
-            output.share(each["bytes_local"], each["bytes_total"]) if each["state"] != "dead" else "",
-            output.size(each["bytes_fetched"]) if each["state"] != "dead" else "",
-        ]
-        for each in found
-    ]
-    output.table(["MOUNTPOINT", "REPO", "STATE", "LOCAL", "FETCHED"], rows, right=[4], fold=[0, 1])
-    for each in found:
-        for line in _worries(each):
-            print(output.shown(f"{each['mountpoint']}: {line}"))
-
-
-def _details(each: Status) -> None:
-    workers, cache, verification = each["workers"], each["cache"], each["verification"]
-    lines = [("state", each["state"]), ("commit", each["commit"]), ("pid", str(each["pid"]))]
-    if each["binding"]:  # else the daemon did not answer, and the rest is unknown
-        speed = output.rate(workers["bytes_per_s"])
-        limit = "" if cache["limit"] is None else f" of {output.size(cache['limit'])}"
-        lines += [
-            ("since", f"{output.span(each['uptime_s'])}, {each['binding']} binding, from {each['endpoint']}"),
-            (
-                "local",
-                f"{output.share(each['bytes_local'], each['bytes_total'])}, {output.count(each['files'], 'file')}",
-            ),
-            ("fetched", f"{output.size(each['bytes_fetched'])} in {output.count(each['requests'], 'request')}"),
-            ("now", f"{speed}, {workers['active']} of {output.count(workers['limit'], 'worker')}{_why(each)}"),
-            *_quota(each),
-            *_working(each),
-            *_hydrating(each),
-            ("verified", f"{verification['verified']} of {output.count(each['files'], 'file')}"),
-            (
-                "cache",
-                f"{cache['dir']}: {output.size(cache['bytes'])}{limit}, disk has {output.size(cache['disk_free'])}",
-            ),
-        ]
-    lines += [("open", _open(file)) for file in each["open_files"]]
-    ahead = each["read_ahead"]
-    if ahead["command"]:
-        lines.append(("hint", f"read-ahead is {ahead['kb']} KiB; mmap gets faster with: {ahead['command']}"))
-    lines += [("!", worry) for worry in _worries(each)]
-    output.facts(f"{each['mountpoint']}  {_repo(each)}", lines)
-
-
-def _why(each: Status) -> str:
-    limit = _limit(each)
-    hub = each.get("hub")  # a daemon of an earlier version knows of none
-    slowed = hub["slowed"] if hub else ""
-    reasons = [each["workers"]["why"], slowed, "" if limit is None else f"at most {output.rate(limit)} in all"]
-    told = "; ".join(reason for reason in reasons if reason)
-    return f" ({told})" if told else ""
-
-
-def _limit(each: Status) -> int | None:
-    told = each.get("bandwidth")  # a daemon of an earlier version knows of none
-    return told["limit"] if told else None
-
-
-def _working(each: Status) -> list[tuple[str, str]]:
-    found = []
-    for at in each["workers"]["list"]:
-        speed = output.rate(at["bytes_per_s"]).rjust(9)
-        found.append(("", f"{speed}  {at['path']} at {output.size(at['offset'])} for {_FOR[at['for']]}"))
-    return found
-
-
-def _hydrating(each: Status) -> list[tuple[str, str]]:
-    job = each["hydration"]
-    if job["state"] == "idle":
-        return []
-    files = f"{job['files_done']} of {output.count(job['files_total'], 'file')}"
-    told = f"{job['state']}, {output.share(job['bytes_done'], job['bytes_total'])}, {files}"
-    if job["state"] == "running":
-        told += f", {output.rate(job['bytes_per_s'])}, ETA {output.eta(job['eta_s'])}"
-    return [("hydrate", told)]
-
-
-def _open(file: OpenFile) -> str:
-    how = "by the kernel itself" if file["served"] == "passthrough" else "through hffs"
-    why = f": {file['why']}" if file["why"] else ""
-    return f"{file['path']} ({output.count(file['handles'], 'handle')}, read {how}{why})"
-
-
-def _repo(each: Status) -> str:
-    prefix = "" if each["type"] == "model" else f"{each['type']}s/"
-    return f"{prefix}{each['repo']}@{each['revision']}"
-
-
-def _refused(each: Status) -> list[str]:
-    told = each.get("hub")  # a daemon of an earlier version knows of none
-    if not told or not told["refused"]:
-        return []
-    return [f"{told['refused']}: {told['remedy']}" if told["remedy"] else told["refused"]]
-
-
-def _quota(each: Status) -> list[tuple[str, str]]:
-    told = each.get("hub")
-    if not told or not told["quotas"]:
-        return []
-    left = [
-        f"{quota['left']}{'' if quota['limit'] is None else ' of ' + str(quota['limit'])} {quota['kind']}"
-        for quota in told["quotas"]
-    ]
-    soonest = output.span(min(quota["resets_s"] for quota in told["quotas"]))
-    return [("quota", f"{', '.join(left)} for {soonest}")]
-
-
-def _worries(each: Status) -> list[str]:
-    """What a user would want to know unasked: reads that wait, files that failed, errors, the newest last."""
-    worries = _refused(each)
-    worries += [
-        f"a read of {read['path']} at {read['offset']} waits for {read['on']}, {output.span(read['seconds'])} now"
-        for read in each["waiting_reads"]
-    ]
-    worries += [f"{path} failed its verification" for path in each["verification"]["failed"]]
-    for error in each["last_errors"][-3:]:
-        path = f"{error['path']}: " if error.get("path") else ""
-        worries.append(f"{output.moment(error['at'])} {path}{error['what']}")
-    return worries
+def _print(found: list[Status], *, details: bool) -> None:
+    page = drawing.page(sys.stdout)
+    now = time.time() if page.bars else None
+    if not details:
+        lines, indent = overview(found, page, now), 4
+    else:
+        lines, indent = [], INDENT
+        for each in found:
+            lines += [[], *one(each, page, now)] if lines else one(each, page, now)
+    for line in lines:  # whole: what a sentence says last is what to do
+        for piece in drawing.folded(line, page, indent):
+            print(drawing.drawn(piece, page))

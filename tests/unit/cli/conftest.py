@@ -16,7 +16,8 @@ import pytest
 from hffs.api import mounts
 from hffs.daemon import records
 from hffs.daemon.control import ControlServer, Request
-from hffs.protocol import FileStatus, MountRecord, Status, socket_path
+from hffs.errors import NotFound
+from hffs.protocol import BlockMap, FileStatus, MountRecord, Status, socket_path
 
 CHECKOUT = str(Path(__file__).parents[3])
 Daemon = Callable[..., Status]
@@ -35,7 +36,12 @@ def daemon(runtime: str) -> Iterator[Daemon]:
     """``daemon(mountpoint, files=…, **status)``: a control socket that answers so, and its record."""
     with ExitStack() as stack:
 
-        def start(mountpoint: str = "/mnt/model", files: tuple[FileStatus, ...] = (), **more: Any) -> Status:
+        def start(
+            mountpoint: str = "/mnt/model",
+            files: tuple[FileStatus, ...] = (),
+            blocks: BlockMap | None = None,
+            **more: Any,
+        ) -> Status:
             record: MountRecord = {
                 "mountpoint": mountpoint,
                 "repo": "acme/tiny",
@@ -70,8 +76,16 @@ def daemon(runtime: str) -> Iterator[Daemon]:
                 told["bandwidth"] = {"limit": request.json()["bytes_per_s"]}
                 return {}
 
+            def mapped(request: Request) -> Any:
+                file = request.path.removeprefix("/v1/files/").removesuffix("/blocks")
+                if blocks is None or file != blocks["path"]:
+                    raise NotFound(f"{file} is not in this mount")
+                return blocks
+
             routes = {("GET", "/v1/status"): lambda _: told, ("GET", "/v1/files"): listed}
             routes |= {("POST", "/v1/bandwidth"): limited}
+            if blocks is not None:
+                routes |= {("GET", f"/v1/files/{name}/blocks"): mapped for name in (blocks["path"], "missing")}
             server = ControlServer(socket_path(runtime, mountpoint), routes)
             server.start()
             stack.callback(server.stop)

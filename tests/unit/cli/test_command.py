@@ -29,7 +29,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def test_help_names_every_command_and_status_without_mounts_is_calm(hffs: Run, runtime: str) -> None:
     shown = hffs("--help")
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert all(f"    {word} " in shown.stdout for word in ("mount", "unmount", "status", "hydrate", "ls", "info", "du"))
+    assert all(f"\n  {word} " in shown.stdout for word in ("mount", "unmount", "status", "hydrate", "ls", "info", "du"))
     calm = hffs("status")
     assert (calm.returncode, calm.stdout, calm.stderr) == (0, "no mounts\n", "")
     assert json.loads(hffs("status", "--json").stdout) == {"mounts": []}
@@ -153,11 +153,13 @@ def test_status_is_an_aligned_table_without_a_control_character(hffs: Run, daemo
            last_errors=[{"at": 0.0, "what": "cannot reach hub.example", "path": "a"}])  # fmt: skip
     done = hffs("status")
     assert done.stdout.splitlines() == [
-        "MOUNTPOINT        REPO                       STATE     LOCAL                  FETCHED",
-        "/mnt/\\x1b[2Jdata  datasets/acme/[red]x@main  degraded  1.0M of ?                 1.0M",
-        "/mnt/model        acme/tiny@main             serving   1.0M of 522.7M (<1 %)     1.0M",
-        "/mnt/\\x1b[2Jdata: a read of a\\tb at 7 waits for https://hub.example, 3 s now",
-        "/mnt/\\x1b[2Jdata: 1970-01-01 00:00:00Z a: cannot reach hub.example",
+        "MOUNT             REPO                       STATE     LOCAL                   SPEED  FETCHED",
+        "/mnt/\\x1b[2Jdata  datasets/acme/[red]x@main  degraded  1.0M of ?              2.9M/s     1.0M",
+        "/mnt/model        acme/tiny@main             serving   1.0M of 522.7M (<1 %)  2.9M/s     1.0M",
+        "cache /var/cache/hffs: 1.0M, disk has 20.0G left",
+        "/mnt/\\x1b[2Jdata: degraded: its cache takes no blocks, reads go on without it",
+        "/mnt/\\x1b[2Jdata: a reader waits: a\\tb at 7B for 3 s, on https://hub.example",
+        "/mnt/\\x1b[2Jdata: 1970-01-01 00:00:00Z  a: cannot reach hub.example",
     ]
 
 
@@ -180,11 +182,12 @@ def test_status_of_one_mount_tells_all_of_it(hffs: Run, daemon: Daemon) -> None:
         "  since     12 s, libfuse binding, from https://hub.example",
         "  local     1.0M of 522.7M (<1 %), 12 files",
         "  fetched   1.0M in 3 requests",
-        "  now       2.9M/s, 1 of 8 workers (the limit set by --workers; at most 4.0M/s in all)",
+        "  now       2.9M/s  ETA 18 s",
+        "  workers   1 of 8 (the limit set by --workers; at most 4.0M/s in all)",
         "               1.0M/s  a\\tb at 4.0M for read-ahead",
-        "  hydrate   running, 100B of 1.0K (9 %), 1 of 3 files, 50B/s, ETA 18 s",
+        "  hydrate   100B of 1.0K (9 %), 1 of 3 files, running",
         "  verified  0 of 12 files",
-        "  cache     /var/cache/hffs: 1.0M, disk has 20.0G",
+        "  cache     1.0M, disk has 20.0G left, in /var/cache/hffs",
         "  open      model.safetensors (2 handles, read through hffs)",
     ]
 

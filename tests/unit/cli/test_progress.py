@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from hffs.cli.progress import picture, shortened
+from hffs.cli.progress import picture
 from hffs.protocol import Job
 
 from .conftest import CHECKOUT
@@ -46,12 +46,12 @@ def test_at_80_columns_lines_are_aligned_and_names_cut_in_the_middle() -> None:
 
 def test_at_160_columns_whole_names_and_long_bars() -> None:
     assert printed(BUSY, 160) == [
-        "35.0M/s  ETA 9 s  3/12 files  4/10 workers                                                            ━━━━━━━━━━━━━────────────────────  40 %   200.0M of 500.0M",  # noqa: E501
-        "unet/diffusion_pytorch_model-00001-of-00004.fp16.safetensors                                          ━━━━━━━━━━━━━━━━─────────────────  50 %    50.0M of 100.0M",  # noqa: E501
-        "text_encoder/model.safetensors                                                                        ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 100 %          verifying",  # noqa: E501
-        "模型/权重文件很长的名字一二三四五六七八九十一二三四.bin                                               ─────────────────────────────────  <1 %      1B of 1023.0M",  # noqa: E501
-        "a\\x1b[2J[red]b                                                                                        ─────────────────────────────────             3B of      ?",  # noqa: E501
-        "empty                                                                                                 ─────────────────────────────────             0B of     0B",  # noqa: E501
+        "35.0M/s  ETA 9 s  3/12 files  4/10 workers                       ━━━━━━━━━━━━━━━━━━━━━━━━━━━━──────────────────────────────────────────  40 %   200.0M of 500.0M",  # noqa: E501
+        "unet/diffusion_pytorch_model-00001-of-00004.fp16.safetensors     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━───────────────────────────────────  50 %    50.0M of 100.0M",  # noqa: E501
+        "text_encoder/model.safetensors                                   ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 100 %          verifying",  # noqa: E501
+        "模型/权重文件很长的名字一二三四五六七八九十一二三四.bin          ──────────────────────────────────────────────────────────────────────  <1 %      1B of 1023.0M",  # noqa: E501
+        "a\\x1b[2J[red]b                                                   ──────────────────────────────────────────────────────────────────────             3B of      ?",  # noqa: E501
+        "empty                                                            ──────────────────────────────────────────────────────────────────────             0B of     0B",  # noqa: E501
     ]
 
 
@@ -88,13 +88,6 @@ def test_every_line_is_as_wide_as_the_terminal(names: list[str], width: int, who
     snapshot = job(active=[file(name, whole, here) for name in names], bytes_done=here, bytes_total=whole)
     lines = picture(snapshot, width, 24).plain.split("\n")
     assert [cell_len(line) for line in lines] == [width] * (len(names) + 1)
-
-
-@given(NAMES, st.integers(3, 40))
-def test_a_shortened_name_fits_and_keeps_both_ends(name: str, cells: int) -> None:
-    short = shortened(name, cells)
-    assert cell_len(short) <= cells
-    assert short == name or (cell_len(name) > cells and "…" in short)
 
 
 def on_a_terminal(how: str, *words: str, stop: bool = False, **environ: str) -> tuple[int, str]:

@@ -1,0 +1,180 @@
+"""`hffs status --watch` as its users meet it: on a terminal, in a pipe, for programs; mounts come and go meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from hffs.daemon import records
+from hffs.protocol import MountRecord
+
+from .conftest import CHECKOUT, Daemon
+from .terminal import CONTROL, on_a_terminal
+
+WATCH = ("status", "--watch", "--interval", "0.05")
+
+
+def record(mountpoint: str, pid: int) -> MountRecord:
+    return {
+        "mountpoint": mountpoint,
+        "repo": "acme/tiny",
+        "type": "model",
+        "revision": "main",
+        "commit": "0" * 40,
+        "pid": pid,
+        "started_at": 0.0,
+    }
+
+
+def leave_dead(runtime: str, mountpoint: str) -> None:
+    """A mount whose daemon was killed."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        records.write(runtime, record(mountpoint, process.pid))
+        process.kill()
+
+
+def test_on_a_terminal_mounts_come_and_go_and_ctrl_c_leaves_it_as_it_was(daemon: Daemon, runtime: str) -> None:
+    daemon("/mnt/first")
+    with on_a_terminal(*WATCH) as terminal:
+        terminal.wait_for(r"\x1b\[\?1049h.*1 mount, .*/mnt/first ")
+        daemon("/mnt/second", repo="acme/other")
+        terminal.wait_for(r"2 mounts, .*/mnt/second +acme/other@main")
+        leave_dead(runtime, "/mnt/third")
+        terminal.wait_for(r"3 mounts, .*dead: reads fail until it is mounted anew")
+        for gone in ("/mnt/third", "/mnt/first"):
+            records.remove(runtime, gone)
+        frame = terminal.wait_for(r"\x1b\[H\x1b\[1m1 mount, .*?\x1b\[H").rpartition("1 mount, ")[2]
+        assert "/mnt/second" in frame
+        assert "/mnt/first" not in frame
+        records.remove(runtime, "/mnt/second")
+        terminal.wait_for("no mounts")
+        terminal.press(b"\x03")
+        assert terminal.end() == 0
+    last = terminal.written
+    assert last.rindex("\x1b[?1049l") > last.rindex("\x1b[?1049h"), "the screen of before is back"
+    assert last.rindex("\x1b[?25h") > last.rindex("\x1b[?25l"), "and the cursor"
+    assert CONTROL.sub("", last[last.rindex("\x1b[?1049l") :]).strip() in ("", "^C")
+
+
+def test_a_new_size_is_drawn_at_once(daemon: Daemon) -> None:
+    daemon("/mnt/first")
+    with on_a_terminal("status", "--watch", "--interval", "600") as terminal:
+        terminal.wait_for("Ctrl-C ends *\x1b")
+        terminal.resize(120, 30)
+        frame = terminal.wait_for(r"\x1b\[H.*Ctrl-C ends")
+        line = CONTROL.sub("", frame[frame.rindex("\x1b[H") :]).splitlines()[0]
+        assert len(line) == 120
+        terminal.press(b"\x03")
+        assert terminal.end() == 0
+
+
+def test_the_end_of_its_terminal_or_sigterm_ends_it(daemon: Daemon) -> None:
+    daemon("/mnt/first")
+    with on_a_terminal(*WATCH) as terminal:
+        terminal.wait_for("Ctrl-C ends")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end() == 0
+    assert terminal.written.rindex("\x1b[?1049l") > terminal.written.rindex("\x1b[?1049h")
+
+
+def test_a_terminal_without_colour_gets_none_and_a_dumb_one_plain_blocks(daemon: Daemon) -> None:
+    daemon("/mnt/first", state="degraded")
+    with on_a_terminal(*WATCH, NO_COLOR="1") as terminal:
+        terminal.wait_for("Ctrl-C ends.*─")
+        terminal.press(b"\x03")
+        assert terminal.end() == 0
+    assert "\x1b[3" not in terminal.written
+    with on_a_terminal(*WATCH, TERM="dumb") as terminal:
+        terminal.wait_for("cache .*cache ")
+        terminal.press(b"\x03")
+        assert terminal.end() == 0
+    assert "\x1b" not in terminal.written
+
+
+def test_doctor_colours_nothing_on_a_terminal_that_is_dumb(runtime: str) -> None:
+    with on_a_terminal("doctor", "--endpoint", "http://127.0.0.1:9", TERM="dumb") as terminal:
+        assert terminal.end() == 1
+    assert "127.0.0.1:9" in terminal.written
+    assert "\x1b" not in terminal.written
+
+
+def test_a_target_that_goes_is_waited_for_but_must_be_there_first(daemon: Daemon, runtime: str) -> None:
+    with on_a_terminal(*WATCH, "acme/tiny") as terminal:
+        assert terminal.end() == 3
+    assert terminal.written == "hffs: acme/tiny is not mounted: hffs status lists the mounts\r\n"
+    daemon("/mnt/first")
+    with on_a_terminal(*WATCH, "acme/tiny") as terminal:
+        terminal.wait_for("1 mount, ")
+        records.remove(runtime, "/mnt/first")
+        terminal.wait_for("no mounts")
+        daemon("/mnt/again")
+        terminal.wait_for("/mnt/again ")
+        terminal.press(b"\x03")
+        assert terminal.end() == 0
+
+
+def piped(*words: str, stdout: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[str]:
+    environ = {**os.environ, "PYTHONPATH": CHECKOUT, "TERM": "xterm", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1"}
+    command = [sys.executable, "-m", "hffs", *WATCH, *words]
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, env=environ, text=True)
+
+
+def test_in_a_pipe_each_time_is_a_plain_block(daemon: Daemon) -> None:
+    daemon("/mnt/first")
+    with piped() as process:
+        assert process.stdout is not None
+        blocks: list[list[str]] = [[]]
+        while len(blocks) < 3:
+            line = process.stdout.readline().removesuffix("\n")
+            blocks[-1].append(line) if line else blocks.append([])
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(30), process.stderr and process.stderr.read()) == (0, "")
+    assert [block[1:] for block in blocks[:2]] == [
+        [
+            "MOUNT       REPO            STATE    LOCAL                   SPEED  FETCHED",
+            "/mnt/first  acme/tiny@main  serving  1.0M of 522.7M (<1 %)  2.9M/s     1.0M",
+            "cache /var/cache/hffs: 1.0M, disk has 20.0G left",
+        ]
+    ] * 2
+    assert all(block[0].endswith("Z") for block in blocks[:2])
+
+
+@pytest.mark.parametrize("words", [[], ["/mnt/first"]])
+def test_json_is_an_object_a_line(daemon: Daemon, runtime: str, words: list[str]) -> None:
+    told = daemon("/mnt/first")
+    with piped("--json", *words) as process:
+        assert process.stdout is not None
+        assert [json.loads(process.stdout.readline()) for _ in range(2)] == [{"mounts": [told]}] * 2
+        records.remove(runtime, "/mnt/first")
+        while json.loads(process.stdout.readline())["mounts"]:
+            pass
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(30), process.stderr and process.stderr.read()) == (0, "")
+
+
+def test_whoever_stops_reading_ends_it(daemon: Daemon, tmp_path: Path) -> None:
+    daemon("/mnt/first")
+    with piped("--json") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_one_mount_in_a_pipe_is_told_in_full_each_time(daemon: Daemon) -> None:
+    daemon("/mnt/first")
+    with piped("/mnt/first") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert process.stdout.readline() == "/mnt/first  acme/tiny@main\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
