@@ -14,8 +14,10 @@ from .prefetch import small_files
 from .queue import BlockQueue, Fetch, Waiting
 from .readahead import ReadCursors, Window
 from .retry import RetryPolicy
+from .structure import POINTER_BELOW, Pointer, Problem, is_tiny, is_weights, pointer_of, problem_of
 
 __all__ = [
+    "POINTER_BELOW",
     "RESERVED",
     "USUAL",
     "Allowance",
@@ -25,12 +27,18 @@ __all__ = [
     "Format",
     "Outage",
     "Plan",
+    "Pointer",
     "Priority",
+    "Problem",
     "ReadCursors",
     "RetryPolicy",
     "Waiting",
     "Window",
     "WorkerLimiter",
     "format_of",
+    "is_tiny",
+    "is_weights",
+    "pointer_of",
+    "problem_of",
     "small_files",
 ]
