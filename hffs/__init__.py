@@ -12,6 +12,10 @@ _HOMES = {
     "LocalRepo": "inventory",
     "LocalRevision": "inventory",
     "Mount": "mounting",
+    "Finding": "verifying",
+    "VerificationFailed": "verifying",
+    "Verified": "verifying",
+    "verify": "verifying",
     "Progress": "hydrating",
     "mount": "mounting",
     "RepoInfo": "repos",
@@ -22,6 +26,7 @@ _HOMES = {
     "repo_info": "repos",
 }
 __all__ = [
+    "Finding",
     "Hydrated",
     "HydrationFailed",
     "LocalRepo",
@@ -29,12 +34,15 @@ __all__ = [
     "Mount",
     "Progress",
     "RepoInfo",
+    "VerificationFailed",
+    "Verified",
     "hydrate",
     "is_available_locally",
     "list_files",
     "list_local",
     "mount",
     "repo_info",
+    "verify",
 ]
 
 

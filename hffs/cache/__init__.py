@@ -4,7 +4,7 @@ Used by transfer, and by the daemon, which opens a cache (``Layout.prepare``, on
 closes it last. Everything here may be used from any thread.
 """
 
-from . import checking, holdings, inventory, known
+from . import checking, examining, folders, holdings, inventory, known
 from .adopting import Outcome
 from .blobs import BlobStore
 from .claims import Claim
@@ -31,6 +31,8 @@ __all__ = [
     "Room",
     "StoredBlob",
     "checking",
+    "examining",
+    "folders",
     "holdings",
     "inventory",
     "known",

@@ -68,6 +68,10 @@ def _run(words: list[str]) -> int:
         from . import hydrating
 
         run = hydrating.hydrate
+    elif args.command == "verify":
+        from . import verifying
+
+        run = verifying.verify
     elif args.command == "cache":
         from importlib import import_module
 

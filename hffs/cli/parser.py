@@ -139,6 +139,22 @@ def build() -> Parser:
     hydrate.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
     _add_settings(hydrate, _HYDRATING)
 
+    verify = command("verify", "check what is local against the Hub's hashes, and mend it", epilog=every)
+    verify.add_argument("target", metavar="TARGET", nargs="?", help=f"{_TARGET}, or any folder")
+    verify.add_argument("--all", action="store_true", help="every repo of which the cache has something")
+    verify.add_argument("--fix", action="store_true", help="drop what is bad, and fetch it again")
+    verify.add_argument(
+        "--require",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="files that must be there, whole and right; may be given several times",
+    )
+    verify.add_argument("--repo", metavar="REPO", help="what a folder is of, where that does not show")
+    _add_naming(verify)
+    verify.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
+    _add_settings(verify, _HYDRATING)
+
     _add_cache(
         command("cache", "list, drop, keep and check what is on this disk").add_subparsers(
             dest="action", metavar="ACTION", parser_class=Parser, required=True

@@ -67,7 +67,8 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             resumption=None if link is None else link.resumption(),
         )
 
-        jobs = Jobs(protocol.jobs_path(settings.runtime_dir, where), where, content, tree, fetcher, settings.big_file)
+        kept = protocol.jobs_path(settings.runtime_dir, where)
+        jobs = Jobs(kept, where, content, tree, fetcher, hub.layout, settings.big_file)
         reporter = Reporter(spec, where, binding, parts, tree, filesystem, hub, jobs, link)
         control = ControlServer(
             protocol.socket_path(settings.runtime_dir, where),
@@ -76,6 +77,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
                 ("GET", f"{protocol.API}/files"): reporter.files,
                 ("GET", "/healthz"): lambda _: {"state": reporter.state},
                 ("POST", f"{protocol.API}/hydrate"): jobs.hydrate,
+                ("POST", f"{protocol.API}/verify"): jobs.verify,
                 ("GET", f"{protocol.API}/jobs/*"): jobs.get,
                 ("DELETE", f"{protocol.API}/jobs/*"): jobs.cancel,
                 ("POST", f"{protocol.API}/bandwidth"): lambda request: _bandwidth(request, fetcher),
