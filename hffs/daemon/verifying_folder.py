@@ -128,8 +128,8 @@ class Foreign:
             what = "it is a link to a file that is not there"
             subject.findings.append(damage(subject.path, "missing", what, _way_out(subject.told)))
             return "wrong"
-        if subject.entry is None and subject.told.listed is not None:
-            return "others"
+        if subject.entry is None and (subject.told.listed is not None or subject.told.folder.made == "local-dir"):
+            return "others"  # nobody downloaded it
         try:
             with open(lying.real, "rb", buffering=0) as file:
                 return self._looked(subject, subject.told, file.fileno(), given_up, counted)
