@@ -138,6 +138,13 @@ class ReadAhead(TypedDict):
     command: str
 
 
+class FileProblem(TypedDict):
+    """A file that seems not to be what its name says, by its listing alone; ``hffs verify`` tells more."""
+
+    path: str
+    what: str
+
+
 class Status(TypedDict):
     mountpoint: str
     repo: str
@@ -167,6 +174,7 @@ class Status(TypedDict):
     read_ahead: ReadAhead
     bandwidth: Bandwidth
     root: str  # the folder of the repo that is mounted, "" for all of it
+    problems: list[FileProblem]
 
 
 class FileStatus(TypedDict):

@@ -234,6 +234,7 @@ def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtim
         "read_ahead": {"kb": None, "command": ""},
         "bandwidth": {"limit": None},
         "root": "",
+        "problems": [],
     }
 
 

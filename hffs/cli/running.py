@@ -190,6 +190,8 @@ def _worries(each: Status) -> list[str]:
         for read in each["waiting_reads"]
     ]
     worries += [f"{path} failed its verification" for path in each["verification"]["failed"]]
+    # A daemon of before an upgrade tells none.
+    worries += [f"{file['path']} {file['what']}: hffs verify tells more" for file in each.get("problems", [])[:3]]
     for error in each["last_errors"][-3:]:
         path = f"{error['path']}: " if error.get("path") else ""
         worries.append(f"{output.moment(error['at'])} {path}{error['what']}")

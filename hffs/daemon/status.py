@@ -14,7 +14,8 @@ from typing import Final, Literal, Protocol
 from .. import protocol
 from ..errors import EntryNotFound
 from ..fuse import Binding
-from ..policy import Priority
+from ..model import Entry
+from ..policy import Priority, is_tiny
 from ..transfer import Fetcher
 from ..vfs import Filesystem, Tree
 from .control import Request
@@ -23,6 +24,7 @@ from .readahead import ReadAhead
 from .spec import MountSpec
 from .supervised import ALONE, Link
 
+_PROBLEMS: Final = 16  # as many as last errors: a repo cloned without git-lfs has a pointer for every weight
 _FOR: Final[dict[Priority, Literal["demand", "ahead", "background", "bulk"]]] = {
     Priority.DEMAND: "demand",
     Priority.AHEAD: "ahead",
@@ -163,7 +165,16 @@ class Reporter:
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
             "bandwidth": {"limit": self._fetcher.throttle.rate},
             "root": self._content.root,
+            "problems": [
+                {"path": self._below(entry), "what": f"has {entry.size} bytes, which is too few for weights"}
+                for entry in files
+                if entry.size is not None and is_tiny(entry.path, entry.size)
+            ][:_PROBLEMS],
         }
+
+    def _below(self, entry: Entry) -> str:
+        root = self._content.root
+        return entry.path.removeprefix(f"{root}/") if root else entry.path
 
     def _state(self) -> protocol.State:
         if self.state != "serving":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+from tqdm import tqdm
 
 import hffs
 from hffs.cli import main
@@ -70,9 +70,8 @@ def _environment(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> Iterato
     for name, value in commands.environment.items():
         if name.startswith(("HF", "HOME")):
             monkeypatch.setenv(name, value)
-    disable_progress_bars()  # they start a thread that stays
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # else a thread of its own stays behind
     yield
-    enable_progress_bars()
     huggingface_hub.close_session()
 
 

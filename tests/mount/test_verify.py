@@ -74,6 +74,7 @@ def test_damage_under_a_reader_is_told_and_mended_and_the_reader_goes_on(hub: Hu
 
 
 @pytest.mark.kernel
+@pytest.mark.allow_warnings("where the daemon reads for the reader it finds the damage itself")
 def test_pages_that_the_kernel_keeps_are_dropped_with_what_was_bad(mount: Mount) -> None:
     mounted = hydrated(mount)
     spoil(mounted, BIG, 3 * BLOCK + 7)
@@ -144,6 +145,7 @@ def test_a_verification_may_be_cancelled_while_it_mends(hub: Hub, mount: Mount) 
 
 
 @pytest.mark.kernel
+@pytest.mark.allow_warnings("the worker died")
 def test_a_verification_outlives_the_daemon_that_began_it(hub: Hub, mount: Mount) -> None:
     mounted = hydrated(mount)
     daemon = Daemon(mounted)

@@ -141,6 +141,7 @@ def test_status_is_an_aligned_table_without_a_control_character(hffs: Run, daemo
     daemon("/mnt/model")
     daemon("/mnt/\x1b[2Jdata", repo="acme/[red]x", type="dataset", state="degraded", bytes_total=None, files=None,
            waiting_reads=[{"path": "a\tb", "offset": 7, "size": 1, "seconds": 3.2, "on": "https://hub.example"}],
+           problems=[{"path": "a.bin", "what": "has 9 bytes, which is too few for weights"}],
            last_errors=[{"at": 0.0, "what": "cannot reach hub.example", "path": "a"}])  # fmt: skip
     done = hffs("status")
     assert done.stdout.splitlines() == [
@@ -148,6 +149,7 @@ def test_status_is_an_aligned_table_without_a_control_character(hffs: Run, daemo
         "/mnt/\\x1b[2Jdata  datasets/acme/[red]x@main  degraded  1.0M of ?                 1.0M",
         "/mnt/model        acme/tiny@main             serving   1.0M of 522.7M (<1 %)     1.0M",
         "/mnt/\\x1b[2Jdata: a read of a\\tb at 7 waits for https://hub.example, 3 s now",
+        "/mnt/\\x1b[2Jdata: a.bin has 9 bytes, which is too few for weights: hffs verify tells more",
         "/mnt/\\x1b[2Jdata: 1970-01-01 00:00:00Z a: cannot reach hub.example",
     ]
 
