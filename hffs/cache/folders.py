@@ -92,7 +92,8 @@ def files(folder: Folder) -> Iterator[Lying]:
         here = os.path.relpath(at, folder.root)
         names[:] = sorted(name for name in names if os.path.normpath(os.path.join(here, name)) not in _NOT_OURS)
         for name in sorted(found):
-            yield from _lying(folder, os.path.join(at, name))
+            if os.path.normpath(os.path.join(here, name)) not in _NOT_OURS:
+                yield from _lying(folder, os.path.join(at, name))
 
 
 def _lying(folder: Folder, real: str) -> Iterator[Lying]:
