@@ -162,7 +162,8 @@ class Foreign:
             return "plausible"
         kind, what = wrong
         expected = digest.hex if digest is not None else ""
-        subject.findings.append(damage(path, kind, what, _way_out(told), expected=expected if got else "", got=got))
+        way_out = _way_out(told, pointer=subject.pointer is not None)
+        subject.findings.append(damage(path, kind, what, way_out, expected=expected if got else "", got=got))
         return "wrong"
 
     # --- mending ----------------------------------------------------------------------------------------------------
@@ -244,10 +245,12 @@ def _expected(lying: Lying, listed: Entry | None) -> Entry | None:
     return Entry(lying.path, "file", None, lying.etag, lfs=len(lying.etag) == 64)
 
 
-def _way_out(told: Told) -> str:
+def _way_out(told: Told, *, pointer: bool = False) -> str:
     """What to do where it is not mended here."""
     fix = "run it with --fix" if told.commit is not None else "name its repo with --repo and run it with --fix"
-    return f"git lfs pull, git checkout, or {fix}" if told.folder.made == "clone" else fix
+    if told.folder.made != "clone":
+        return fix
+    return f"git lfs pull, or {fix}" if pointer else "git checkout gives back what is committed"
 
 
 def _remote(subject: _There, told: Told) -> RemoteFile:

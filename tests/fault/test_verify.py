@@ -384,7 +384,7 @@ def test_pointers_in_a_clone_are_told_and_replaced_and_nothing_else_is(clone: Pa
     said = verify(clone)
     assert said.code == 6
     assert said.told == [("config.json", "hash", False), *((path, "pointer", False) for path in pointers)]
-    assert said.findings[1]["remedy"] == "git lfs pull, git checkout, or run it with --fix"
+    assert said.findings[1]["remedy"] == "git lfs pull, or run it with --fix"
     (clone / "same.safetensors").write_bytes(STUB)  # to something else than the commit has
     said = verify(clone, "--fix")
     assert said.told == [
