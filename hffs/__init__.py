@@ -7,23 +7,23 @@ are in ``__init__.pyi``.
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Finding": "verifying",
     "Hydrated": "hydrating",
     "HydrationFailed": "hydrating",
     "LocalRepo": "inventory",
     "LocalRevision": "inventory",
     "Mount": "mounting",
-    "Finding": "verifying",
-    "VerificationFailed": "verifying",
-    "Verified": "verifying",
-    "verify": "verifying",
     "Progress": "hydrating",
     "mount": "mounting",
     "RepoInfo": "repos",
+    "VerificationFailed": "verifying",
+    "Verified": "verifying",
     "hydrate": "hydrating",
     "is_available_locally": "inventory",
     "list_files": "repos",
     "list_local": "inventory",
     "repo_info": "repos",
+    "verify": "verifying",
 }
 __all__ = [
     "Finding",

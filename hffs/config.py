@@ -171,6 +171,13 @@ def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
     return settings
 
 
+def proxies(environ: Mapping[str, str] | None = None) -> list[str]:
+    """The variables by which requests and huggingface_hub send what they ask through a proxy, in capitals."""
+    env = os.environ if environ is None else environ
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    return [name for name in names if env.get(name) or env.get(name.lower())]
+
+
 def default_cache_dir(environ: Mapping[str, str]) -> str:
     if environ.get("XDG_CACHE_HOME"):
         return os.path.join(environ["XDG_CACHE_HOME"], "hffs")

@@ -269,8 +269,8 @@ def _all(settings: Settings, require: Sequence[str]) -> Source:
         named = set()
         for listed in commits:
             name = f"{listed.commit.type.prefix}{listed.commit.id}"
-            named |= {each.place for each in shelf.held(listed).values()}
-            named |= {each.place for each in shelf.holdings if each.etag in {file.etag for file in listed.files}}
+            etags = {file.etag for file in listed.files}
+            named |= {each.place for each in shelf.holdings if each.etag in etags}
             for entry in listed.files:
                 if wanted.match(entry.path):
                     yield known(f"{name}/{entry.path}", listed.commit, entry)

@@ -14,7 +14,7 @@ from .hub_cache import HubCache, HubRepo
 from .index import Index
 from .laying import lay, safe_below
 from .layout import Layout
-from .room import Reservation, Room
+from .room import Reservation, Room, kept_free
 from .stored import StoredBlob
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "folders",
     "holdings",
     "inventory",
+    "kept_free",
     "known",
     "lay",
     "safe_below",

@@ -131,7 +131,7 @@ class Layout:
         except OSError:  # no /proc: the probe is all there is to go by
             return
         kind = file_system_of(os.path.realpath(self.root), mounts)
-        if kind in _UNFIT or kind.startswith("fuse."):
+        if unfit(kind):
             raise _unfit(self.root, kind)
 
     def _probe(self) -> None:
@@ -154,6 +154,11 @@ class Layout:
             raise
         finally:
             os.close(fd)
+
+
+def unfit(kind: str) -> bool:
+    """Whether a file system of this type, as mountinfo calls it, cannot hold a cache."""
+    return kind in _UNFIT or kind.startswith("fuse.")
 
 
 def _unfit(root: Path, kind: str) -> CacheUnusable:

@@ -49,6 +49,11 @@ _EVICTING_S: Final = 10.0  # for others to make room; 10 GiB take them less than
 _TURNS: Final = 64  # room that was made may be taken by others, but hardly by 16 workers four times over
 
 
+def kept_free(min_free: int | None, total: int) -> int:
+    """Bytes of a disk of ``total`` bytes that stay free; ``min_free`` as the setting."""
+    return min(_MIN_FREE, total // _MIN_FREE_SHARE) if min_free is None else min_free
+
+
 class Reservation:
     """Bytes that may be stored. ``settle`` it once with those that were."""
 
@@ -223,9 +228,8 @@ class Room:
         except OSError as error:
             raise disk_error(error, f"the cache directory {self._root}") from error
         free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-        keep = min(_MIN_FREE, total // _MIN_FREE_SHARE) if self._min_free is None else self._min_free
         account = self._account = self._ledger.look()
-        ceiling = max(0, account.held + free - keep)
+        ceiling = max(0, account.held + free - kept_free(self._min_free, total))
         with self._lock:
             self._looked = now, ceiling, free
         return ceiling

@@ -55,7 +55,11 @@ def _run(words: list[str]) -> int:
     if args.command is None:
         grammar.print_help(sys.stderr)
         return 2
-    if args.command in ("mount", "unmount", "umount", "restart", "status", "bandwidth"):
+    if "module" in args:
+        from importlib import import_module
+
+        run = getattr(import_module(f".{args.module}", __name__), args.call)
+    elif args.command in ("mount", "unmount", "umount", "restart", "status", "bandwidth"):
         from . import running
 
         run = {
@@ -68,19 +72,11 @@ def _run(words: list[str]) -> int:
         from . import hydrating
 
         run = hydrating.hydrate
-    elif args.command == "verify":
-        from . import verifying
-
-        run = verifying.verify
-    elif args.command == "cache":
-        from importlib import import_module
-
-        run = getattr(import_module(f".{args.module}", __name__), args.call)
     else:
         from . import looking
 
         run = {"ls": looking.ls, "info": looking.info, "du": looking.du}[args.command]
-    return run(args)
+    return int(run(args))
 
 
 def _tell(text: str, debug: bool) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 from typing import Final, Literal, Protocol
 
 from .. import protocol
@@ -165,12 +167,15 @@ class Reporter:
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
             "bandwidth": {"limit": self._fetcher.throttle.rate},
             "root": self._content.root,
-            "problems": [
-                {"path": self._below(entry), "what": f"has {entry.size} bytes, which is too few for weights"}
-                for entry in files
-                if entry.size is not None and is_tiny(entry.path, entry.size)
-            ][:_PROBLEMS],
+            "problems": self._problems(files),
         }
+
+    def _problems(self, files: Iterable[Entry]) -> list[protocol.FileProblem]:
+        tiny = (entry for entry in files if entry.size is not None and is_tiny(entry.path, entry.size))
+        return [
+            {"path": self._below(entry), "what": f"has {entry.size} bytes, which is too few for weights"}
+            for entry in islice(tiny, _PROBLEMS)
+        ]
 
     def _below(self, entry: Entry) -> str:
         root = self._content.root

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..vfs import Filesystem
 from .connection import Connection, Resumption
 from .errnos import errno_of
+
+if TYPE_CHECKING:
+    from .kernel.trial import Offer
 
 
 class Binding(Protocol):
@@ -53,4 +56,11 @@ def make_binding(
     return LibfuseBinding(filesystem, mountpoint, device=device, allow_other=allow_other)
 
 
-__all__ = ["Binding", "Connection", "Resumption", "errno_of", "make_binding"]
+def trial(mountpoint: str, backing: int) -> Offer:
+    """As ``kernel.trial.trial``: what this kernel offers, by a mount that is left dead. Raises MountFailed."""
+    from .kernel import trial
+
+    return trial.trial(mountpoint, backing)
+
+
+__all__ = ["Binding", "Connection", "Resumption", "errno_of", "make_binding", "trial"]

@@ -5,6 +5,7 @@ The rooms above use the names below and nothing else of this room; huggingface_h
 
 from .auth import Auth, Token
 from .catalog import Catalog, RepoInfo, TreePage
+from .greeting import greet
 from .locate import Locator, Place
 from .naming import check_name, parse_repo
 from .transport import Body, Transport
@@ -20,5 +21,6 @@ __all__ = [
     "Transport",
     "TreePage",
     "check_name",
+    "greet",
     "parse_repo",
 ]

@@ -175,3 +175,24 @@ def test_allow_other_that_is_not_allowed_says_where_it_is(others_machine: Machin
     line = refused(others_machine.run(f"{FREE_DEVICE}; {conf}", f"exec {AS_NOBODY} {MOUNT} --allow-other"))
     assert "user_allow_other" in line
     assert "/etc/fuse.conf" in line
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_the_doctor_says_what_is_missing_and_how_to_get_it(machine: Machine) -> None:
+    done = machine.run(NO_DEVICE, '"$PYTHON" -m hffs doctor')
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "fail   fuse     there is no /dev/fuse\n" in done.stdout
+    assert "→ modprobe fuse, or in a container give it --device /dev/fuse" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_the_doctor_mounts_for_a_user_too_and_says_what_only_root_gets(others_machine: Machine) -> None:
+    done = others_machine.run(
+        FREE_DEVICE, f'{AS_NOBODY} "$PYTHON" -m hffs doctor; grep -c hffs-doctor /proc/self/mountinfo'
+    )
+    said = done.stdout.splitlines()
+    assert said[-1] == "0", "the trial mount is still there"
+    assert any("a trial mount works" in line for line in said), done.stdout + done.stderr
+    (no,) = [line for line in said if "no passthrough" in line]
+    assert no.endswith("it needs root (CAP_SYS_ADMIN)") or "this kernel has none" in no

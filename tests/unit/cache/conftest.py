@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hffs.cache import BlobStore, Layout
+from hffs.cache import BlobStore, Layout, StoredBlob
+from tests.unit.cache import laid
 
 
 class Clock:
@@ -35,3 +37,15 @@ def store(layout: Layout, clock: Clock) -> Iterator[BlobStore]:
     made = BlobStore(layout, clock=clock, boot_id="this boot")
     yield made
     made.close()
+
+
+@pytest.fixture
+def as_on_ext4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No reflinks, wherever the tests run."""
+    monkeypatch.setattr(fcntl, "ioctl", laid.no_reflink)
+
+
+@pytest.fixture
+def stored(store: BlobStore) -> StoredBlob:
+    """The blob of ``laid``, whole and verified."""
+    return laid.whole(store)

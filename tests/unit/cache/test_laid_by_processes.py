@@ -23,20 +23,11 @@ from tests.unit.cache.laid import (
     Child,
     data_file,
     names,
-    no_reflink,
     temporaries,
     whole,
 )
 
-
-@pytest.fixture(autouse=True)
-def _as_on_ext4(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcntl, "ioctl", no_reflink)
-
-
-@pytest.fixture
-def stored(store: BlobStore) -> StoredBlob:
-    return whole(store)
+pytestmark = pytest.mark.usefixtures("as_on_ext4")
 
 
 # Killed, and several at once

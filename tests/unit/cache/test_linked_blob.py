@@ -25,15 +25,7 @@ from tests.unit.cache.laid import (
     whole,
 )
 
-
-@pytest.fixture(autouse=True)
-def _as_on_ext4(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcntl, "ioctl", no_reflink)
-
-
-@pytest.fixture
-def stored(store: BlobStore) -> StoredBlob:
-    return whole(store)
+pytestmark = pytest.mark.usefixtures("as_on_ext4")
 
 
 # The verification of a linked blob

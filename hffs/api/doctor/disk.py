@@ -1,0 +1,88 @@
+"""Whether the cache directory can be used, what room there is, and whether what lies there is sound."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from typing import Final
+
+from ...cache import Layout, holdings, kept_free
+from ...cache.layout import file_system_of, unfit
+from ...config import Settings
+from ...errors import HffsError
+from .finding import Finding
+
+_AREA: Final = "cache"
+_MIB: Final = 1 << 20
+# A mount keeps a data, a state and a lock file open for each blob in use, and loaders open a few hundred at once.
+_FEW_FILES: Final = 4096
+
+
+def look(settings: Settings) -> Iterator[Finding]:
+    layout = Layout(settings.cache_dir)
+    there = (layout.root / "version").exists()
+    yield _usable(layout) if there else _to_be_made(str(layout.root))
+    yield from _room(str(layout.root), settings)
+    if there:
+        yield _sound(layout)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if most != resource.RLIM_INFINITY and most < _FEW_FILES:
+        yield Finding(_AREA, "warn", f"at most {most} files may be open at once", "raise it: ulimit -Hn 65536, as root")
+
+
+def _usable(layout: Layout) -> Finding:
+    try:
+        layout.prepare()
+    except HffsError as error:
+        return Finding(_AREA, "fail", error.what, error.remedy)
+    return Finding(_AREA, "ok", f"{layout.root} works: locks and holes are kept")
+
+
+def _to_be_made(root: str) -> Finding:
+    """Looks at the folder it would be made in, and makes nothing."""
+    above = root
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
+        remedy = f"mkdir -p {root} as somebody who may, or choose another --cache-dir"
+        return Finding(_AREA, "fail", f"{root} is not there, and {above} cannot be written to", remedy)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        kind = file_system_of(os.path.realpath(above), file.read())
+    if unfit(kind):
+        remedy = "choose a --cache-dir on a local disk (ext4, xfs, btrfs, tmpfs)"
+        return Finding(_AREA, "fail", f"{root} would lie on {kind}, where locks and holes cannot be relied on", remedy)
+    return Finding(_AREA, "ok", f"{root} will be made at the first mount, on {kind or 'a local disk'}")
+
+
+def _room(root: str, settings: Settings) -> Iterator[Finding]:
+    above = root
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    disk = os.statvfs(above)
+    free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    keep = kept_free(settings.min_free, total)
+    room = f"{free // _MIB} MiB free, {keep // _MIB} MiB of it are kept free"
+    if free <= keep:
+        remedy = "free some disk space, lower --min-free or choose another --cache-dir"
+        yield Finding(_AREA, "warn", f"the disk is full: {room}", remedy)
+    else:
+        yield Finding(_AREA, "ok", room)
+    if settings.cache_size is not None:
+        yield Finding(_AREA, "ok", f"the cache is kept below {settings.cache_size // _MIB} MiB")
+
+
+def _sound(layout: Layout) -> Finding:
+    blobs = wrong = newer = size = 0
+    for holding in holdings.scan(layout):
+        blobs += 1
+        size += holding.bytes_disk
+        newer += holding.newer
+        wrong += bool(holding.wrong) and not holding.newer
+    if wrong:
+        return Finding(
+            _AREA, "warn", f"{wrong} of {blobs} blobs are damaged or unfinished", "hffs cache check --repair"
+        )
+    if newer:
+        return Finding(_AREA, "warn", f"{newer} of {blobs} blobs were written by a newer hffs", "upgrade hffs")
+    return Finding(_AREA, "ok", f"{blobs} blobs, {size // _MIB} MiB on disk")

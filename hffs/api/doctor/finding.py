@@ -1,0 +1,19 @@
+"""What an examination finds: one line, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``fail``: something hffs cannot do here until it is mended; ``warn``: it works, but not as well as it could.
+    ``remedy`` is empty where there is nothing to do."""
+
+    area: str
+    state: State
+    what: str
+    remedy: str = ""

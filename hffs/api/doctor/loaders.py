@@ -1,0 +1,36 @@
+"""What programs of this Python should be told so that they load from a mount at their best.
+
+Only what is installed beside hffs is seen; each hint says so. Nothing of it is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Final
+
+from ...config import Settings
+from .finding import Finding
+
+_AREA: Final = "loaders"
+# vLLM prefetches by itself on NFS and Lustre only (its default_loader.py, 0.33), and maps other file systems lazily.
+_HINTS: Final = {
+    "vllm": "--safetensors-load-strategy=prefetch reads ahead through all files at once",
+    "transformers": "from_pretrained(MOUNTPOINT) maps the files; no option is needed",
+    "diffusers": "DiffusionPipeline.from_pretrained(MOUNTPOINT); no option is needed",
+    "datasets": "load_dataset(MOUNTPOINT) copies to Arrow below HF_HOME, which must be on a disk of its own",
+    "llama_cpp_python": "the whole file is read at load; use_mmap=False reads it in order",
+}
+
+
+def look(_: Settings) -> Iterator[Finding]:
+    seen = False
+    for name, hint in _HINTS.items():
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        seen = True
+        yield Finding(_AREA, "ok", f"{name.replace('_', '-')} {version}: {hint}")
+    if not seen:
+        yield Finding(_AREA, "ok", "none is installed beside hffs; see the documentation for what to tell them")

@@ -1,0 +1,234 @@
+"""Each look of the doctor finds what is wrong, says what to do, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from hffs.api import doctor
+from hffs.api.doctor import Finding, disk, hub, kernel, loaders, mounted
+from hffs.config import Settings
+from hffs.daemon import mountinfo
+from hffs.daemon.mountinfo import Mounted
+from tests.hub import Answer, Hub, Match, faults
+from tests.unit.cache.content import blob_of, some_bytes
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        endpoint="http://127.0.0.1:1", cache_dir=str(tmp_path / "cache"), runtime_dir=str(tmp_path / "run"), min_free=0
+    )
+
+
+@pytest.fixture
+def local_hub() -> Iterator[Hub]:
+    with Hub() as made:
+        yield made
+
+
+def states(found: list[Finding]) -> list[str]:
+    return [each.state for each in found]
+
+
+def only(found: list[Finding], state: str) -> Finding:
+    (one,) = [each for each in found if each.state == state]
+    return one
+
+
+# the cache
+
+
+def test_a_cache_that_is_not_there_yet_is_not_made(settings: Settings) -> None:
+    found = list(disk.look(settings))
+    assert states(found) == ["ok", "ok"]
+    assert "will be made" in found[0].what
+    assert not os.path.exists(settings.cache_dir)
+
+
+def test_a_cache_that_cannot_be_made_is_a_failure(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    bad = only(list(disk.look(replace(settings, cache_dir=str(tmp_path / "file")))), "fail")
+    assert "cannot be written to" in bad.what
+    assert "--cache-dir" in bad.remedy
+
+
+def test_a_full_disk_is_a_warning(settings: Settings) -> None:
+    bad = only(list(disk.look(replace(settings, min_free=1 << 60))), "warn")
+    assert bad.what.startswith("the disk is full")
+
+
+def test_damage_in_the_cache_is_a_warning(settings: Settings) -> None:
+    from hffs.cache import BlobStore, Layout
+    from tests.unit.cache.content import fill
+
+    layout = Layout(settings.cache_dir)
+    layout.prepare()
+    store = BlobStore(layout)
+    content = some_bytes(MIB)
+    fill(store, content)
+    store.close()
+    assert "1 blobs, 1 MiB" in list(disk.look(settings))[-1].what
+    blob = blob_of(content)
+    Path(layout.place(blob.etag, blob.origin).state).write_bytes(b"nonsense")
+    bad = only(list(disk.look(settings)), "warn")
+    assert bad.what == "1 of 1 blobs are damaged or unfinished"
+    assert bad.remedy == "hffs cache check --repair"
+
+
+def test_a_low_limit_of_open_files_is_a_warning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    assert "1024 files" in only(list(disk.look(settings)), "warn").what
+
+
+# the Hub
+
+
+def test_a_hub_that_answers(settings: Settings, local_hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_good\n")
+    asked = replace(settings, endpoint=local_hub.endpoint, token_file=str(tmp_path / "token"))
+    found = list(hub.look(asked))
+    assert set(states(found)) == {"ok"}
+    assert found[-1].what == "logged in as alice, with a token of the kind read"
+    assert "hf_good" not in repr(found)
+
+
+def test_a_token_that_is_refused_is_a_failure(settings: Settings, local_hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_old")
+    asked = replace(settings, endpoint=local_hub.endpoint, token_file=str(tmp_path / "token"))
+    assert "refuses the token" in only(list(hub.look(asked)), "fail").what
+
+
+def test_a_token_that_cannot_be_read_is_a_failure(settings: Settings, tmp_path: Path) -> None:
+    asked = replace(settings, token_file=str(tmp_path / "none"))
+    assert "cannot be read" in only(list(hub.look(asked)), "fail").what
+
+
+def test_a_clock_that_is_wrong_is_a_warning(settings: Settings, local_hub: Hub) -> None:
+    def later(_: object, answer: Answer) -> None:
+        answer.put("Date", formatdate(time.time() + 3600, usegmt=True))
+
+    local_hub.faults.add(Match(kind="whoami"), faults.afterwards(later))
+    bad = only(list(hub.look(replace(settings, endpoint=local_hub.endpoint))), "warn")
+    assert bad.what.startswith("this machine's clock is 3")
+    assert bad.what.endswith("behind")
+
+
+def test_nobody_at_the_endpoint_is_a_failure(settings: Settings) -> None:
+    assert "refused" in only(list(hub.look(settings)), "fail").what
+
+
+def test_told_to_be_offline_nobody_is_asked(settings: Settings, local_hub: Hub) -> None:
+    found = list(hub.look(replace(settings, endpoint=local_hub.endpoint, offline=True)))
+    assert "HF_HUB_OFFLINE" in only(found, "warn").remedy
+    assert local_hub.journal.requests() == []
+
+
+def test_proxies_are_told_by_the_names_of_their_variables(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://user:secret@proxy.example:3128")
+    found = list(hub.look(replace(settings, offline=True)))
+    assert "HTTPS_PROXY" in found[0].what
+    assert "secret" not in repr(found)
+
+
+# mounts, kernel, loaders
+
+
+def test_no_mounts_are_nothing_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountinfo, "mounts", list)
+    assert list(mounted.look(settings)) == [Finding("mounts", "ok", "none of yours")]
+
+
+def test_a_dead_mount_without_a_record_is_found(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    monkeypatch.setattr(mountinfo, "mounts", lambda: [Mounted("/mnt/lost", "fuse.hffs", "hffs:acme/tiny")])
+    monkeypatch.setattr(mountinfo, "probe", lambda _path: errno.ENOTCONN)
+    bad = only(list(mounted.look(settings)), "fail")
+    assert bad.remedy == "hffs unmount /mnt/lost"
+
+
+def test_user_allow_other_is_read_as_fusermount_does(tmp_path: Path) -> None:
+    conf = tmp_path / "fuse.conf"
+    assert not kernel.allows_other(str(conf))
+    conf.write_text("# user_allow_other\nmount_max = 100\n")
+    assert not kernel.allows_other(str(conf))
+    conf.write_text("mount_max = 100\n  user_allow_other  # for everybody\n")
+    assert kernel.allows_other(str(conf))
+
+
+def test_no_device_is_a_failure_and_nothing_is_tried(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hffs.daemon import mountpoint
+    from hffs.errors import MountFailed
+
+    def refuse() -> None:
+        raise MountFailed("there is no /dev/fuse", "modprobe fuse")
+
+    monkeypatch.setattr(mountpoint, "check_fuse", refuse)
+    monkeypatch.setattr(kernel, "trial", lambda *_: pytest.fail("mounted without a device"))
+    found = list(kernel.look(settings))
+    assert (found[-1].state, found[-1].remedy) == ("fail", "modprobe fuse")
+
+
+def test_hints_are_for_what_is_installed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    def version(name: str) -> str:
+        if name == "vllm":
+            return "0.33.0"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    (hint,) = loaders.look(settings)
+    assert hint.what.startswith("vllm 0.33.0: --safetensors-load-strategy=prefetch")
+
+
+# the whole
+
+
+def test_a_look_that_breaks_is_a_finding_and_the_others_go_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Settings) -> Iterator[Finding]:
+        raise PermissionError(13, "Permission denied", "/proc/self/mountinfo")
+
+    monkeypatch.setattr(doctor, "_LOOKS", (("mounts", broken), ("loaders", loaders.look)))
+    found = list(doctor.examine(settings))
+    assert found[0].state == "fail"
+    assert found[-1].area == "loaders"
+
+
+def test_the_report_tells_no_names(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    told = replace(
+        settings,
+        endpoint="https://models.company.example",
+        cache_dir="/home/somebody/cache",
+        token_file="/secret/token",
+        include=("secret-project/*",),
+    )
+    text = doctor.report(
+        [
+            Finding("hub", "ok", "models.company.example answers in 20 ms"),
+            Finding("hub", "ok", "logged in as alice, with a token of the kind read"),
+            Finding("mounts", "ok", "/mnt/secret serves acme/secret"),
+            Finding("mounts", "fail", "/mnt/secret is dead", "hffs unmount /mnt/secret"),
+        ],
+        told,
+    )
+    for name in ("somebody/", "company", "secret", "alice", "acme"):
+        assert name not in text, name
+    assert "(own endpoint) answers in 20 ms" in text
+    assert "logged in as (somebody), with a token of the kind read" in text
+    assert "a mount: serves" in text
+    assert "a mount: dead" in text
+    assert "- cache_dir: ~/cache" in text
