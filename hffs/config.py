@@ -1,7 +1,8 @@
 """Settings: what they are, their defaults, and the one place the environment is read.
 
-Order: default, then ``HFFS_*`` (and the ``HF_*`` variables huggingface_hub users know) from the environment, then
-flags. A value is checked when it is read, and the error names where it came from.
+Order: default, then the configuration files (``configfiles``), then ``HFFS_*`` (and the ``HF_*`` variables
+huggingface_hub users know) from the environment, then flags. A value is checked when it is read, and the error names
+where it came from.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
 
+from . import configfiles
+from .configfiles import Place, Said
 from .errors import UsageError
 
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)\s*$", re.IGNORECASE)
@@ -19,6 +22,7 @@ _TIME = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|)\s*$", re.IGNORECASE)
 _TRUE: Final = frozenset({"1", "on", "yes", "true"})  # as huggingface_hub reads its switches
 _FALSE: Final = frozenset({"0", "off", "no", "false", ""})
 _OFFLINE: Final = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # huggingface_hub heeds both
+_HF_CACHE: Final = ("HFFS_HF_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")  # the first that is set counts
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -141,34 +145,167 @@ PARSERS: Final[Mapping[str, Any]] = {
 }
 
 
+# What the file of one mount says besides settings.
+NAMING: Final = ("repo", "mountpoint", "type", "revision", "subfolder")
+_PATHS: Final = frozenset({"cache_dir", "hf_cache", "runtime_dir", "token_file", "log_file"})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a setting has its value from: ``where`` is FILE:LINE, a variable, an option, or "" for the default."""
+
+    kind: Literal["default", "file", "environment", "flag"]
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The settings, where each is from, the files looked for (and whether they are there), and what the file of a
+    mount, if one was named, says of its naming."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+    files: tuple[tuple[str, bool], ...] = ()
+    naming: Mapping[str, str] = field(default_factory=dict)
+
+
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from defaults, environment and ``flags`` (None values count as not given). Raises UsageError."""
+    """Settings from defaults, files, environment and ``flags`` (None values count as not given); the flag ``config``
+    names one more file. Raises UsageError, and what ``configfiles.read`` raises."""
+    return decide(flags, environ).settings
+
+
+def decide(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, mount: str | None = None
+) -> Decided:
+    """As ``load``, and where each value is from; ``mount`` names the file of a mount, which counts after the other
+    files."""
     env = os.environ if environ is None else environ
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    places = configfiles.general(given.pop("config", None) or env.get("HFFS_CONFIG"), env)
+    if mount is not None:
+        places.append(configfiles.of_mount(mount, env))
+    unknown = set(given) - {field.name for field in fields(Settings)}
+    if unknown:
+        raise UsageError(f"no such setting: {', '.join(sorted(unknown))}")
     values: dict[str, Any] = {
         "cache_dir": default_cache_dir(env),
         "hf_cache": default_hf_cache(env),
         "runtime_dir": default_runtime_dir(env),
     }
+    origins = {field.name: Origin("default") for field in fields(Settings)}
+    looked, naming = [], {}
+    for place in places:
+        said = configfiles.read(place)
+        looked.append((place.path, said is not None))
+        of_mount = mount is not None and place is places[-1]
+        for name, each in (said or {}).items():
+            if of_mount and name in NAMING:
+                naming[name] = _text(each)
+            else:
+                values[name] = _from_file(name, each, place)
+                origins[name] = Origin("file", each.where)
+    for name, value, variable in _from_environment(env):
+        values[name], origins[name] = value, Origin("environment", variable)
+    for name, value in given.items():
+        values[name], origins[name] = value, Origin("flag", f"--{name.replace('_', '-')}")
+    settings = Settings(**values)
+    if not settings.endpoint.startswith(("http://", "https://")):
+        raise UsageError(f"the endpoint {settings.endpoint!r} is no http(s) address", "set HF_ENDPOINT or --endpoint")
+    return Decided(settings, origins, tuple(looked), naming)
+
+
+def _from_environment(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    """Name, value and variable of the settings that the environment holds; a later one counts."""
+    found: list[tuple[str, Any, str]] = []
     if env.get("HF_ENDPOINT"):
-        values["endpoint"] = env["HF_ENDPOINT"].rstrip("/")
-    if any(env.get(name, "").strip().lower() in _TRUE for name in _OFFLINE):
-        values["offline"] = True
+        found.append(("endpoint", env["HF_ENDPOINT"].rstrip("/"), "HF_ENDPOINT"))
+    switched = (variable for variable in _OFFLINE if env.get(variable, "").strip().lower() in _TRUE)
+    found += [("offline", True, variable) for variable in switched]
+    found += [("hf_cache", parse_hf_cache(env[variable]), variable) for variable in _HF_CACHE[::-1] if variable in env]
     for name, parse in PARSERS.items():
         variable = f"HFFS_{name.upper()}"
         if env.get(variable):
             try:
-                values[name] = parse(env[variable])
+                found.append((name, parse(env[variable]), variable))
             except UsageError as wrong:
                 raise UsageError(f"{variable}: {wrong.what}", wrong.remedy) from None
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
-    unknown = set(given) - {field.name for field in fields(Settings)}
-    if unknown:
-        raise UsageError(f"no such setting: {', '.join(sorted(unknown))}")
-    values.update(given)
-    settings = Settings(**values)
-    if not settings.endpoint.startswith(("http://", "https://")):
-        raise UsageError(f"the endpoint {settings.endpoint!r} is no http(s) address", "set HF_ENDPOINT or --endpoint")
-    return settings
+    return found
+
+
+def _from_file(name: str, said: Said, place: Place) -> Any:
+    """The value of a setting as a file says it: text as on the command line, or a number, a switch, a list of TOML's
+    own. Paths are as from the file's folder."""
+    if name in NAMING:
+        raise UsageError(f"{said.where}: {said.key} is of one mount", f"write it into {configfiles.SYSTEM}/NAME.toml")
+    if name not in PARSERS:
+        raise UsageError(f"{said.where}: no such setting: {said.key}", _nearest(said))
+    kind = str(next(field.type for field in fields(Settings) if field.name == name))
+    value = said.value
+    try:
+        if kind.startswith("tuple"):
+            items = value if isinstance(value, list) else [value]
+            if not all(isinstance(item, str) and item for item in items):
+                raise UsageError(f"{_shown(value)} is not a list of patterns", 'write it like ["*.json", "*.txt"]')
+            return tuple(items)
+        if isinstance(value, bool) and kind == "bool":
+            return value
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and kind.startswith(("int", "float")):
+            return PARSERS[name](str(value))
+        if not isinstance(value, str):
+            wanted = {"b": "neither true nor false", "i": "no number or text", "f": "no number or text"}
+            raise UsageError(f"{_shown(value)} is {wanted.get(kind[0], 'no text in quotes')}")
+        if name in _PATHS:
+            value = _path(value, place.path)
+        return PARSERS[name](value)
+    except UsageError as wrong:
+        raise UsageError(f"{said.where}: {said.key}: {wrong.what}", wrong.remedy) from None
+
+
+def _path(text: str, file: str) -> str:
+    """A path of a file, as from the folder that it lies in: whoever starts hffs, and where, makes no difference."""
+    if not text or text.strip().lower() == "none":
+        return text
+    return os.path.normpath(os.path.join(os.path.dirname(file), os.path.expanduser(text)))
+
+
+def _text(said: Said) -> str:
+    if not isinstance(said.value, str) or not said.value:
+        raise UsageError(f"{said.where}: {said.key}: {_shown(said.value)} is no text in quotes")
+    return said.value
+
+
+def _shown(value: Any) -> str:
+    """As a person would write it in the file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "a section" if isinstance(value, dict) else repr(value)
+
+
+def _nearest(said: Said) -> str:
+    if isinstance(said.value, dict):
+        return "files of hffs have no sections: write the keys by themselves"
+    from difflib import get_close_matches  # 6 ms, for a mistake only
+
+    names = {name.replace("_", "-") for name in PARSERS}
+    close = get_close_matches(said.key.lower().replace("_", "-"), names, 1, 0.5)
+    return f"did you mean {close[0]}?" if close else "hffs config lists all settings"
+
+
+def service_manager(environ: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """How systemd wants to hear of this process (sd_notify(3), sd_watchdog_enabled(3)): ``address`` of its socket, and
+    ``watchdog_s`` in which it wants a sign of life, or None; None when nobody wants to."""
+    env = os.environ if environ is None else environ
+    address = env.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return None
+    every, pid = env.get("WATCHDOG_USEC", ""), str(os.getpid())
+    meant = env.get("WATCHDOG_PID", pid) == pid and every.isdigit() and int(every) > 0
+    return {"address": address, "watchdog_s": int(every) / 1e6 if meant else None}
+
+
+# Meant for the service's main process, and for no child of it.
+OF_THE_MANAGER: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 def proxies(environ: Mapping[str, str] | None = None) -> list[str]:
@@ -187,19 +324,20 @@ def default_cache_dir(environ: Mapping[str, str]) -> str:
 
 
 def default_hf_cache(environ: Mapping[str, str]) -> str:
-    """Where huggingface_hub keeps what it downloads, by its own rules (its constants.py); an empty variable of ours or
-    of its own switches it off."""
-    for name in ("HFFS_HF_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if name in environ:
-            return parse_hf_cache(environ[name])
+    """Where huggingface_hub keeps what it downloads when no variable names the place itself, by its own rules (its
+    constants.py)."""
     home = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
     return parse_hf_cache(os.path.join(environ.get("HF_HOME") or os.path.join(home, "huggingface"), "hub"))
 
 
 def default_runtime_dir(environ: Mapping[str, str]) -> str:
-    """Where control sockets live; a folder of the user's own, 0700 (made by whoever listens there first)."""
-    if environ.get("XDG_RUNTIME_DIR"):
-        return os.path.join(environ["XDG_RUNTIME_DIR"], "hffs")
+    """Where control sockets live; a folder of the user's own, 0700 (made by whoever listens there first).
+
+    Of root that is /run/hffs also in a login, where logind names another: the mounts of services are found there, and
+    what lies in /run/user/0 is gone when root logs out."""
+    named = environ.get("XDG_RUNTIME_DIR")
+    if named and not (os.geteuid() == 0 and os.path.normpath(named) == "/run/user/0"):
+        return os.path.join(named, "hffs")
     if os.geteuid() == 0:
         return "/run/hffs"
     from tempfile import gettempdir  # 4 ms that `hffs status` seldom needs

@@ -18,7 +18,7 @@ from .. import config
 from ..config import PARSERS, Settings
 from ..daemon import background, mountpoint
 from ..daemon.spec import MountSpec
-from ..errors import MountFailed, MountNotFound
+from ..errors import MountFailed, MountNotFound, UsageError
 from ..protocol import Status
 from . import mounts
 
@@ -32,12 +32,41 @@ def settings_from(options: dict[str, Any]) -> Settings:
 
     Raises UsageError.
     """
+    return config.load(_parsed(options))
+
+
+def _parsed(options: dict[str, Any]) -> dict[str, Any]:
     decided = {
         name: PARSERS[name](value) if isinstance(value, str) and name in PARSERS else value
         for name, value in options.items()
     }
     lists = {name: tuple(value) for name, value in decided.items() if isinstance(value, list)}
-    return config.load({**decided, **lists})
+    return {**decided, **lists}
+
+
+def decide(
+    repo: str,
+    where: str | None,
+    options: dict[str, Any],
+    *,
+    type: str | None = None,  # noqa: A002 - the word of the command line and of huggingface_hub
+    revision: str | None = None,
+    subfolder: str | None = None,
+) -> MountSpec:
+    """As ``plan``, with settings from ``options``, environment and files. ``@NAME`` for a repo stands for what
+    NAME.toml says (``configfiles.of_mount``); what is given here counts before it. Raises UsageError, NotFound and
+    those of ``plan``."""
+    given = {"repo": None if repo.startswith("@") else repo, "mountpoint": where}
+    given |= {"type": type, "revision": revision, "subfolder": subfolder}
+    decided = config.decide(options, mount=repo[1:] if repo.startswith("@") else None)
+    naming = {**decided.naming, **{name: value for name, value in given.items() if value is not None}}
+    if "repo" not in naming:
+        raise UsageError(f"{decided.files[-1][0]} names no repo", 'write repo = "ORG/NAME" into it')
+    if "mountpoint" not in naming:
+        raise UsageError("no mountpoint is named", "name an empty directory after REPO, see hffs mount --help")
+    if where is None and not naming["mountpoint"].startswith(("/", "~")):
+        raise UsageError(f"the mountpoint {naming['mountpoint']!r} of a file must be a whole path", "begin it with /")
+    return plan(naming.pop("repo"), naming.pop("mountpoint"), decided.settings, **naming)
 
 
 def plan(
@@ -74,14 +103,15 @@ def mount(
 ) -> Mount:
     """Mounts ``repo`` and returns once the mount answers; ``options`` are those of ``hffs mount``.
 
-    Without a mountpoint a temporary directory is used and removed afterwards. Used in a ``with`` statement it is
-    unmounted at its end. Raises HffsError: what is wrong, and what to do.
+    Without a mountpoint a temporary directory is used and removed afterwards, unless ``repo`` is an ``@NAME``, whose
+    file names one. Used in a ``with`` statement it is unmounted at its end. Raises HffsError: what is wrong, and what
+    to do.
     """
-    settings = settings_from(options)
-    temporary = tempfile.mkdtemp(prefix="hffs-") if mountpoint is None else None
+    given = _parsed(options)
+    temporary = tempfile.mkdtemp(prefix="hffs-") if mountpoint is None and not repo.startswith("@") else None
     try:
-        where = os.fspath(mountpoint) if mountpoint is not None else str(temporary)
-        spec = plan(repo, where, settings, type=type, revision=revision, subfolder=subfolder)
+        where = os.fspath(mountpoint) if mountpoint is not None else temporary
+        spec = decide(repo, where, given, type=type, revision=revision, subfolder=subfolder)
         ready = background.start_daemon(spec)
     except BaseException:
         if temporary:

@@ -18,6 +18,7 @@ from ..errors import DeadlineExceeded, HffsError, MountFailed, MountNotFound, Us
 from ..protocol import FileList, Status
 
 _UNMOUNT_SECONDS: Final = 10.0
+_REHEARSAL_SECONDS: Final = 25.0  # the old daemon tries whether the new one can start; it gives that 20
 _RESTART_SECONDS: Final = 30.0  # 10 for the old daemon to leave, the rest for the new one to start on a busy machine
 
 
@@ -102,13 +103,13 @@ def restart(target: str, runtime_dir: str | None = None) -> str:
     record = _one(target, directory)
     where = record["mountpoint"]
     socket = protocol.socket_path(directory, where)
-    end = time.monotonic() + _RESTART_SECONDS
     try:
         # Asked of the daemon, not taken from the record: one that has just been started again may not have written it.
         before = client.ask(socket, "GET", f"{protocol.API}/status", _UNMOUNT_SECONDS)["pid"]
-        client.restart(socket, _UNMOUNT_SECONDS)
+        client.restart(socket, _REHEARSAL_SECONDS)
     except MountNotFound as nobody:
         raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
+    end = time.monotonic() + _RESTART_SECONDS
     while time.monotonic() < end:
         told = client.statuses([socket])[0]
         if not isinstance(told, HffsError) and told["pid"] != before and told["state"] != "restarting":

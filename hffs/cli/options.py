@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 
 from ..config import PARSERS
 from ..errors import UsageError
+from . import configuring
 
 REPO: Final = "[hf://][datasets/|spaces/]ORG/NAME[@REVISION][/PATH]"
 TARGET: Final = "a mountpoint, a path inside one, or a repo"
@@ -71,6 +72,7 @@ class Parser(argparse.ArgumentParser):
 def debug() -> Parser:
     made = Parser(add_help=False)
     made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="log more, show tracebacks")
+    configuring.declare_file(made)
     return made
 
 

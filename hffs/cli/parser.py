@@ -9,6 +9,7 @@ import argparse
 from typing import Any, NoReturn
 
 from ..config import PARSERS, parse_seconds, parse_size
+from . import configuring
 from .options import (
     ASKED,
     HELP,
@@ -57,10 +58,13 @@ def build() -> Parser:
         assert isinstance(made, Parser)
         return made
 
-    every = "Each option is also a variable in the environment: --cache-dir is HFFS_CACHE_DIR."
+    every = (
+        "Each setting is also a variable in the environment (--cache-dir is HFFS_CACHE_DIR) and a key in hffs.toml"
+        " (cache-dir); hffs config shows what holds, and why."
+    )
     mount = command("mount", "show a repo as a read-only directory", epilog=every)
-    mount.add_argument("repo", metavar="REPO", help=REPO)
-    mount.add_argument("mountpoint", metavar="MOUNTPOINT", help="an empty directory")
+    mount.add_argument("repo", metavar="REPO", help=f"{REPO}; @NAME: what NAME.toml says, {configuring.NAMED}")
+    mount.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an empty directory")
     mount.add_argument("-f", "--foreground", action="store_true", help="stay, instead of going to the background")
     add_naming(mount)
     add_settings(mount, tuple(HELP))
@@ -113,6 +117,11 @@ def build() -> Parser:
     verify.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
     add_settings(verify, HYDRATING)
     verify.set_defaults(module="verifying", call="verify")
+
+    settings = command("config", "show the settings that hold, and where each is from")
+    configuring.declare(settings)
+    add_json(settings)
+    add_settings(settings, tuple(HELP))
 
     _add_cache(
         command("cache", "list, drop, keep and check what is on this disk").add_subparsers(
@@ -204,7 +213,7 @@ def _days(text: str) -> float:
 
 def flags(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given, for ``config.load``."""
-    given = {name: getattr(args, name, None) for name in PARSERS}
+    given = {name: getattr(args, name, None) for name in (*PARSERS, "config")}
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
     }

@@ -28,16 +28,19 @@ def mount(args: argparse.Namespace) -> int:
     from ..api import mounting
     from ..daemon import background
 
-    settings = config.load(flags(args))
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
-    spec = mounting.plan(args.repo, args.mountpoint, settings, **names)
+    spec = mounting.decide(args.repo, args.mountpoint, flags(args), **names)
     if args.foreground and spec.supervised:
         background.stay(spec, lambda said: _announce(spec.mountpoint, said))
     if args.foreground:
         from ..daemon import app, logs
+        from ..daemon.notify import Notify
 
         logs.start(spec.settings, to_stderr=not spec.settings.log_file)
-        return app.run(spec, lambda said: _announce(spec.mountpoint, said))
+        manager = Notify(config.service_manager())
+        return app.run(
+            spec, lambda said: _announce(spec.mountpoint, said), manager=manager if manager.listens else None
+        )
     ready = background.start_daemon(spec)
     _announce(spec.mountpoint, {"ready": True, **asdict(ready)})
     return 0

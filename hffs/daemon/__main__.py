@@ -2,8 +2,9 @@
 
 ``python -m hffs.daemon`` reads what to mount from its standard input, leaves its starter behind and becomes the
 supervisor of the mount, or its only process where the binding cannot be taken over. ``--supervise N`` goes on from the
-file N: in the foreground, or in place of an older version. ``--worker N`` is a supervisor's child. Imports nothing that
-the supervisor does not need, since what is imported here stays in its memory.
+file N: in the foreground, or in place of an older version. ``--worker N`` is a supervisor's child. ``--rehearse`` only
+tells whether a worker of this version would come up. Imports nothing that the supervisor does not need, since what is
+imported here stays in its memory.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ def main(words: list[str]) -> int:
     if words[:1] == ["--supervise"]:
         return Supervisor(from_file(int(words[1]))).run()
     told = json.load(sys.stdin)
+    if words[:1] == ["--rehearse"]:
+        from . import worker
+
+        return worker.rehearse(told)
     # Another file in its place: a descriptor opened later must not be taken for the standard input of a child.
     with open(os.devnull, encoding="ascii") as nothing:
         os.dup2(nothing.fileno(), 0)

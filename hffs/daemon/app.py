@@ -25,22 +25,25 @@ from ..policy import small_files
 from ..remote import parse_repo
 from ..transfer import Content, Fetcher
 from ..vfs import Filesystem, Patterns, Tree
-from . import engine, mountpoint, readahead, records
+from . import background, engine, mountpoint, readahead, records
 from .control import ControlServer, Occupied, Request
 from .jobs import Jobs
+from .notify import Manager
 from .spec import MountSpec
 from .status import Reporter
 from .supervised import Handover, Link
 from .supervisor import LEFT
+from .telling import Teller
 
 log = logging.getLogger(__name__)
 
 Report = Callable[[Mapping[str, Any]], None]
 
 
-def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
+def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Manager | None = None) -> int:
     """Mounts as ``spec`` says, or goes on with what ``link`` was handed by a worker before; tells ``report`` once it
-    answers; serves until unmounted. The exit code: LEFT when the mount is left to the next worker.
+    answers, and ``manager``, of services, from then on; serves until unmounted. The exit code: LEFT when the mount is
+    left to the next worker.
 
     Raises HffsError for whatever keeps the mount from coming up.
     """
@@ -61,7 +64,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             settings.binding,
             filesystem,
             where,
-            device=f"hffs:{commit.type.prefix}{commit.id}",
+            device=spec.source or spec.repo,
             allow_other=settings.allow_other,
             journal=None if link is None else protocol.journal_path(settings.runtime_dir, where),
             resumption=None if link is None else link.resumption(),
@@ -82,10 +85,11 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
                 ("DELETE", f"{protocol.API}/jobs/*"): jobs.cancel,
                 ("POST", f"{protocol.API}/bandwidth"): lambda request: _bandwidth(request, fetcher),
                 ("POST", f"{protocol.API}/unmount"): lambda request: _unmount(where, request, fetcher),
-                ("POST", f"{protocol.API}/restart"): lambda _: _restart(where, link),
+                ("POST", f"{protocol.API}/restart"): lambda _: _restart(spec, link),
             },
         )
 
+        teller = Teller(where, reporter.summary, manager)
         ready = threading.Event()
 
         def on_ready() -> None:
@@ -99,6 +103,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
             records.write(settings.runtime_dir, reporter.record())
             said = {"pid": reporter.pid, "commit": commit.sha, "repo": name, "warning": _warning(found)}
             report({"ready": True, **said})
+            teller.start()
             event = "mounted" if before is None else "resumed"
             log.info("event=%s mountpoint=%s repo=%s commit=%s", event, where, commit.id, commit.sha)
             if before is not None:
@@ -111,6 +116,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
         def ended() -> None:
             """What the next worker goes on with stays where it is."""
             left = link is not None and link.left
+            teller.stop()
             hub.reach.stop()
             control.stop(keep=left)
             jobs.stop()
@@ -132,6 +138,8 @@ def run(spec: MountSpec, report: Report, link: Link | None = None) -> int:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # it is ending; what is left to tidy up is short
+            if manager is not None and link is None:  # a supervisor says so itself, and earlier
+                manager.say("stopping")
         if link is not None and link.left:
             log.info("event=left mountpoint=%s", where)
             return LEFT
@@ -210,8 +218,11 @@ def _bandwidth(request: Request, fetcher: Fetcher) -> dict[str, object]:
     return {"bytes_per_s": rate}
 
 
-def _restart(where: str, link: Link | None) -> dict[str, object]:
+def _restart(spec: MountSpec, link: Link | None) -> dict[str, object]:
+    """Replaced by the version that is installed now, when that one can start; else this worker stays."""
     if link is None:
         raise MountFailed("only a mount of the kernel binding can be restarted", "unmount it and mount it again")
+    if link.supervisor() is not None:
+        background.rehearse(spec, link.handed)
     link.ask_restart()
-    return {"restarting": where}
+    return {"restarting": spec.mountpoint}

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from .. import config
 from ..errors import HffsError, MountFailed
 from ..protocol import socket_path
 from . import mountinfo, records
@@ -27,6 +28,7 @@ from .supervisor import MODULE
 
 _LOG_LIMIT: Final = 1024 * 1024  # bytes; a log that grew past this begins anew with the next start
 _ANSWER_SECONDS: Final = 5.0  # for the mount to answer once its daemon said so
+_REHEARSAL_SECONDS: Final = 20.0  # one to two on an idle machine; below what the control socket gives a route (30)
 _END_SECONDS: Final = 5.0  # for a daemon that is told to end to do so
 
 
@@ -117,7 +119,8 @@ def stay(spec: MountSpec, announce: Callable[[dict[str, Any]], None]) -> NoRetur
     os.close(reports)
     told = os.memfd_create("hffs", 0)
     with open(told, "wb", closefd=False) as file:
-        file.write(json.dumps({**_told(spec, report), "foreground": True}).encode("ascii"))
+        manager = config.service_manager()
+        file.write(json.dumps({**_told(spec, report), "foreground": True, "manager": manager}).encode("ascii"))
     os.lseek(told, 0, os.SEEK_SET)
     os.set_inheritable(report, True)
     os.chdir("/")
@@ -126,6 +129,27 @@ def stay(spec: MountSpec, announce: Callable[[dict[str, Any]], None]) -> NoRetur
         os.execve(command[0], command, environ())  # noqa: S606 - no shell is meant
     except OSError as wrong:
         raise MountFailed(f"the daemon cannot be started ({wrong.strerror})") from wrong
+
+
+def rehearse(spec: MountSpec, handover: str | None) -> None:
+    """Whether the version that is installed now could go on with this mount. Raises MountFailed saying why not."""
+    told = json.dumps({"spec": spec.to_json(), "handover": handover})
+    command = [sys.executable, *MODULE, "--rehearse"]
+    try:
+        done = subprocess.run(
+            command, check=False, input=told, capture_output=True, text=True, timeout=_REHEARSAL_SECONDS,
+            cwd="/", env=environ(),
+        )  # fmt: skip
+        lines = done.stderr.strip().splitlines() if done.returncode else None
+    except subprocess.TimeoutExpired:
+        lines = [f"it was not ready in {_REHEARSAL_SECONDS:.0f} s"]
+    except OSError as wrong:
+        lines = [f"{command[0]}: {wrong.strerror}"]
+    if lines is not None:
+        why = f" ({lines[-1].strip()})" if lines else ""
+        raise MountFailed(
+            f"the hffs that is installed now cannot start{why}", "the old one serves on; mend the new one"
+        )
 
 
 def _told(spec: MountSpec, report: int) -> dict[str, Any]:
@@ -219,12 +243,14 @@ def _last_line(path: str, start: int) -> str:
 
 
 def environ() -> dict[str, str]:
-    """Our environment; a package that is run from a checkout is found by the child too, whose directory is /."""
+    """Our environment, without what a service manager says to us alone; a package that is run from a checkout is found
+    by the child too, whose directory is /."""
+    ours = {name: value for name, value in os.environ.items() if name not in config.OF_THE_MANAGER}
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.path.basename(home) in ("site-packages", "dist-packages"):
-        return dict(os.environ)
-    paths = [path for path in (os.environ.get("PYTHONPATH"), home) if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        return ours
+    paths = [path for path in (ours.get("PYTHONPATH"), home) if path]
+    return {**ours, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _await_answer(path: str, end: float) -> None:

@@ -20,6 +20,9 @@ TYPE: Final = "fuse.hffs"  # the file system type of our mounts
 _TABLE: Final = "/proc/self/mountinfo"
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 _MNT_DETACH: Final = 2
+# mount.h: read-only, no set-uid, no devices (ours always), no execution; and to change what an existing mount allows
+_NO_EXECUTION: Final = 1 | 2 | 4 | 8
+_REMOUNT_BIND: Final = 32 | 4096
 _UMOUNT_NOFOLLOW: Final = 8
 # Its exit status is the first errno met; -I -S: nothing but the interpreter, about 10 ms. An lstat may be answered from
 # the kernel's cache long after the daemon died, a statfs never is; not every FUSE file system has one (ENOSYS, 38).
@@ -116,6 +119,16 @@ def probe(path: str, seconds: float = 5.0) -> int:
         return subprocess.run(command, check=False, timeout=seconds, stdin=subprocess.DEVNULL, cwd="/").returncode
     except subprocess.TimeoutExpired:  # killed: a wait for a FUSE daemon ends at once when its process is killed
         return errno.ETIMEDOUT
+
+
+def forbid_execution(mountpoint: str) -> None:
+    """As ``-o noexec``: nothing of the mount can be mapped for execution, either. Root only. Raises MountFailed."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = ctypes.c_ulong(_REMOUNT_BIND | _NO_EXECUTION)
+    if libc.mount(None, os.fsencode(mountpoint), None, flags, None):
+        raise MountFailed(f"{mountpoint} cannot be made noexec ({os.strerror(ctypes.get_errno())})")
 
 
 def detach(mountpoint: str, lazy: bool = False) -> None:

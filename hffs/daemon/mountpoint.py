@@ -18,6 +18,8 @@ from .mountinfo import detach, mounts
 __all__ = ["check", "check_fuse", "detach", "mounts"]
 
 DEVICE = "/dev/fuse"
+# An automount of systemd waits for a mount on top of it. To look inside would be to wait for ourselves.
+_AUTOMOUNT = "autofs"
 _CAP_SYS_ADMIN = 1 << 21  # capabilities(7); the bit of /proc/self/status, CapEff
 
 
@@ -32,9 +34,11 @@ def check(path: str, runtime_dir: str, device: str = DEVICE) -> str:
     real, inside = mountinfo.locate(path, mounted)
     if inside is not None and inside.mountpoint != real:
         _refuse_inside(real, inside, runtime_dir)
-    elif real in mounted:
+    elif real in mounted and mounted[real].type != _AUTOMOUNT:
         _clear_or_refuse(mounted[real], runtime_dir)
-    _empty_directory(real)
+    waiting = mountinfo.table().get(real)
+    if waiting is None or waiting.type != _AUTOMOUNT:
+        _empty_directory(real)
     record = records.read(runtime_dir, real)
     if record is not None and records.alive(record):
         raise MountFailed(
@@ -76,8 +80,8 @@ def _clear_or_refuse(there: mountinfo.Mounted, runtime_dir: str) -> None:
     remedy = f"hffs unmount {path}, or fusermount3 -u {path}" if there.is_hffs else f"fusermount3 -u {path}"
     if there.is_fuse and mountinfo.probe(path) == errno.ENOTCONN:
         raise MountFailed(f"{path} is a dead {there.type} mount", remedy)
-    if there.is_hffs:  # of another user, or with another runtime directory; its source is hffs:REPO
-        raise MountFailed(f"{path} is already the mount of {there.source.partition(':')[2]}", remedy)
+    if there.is_hffs:  # of another user, or with another runtime directory
+        raise MountFailed(f"{path} is already the mount of {there.source}", remedy)
     raise MountFailed(f"{path} is already a mount ({there.type})", "name another directory, or unmount it")
 
 

@@ -17,7 +17,8 @@ from ..errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
-    """One mount: ``repo`` as the user wrote it; ``mountpoint`` absolute and real; paths in ``settings`` absolute."""
+    """One mount: ``repo`` as the user wrote it; ``mountpoint`` absolute and real; paths in ``settings`` absolute;
+    ``source`` as findmnt and df are to show it, by default as ``repo``. mount(8) compares it with /etc/fstab."""
 
     repo: str
     mountpoint: str
@@ -25,6 +26,7 @@ class MountSpec:
     type: str | None = None
     revision: str | None = None
     subfolder: str | None = None
+    source: str | None = None
 
     @property
     def supervised(self) -> bool:

@@ -181,6 +181,14 @@ class Reporter:
         root = self._content.root
         return entry.path.removeprefix(f"{root}/") if root else entry.path
 
+    def summary(self) -> str:
+        """The state in a line, for ``systemctl status``; cheap enough to be asked for every few seconds."""
+        commit, job, waiting = self._content.commit, self._jobs.hydration(), len(self._fetcher.waiting())
+        told = f"{self._state()}: {commit.type.prefix}{commit.id}@{commit.revision}, commit {commit.sha[:12]}"
+        if job["state"] == "running":
+            told += f", hydrating, {job['files_done']} of {job['files_total']} files are here"
+        return f"{told}, {waiting} reads wait" if waiting else told
+
     def _state(self) -> protocol.State:
         if self.state != "serving":
             return self.state

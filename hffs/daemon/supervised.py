@@ -64,7 +64,11 @@ class Link:
                 os.set_inheritable(told[name], False)
         self._supervisor: protocol.Supervisor = told["supervisor"]
         self._refuse_resent = bool(told["refuse_resent"])
+        manager = told.get("manager")  # an older supervisor knows of none
+        self.managed = manager is not None
+        self.watchdog_s: float | None = manager["watchdog_s"] if manager else None
         self.handover: Handover | None = None
+        self.handed: str | None = told["handover"]
         self.listener: socket.socket | None = None
         if told["handover"] is not None:
             self.handover = Handover.from_json(told["handover"], told["device_fd"])
@@ -88,10 +92,16 @@ class Link:
     def hand_over(self, handover: Handover, listener: int) -> None:
         """Give the supervisor what must outlive this process. Without it this worker's end is the mount's."""
         try:
-            socket.send_fds(self._socket, [handover.to_json().encode("ascii")], [handover.connection.fd, listener])
+            self.handed = handover.to_json()
+            socket.send_fds(self._socket, [self.handed.encode("ascii")], [handover.connection.fd, listener])
             self.may_be_resumed = True
         except OSError as wrong:
             log.error("event=not-handed-over error=%s", wrong)
+
+    def say(self, word: str) -> None:
+        """A word for the service manager, which hears its main process only: the supervisor passes it on."""
+        with suppress(OSError):  # it is gone, and this worker serves on
+            self._socket.send(word.encode("utf-8", "replace"))
 
     def listen(self, told_to_leave: Callable[[], None]) -> None:
         """``told_to_leave`` is called, on another thread, when another worker is to take over."""

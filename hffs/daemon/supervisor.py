@@ -19,6 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
+from .notify import Notify
+
 # Deaths are counted over a minute: a worker needs one to two seconds to come up, so that ten deaths in it mean that
 # hardly anything was served in between, while one that dies of something rare, even hourly, is started for ever.
 WINDOW_SECONDS: Final = 60.0
@@ -47,7 +49,8 @@ def pause_before(deaths: int) -> float:
 class Supervisor:
     """One mount's supervisor. ``told`` is what ``background`` decided: ``spec`` (for the worker, as it stands),
     ``mountpoint``, ``leftovers`` (files to remove when it gives up), ``report_fd`` (the starter's pipe, given to the
-    first worker); perhaps ``worker`` (its command) and ``foreground``. One that was replaced in place adds ``kept``.
+    first worker); perhaps ``worker`` (its command), ``foreground`` and ``manager`` (of services, for ``Notify``). One
+    that was replaced in place adds ``kept``.
     ``clock`` is monotonic seconds.
     """
 
@@ -66,6 +69,8 @@ class Supervisor:
         self._replacing = bool(kept)  # a new program supervises: the worker is to be a new one, too
         self._start_at: float | None = None if self._worker else self._clock()
         self._kill_at: float | None = None
+        self._manager = Notify(told.get("manager"))
+        self._hung_at: float | None = None
         self._terminal = bool(told.get("foreground")) and _has_terminal()
         for fd in (self._device, self._listener, kept.get("link"), told.get("report_fd")):
             if fd is not None:
@@ -104,11 +109,15 @@ class Supervisor:
         if self._kill_at is not None and now >= self._kill_at and self._worker is not None:
             self._kill_at = None
             os.kill(self._worker, signal.SIGKILL)
+        if self._hung_at is not None and now >= self._hung_at and self._worker is not None:
+            self._hung_at = None
+            _log("WARNING", "event=worker-hung; it is killed, and another one goes on")
+            os.kill(self._worker, signal.SIGKILL)
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
         if self._link is not None:
             poll.register(self._link, select.POLLIN)
-        due = [at - self._clock() for at in (self._start_at, self._kill_at) if at is not None]
+        due = [at - self._clock() for at in (self._start_at, self._kill_at, self._hung_at) if at is not None]
         poll.poll(max(0.0, min(due)) * 1000 if due else None)
         told = self._signals()
         self._hear()
@@ -128,7 +137,7 @@ class Supervisor:
 
     def _start(self) -> None:
         """Starts a worker: what it needs lies in a memory file, since the words may be too many for a command line."""
-        self._start_at = None
+        self._start_at = self._hung_at = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         report, self._told["report_fd"] = self._told.get("report_fd"), None
         start = _memory_file({
@@ -140,6 +149,7 @@ class Supervisor:
             "listener_fd": self._listener,
             "handover": self._handover,
             "supervisor": {"pid": os.getpid(), "restarts": self._restarts},
+            "manager": {"watchdog_s": self._manager.watchdog_s} if self._manager.listens else None,
             "refuse_resent": len(self._recent()) >= SUSPICIOUS_DEATHS,
         })  # fmt: skip
         command = [*(self._told.get("worker") or [sys.executable, *MODULE, "--worker"]), str(start)]
@@ -156,7 +166,7 @@ class Supervisor:
             os.close(report)
 
     def _hear(self) -> None:
-        """What the worker says: what it hands over, or that it should be replaced."""
+        """What the worker says: what it hands over, that it should be replaced, or words for the service manager."""
         while self._link is not None:
             try:
                 said, descriptors, _, _ = socket.recv_fds(self._link, _LARGEST, 2)
@@ -173,6 +183,11 @@ class Supervisor:
                 self._handover = said.decode("ascii")
             elif said == b"restart":
                 self._become_new()
+            else:
+                self._manager.say(said.decode("utf-8", "replace"))
+                if said == b"alive" and self._manager.watchdog_s:
+                    # Half of the manager's patience: it kills everything, which readers do not survive; this they do.
+                    self._hung_at = self._clock() + self._manager.watchdog_s / 2
 
     def _reap(self) -> int | None:
         """Takes note of children that ended; the exit code of this process when there is nothing left to do."""
@@ -190,7 +205,7 @@ class Supervisor:
             return None
         self._hear()  # its last words
         self._close_link()
-        self._worker, self._kill_at = None, None
+        self._worker = self._kill_at = self._hung_at = None
         if ended == 0:  # it was unmounted
             return 0
         if self._device is None:  # it never served, or nobody could go on where it stopped
@@ -213,6 +228,7 @@ class Supervisor:
         self._restarts += 1
         pause = pause_before(len(self._deaths))
         self._start_at = self._clock() + pause
+        self._manager.say(f"status restarting: the daemon died ({how})")
         _log("WARNING", f"event=worker-died {how} restarts={self._restarts} pause_s={pause:g}")
         if self._ending:  # it may have died before it could unmount
             self._detach()
@@ -226,6 +242,7 @@ class Supervisor:
     def _end(self) -> None:
         """The worker unmounts, even when the mount is busy, and ends when nobody uses it any more."""
         self._ending = True
+        self._manager.say("stopping")
         if self._worker is None:
             self._detach()
         else:
@@ -295,6 +312,7 @@ class Supervisor:
             os.write(self._waker, bytes(came))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return
+        self._manager.say("reloading")
         kept = {
             "device": self._device,
             "listener": self._listener,

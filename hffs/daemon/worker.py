@@ -50,6 +50,22 @@ def supervised(start: int) -> int:
     return code
 
 
+def rehearse(told: Mapping[str, Any]) -> int:
+    """Whether a worker of this version would come up with what one is told: everything it is made of is imported, and
+    what it would be handed is read. The exit code; what is wrong is said on standard error, last line last."""
+    from . import app, logs  # noqa: F401 - that they can be imported is what is asked
+    from .supervised import Handover
+
+    try:
+        MountSpec.from_json(told["spec"])
+        if told["handover"] is not None:
+            Handover.from_json(told["handover"], -1)
+    except HffsError as wrong:
+        print(wrong, file=sys.stderr)
+        return 1
+    return 0
+
+
 def serve(told: Mapping[str, Any], report: Report, *, linked: bool = False) -> int:
     """Serves the mount that ``told`` describes until it is gone; the exit code."""
     debug = False
@@ -61,7 +77,8 @@ def serve(told: Mapping[str, Any], report: Report, *, linked: bool = False) -> i
         from .supervised import Link
 
         logs.start(spec.settings, to_stderr=not (told.get("foreground") and spec.settings.log_file))
-        return run(spec, report, Link(told) if linked else None)
+        link = Link(told) if linked else None
+        return run(spec, report, link, link if link is not None and link.managed else None)
     except HffsError as wrong:
         if debug:
             traceback.print_exc()

@@ -41,13 +41,22 @@ sys.argv = ["hffs", *sys.argv[1:]]
 try: runpy.run_module("hffs", run_name="__main__")
 except SystemExit as done: assert not done.code, done.code
 heavy = {"requests", "huggingface_hub", "mfusepy", "diskcache", "rich", "ssl", "asyncio", "email", "http", "logging"}
+heavy |= {"tomllib", "difflib"}  # no file of settings is there
 print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["mount", "--help"], ["hydrate", "--help"], ["status"], ["status", "--json"], ["status", "acme/tiny"]],
+    [
+        ["--help"],
+        ["mount", "--help"],
+        ["hydrate", "--help"],
+        ["status"],
+        ["status", "--json"],
+        ["status", "acme/tiny"],
+        ["config", "--json"],
+    ],
 )
 def test_help_and_status_import_nothing_heavy(daemon: Daemon, words: list[str]) -> None:
     daemon()

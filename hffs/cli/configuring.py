@@ -1,0 +1,106 @@
+"""``hffs config``: the settings that hold, and where each is from; and ``--config``, which every command takes.
+
+``declare`` and ``declare_file`` are used by the grammar, ``show`` by ``main``. Imports nothing heavy. Secrets are no
+settings, and what a URL may hold of one is not shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any, Final
+
+from .. import config
+from . import output
+
+NAMED: Final = "of ~/.config/hffs or /etc/hffs"
+
+# What holds where nothing is set and the value itself says nothing.
+_UNSET: Final = {
+    "token_file": "where hf auth login puts it",
+    "cache_size": "what min-free leaves",
+    "min_free": "2G, of a small disk a tenth",
+    "hf_cache": "none",
+    "workers": "as many as pay",
+    "bandwidth": "no limit",
+    "include": "everything",
+    "exclude": "nothing",
+    "log_file": "beside the control socket",
+}
+_SIZES: Final = frozenset({"cache_size", "min_free", "min_worker_speed", "big_file", "fetch_size", "bandwidth"})
+_RATES: Final = frozenset({"min_worker_speed", "bandwidth"})
+_TIMES: Final = frozenset({"probe_seconds", "read_timeout"})
+
+
+def declare_file(parser: argparse.ArgumentParser) -> None:
+    """``--config FILE``."""
+    about = "a file of settings that counts after hffs.toml of /etc/hffs and of ~/.config/hffs; none: read no file"
+    parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=about)
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("mount", metavar="@NAME", nargs="?", help=f"as for the mount of NAME.toml, {NAMED}")
+    parser.set_defaults(module="configuring", call="show")
+
+
+def show(args: argparse.Namespace) -> int:
+    from ..errors import UsageError
+    from .parser import flags
+
+    if args.mount is not None and not args.mount.startswith("@"):
+        raise UsageError(f"{args.mount!r} names no file of a mount", "write @NAME")
+    decided = config.decide(flags(args), mount=args.mount[1:] if args.mount else None)
+    names = [name for name in config.PARSERS if name != "debug"]
+    if args.json:
+        output.as_json(_for_programs(decided, names))
+        return 0
+    for word, value in decided.naming.items():
+        print(output.shown(f"{word}: {value}"))
+    rows = [[_spelt(name), _value(name, getattr(decided.settings, name)), _origin(decided, name)] for name in names]
+    output.table(["SETTING", "VALUE", "FROM"], rows, fold=[1, 2])
+    print()
+    for path, there in decided.files:
+        print(output.shown(f"{path}: {'read' if there else 'not there'}"))
+    if not decided.files:
+        print("no file is read")
+    return 0
+
+
+def _for_programs(decided: config.Decided, names: list[str]) -> dict[str, Any]:
+    def one(name: str) -> dict[str, Any]:
+        value, origin = getattr(decided.settings, name), decided.origins[name]
+        told = _without_password(value) if isinstance(value, str) else value
+        return {"name": _spelt(name), "value": told, "origin": origin.kind, "where": origin.where}
+
+    return {
+        "settings": [one(name) for name in names],
+        "files": [{"path": path, "read": there} for path, there in decided.files],
+        **({"mount": dict(decided.naming)} if decided.naming else {}),
+    }
+
+
+def _origin(decided: config.Decided, name: str) -> str:
+    origin = decided.origins[name]
+    return origin.where or origin.kind
+
+
+def _value(name: str, value: Any) -> str:
+    if value is None or value in ("", ()):
+        return _UNSET.get(name, "not set")
+    if name in _RATES:
+        return output.rate(value)
+    if name in _SIZES:
+        return output.size(value)
+    if name in _TIMES:
+        return f"{value:g} s"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(value) if isinstance(value, tuple) else _without_password(str(value))
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/@]*@", "://…@", text)
+
+
+def _spelt(name: str) -> str:
+    return name.replace("_", "-")
