@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
+
+_HEX: Final = re.compile("[0-9a-f]+")
 
 
 class RepoType(StrEnum):
@@ -66,12 +69,19 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A blob and one place it can be fetched from: ``path`` (from the repo's root) in a commit."""
+    """A blob and one place it can be fetched from: ``path`` (from the repo's root) in a commit. ``etag``: what the
+    server calls it, where that is no hash; else it calls it as we do."""
 
     commit: Commit
     path: str
     blob: Blob
     lfs: bool = False
+    etag: str = ""
+
+    @property
+    def validator(self) -> str:
+        """The etag that answers about this file must carry."""
+        return self.etag or self.blob.etag
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,7 @@ class Entry:
     size: int | None = None
     etag: str | None = None
     lfs: bool = False
+    told_by: Literal["listing", "server"] = "listing"  # the etag: by the listing, or by the headers of a HEAD
 
     @property
     def name(self) -> str:
@@ -93,9 +104,19 @@ class Entry:
     def parent(self) -> str:
         return self.path.rpartition("/")[0]
 
+    def blob(self, commit: Commit) -> Blob | None:
+        """The content; None until size and etag are known. An etag that is no hash says nothing beyond its file: other
+        files may have the same, so its blob is named by commit and path as well."""
+        if self.size is None or self.etag is None:
+            return None
+        digest, name = self.digest(), self.etag
+        if digest is None:
+            name = f"{self.etag} {commit.type.prefix}{commit.id}@{commit.sha}/{self.path}"
+        return Blob(name, self.size, commit.endpoint, digest)
+
     def digest(self) -> Digest | None:
         """The hash the listing vouches with: 64 hex digits of an LFS file are its sha256, 40 of a git file its sha1."""
-        if self.etag is None:
+        if self.etag is None or not _HEX.fullmatch(self.etag):
             return None
         if self.lfs and len(self.etag) == 64:
             return Digest("sha256", self.etag)

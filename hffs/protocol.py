@@ -66,10 +66,27 @@ class Hydration(TypedDict):
     files_total: int | None
 
 
+class Mismatch(TypedDict):
+    """A copy of a file that was not what its hash says; ``copies`` of it were wrong in a row."""
+
+    at: float
+    path: str
+    expected: str
+    got: str
+    origin: str
+    copies: int
+
+
 class Verification(TypedDict):
+    """``failed`` are refused: two copies in a row were wrong. ``passed`` count as pending too: larger than the cache,
+    they were right when they were read. ``unchecked`` have no hash. ``mismatches`` are not mended yet."""
+
     verified: int
     pending: int | None
     failed: list[str]
+    passed: NotRequired[int]
+    unchecked: NotRequired[int]
+    mismatches: NotRequired[list[Mismatch]]
 
 
 # By its functional form: ``for`` is a word of Python's.
@@ -178,12 +195,13 @@ class Status(TypedDict):
 
 
 class FileStatus(TypedDict):
-    """A file of the mount; ``size`` is None until it is known, ``bytes_local`` counts bytes on this machine's disk."""
+    """A file of the mount; ``size`` is None until it is known, ``bytes_local`` counts bytes on this machine's disk.
+    ``failed``: two copies in a row were not what its hash says, and it is not read for a while."""
 
     path: str
     size: int | None
     bytes_local: int
-    state: Literal["remote", "partial", "local", "verified"]
+    state: Literal["remote", "partial", "local", "verified", "failed"]
 
 
 class FileList(TypedDict):

@@ -112,19 +112,11 @@ def _in_blocks(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) 
     store = BlobStore(Layout(settings.cache_dir))
     nearby = HubCache(settings.hf_cache).repo(ref.type, seen.commit.id) if settings.hf_cache else None
 
-    def here(etag: str, size: int, blob: Blob) -> bool:
-        return store.local_bytes(blob) == size or (nearby is not None and nearby.has(etag, size))
+    def here(blob: Blob) -> bool:
+        return store.local_bytes(blob) == blob.size or (nearby is not None and nearby.has(blob.etag, blob.size))
 
     try:
-        return all(
-            file.size == 0
-            or (
-                file.size is not None
-                and file.etag is not None
-                and here(file.etag, file.size, Blob(file.etag, file.size, seen.commit.endpoint, file.digest()))
-            )
-            for file in chosen
-        )
+        return all(file.size == 0 or ((blob := file.blob(seen.commit)) is not None and here(blob)) for file in chosen)
     finally:
         store.close()
 

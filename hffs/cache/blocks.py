@@ -78,6 +78,8 @@ class StoredBlocks:
         self._clock = clock
         self._changed = changed
         self._closed = closed
+        # Told of blocks that are about to be evicted, while they can still be read; on the thread that evicts.
+        self.on_leaving: Callable[[range], None] = lambda _: None
         self._full = full  # why nothing can be stored: there was no room for a state file
         # Per block the publication whose CRC this process has seen to be right; bytes are stored atomically.
         self._checked = bytearray(state.blocks)
@@ -298,7 +300,9 @@ class StoredBlocks:
             # Whole pages, as the disk counts: the last block of most files is a short one.
             sizes = [-(-block_length(block, self.size) // _PAGE) * _PAGE for block in found]
             most = next((n for n, total in enumerate(accumulate(sizes), 1) if total >= needed), len(found))
-            taken, _ = self._locks.take(range(found[0], found[most - 1] + 1)) if found else ([], [])
+            going = range(found[0], found[most - 1] + 1) if found else range(0)
+            self.on_leaving(going)
+            taken, _ = self._locks.take(going) if found else ([], [])
             try:
                 for run in taken:
                     freed += self._give_back(run)

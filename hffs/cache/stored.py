@@ -61,7 +61,7 @@ class StoredBlob(StoredBlocks):
         if self.blob.digest is None or not self.complete:
             return False
         hashing = Hashing(self, self.blob.digest)
-        return hashing.advance(given_up) and hashing.conclude(now)
+        return hashing.advance(given_up) and hashing.conclude(now) == "verified"
 
     def record(self, digest: Digest, counts: bytes, mark: FileMark | None, now: float) -> bool:
         """Record that the blob, of whose blocks these publications were hashed, is right; for ``Hashing``. False when

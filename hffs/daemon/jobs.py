@@ -201,7 +201,7 @@ class Jobs:
             ),
             wish.require,
             fetcher=lambda _: self._fetcher,
-            dropped=self._fetcher.verifier.on_mismatch,
+            dropped=self._fetcher.distrust.on_mismatch,
             big_file=self._big_file,
         )
         return Verification(held, fix=wish.fix, nice=NICE, ended=lambda: self._ended(wish.id))

@@ -159,3 +159,6 @@ class ReachedTransport:
     def get(self, file: RemoteFile, wanted: ByteRange) -> Body:
         with self._reach.asking(f"{file.path!r} of {file.commit.id}"):
             return self._transport.get(file, wanted)
+
+    def forget(self, file: RemoteFile) -> None:
+        self._transport.forget(file)

@@ -119,7 +119,8 @@ class Reporter:
         commit = self._content.commit
         complete = self._content.listings.complete
         files = [entry for entry in self._content.listings.files() if self._tree.visible(entry.path)]
-        states = Counter(self._content.state(entry) for entry in files)
+        states = {entry: self._content.state(entry) for entry in files}
+        counts = Counter(states.values())
         return {
             "mountpoint": self._where,
             "repo": commit.id,
@@ -141,9 +142,23 @@ class Reporter:
             "requests": self._transport.requests + self._catalog.requests,
             "hydration": self._jobs.hydration(),
             "verification": {
-                "verified": states["verified"],
-                "pending": len(files) - states["verified"] if complete else None,
-                "failed": [mismatch.path for mismatch in self._fetcher.verifier.mismatches()],
+                "verified": counts["verified"],
+                "pending": len(files) - counts["verified"] - counts["failed"] if complete else None,
+                "failed": [entry.path for entry, state in states.items() if state == "failed"],
+                "passed": sum(self._content.passed(entry) for entry in files),
+                "unchecked": sum(entry.etag is not None and entry.digest() is None for entry in files),
+                "mismatches": [
+                    {
+                        "at": found.at,
+                        "path": entry.path,
+                        "expected": found.expected,
+                        "got": found.got,
+                        "origin": found.origin,
+                        "copies": found.copies,
+                    }
+                    for entry, found in ((entry, self._content.mismatch(entry)) for entry in files)
+                    if found is not None
+                ],
             },
             "workers": workers(self._fetcher),
             "open_files": self._open_files(),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .. import protocol
-from ..cache import Layout, examining, holdings
+from ..cache import Layout, examining, holdings, mismatches
 from ..cache.examining import Examined
 from ..cache.holdings import Holding
 from ..cache.inventory import Shelf
@@ -80,6 +80,7 @@ class Held:
         self._dropped = dropped
         self._big_file = big_file
         self._close = close
+        self._wrong: dict[tuple[str, str], mismatches.Mismatch] = {}
         self._lock = threading.Lock()
         # guarded by _lock
         self._hydration: Hydration | None = None
@@ -96,6 +97,7 @@ class Held:
 
     def subjects(self, given_up: GivenUp) -> Iterator[Subject]:
         """Each file once, however many commits have it; a content of several names is looked at under the first."""
+        self._wrong = {(each.etag, each.origin): each for each in mismatches.standing(self._layout)}
         named: dict[tuple[str, object], _Held] = {}
         first: dict[object, _Held] = {}
         for known in self._files():
@@ -141,15 +143,36 @@ class Held:
             return self._broken(subject, subject.broken)
         if subject.size == 0:
             return "right"
+        if subject.local != subject.size and self._came_wrong(subject, known):
+            return "wrong"
         if subject.place is None or not subject.local:
             subject.whole = subject.required
             return self._absent(subject)
         digest = self._digest(known)
         found = examining.examine(subject.place, digest, given_up, counted)
         word = self._judged(subject, found, digest)
+        if word == "right":
+            self._settle(known)
         if word != "wrong":
             self._look_inside(subject, word)
         return "wrong" if any(each["severity"] == "damage" for each in subject.findings) else word
+
+    def _came_wrong(self, subject: _Held, known: Known) -> bool:
+        """Whether the last that came of it was not what its hash says, and was dropped for that."""
+        last = self._wrong.get((known.entry.etag or "", known.commit.endpoint)) if known.commit else None
+        if last is None:
+            return False
+        times = "once" if last.copies == 1 else f"{last.copies} times in a row"
+        what = f"it came {times} with other content than {last.expected[:12]}…, and was dropped"
+        remedy = "the server may have it wrong; --fix tries again"
+        subject.findings.append(damage(subject.path, "hash", what, remedy, expected=last.expected, got=last.got))
+        return True
+
+    def _settle(self, known: Known) -> None:
+        """It is right now: what was wrong with it before counts no more."""
+        file = _remote(known)
+        if file is not None and (file.blob.etag, file.blob.origin) in self._wrong:
+            mismatches.Mismatches(self._layout).settle(file.blob, right=True, now=time.time())
 
     def _judged(self, subject: _Held, found: Examined, digest: Digest | None) -> Word:
         path = subject.path

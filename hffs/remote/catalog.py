@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 # Paths in one paths-info request: a form of some 10 KB, well below what servers take.
 LOOKUP_BATCH: Final = 100
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-# git's sha1 or an LFS sha256. An etag names files in the cache, so anything else is taken as not told.
+_LONGEST_ETAG: Final = 256  # characters: those of object stores have 34 to 70
+# git's sha1 or an LFS sha256. What a listing names instead is taken as not told: a HEAD may know better.
 _HASH: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _RESOLVE: Final = ["sha", "lastModified"]
 _INFO: Final = [*_RESOLVE, "private", "gated", "tags", "downloads", "likes"]
@@ -140,16 +141,19 @@ class Catalog:
         return found
 
     def complete_size(self, commit: Commit, entry: Entry) -> Entry:
-        """The entry with the size and etag that a HEAD for it tells, where its listing left them out."""
+        """The entry with the size and etag that a HEAD for it tells, where its listing left them out. An etag that is
+        no hash is taken too: the content can then be compared by size and etag only, and is never verified."""
         about = Subject.of_commit(commit, entry.path)
         with self._hub.asking(self._hub.exchange(about)):
             told = self._api.get_hf_file_metadata(url=resolve_url(commit, entry.path))
         etag = plain_etag(told.etag)
         if told.commit_hash not in (None, commit.sha):
             raise BadResponse(f"{host_of(self.endpoint)} answers for {about} of another commit")
-        if told.size is None or etag is None or not _HASH.fullmatch(etag):
-            raise BadResponse(f"{host_of(self.endpoint)} tells no size and hash of {about}")
-        return replace(entry, size=told.size, etag=etag, lfs=len(etag) == 64)
+        if told.size is None or etag is None or len(etag) > _LONGEST_ETAG:
+            raise BadResponse(f"{host_of(self.endpoint)} tells no size and etag of {about}")
+        # 64 digits are an LFS file's sha256, 40 a git file's sha1: what the Hub tells in X-Linked-ETag or ETag.
+        lfs = len(etag) == 64 and _HASH.fullmatch(etag) is not None
+        return replace(entry, size=told.size, etag=etag, lfs=lfs, told_by="server")
 
     # --- asking -----------------------------------------------------------------------------------------------------
 

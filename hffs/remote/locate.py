@@ -105,6 +105,11 @@ class Locator:
             flight, mine = self._join(file)
         return self._fly(file, flight, instead=bad_url) if mine else self._wait(file, flight)
 
+    def forget(self, file: RemoteFile) -> None:
+        """What the kept URL leads to was wrong; the next who asks gets a fresh one. Fetches under way go on."""
+        with self._lock:
+            self._places.pop(file, None)
+
     def arrived(self, file: RemoteFile, url: str) -> None:
         """A git file was answered at ``url``, where the Hub had redirected to: the next range goes there at once."""
         if file.lfs:
@@ -202,7 +207,7 @@ class Locator:
             raise BadResponse(f"{host_of(about.endpoint)} does not say which content {about} has")
         length = headers.get("x-linked-size") or (None if redirected else headers.get("content-length"))
         size = content_length(length)
-        if etag != file.blob.etag or size not in (None, file.blob.size):
+        if etag != file.validator or size not in (None, file.blob.size):
             raise ContentChanged(f"{about} has other content than its listing says")
 
     def _until(self, url: str, headers: Mapping[str, str]) -> float:

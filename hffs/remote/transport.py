@@ -197,6 +197,13 @@ class Transport:
             self._locator.arrived(file, url)
         return Body(about, url, response, wanted.length, skip)
 
+    def forget(self, file: RemoteFile) -> None:
+        """What came from where this file is fetched was wrong: its next range is asked of a fresh URL, and the CDN may
+        call the content by another name."""
+        self._locator.forget(file)
+        with self._lock:
+            self._etags.pop(file, None)
+
     def _ask(self, about: Subject, url: str, wanted: ByteRange) -> tuple[Response, str]:
         """The answer to a ranged GET and where it came from, redirects followed."""
         for _ in range(MAX_REDIRECTS + 1):
@@ -266,5 +273,5 @@ class Transport:
     @staticmethod
     def _check_hub(about: Subject, file: RemoteFile, headers: Mapping[str, str]) -> None:
         commit, etag = headers.get("x-repo-commit"), plain_etag(headers.get("x-linked-etag") or headers.get("etag"))
-        if commit not in (None, file.commit.sha) or etag not in (None, file.blob.etag):
+        if commit not in (None, file.commit.sha) or etag not in (None, file.validator):
             raise ContentChanged(f"{about} has other content than its listing says")

@@ -43,6 +43,8 @@ class Body(Protocol):
 class Transport(Protocol):
     def get(self, file: RemoteFile, wanted: ranges.ByteRange) -> Body: ...
 
+    def forget(self, file: RemoteFile) -> None: ...
+
 
 class Carrier:
     """``landed`` is told of blocks that can be read, ``refused`` of the first that the disk would not take."""

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..cache import BlobStore
+from ..cache.mismatches import Mismatch
 from ..errors import BadResponse, HffsError
-from ..model import Blob, Commit, Entry, RemoteFile
-from .fetcher import Fetcher
+from ..model import Commit, Entry, RemoteFile
+from .fetcher import Fetcher, blob_key
 from .listings import Listings
 from .planner import Planner
 from .reader import BlobReader
+
+FileState = Literal["remote", "partial", "local", "verified", "failed"]
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +91,7 @@ class Content:
 
     def on_wrong(self, told: Callable[[str], None]) -> None:
         """``told(etag)`` when content proved wrong and was dropped; on the verifier's thread, so hand over."""
-        self._fetcher.verifier.on_mismatch = lambda file: told(file.blob.etag)
+        self._fetcher.distrust.on_mismatch = lambda file: told(file.blob.etag)
 
     def sized(self, entry: Entry) -> Entry:
         return self.listings.sized(entry)
@@ -116,11 +119,30 @@ class Content:
         except HffsError as error:
             log.debug("event=not-adopted path=%s error=%s", entry.path, error)
 
-    def state(self, entry: Entry) -> Literal["remote", "partial", "local", "verified"]:
-        """How much of a file is here, in a word; asks no server."""
+    def state(self, entry: Entry) -> FileState:
+        """How much of a file is here, in a word; asks no server. ``failed``: its content is refused (``distrust``)."""
         if entry.size is None or entry.etag is None:
             return "remote"
-        return self._store.state(self.remote_file(entry).blob)
+        blob = self.remote_file(entry).blob
+        return "failed" if self._fetcher.distrust.refuses(blob) else self._store.state(blob)
+
+    def passed(self, entry: Entry) -> bool:
+        """Whether all of a file was hashed and right as it was read, though it is not all here."""
+        if entry.size is None or entry.etag is None:
+            return False
+        return self._fetcher.verifier.passed(blob_key(self.remote_file(entry).blob))
+
+    def mismatch(self, entry: Entry) -> Mismatch | None:
+        """What was wrong with a file when it was last hashed, if it was, and nobody has mended it since."""
+        if entry.size is None or entry.etag is None:
+            return None
+        return self._fetcher.distrust.record.of(self.remote_file(entry).blob)
+
+    def retry(self, entry: Entry) -> bool:
+        """Forget that a file proved wrong: it is fetched and read again at once. Whether anything was on record."""
+        if entry.size is None or entry.etag is None:
+            return False
+        return self._fetcher.retry(self.remote_file(entry).blob)
 
     def prefetch(self, entry: Entry) -> None:
         """Have all of a file fetched in the background; nobody waits for it."""
@@ -135,7 +157,7 @@ class Content:
         return DiskSpace(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
 
     def remote_file(self, entry: Entry) -> RemoteFile:
-        if entry.size is None or entry.etag is None:
+        blob = entry.blob(self.commit)
+        if blob is None or entry.etag is None:
             raise BadResponse(f"the server names neither size nor etag of {entry.path}")
-        blob = Blob(entry.etag, entry.size, self.commit.endpoint, entry.digest())
-        return RemoteFile(self.commit, entry.path, blob, entry.lfs)
+        return RemoteFile(self.commit, entry.path, blob, entry.lfs, "" if blob.etag == entry.etag else entry.etag)

@@ -24,6 +24,7 @@ from ..model import Blob, RemoteFile
 from ..policy import USUAL, Allowance, BlockQueue, Fetch, Outage, Priority, RetryPolicy, WorkerLimiter, eviction
 from .carrier import Carrier, Transport
 from .crew import Crew, Job
+from .distrust import Distrust, Measures
 from .target import UNSTORED_LIMIT, Target, UnstoredBlocks
 from .throttle import Throttle
 from .timers import Timers
@@ -86,6 +87,7 @@ class Fetcher:
         late_seconds: float = LATE_SECONDS,
         verify_nice: int = NICE,
         dice: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """``workers`` at most; ``ahead`` of them read ahead at once, ``limiter`` says how many hydrate big files.
         What is stored keeps to ``room``; ``outage`` says when a disk that refused is tried again. ``verify_nice`` is
@@ -108,7 +110,9 @@ class Fetcher:
         self._workers = workers
         self._unstored = UnstoredBlocks()
         self.on_local: Callable[[RemoteFile], None] = lambda _: None  # set before start
-        self.verifier = Verifier(self._hold, self._let_go, self._tell_watchers, nice=verify_nice)
+        measures = Measures(self._refuse, transport.forget, self._refetch)
+        self.distrust = Distrust(store.layout, measures, clock)
+        self.verifier = Verifier(self._hold, self._let_go, self.distrust, self._tell_watchers, nice=verify_nice)
         self._ready = threading.Condition()
         # guarded by _ready
         self._queue: BlockQueue[Exception] = BlockQueue(
@@ -168,10 +172,12 @@ class Fetcher:
         """The target of this file's blob, to be given back with ``detach``. Raises CacheUnusable, Cancelled."""
         stored = self._store.open(file.blob)
         key = blob_key(file.blob)
+        fresh = Target(key, file, stored, self._unstored)
+        self.distrust.admit(fresh)
         with self._ready:
             stopped = self._stopping
             known = self._targets.get(key)
-            target = known or Target(key, file, stored, self._unstored)
+            target = known or fresh
             if not stopped:
                 self._targets[key] = target
                 target.readers += 1
@@ -211,7 +217,7 @@ class Fetcher:
         if not absent:
             return
         with self._ready:
-            if self._knows(target):
+            if self._knows(target) and target.refused is None:
                 self._want(target, absent, priority, time.monotonic())
 
     def relinquish(self, target: Target) -> None:
@@ -251,6 +257,8 @@ class Fetcher:
                 failed: Exception | None = Cancelled("hffs is shutting down")
             elif not self._knows(target):
                 failed = Cancelled(f"{target.file.path} was closed")
+            elif target.refused is not None:
+                failed = target.refused.error()
             elif self._waiters.is_late(target.key, absent, now):
                 failed = DeadlineExceeded(f"{target.file.path} did not arrive in time just now")
             elif absent:
@@ -274,6 +282,13 @@ class Fetcher:
                 return
             self._queue.abandon(ticket)
         waiter.timer.cancel()
+
+    def retry(self, blob: Blob) -> bool:
+        """Forget that a content proved wrong, so that it is fetched and read again at once, from a fresh URL; for
+        whoever mends it on purpose. Whether anything was on record."""
+        with self._ready:
+            target = self._targets.get(blob_key(blob))
+        return self.distrust.retry(blob, target)
 
     # --- what status shows ------------------------------------------------------------------------------------------
 
@@ -363,6 +378,21 @@ class Fetcher:
                 "raise --cache-size, free some disk space, or leave files out (--include, --exclude)",
             )
 
+    # --- content that proved wrong ---------------------------------------------------------------------------------
+
+    def _refuse(self, target: Target) -> None:
+        """Nothing of it is fetched any more, and whoever waits for it is told; fetches under way go on for nobody."""
+        refused = target.refused
+        assert refused is not None
+        with self._ready:
+            left = [self._waiters.leave(t) for t in self._queue.drop(target.key)]
+        tell(left, refused.error())
+
+    def _refetch(self, target: Target) -> None:
+        """All of it anew in the background, if it can be kept; else what a reader asks for."""
+        if self.fits(target.size):
+            self.want(target, range(ranges.block_count(target.size)), Priority.BULK)
+
     # --- a worker ---------------------------------------------------------------------------------------------------
 
     def _take(self, now: float) -> tuple[Fetch, Target] | None:
@@ -409,8 +439,11 @@ class Fetcher:
         if busy:
             return
         whole = idle and target.stored.complete
-        if whole or self.verifier.follows(target):
-            self.verifier.submit(target)
+        try:
+            self.distrust.tidy(target)
+            self.verifier.grown(target)
+        except HffsError as error:  # it is hashed when it is opened next
+            log.debug("event=not-hashed path=%s error=%s", target.file.path, error)
         if whole:
             self.on_local(target.file)
         self._tell_watchers(target, None)

@@ -95,6 +95,7 @@ class Hydration:
         self._tell_end = ended
         self._failures = 0  # in a row, of a source or a folder
         self._given_up = False  # the next ones would fail as this one did
+        self._retried: set[str] = set()  # contents that had been refused, and were tried again, once however many files
         self._renewed: set[str] = set()  # contents that were dropped to be fetched anew, once however many files
         self._events: queue.SimpleQueue[tuple[_Work | None, HffsError | None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="hffs-hydrate", daemon=True)
@@ -232,6 +233,7 @@ class Hydration:
             self._events.put((work, error))
 
         try:
+            self._trust(work.file)
             work.target = target = self._fetcher.attach(work.file)
             if self._force and target.key not in self._renewed:
                 self._renewed.add(target.key)
@@ -242,12 +244,16 @@ class Hydration:
                 work.target = target = self._fetcher.attach(work.file)
             work.told = told
             self._fetcher.watch(target, told)
-            if work.file.blob.digest is not None:
-                self._fetcher.verifier.follow(target)
         except HffsError as error:
             self._end(work, error)
             return
         self._step(work, None)
+
+    def _trust(self, file: RemoteFile) -> None:
+        """Who hydrates wants it on purpose: what is refused to readers for a while is tried again, once."""
+        if file.blob.etag not in self._retried and self._fetcher.distrust.refuses(file.blob):
+            self._retried.add(file.blob.etag)
+            self._fetcher.retry(file.blob)
 
     def _step(self, work: _Work, error: HffsError | None, *, again: bool = False) -> None:
         """Look where a file is, after something of it happened: want what is missing, have it hashed, or end it."""
@@ -265,6 +271,7 @@ class Hydration:
 
     def _look(self, work: _Work, target: Target, again: bool) -> None:
         stored = target.stored
+        self._fetcher.distrust.check(target)
         missing = stored.missing(range(block_count(target.size)))
         if missing:
             self._say(work, "fetching")
@@ -318,8 +325,6 @@ class Hydration:
                 self._fetcher.relinquish(target)
             if work.told is not None:
                 self._fetcher.unwatch(target, work.told)
-                if work.file.blob.digest is not None:
-                    self._fetcher.verifier.unfollow(target)
                 work.told = None
             self._fetcher.detach(target)
         cancelled = isinstance(error, Cancelled)

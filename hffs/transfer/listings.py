@@ -314,7 +314,10 @@ def _key(commit: Commit, kind: str, path: str) -> str:
 
 
 def encode(entries: Iterable[Entry]) -> str:
-    rows = [(entry.path, entry.kind, entry.size, entry.etag, entry.lfs) for entry in entries]
+    rows: list[tuple[object, ...]] = []
+    for entry in entries:
+        told_by = () if entry.told_by == "listing" else (entry.told_by,)  # nearly always
+        rows.append((entry.path, entry.kind, entry.size, entry.etag, entry.lfs, *told_by))
     return json.dumps(rows, separators=(",", ":"))
 
 

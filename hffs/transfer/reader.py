@@ -182,10 +182,13 @@ class BlobReader:
         self._users = 1  # the opener, and each read that waits
 
     def read(self, offset: int, length: int) -> bytes | Pending:
-        """Bytes ``[offset, offset + length)``, clipped to the file; or a Pending that will have them."""
+        """Bytes ``[offset, offset + length)``, clipped to the file; or a Pending that will have them. Raises
+        IntegrityError while the content is refused."""
         asked = ranges.clip(offset, length, self.size)
         if not asked.length:
             return b""
+        if self.target.refused is not None:
+            self.fetcher.distrust.check(self.target)
         limit = self.fetcher.window()
         if self._planning is not None:
             self._look()

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, OrderedDict
+from dataclasses import dataclass
 
 from .. import ranges
 from ..cache import StoredBlob
-from ..errors import BlockAbsent, HffsError
+from ..errors import BlockAbsent, HffsError, IntegrityError
 from ..model import RemoteFile
 
 # Enough for 64 readers waiting for 1 MiB each while nothing can be stored; small beside what a loader needs itself.
@@ -60,10 +61,26 @@ class UnstoredBlocks:
         return bool(self._blocks)
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why content that proved wrong is not read: what to say of it, and the digests."""
+
+    what: str
+    remedy: str
+    expected: str
+    got: str
+
+    def error(self) -> IntegrityError:
+        """A new one for each reader: raised again and again, one would gather tracebacks for ever."""
+        return IntegrityError(self.what, self.remedy, expected=self.expected, got=self.got)
+
+
 class Target:
     """A remote file and its stored blob, shared by all who read or fetch it; counted by the fetcher."""
 
-    __slots__ = ("_guard", "_held", "file", "holders", "key", "readers", "refusal", "size", "stored", "unstored")
+    __slots__ = (
+        "_guard", "_held", "file", "holders", "key", "readers", "refusal", "refused", "size", "stored", "unstored",
+    )  # fmt: skip
 
     def __init__(self, key: str, file: RemoteFile, stored: StoredBlob, unstored: UnstoredBlocks) -> None:
         self.key = key
@@ -72,6 +89,8 @@ class Target:
         self.stored = stored
         self.unstored = unstored
         self.refusal: HffsError | None = None  # with which the disk refused the last block of it; None: it took that
+        # Set while its content is known to be wrong (``distrust``): nothing of it is read, whatever blocks there are.
+        self.refused: Refusal | None = None
         # guarded by the fetcher's lock: who reads it, and who is at work on it (workers, the verifier). Either keeps it
         # open; what was wanted ahead is forgotten as soon as nobody reads.
         self.readers = 0
@@ -110,7 +129,9 @@ class Target:
         return ranges.runs(block for run in absent for block in run if self.unstored.get(self.key, block) is None)
 
     def read(self, asked: ranges.ByteRange) -> bytes:
-        """These bytes, all of them. Raises BlockAbsent when a block is not there (any more)."""
+        """These bytes, all of them. Raises BlockAbsent when a block is not there (any more), IntegrityError."""
+        if self.refused is not None:
+            raise self.refused.error()
         try:
             return self.stored.read(asked.start, asked.length)
         except BlockAbsent:

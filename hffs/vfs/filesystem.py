@@ -159,5 +159,12 @@ class Filesystem:
         if digest is not None and digest.algorithm == "sha256":
             found["sha256"] = digest.hex
         found["local_bytes"] = str(self._content.local_bytes(entry))
-        found["state"] = self._content.state(entry)
+        found["state"] = state = self._content.state(entry)
+        found["hash"] = "none" if digest is None else f"{digest.algorithm} {entry.told_by}"
+        if state in ("verified", "failed"):
+            found["verification"] = state
+        elif digest is None:
+            found["verification"] = "none"
+        else:
+            found["verification"] = "passed" if self._content.passed(entry) else "pending"
         return found

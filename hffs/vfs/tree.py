@@ -82,7 +82,10 @@ class Tree:
         return self._by_path.get(path)
 
     def known_nodes(self, etag: str) -> list[Node]:
-        """The nodes of this content that numbers were given out for."""
+        """The nodes of this content, those a process before us gave out numbers for as well."""
+        for entry in self._content.known_entries():
+            if entry.etag == etag and self._visible(entry):
+                self._node_of(entry)
         with self._lock:
             nodes = list(self._nodes.values())
         return [node for node in nodes if node.entry is not None and node.entry.etag == etag]

@@ -203,6 +203,21 @@ def test_without_the_hub_what_was_bad_is_dropped_and_the_code_says_try_later(
     assert verify("acme/tiny", "--require", "model.safetensors", "--fix").code == 0
 
 
+@pytest.mark.allow_warnings("what was wrong")
+def test_what_came_wrong_and_was_dropped_is_told_until_it_comes_right(hub: Hub, run: Run, verify: Verify) -> None:
+    hub.faults.add(Match(kind="cdn"), faults.flip_bit(1000))
+    assert run("hydrate", "acme/tiny", "--include", "model.safetensors")[0] == 6
+    said = verify("acme/tiny")
+    assert (said.code, said.told) == (6, [("model.safetensors", "hash", False)])
+    assert said.findings[0]["expected"] == hashlib.sha256(WEIGHTS).hexdigest()
+    assert said.findings[0]["got"] not in ("", said.findings[0]["expected"])
+    assert verify("acme/tiny", "--fix").code == 6
+    hub.faults.clear()
+    said = verify("acme/tiny", "--fix")
+    assert (said.code, said.told) == (0, [("model.safetensors", "hash", True)])
+    assert verify("acme/tiny").findings == []
+
+
 def test_required_files_must_be_here_and_fix_fetches_them(hub: Hub, verify: Verify, hydrate: Hydrate, run: Run) -> None:
     hydrate("acme/tiny", "--include", "*.json")
     said = verify("acme/tiny", "--require", "config.json", "--require", "*.safetensors", "--require", "*.gguf")

@@ -89,6 +89,9 @@ class TrickleSource:
             raise error
         return TrickleBody(self, number, wanted, error)
 
+    def forget(self, file: RemoteFile) -> None:
+        raise AssertionError(f"nothing of {file.path} was wrong")
+
     def bring(self, number: int, offset: int, view: memoryview) -> None:
         with self._lock:
             arrived = self._lock.wait_for(lambda: self._closed or self._flood or self._permits, SOON)

@@ -42,6 +42,7 @@ class MemorySource:
     asked: list[tuple[str, ByteRange]] = field(default_factory=list, repr=False)
     failures: list[Exception] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
+    forgotten: list[str] = field(default_factory=list)
     arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def __post_init__(self) -> None:
@@ -59,6 +60,9 @@ class MemorySource:
         if self.failures:
             raise self.failures.pop(0)
         return MemoryBody(self.contents[file.path][wanted.start : wanted.stop], self)
+
+    def forget(self, file: RemoteFile) -> None:
+        self.forgotten.append(file.path)
 
 
 @dataclass

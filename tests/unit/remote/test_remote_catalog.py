@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import huggingface_hub
@@ -344,9 +345,27 @@ def test_a_size_the_listing_left_out_is_asked_for_by_head(path: str, hub: Hub, r
     assert entry.size is None
     full = remote.catalog.complete_size(commit, entry)
     blob = tiny.commits[commit.sha].tree.files[path]
-    assert full == Entry(path, "file", blob.size, blob.etag, lfs=blob.sha256 is not None)
+    assert full == Entry(path, "file", blob.size, blob.etag, lfs=blob.sha256 is not None, told_by="server")
+    assert full.digest() == replace(full, told_by="listing").digest() is not None
     assert {record.method for record in hub.journal.requests("resolve")} == {"HEAD"}
     assert not hub.journal.requests("cdn")
+
+
+@pytest.mark.parametrize("etag", ['"5f3c-abc"', 'W/"v1"', '"%s"' % ("z" * 40), '"%s"' % ("z" * 64)])
+def test_an_etag_that_is_no_hash_is_taken_and_promises_nothing(etag: str, hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    hub.faults.add(Match(kind="resolve"), faults.header("X-Linked-Etag", None))
+    hub.faults.add(Match(method="HEAD"), faults.header("ETag", etag))
+    full = remote.catalog.complete_size(commit, Entry("config.json", "file", 134))
+    assert (full.etag, full.told_by, full.digest()) == (etag.removeprefix("W/").strip('"'), "server", None)
+    blob, other = full.blob(commit), replace(full, path="other.json").blob(commit)
+    assert blob is not None
+    assert blob != other, "another file may have the same etag"
+    hub.faults.clear()
+    hub.faults.add(Match(kind="resolve"), faults.header("X-Linked-Etag", None))
+    hub.faults.add(Match(method="HEAD"), faults.header("ETag", "x" * 300))
+    with pytest.raises(BadResponse):
+        remote.catalog.complete_size(commit, Entry("config.json", "file", 134))
 
 
 def test_a_head_that_tells_too_little_is_a_bad_response(hub: Hub, remote: Remote, tiny: Any) -> None:

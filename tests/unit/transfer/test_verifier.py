@@ -13,7 +13,6 @@ from hffs.cache import BlobStore, Hashing, StoredBlob
 from hffs.errors import CacheUnusable
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader
-from hffs.transfer.verifier import MOST_MISMATCHES
 
 SOON = 5.0
 
@@ -85,7 +84,7 @@ def test_hashing_ends_with_its_next_step_when_it_is_given_up(fetcher_of, source,
 def test_closing_shop_waits_for_no_hash(fetcher_of, source, monkeypatch) -> None:
     began, ended = threading.Event(), threading.Event()
 
-    def endless(self: Hashing, given_up: Callable[[], bool]) -> bool:
+    def endless(self: Hashing, given_up: Callable[[], bool], **_: object) -> bool:
         began.set()
         until(given_up)
         ended.set()
@@ -98,20 +97,6 @@ def test_closing_shop_waits_for_no_hash(fetcher_of, source, monkeypatch) -> None
     assert began.wait(SOON)
     fetcher.stop()
     assert ended.is_set()
-
-
-@pytest.mark.allow_warnings("mismatch")
-def test_a_source_that_is_wrong_for_ever_fills_no_memory(fetcher_of, source) -> None:
-    file = source.file("a.bin", 5)
-    source.contents["a.bin"] = b"wrong"
-    fetcher = fetcher_of()
-    for number in range(1, MOST_MISMATCHES + 3):
-        reader = BlobReader(fetcher, file)
-        reader.prefetch()
-        reader.close()
-        until(lambda: not fetcher._targets)
-        assert len(source.asked) == number
-    assert [each.path for each in fetcher.verifier.mismatches()] == ["a.bin"] * MOST_MISMATCHES
 
 
 def test_what_becomes_whole_again_while_it_is_hashed_is_hashed_again(
@@ -151,14 +136,14 @@ def test_who_kept_wrong_bytes_is_told_though_the_disk_will_not_drop_them(fetcher
     source.contents["a.bin"] = b"wrong"
     fetcher = fetcher_of()
     told = threading.Event()
-    fetcher.verifier.on_mismatch = lambda _: told.set()
+    fetcher.distrust.on_mismatch = lambda _: told.set()
     reader = BlobReader(fetcher, file)
     reader.prefetch()
     reader.close()
     assert told.wait(SOON)
 
 
-def test_what_is_followed_is_hashed_while_it_grows(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
+def test_what_is_read_in_order_is_hashed_while_it_grows(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
     hashed: list[int] = []
     plain = Hashing.advance
 
@@ -173,7 +158,6 @@ def test_what_is_followed_is_hashed_while_it_grows(fetcher_of, source, store: Bl
     reader = BlobReader(fetcher, file)
     told: list[object] = []
     fetcher.watch(reader.target, told.append)
-    fetcher.verifier.follow(reader.target)
     read(reader, 4 * BLOCK_SIZE, 1)
     read(reader, 0, 2 * BLOCK_SIZE)
     until(lambda: 2 * BLOCK_SIZE in hashed)
@@ -182,7 +166,6 @@ def test_what_is_followed_is_hashed_while_it_grows(fetcher_of, source, store: Bl
     until(lambda: not fetcher.working())
     assert max(hashed) == file.blob.size
     assert set(told) == {None}
-    fetcher.verifier.unfollow(reader.target)
     fetcher.unwatch(reader.target, told.append)
     reader.close()
 
@@ -198,9 +181,9 @@ def test_a_block_published_anew_after_it_was_hashed_is_hashed_again(fetcher_of, 
     reader.target.stored.discard(range(1))
     read(reader, 0, file.blob.size)
     assert hashing.advance()
-    assert not hashing.conclude(1.0), "the block that was hashed is not the one that is there"
+    assert hashing.conclude(1.0) == "again", "the block that was hashed is not the one that is there"
     assert hashing.hashed == 0
     assert hashing.advance()
-    assert hashing.conclude(1.0)
+    assert hashing.conclude(1.0) == "verified"
     assert reader.target.stored.verified
     reader.close()

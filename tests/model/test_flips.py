@@ -1,0 +1,188 @@
+"""One wrong bit, wherever it is and wherever it came from, is found before a file is called verified."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hffs.cache import BlobStore, Hashing, Layout, StoredBlob
+from hffs.errors import BlockAbsent, IntegrityError
+from hffs.model import Blob, Digest
+from hffs.ranges import BLOCK_SIZE, block_count, bytes_of
+from tests.unit.cache.content import some_bytes
+
+LONGEST = 5 * BLOCK_SIZE + 123
+CONTENT = some_bytes(LONGEST)
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Around block edges as often as anywhere.
+sizes = st.one_of(
+    st.integers(1, LONGEST),
+    st.builds(lambda block, shift: block * BLOCK_SIZE + shift, st.integers(1, 5), st.integers(-2, 2)),
+)
+
+
+@st.composite
+def flips(draw: st.DrawFn) -> tuple[int, int]:
+    """A size, and a bit of it."""
+    size = draw(sizes)
+    edges = [
+        0,
+        size - 1,
+        *(at for block in range(1, block_count(size)) for at in (block * BLOCK_SIZE - 1, block * BLOCK_SIZE)),
+    ]
+    at = draw(st.one_of(st.integers(0, size - 1), st.sampled_from(edges)))
+    return size, at * 8 + draw(st.integers(0, 7))
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    at = bit // 8
+    return data[:at] + bytes([data[at] ^ 1 << bit % 8]) + data[at + 1 :]
+
+
+def blob_of(data: bytes, algorithm: str) -> Blob:
+    if algorithm == "sha256":
+        hexed = hashlib.sha256(data).hexdigest()
+        return Blob(hexed, len(data), "http://hub", Digest("sha256", hexed))
+    hexed = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    return Blob(hexed, len(data), "http://hub", Digest("git-sha1", hexed))
+
+
+def concluded(hashing: Hashing) -> str:
+    """What comes of it in the end: a block that came anew has the whole hashed again, if that is here."""
+    outcome = hashing.conclude(1.0)
+    if outcome == "again":
+        assert hashing.advance()
+        outcome = hashing.conclude(1.0)
+    return outcome
+
+
+class Disk:
+    """A blob in a cache of its own, into which blocks come one by one."""
+
+    def __init__(self, folder: str, blob: Blob) -> None:
+        layout = Layout(folder)
+        layout.prepare()
+        self.store = BlobStore(layout)
+        self.stored: StoredBlob = self.store.open(blob)
+        [self._data] = Path(folder).rglob("*.data")
+
+    def land(self, data: bytes, blocks: range) -> None:
+        for block in blocks:
+            with self.stored.claim(range(block, block + 1)) as claim:
+                part = bytes_of(range(block, block + 1), len(data))
+                if claim.blocks:
+                    self.stored.publish(claim, block, data[part.start : part.stop])
+
+    def flip(self, bit: int) -> None:
+        with open(self._data, "r+b") as file:
+            file.seek(bit // 8)
+            [byte] = file.read(1)
+            file.seek(bit // 8)
+            file.write(bytes([byte ^ 1 << bit % 8]))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        self.stored.close()
+        self.store.close()
+
+
+@quick
+@given(flips(), st.sampled_from(["sha256", "git-sha1"]))
+def test_a_bit_that_flips_on_its_way(flip: tuple[int, int], algorithm: str) -> None:
+    size, bit = flip
+    right = CONTENT[:size]
+    with tempfile.TemporaryDirectory() as folder:
+        disk = Disk(folder, blob_of(right, algorithm))
+        disk.land(flipped(right, bit), range(block_count(size)))
+        with pytest.raises(IntegrityError):
+            disk.stored.verify(1.0)
+        assert not disk.stored.verified
+        disk.stored.discard(range(block_count(size)))
+        disk.land(right, range(block_count(size)))
+        assert disk.stored.verify(2.0), "and the right content is none the worse for it"
+        disk.close()
+
+
+@pytest.mark.allow_warnings("the block is told of")
+@quick
+@given(flips(), st.booleans())
+def test_a_bit_that_flips_on_the_disk_before_the_file_is_hashed(flip: tuple[int, int], reopened: bool) -> None:
+    """In this process only the hash finds it, and the CRC once it was opened anew."""
+    size, bit = flip
+    right = CONTENT[:size]
+    with tempfile.TemporaryDirectory() as folder:
+        disk = Disk(folder, blob_of(right, "sha256"))
+        disk.land(right, range(block_count(size)))
+        if reopened:
+            disk.close()
+            disk = Disk(folder, blob_of(right, "sha256"))
+        disk.flip(bit)
+        if reopened:
+            assert not disk.stored.verify(1.0)
+            with pytest.raises(BlockAbsent):
+                disk.stored.read(bit // 8, 1)
+            disk.land(right, range(block_count(size)))
+            assert disk.stored.verify(2.0), "the block that was damaged has come again"
+        else:
+            with pytest.raises(IntegrityError):
+                disk.stored.verify(1.0)
+            assert not disk.stored.verified
+        disk.close()
+
+
+@quick
+@given(flips())
+def test_a_bit_that_flips_on_the_disk_after_the_file_was_verified(flip: tuple[int, int]) -> None:
+    size, bit = flip
+    right = CONTENT[:size]
+    with tempfile.TemporaryDirectory() as folder:
+        disk = Disk(folder, blob_of(right, "sha256"))
+        disk.land(right, range(block_count(size)))
+        assert disk.stored.verify(1.0)
+        disk.flip(bit)
+        assert not disk.stored.verified, "somebody wrote to it: it has to be hashed again"
+        assert disk.stored.lend() is None, "and the kernel is not given it"
+        with pytest.raises(IntegrityError):
+            disk.stored.verify(2.0)
+        disk.close()
+
+
+@quick
+@given(flips(), st.data())
+def test_a_bit_that_flips_on_its_way_into_a_file_that_passes_through_a_small_cache(
+    flip: tuple[int, int], data: st.DataObject
+) -> None:
+    size, bit = flip
+    right = CONTENT[:size]
+    count = block_count(size)
+    wrong = data.draw(st.booleans())
+    came = flipped(right, bit) if wrong else right
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        blob = blob_of(right, "sha256")
+        assert blob.digest is not None
+        disk = stack.enter_context(contextlib.closing(Disk(folder, blob)))
+        hashing = Hashing(disk.stored, blob.digest)
+        hashing.listen()
+        for block in range(count):
+            disk.land(came, range(block, block + 1))
+            if data.draw(st.booleans()):
+                hashing.advance()
+            if data.draw(st.booleans()):
+                disk.stored.evict(range(data.draw(st.integers(0, block)), block + 1), BLOCK_SIZE)
+        assert hashing.advance(), "whatever went was hashed before"
+        if wrong:
+            with pytest.raises(IntegrityError):
+                concluded(hashing)
+            assert not disk.stored.verified
+        else:
+            whole = disk.stored.complete
+            assert concluded(hashing) == ("verified" if whole else "passed")
+            assert disk.stored.verified is whole

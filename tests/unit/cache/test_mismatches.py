@@ -1,0 +1,142 @@
+"""The record of what proved wrong: kept for other processes and later ones, bounded, and read whatever it holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hffs.cache import Layout, mismatches
+from hffs.cache.mismatches import MOST, Mismatches
+from hffs.model import Blob, RemoteFile
+from tests.unit.memory import COMMIT
+
+CHECKOUT = Path(__file__).parents[3]
+FILE = RemoteFile(COMMIT, "sub/model.bin", Blob("e" * 64, 5, COMMIT.endpoint), lfs=True)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(tmp_path / "cache")
+    layout.prepare()
+    return layout
+
+
+def wrong(record: Mismatches, file: RemoteFile = FILE, *, began: float = 0.0, now: float, got: str = "bad") -> int:
+    return record.wrong(file, "good", got, began=began, now=now).copies
+
+
+def test_a_mismatch_is_kept_with_all_that_is_known_of_it(layout: Layout) -> None:
+    Mismatches(layout).wrong(FILE, "good", "bad", began=1.0, now=2.0)
+    [found] = mismatches.history(layout)
+    assert (found.at, found.path, found.repo, found.commit) == (2.0, "sub/model.bin", "acme/tiny", COMMIT.sha)
+    assert (found.etag, found.size, found.origin) == ("e" * 64, 5, "http://hub")
+    assert (found.expected, found.got, found.copies) == ("good", "bad", 1)
+    assert mismatches.standing(layout) == [found]
+    assert Mismatches(layout).of(FILE.blob) == found
+
+
+def test_nothing_is_on_record_where_nothing_was_wrong(layout: Layout) -> None:
+    assert mismatches.history(layout) == mismatches.standing(layout) == []
+    assert not Mismatches(layout).settle(FILE.blob, right=True, now=1.0)
+    assert not (layout.root / "mismatches").exists(), "a cache in which all was right has no such file"
+
+
+def test_copies_are_counted_until_one_is_right_or_somebody_forgives(layout: Layout) -> None:
+    record = Mismatches(layout)
+    assert [wrong(record, began=at, now=at + 0.5) for at in (1.0, 2.0, 3.0)] == [1, 2, 3]
+    assert record.settle(FILE.blob, right=True, now=4.0)
+    assert record.of(FILE.blob) is None
+    assert mismatches.standing(layout) == []
+    assert wrong(record, began=5.0, now=6.0) == 1
+    assert record.settle(FILE.blob, right=False, now=7.0)
+    assert Mismatches(layout).of(FILE.blob) is None
+    assert len(mismatches.history(layout)) == 4, "what was wrong stays in the history"
+
+
+def test_another_origins_copy_is_another(layout: Layout) -> None:
+    record = Mismatches(layout)
+    wrong(record, now=1.0)
+    assert record.of(Blob(FILE.blob.etag, 5, "http://mirror")) is None
+
+
+def test_one_copy_that_two_processes_hashed_counts_once(layout: Layout) -> None:
+    one, other = Mismatches(layout), Mismatches(layout)
+    assert wrong(one, began=1.0, now=10.0) == 1
+    assert wrong(other, began=9.0, now=11.0) == 1, "it was hashing when the first had found it wrong"
+    assert len(mismatches.history(layout)) == 1
+    assert wrong(other, began=12.0, now=13.0) == 2
+    assert wrong(one, began=14.0, now=15.0) == 3
+
+
+def test_a_clock_that_jumps_has_nothing_fetched_for_ever(layout: Layout) -> None:
+    record = Mismatches(layout)
+    assert [wrong(record, began=0.0, now=at) for at in (1.0, 2.0, 3.0, 4.0)] == [1, 1, 2, 2]
+
+
+def test_what_another_process_found_is_seen(layout: Layout) -> None:
+    one, other = Mismatches(layout), Mismatches(layout)
+    assert one.all() == []
+    wrong(other, now=1.0)
+    assert [found.copies for found in one.all()] == [1]
+
+
+MANY = """
+import sys
+from hffs.cache import Layout
+from hffs.cache.mismatches import Mismatches
+from hffs.model import Blob, RemoteFile
+from tests.unit.memory import COMMIT
+record = Mismatches(Layout(sys.argv[1]))
+for count in range(30):
+    name = f"{sys.argv[2]}-{count}"
+    record.wrong(RemoteFile(COMMIT, name, Blob(name, 5, "http://hub")), "good", "bad", began=0.0, now=1.0)
+"""
+
+
+def test_many_processes_lose_no_line(layout: Layout) -> None:
+    command = [sys.executable, "-c", MANY, str(layout.root)]
+    processes = [subprocess.Popen([*command, str(number)], cwd=CHECKOUT) for number in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert {found.path for found in mismatches.history(layout)} == {f"{n}-{c}" for n in range(3) for c in range(30)}
+
+
+def test_the_record_does_not_grow_for_ever(layout: Layout) -> None:
+    record = Mismatches(layout)
+    for count in range(2 * MOST + 10):
+        wrong(record, began=count, now=count + 0.5)
+    kept = mismatches.history(layout)
+    assert MOST <= len(kept) < 2 * MOST
+    assert kept[-1].copies == 2 * MOST + 10, "the newest stay, and what they count"
+    assert [path.name for path in layout.root.iterdir() if path.name.startswith(".mismatches")] == []
+
+
+@pytest.mark.parametrize(
+    "rubbish", ['{"what":"wro', "[]", "{}", "\0\0", '{"what":"wrong","at":"x"}', '{"what":"later"}']
+)
+def test_a_torn_or_strange_line_costs_itself_only(layout: Layout, rubbish: str) -> None:
+    record = Mismatches(layout)
+    wrong(record, began=1.0, now=2.0)
+    with open(layout.root / "mismatches", "a", encoding="utf-8") as file:
+        file.write(rubbish)
+    assert wrong(Mismatches(layout), began=3.0, now=4.0) == 2
+    assert [found.copies for found in mismatches.history(layout)] == [1, 2]
+
+
+@pytest.mark.allow_warnings("the disk refuses the record")
+def test_a_disk_that_refuses_the_record_is_no_reason_to_forget(layout: Layout) -> None:
+    (layout.root / "mismatches").mkdir()
+    record = Mismatches(layout)
+    assert [wrong(record, began=at, now=at + 0.5) for at in (1.0, 2.0)] == [1, 2]
+    assert record.of(FILE.blob) is not None
+    assert record.settle(FILE.blob, right=True, now=3.0)
+    assert record.of(FILE.blob) is None
+
+
+def test_each_line_is_json_for_whoever_reads_it_by_hand(layout: Layout) -> None:
+    wrong(Mismatches(layout), now=1.0)
+    row = json.loads((layout.root / "mismatches").read_text())
+    assert (row["what"], row["path"], row["expected"], row["got"]) == ("wrong", "sub/model.bin", "good", "bad")

@@ -1,0 +1,46 @@
+"""A file that nobody names a hash for is compared by size and etag; it is ``local`` when it is here, never ``verified``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hffs.cache import BlobStore
+from hffs.model import Blob, Commit, Entry, RepoType
+from hffs.transfer import BlobReader
+from hffs.transfer.listings import decode, encode
+from tests.unit.memory import COMMIT, MemorySource
+
+
+def test_what_has_no_hash_is_local_and_never_verified(fetcher_of, source: MemorySource, store: BlobStore) -> None:
+    file = source.file("a.bin", 300_000)
+    file = replace(file, blob=replace(file.blob, digest=None))
+    fetcher = fetcher_of()
+    reader = BlobReader(fetcher, file)
+    answer = reader.read(0, 300_000)
+    assert (answer if isinstance(answer, bytes) else answer.result(10.0)) == source.contents["a.bin"]
+    reader.close()
+    assert store.state(file.blob) == "local"
+    assert not fetcher.verifier._queued
+
+
+def test_the_same_etag_of_two_files_is_two_contents() -> None:
+    entry = Entry("a.json", "file", 5, "v1", told_by="server")
+    other = Commit(RepoType.DATASET, COMMIT.id, "main", COMMIT.sha, 0.0, COMMIT.endpoint)
+    blobs = [
+        entry.blob(COMMIT), replace(entry, path="b.json").blob(COMMIT), entry.blob(other),
+        entry.blob(replace(COMMIT, sha="d" * 40)),
+    ]  # fmt: skip
+    assert len(set(blobs)) == 4
+    assert all(blob is not None and blob.digest is None for blob in blobs)
+
+
+def test_a_hash_is_a_content_wherever_it_is_named() -> None:
+    entry = Entry("a.bin", "file", 5, "e" * 64, lfs=True)
+    assert entry.blob(COMMIT) == replace(entry, path="b.bin", told_by="server").blob(COMMIT)
+    assert isinstance(entry.blob(COMMIT), Blob)
+    assert replace(entry, size=None).blob(COMMIT) is None
+
+
+def test_who_named_the_etag_is_kept_with_the_listing() -> None:
+    entries = [Entry("a", "file", 1, "e" * 40), Entry("b", "file", 2, "v1", told_by="server"), Entry("c", "directory")]
+    assert decode(encode(entries)) == entries

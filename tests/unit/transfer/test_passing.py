@@ -1,0 +1,150 @@
+"""A file larger than the cache is hashed as it passes through: what is evicted was hashed before it went."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from hffs.cache import BlobStore, Hashing, Room, mismatches
+from hffs.model import RemoteFile
+from hffs.ranges import BLOCK_SIZE
+from hffs.transfer import BlobReader, Fetcher
+from tests.unit.memory import MemorySource
+
+SOON = 20.0
+MIB = 1 << 20
+SIZE = 24 * MIB + 77
+LIMIT = 8 * MIB
+
+
+@pytest.fixture
+def room(store: BlobStore) -> Iterator[Room]:
+    room = Room(store, LIMIT, 0)
+    room.begin()
+    yield room
+    room.close()
+
+
+def read(reader: BlobReader, offset: int, length: int) -> bytes:
+    answer = reader.read(offset, length)
+    return answer if isinstance(answer, bytes) else answer.result(SOON)
+
+
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+
+
+def read_through(fetcher: Fetcher, file: RemoteFile, *, reopening: bool = False) -> None:
+    reader = BlobReader(fetcher, file)
+    for offset in range(0, file.blob.size, MIB):
+        read(reader, offset, MIB)
+        if reopening:
+            reader.close()
+            until(lambda: not fetcher._targets)
+            reader = BlobReader(fetcher, file)
+    reader.close()
+
+
+@pytest.mark.parametrize("reopening", [False, True])
+def test_a_file_larger_than_the_cache_read_in_order_is_found_right(
+    fetcher_of, source: MemorySource, store: BlobStore, room: Room, *, reopening: bool
+) -> None:
+    file = source.file("a.bin", SIZE)
+    fetcher: Fetcher = fetcher_of(room=room)
+    read_through(fetcher, file, reopening=reopening)
+    until(lambda: fetcher.verifier.passed(f"{file.blob.etag}@{file.blob.origin}"))
+    assert store.state(file.blob) == "partial", "what is not here cannot be verified to be"
+    assert mismatches.history(store.layout) == []
+
+
+@pytest.mark.allow_warnings("mismatch")
+@pytest.mark.parametrize("at", [0, 5 * BLOCK_SIZE - 1, SIZE - 1])
+def test_a_wrong_bit_is_found_though_its_block_has_gone_long_before(
+    fetcher_of, source: MemorySource, store: BlobStore, room: Room, at: int
+) -> None:
+    file = source.file("a.bin", SIZE)
+    right = source.contents["a.bin"]
+    source.contents["a.bin"] = right[:at] + bytes([right[at] ^ 16]) + right[at + 1 :]
+    fetcher: Fetcher = fetcher_of(room=room)
+    told = threading.Event()
+    fetcher.distrust.on_mismatch = lambda _: told.set()
+    read_through(fetcher, file)
+    assert told.wait(SOON)
+    assert not fetcher.verifier.passed(f"{file.blob.etag}@{file.blob.origin}")
+    until(lambda: not fetcher._targets)
+    assert [found.copies for found in mismatches.standing(store.layout)] == [1]
+    assert store.local_bytes(file.blob) == 0, "and the rest has gone too"
+    asked = len(source.asked)
+    assert not any(fetcher._queue.queued().values()), "it cannot be kept, so nobody fetches it but who reads it"
+    source.contents["a.bin"] = right
+    read_through(fetcher, file)
+    until(lambda: fetcher.verifier.passed(f"{file.blob.etag}@{file.blob.origin}"))
+    until(lambda: mismatches.standing(store.layout) == [])
+    assert len(source.asked) > asked
+
+
+def test_what_goes_before_the_verifier_had_a_look_is_hashed_by_who_evicts_it(
+    fetcher_of, source: MemorySource, store: BlobStore
+) -> None:
+    file = source.file("a.bin", 6 * BLOCK_SIZE)
+    reader = BlobReader(fetcher_of(), file)
+    stored = reader.target.stored
+    assert file.blob.digest is not None
+    hashing = Hashing(stored, file.blob.digest)
+    read(reader, 0, 4 * BLOCK_SIZE)
+    until(lambda: not reader.target.holders)
+    stored.on_leaving = hashing.leaving  # the verifier's own has seen all of it by now
+    assert stored.evict(range(1), BLOCK_SIZE)
+    assert hashing.hashed == BLOCK_SIZE
+    assert stored.evict(range(2, 4), BLOCK_SIZE)
+    assert hashing.hashed == 3 * BLOCK_SIZE, "and what comes before it"
+    stored.discard(range(3, 4))
+    assert stored.evict(range(1, 3), BLOCK_SIZE)
+    read(reader, 4 * BLOCK_SIZE, 1)
+    until(lambda: not reader.target.holders)
+    assert stored.evict(range(4, 5), BLOCK_SIZE)
+    assert hashing.hashed == 3 * BLOCK_SIZE, "block 3 is not here: this has to come again"
+    read(reader, 3 * BLOCK_SIZE, 3 * BLOCK_SIZE)
+    assert hashing.advance()
+    assert hashing.conclude(1.0) == "passed"
+    assert hashing.hashed == 0, "the next time through begins anew"
+    reader.close()
+
+
+def test_who_evicts_does_not_wait_for_ever_for_who_hashes(fetcher_of, source: MemorySource, monkeypatch) -> None:
+    monkeypatch.setattr("hffs.cache.hashing.TURN_S", 0.05)
+    file = source.file("a.bin", 2 * BLOCK_SIZE)
+    reader = BlobReader(fetcher_of(), file)
+    read(reader, 0, BLOCK_SIZE)
+    until(lambda: not reader.target.holders)
+    stored = reader.target.stored
+    assert file.blob.digest is not None
+    hashing = Hashing(stored, file.blob.digest)
+    with hashing.turn(0.05) as mine:
+        assert mine
+        assert stored.evict(range(1), BLOCK_SIZE)
+        with hashing.turn(0.05) as another:
+            assert not another
+    assert hashing.hashed == 0
+    reader.close()
+
+
+def test_reading_here_and_there_is_hashed_when_the_rest_has_come(
+    fetcher_of, source: MemorySource, store: BlobStore
+) -> None:
+    file = source.file("a.bin", 16 * BLOCK_SIZE)
+    fetcher: Fetcher = fetcher_of(fetch_size=BLOCK_SIZE)
+    reader = BlobReader(fetcher, file)
+    for block in (9, 3, 12, 0, 1):
+        read(reader, block * BLOCK_SIZE, 10)
+    until(lambda: not reader.target.holders)
+    assert store.state(file.blob) != "verified"
+    read(reader, 0, file.blob.size)
+    until(lambda: store.state(file.blob) == "verified")
+    reader.close()
