@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Final, cast
 
 from .errors import DeadlineExceeded, HffsError, MountNotFound
@@ -65,6 +65,18 @@ def restart(path: str, timeout: float = 10.0) -> None:
     ask(path, "POST", f"{API}/restart", timeout)
 
 
+def events(path: str, kinds: Sequence[str] = (), silence: float = 30.0) -> Generator[dict[str, Any]]:
+    """What happens on the mount, as it happens, until its daemon ends; of these ``kinds``, or all. It has begun once
+    this returns. ``close`` it to end it before.
+
+    Raises as ``ask``, here or later; DeadlineExceeded when not even the daemon's heartbeat (every ten seconds) came for
+    ``silence`` seconds."""
+    question = _Question(path, "GET", f"{API}/events?kinds={','.join(kinds)}", time.monotonic() + silence)
+    stream = question.stream(silence)
+    next(stream)
+    return (json.loads(line) for line in stream)
+
+
 def ask(path: str, method: str, target: str, timeout: float, body: Any = None) -> Any:
     """One request to the daemon behind the socket ``path``; its answer, decoded.
 
@@ -109,6 +121,36 @@ class _Question:
             except OSError as wrong:
                 raise self._ours(wrong) from wrong
         return self._decode(bytes(received))
+
+    def stream(self, silence: float) -> Generator[bytes]:
+        """First nothing, when the daemon has begun to answer; then each line of what it says."""
+        received = b""
+        with self._socket:
+            self._socket.settimeout(silence)
+            try:
+                while b"\r\n\r\n" not in received:
+                    piece = self._socket.recv(65536)
+                    received += piece
+                    if not piece or len(received) > _LARGEST:
+                        break
+                head, _, received = received.partition(b"\r\n\r\n")
+                if head.split(b" ")[1:2] != [b"200"]:
+                    while piece := self._socket.recv(65536):
+                        received += piece
+                    self._decode(head + b"\r\n\r\n" + received)
+                    raise MountNotFound(f"no stream from the daemon at {self._path}")
+                yield b""
+                while True:
+                    *lines, received = received.split(b"\n")
+                    yield from lines
+                    piece = self._socket.recv(65536)
+                    if not piece:
+                        return
+                    received += piece
+            except ConnectionResetError:  # it was killed
+                return
+            except OSError as wrong:
+                raise self._ours(wrong) from wrong
 
     def _decode(self, received: bytes) -> Any:
         head, _, payload = received.partition(b"\r\n\r\n")

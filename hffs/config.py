@@ -114,6 +114,7 @@ class Settings:
     read_timeout: float = 120.0
     binding: str = "auto"
     log_level: str = "info"
+    log_format: Literal["logfmt", "json"] = "logfmt"
     log_file: str | None = None
     debug: bool = False
 
@@ -140,6 +141,7 @@ PARSERS: Final[Mapping[str, Any]] = {
     "read_timeout": above_zero(parse_seconds),
     "binding": one_of("auto", "kernel", "libfuse"),
     "log_level": one_of("debug", "info", "warning", "error"),
+    "log_format": one_of("logfmt", "json"),
     "log_file": str,
     "debug": parse_switch,
 }
@@ -306,6 +308,18 @@ def service_manager(environ: Mapping[str, str] | None = None) -> dict[str, Any] 
 
 # Meant for the service's main process, and for no child of it.
 OF_THE_MANAGER: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+def is_journal(descriptor: int, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether what is written there goes to the systemd journal (systemd.exec(5), JOURNAL_STREAM)."""
+    named = (os.environ if environ is None else environ).get("JOURNAL_STREAM", "")
+    if not named:
+        return False
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return named == f"{found.st_dev}:{found.st_ino}"
 
 
 def proxies(environ: Mapping[str, str] | None = None) -> list[str]:

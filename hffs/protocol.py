@@ -213,6 +213,72 @@ class FileList(TypedDict):
     files: list[FileStatus]
 
 
+class BlockRun(TypedDict):
+    """``count`` neighbouring blocks from block ``start`` on. On the disk, being fetched, waiting to be, none of it."""
+
+    state: Literal["local", "in_flight", "queued", "absent"]
+    start: int
+    count: int
+
+
+class BlockMap(TypedDict):
+    """The answer to ``GET /v1/files/PATH/blocks``: ``runs`` cover the file in order, the last block may be shorter. Of
+    a file whose size is not known yet nothing is told."""
+
+    path: str
+    size: int | None
+    block_size: int
+    runs: list[BlockRun]
+
+
+class LetGo(TypedDict):
+    """The answer to ``POST /v1/evict``: blobs that went wholly, bytes of disk given back, and how many stay for which
+    reason (pinned, shared, in use, elsewhere, unreadable). ``complete`` is False where not all files are known."""
+
+    path: str
+    blobs: int
+    bytes_freed: int
+    stay: dict[str, int]
+    complete: bool
+
+
+class Pinned(TypedDict):
+    """The answer to ``POST /v1/pin``: of ``blobs`` that are here ``changed`` were not so before; of ``absent`` files
+    nothing is here that could be pinned."""
+
+    path: str
+    pinned: bool
+    blobs: int
+    changed: int
+    absent: int
+    complete: bool
+
+
+class Refreshed(TypedDict):
+    """The answer to ``POST /v1/refresh``: the commit shown, the one that the revision stands for now."""
+
+    revision: str
+    commit: str
+    newest: str
+    moved: bool
+
+
+class Progress(TypedDict):
+    """What a ``progress`` event of ``GET /v1/events`` tells."""
+
+    bytes_fetched: int
+    bytes_per_s: float
+    workers: int
+    waiting_reads: int
+    hydration: Hydration
+
+
+class JobList(TypedDict):
+    """The answer to ``GET /v1/jobs``: each without the files that have ended."""
+
+    jobs: list[Job]
+
+
 class JobFile(TypedDict):
     """A file of a job; ``bytes_done`` of ``size`` are on this machine's disk."""
 

@@ -20,6 +20,7 @@ from typing import Final, Literal
 
 from ..errors import CacheUnusable, NoSpace
 from ..model import Blob
+from ..ranges import block_count
 from . import adopting, files
 from .adopting import Outcome, unchanged
 from .blocks import StoredBlocks
@@ -130,7 +131,9 @@ class BlobStore:
                     del self._refused[next(iter(self._refused))]
         if outcome == "wrong":
             _log.warning(
-                "event=not-adopted path=%s why=it does not have the content that its name promises", found.path
+                "event=not-adopted path=%s why=%s",
+                found.path,
+                "it does not have the content that its name promises",
             )
         return outcome
 
@@ -194,6 +197,34 @@ class BlobStore:
         except (OSError, CacheUnusable):
             verified = False
         return "verified" if verified else "local"
+
+    def missing(self, blob: Blob) -> list[range]:
+        """The runs of blocks that are not here; as ``local_bytes``, and makes nothing."""
+        everything = range(block_count(blob.size))
+        try:
+            stored = self._held(blob)
+            if stored is not None:
+                try:
+                    return stored.missing(everything)
+                finally:
+                    stored.close()
+            place, owner = self._choose(blob)
+            if not self._peek(place, owner)[1]:
+                return [everything] if everything else []
+            state, _ = StateFile.open(place.state, writing=False)
+            try:
+                return state.missing(everything)
+            finally:
+                state.close()
+        except (OSError, Damaged, CacheUnusable):
+            return [everything] if everything else []
+
+    def let_go(self, blob: Blob, freed: int) -> None:
+        """Somebody has taken blocks of it from the disk, past this store: so many bytes."""
+        with self._lock:
+            self._forget(blob)
+        if freed:
+            self._changed(-freed)
 
     def used_bytes(self) -> int:
         """Bytes the blobs take on disk, folders included: counted once a minute, own changes added at once."""

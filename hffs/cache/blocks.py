@@ -195,7 +195,7 @@ class StoredBlocks:
             return True
         level = logging.DEBUG if self._warned else logging.WARNING  # a bad disk would fill the log
         self._warned = True
-        _log.log(level, "block %d of %s %s on disk: it will be fetched again", block, self.blob.etag, reason)
+        _log.log(level, "event=block-damaged etag=%s block=%d why=%s", self.blob.etag, block, reason)
         return False
 
     def last_use(self, group: int) -> tuple[float, bool]:

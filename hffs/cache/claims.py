@@ -58,7 +58,7 @@ class Claim:
             for run in runs(sorted(self._left)):
                 self.give(run)
         except OSError as error:  # the files were closed, and the locks went with them
-            _log.debug("releasing a claim: %s", error)
+            _log.debug("event=claim-gone error=%s", error)
         finally:
             released()
 

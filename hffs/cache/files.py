@@ -37,7 +37,7 @@ def existing(blob: Blob, place: Place, boot_id: str) -> tuple[StateFile, int] | 
         record = header.verification
         trusted = not elsewhere or (record is not None and record.mark == FileMark.of(data))
         if not trusted or ((elsewhere or given_away(seen)) and state.missing(range(state.blocks))):
-            _log.debug("%s begins anew: its data file is also that of a folder", place.state)
+            _log.debug("event=blob-begun-anew state=%s why=%s", place.state, "its data file is also that of a folder")
             close(state, data)
             return None
         if header.boot_id != boot_id:
@@ -47,7 +47,7 @@ def existing(blob: Blob, place: Place, boot_id: str) -> tuple[StateFile, int] | 
         return state, data
     except (FileNotFoundError, Damaged) as reason:
         if (state is not None and not elsewhere) or isinstance(reason, Damaged):
-            _log.warning("%s begins anew: %s", place.state, reason)
+            _log.warning("event=blob-begun-anew state=%s why=%s", place.state, reason)
     except BaseException:
         close(state, data)
         raise

@@ -208,14 +208,14 @@ class Index:
                     cache = self._opened()
                     return otherwise if cache is None else act(cache)
                 except (_Row, UnicodeError) as error:  # a lone surrogate is no text for sqlite
-                    self._complain("the metadata index holds %s; it is ignored", error)
+                    self._complain("it is ignored", error)
                     return otherwise
                 except (sqlite3.OperationalError, diskcache.Timeout, OSError) as error:
                     self._failed_at = self._clock()
-                    self._complain("the metadata index in %s cannot be used: %r", self._folder, error)
+                    self._complain("it cannot be used", error)
                     return otherwise
                 except sqlite3.Error as error:  # not a database, malformed: worth a new one, once
-                    self._complain("the metadata index in %s is damaged and begins anew: %r", self._folder, error)
+                    self._complain("it is damaged and begins anew", error)
                     if not self._set_aside():
                         return otherwise
             return otherwise
@@ -250,7 +250,7 @@ class Index:
                 path.rename(f"{path}.{stamp}")
         return True
 
-    def _complain(self, message: str, *details: object) -> None:
+    def _complain(self, why: str, error: BaseException) -> None:
         if not self._complained:
             self._complained = True
-            _log.warning(message, *details)
+            _log.warning("event=index-unusable folder=%s why=%s error=%r", self._folder, why, error)

@@ -45,6 +45,7 @@ _FRUITLESS_S: Final = 1.0
 # What is lost by crashes or changed by hand shows after this. A walk over 20,000 blobs takes a third of a second.
 _COUNT_S: Final = 600
 _COUNT_AT_LAST_S: Final = 3600  # also while blocks are being stored, which may then be counted twice until next time
+_TELL_S: Final = 60  # a cache that is full gives something back all the time: one line a minute
 _EVICTING_S: Final = 10.0  # for others to make room; 10 GiB take them less than one
 _TURNS: Final = 64  # room that was made may be taken by others, but hardly by 16 workers four times over
 
@@ -98,6 +99,7 @@ class Room:
         # guarded by _evicting
         self._victims: deque[Segment] = deque()
         self._fruitless = float("-inf")
+        self._evicted, self._tell_at = 0, float("-inf")  # bytes since the last line about them; when to write the next
         self._made = 0  # how often room was made; read without the lock
         self._account = Account(0, 0, limit, 0)  # as last seen; for those who only look
         store.on_change = self._changed
@@ -279,7 +281,11 @@ class Room:
                 freed += self._evict(deque(protected), needed - freed)
             if freed:
                 self._made += 1
-                _log.debug("event=evicted bytes=%d seconds=%.3f", freed, self._now() - began)
+                _log.debug("event=blocks-evicted bytes=%d seconds=%.3f", freed, self._now() - began)
+                self._evicted += freed
+                if self._now() >= self._tell_at:
+                    _log.info("event=evicted bytes=%d held=%d limit=%s", self._evicted, account.held, self.budget)
+                    self._evicted, self._tell_at = 0, self._now() + _TELL_S
             else:
                 self._fruitless = self._now() + _FRUITLESS_S
             return bool(freed)

@@ -89,4 +89,4 @@ class Uses:
         try:
             self._state.touch(group, min(max(use.written, 0), 0xFFFF_FFFF), again=use.again)
         except OSError as error:
-            _log.debug("%s: %s", self._state.path, error)
+            _log.debug("event=use-not-noted state=%s error=%s", self._state.path, error)

@@ -101,8 +101,10 @@ def start_log(*, debug: bool) -> None:
     import logging
 
     if debug:
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.ERROR)
-        logging.getLogger("hffs").setLevel(logging.DEBUG)
+        from ..config import Settings
+        from ..daemon import logs
+
+        logs.start(Settings(debug=True))
     elif not logging.root.handlers:
         logging.root.addHandler(logging.NullHandler())
 

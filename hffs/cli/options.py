@@ -51,6 +51,7 @@ HELP: Final = {
     "token_file": ("FILE", "file that holds the access token (default: where hf auth login puts it)"),
     "runtime_dir": ("DIR", "where control sockets lie (default: $XDG_RUNTIME_DIR/hffs; root: /run/hffs)"),
     "log_level": ("LEVEL", "debug, info, warning or error (default info)"),
+    "log_format": ("logfmt|json", "of log lines (default logfmt)"),
     "log_file": ("FILE", "where the daemon logs (default: beside its control socket)"),
 }
 TYPES: Final = ("model", "dataset", "space")

@@ -36,7 +36,7 @@ def mount(args: argparse.Namespace) -> int:
         from ..daemon import app, logs
         from ..daemon.notify import Notify
 
-        logs.start(spec.settings, to_stderr=not spec.settings.log_file)
+        logs.start(spec.settings, to_stderr=not spec.settings.log_file, journal=config.is_journal(2))
         manager = Notify(config.service_manager())
         return app.run(
             spec, lambda said: _announce(spec.mountpoint, said), manager=manager if manager.listens else None

@@ -99,5 +99,7 @@ class Adopter:
             log.info("event=adopted etag=%s bytes=%d how=%s", blob.etag, blob.size, outcome.replace(" ", "-"))
         elif outcome == "busy":
             log.info(
-                "event=not-adopted etag=%s why=it is being fetched; it is looked at again when it is opened", blob.etag
+                "event=not-adopted etag=%s why=%s",
+                blob.etag,
+                "it is being fetched; it is looked at again when it is opened",
             )

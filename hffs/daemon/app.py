@@ -18,17 +18,20 @@ from typing import Any
 
 from .. import protocol
 from ..config import Settings
-from ..errors import HffsError, MountFailed, MountNotFound, UsageError
+from ..errors import HffsError, MountFailed, MountNotFound
 from ..fuse import Binding, make_binding
 from ..model import Commit, RepoRef
 from ..policy import small_files
 from ..remote import parse_repo
-from ..transfer import Content, Fetcher
+from ..transfer import Content
 from ..vfs import Filesystem, Patterns, Tree
-from . import background, engine, mountpoint, readahead, records
-from .control import ControlServer, Occupied, Request
+from . import engine, mountpoint, readahead, records
+from .control import ControlServer, Occupied
+from .events import Feed
 from .jobs import Jobs
+from .keeping import Keeper
 from .notify import Manager
+from .routes import Answers
 from .spec import MountSpec
 from .status import Reporter
 from .supervised import Handover, Link
@@ -73,20 +76,12 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
         kept = protocol.jobs_path(settings.runtime_dir, where)
         jobs = Jobs(kept, where, content, tree, fetcher, hub.layout, settings.big_file)
         reporter = Reporter(spec, where, binding, parts, tree, filesystem, hub, jobs, link)
+        feed = Feed(reporter.progress)
+        keeper = Keeper(content, tree, parts.store, fetcher)
+        answers = Answers(spec, where, commit.sha, ref, hub, fetcher, reporter, jobs, keeper, feed, link)
         control = ControlServer(
             protocol.socket_path(settings.runtime_dir, where),
-            {
-                ("GET", f"{protocol.API}/status"): lambda _: reporter.status(),
-                ("GET", f"{protocol.API}/files"): reporter.files,
-                ("GET", "/healthz"): lambda _: {"state": reporter.state},
-                ("POST", f"{protocol.API}/hydrate"): jobs.hydrate,
-                ("POST", f"{protocol.API}/verify"): jobs.verify,
-                ("GET", f"{protocol.API}/jobs/*"): jobs.get,
-                ("DELETE", f"{protocol.API}/jobs/*"): jobs.cancel,
-                ("POST", f"{protocol.API}/bandwidth"): lambda request: _bandwidth(request, fetcher),
-                ("POST", f"{protocol.API}/unmount"): lambda request: _unmount(where, request, fetcher),
-                ("POST", f"{protocol.API}/restart"): lambda _: _restart(spec, link),
-            },
+            answers.routes(),
         )
 
         teller = Teller(where, reporter.summary, manager)
@@ -104,8 +99,10 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
             said = {"pid": reporter.pid, "commit": commit.sha, "repo": name, "warning": _warning(found)}
             report({"ready": True, **said})
             teller.start()
-            event = "mounted" if before is None else "resumed"
-            log.info("event=%s mountpoint=%s repo=%s commit=%s", event, where, commit.id, commit.sha)
+            if before is None:
+                log.info("event=mounted mountpoint=%s repo=%s commit=%s", where, commit.id, commit.sha)
+            else:
+                log.info("event=resumed mountpoint=%s repo=%s commit=%s", where, commit.id, commit.sha)
             if before is not None:
                 jobs.resume()
             elif settings.prefetch != "none" and found.refused is None:
@@ -119,6 +116,8 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
             teller.stop()
             hub.reach.stop()
             control.stop(keep=left)
+            logging.getLogger("hffs").removeHandler(feed)
+            feed.close()
             jobs.stop()
             if link is not None:
                 link.close()
@@ -133,6 +132,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
                 f"another hffs has just begun to mount at {where}", "hffs status shows it, or name another directory"
             ) from None
         stack.callback(ended)
+        logging.getLogger("hffs").addHandler(feed)
         try:
             binding.serve(on_ready, lambda: _told_to_end(where))
         finally:
@@ -179,7 +179,7 @@ def _hand_over(
 ) -> None:
     connection = binding.connection
     if connection is None or not connection.may_be_resumed:
-        log.info("event=unsupervised why=this kernel cannot send requests again (Linux 6.9 is the first)")
+        log.info("event=unsupervised why=%s", "this kernel cannot send requests again (Linux 6.9 is the first)")
         return
     handover = Handover(connection, commit, subfolder, reporter.started, reporter.started_at)
     link.hand_over(handover, control.fileno())
@@ -199,30 +199,3 @@ def _prefetch_small(content: Content, tree: Tree, commit: Commit) -> None:
 def _told_to_end(where: str) -> None:
     with contextlib.suppress(MountNotFound):  # told twice, or somebody took it off already: it is ending
         mountpoint.detach(where, lazy=True)
-
-
-def _unmount(where: str, request: Request, fetcher: Fetcher) -> dict[str, object]:
-    lazy = bool(request.json().get("lazy", False))
-    mountpoint.detach(where, lazy=lazy)
-    if not lazy:  # no file is open; but a process that was killed may have left a read behind, and libfuse waits for it
-        fetcher.dismiss()
-    return {"unmounted": where}
-
-
-def _bandwidth(request: Request, fetcher: Fetcher) -> dict[str, object]:
-    """``{"bytes_per_s": N}``: from now on; null: no limit."""
-    rate = request.json().get("bytes_per_s")
-    if rate is not None and (not isinstance(rate, int) or isinstance(rate, bool) or rate <= 0):
-        raise UsageError("bytes_per_s is a number of at least 1, or null for no limit")
-    fetcher.throttle.set_rate(rate)
-    return {"bytes_per_s": rate}
-
-
-def _restart(spec: MountSpec, link: Link | None) -> dict[str, object]:
-    """Replaced by the version that is installed now, when that one can start; else this worker stays."""
-    if link is None:
-        raise MountFailed("only a mount of the kernel binding can be restarted", "unmount it and mount it again")
-    if link.supervisor() is not None:
-        background.rehearse(spec, link.handed)
-    link.ask_restart()
-    return {"restarting": spec.mountpoint}

@@ -119,8 +119,8 @@ def stay(spec: MountSpec, announce: Callable[[dict[str, Any]], None]) -> NoRetur
     os.close(reports)
     told = os.memfd_create("hffs", 0)
     with open(told, "wb", closefd=False) as file:
-        manager = config.service_manager()
-        file.write(json.dumps({**_told(spec, report), "foreground": True, "manager": manager}).encode("ascii"))
+        more = {"foreground": True, "journal": config.is_journal(2), "manager": config.service_manager()}
+        file.write(json.dumps({**_told(spec, report), **more}).encode("ascii"))
     os.lseek(told, 0, os.SEEK_SET)
     os.set_inheritable(report, True)
     os.chdir("/")
@@ -158,6 +158,7 @@ def _told(spec: MountSpec, report: int) -> dict[str, Any]:
         "spec": spec.to_json(),
         "supervised": spec.supervised,
         "mountpoint": spec.mountpoint,
+        "log_format": spec.settings.log_format,
         "leftovers": records.files(spec.settings.runtime_dir, spec.mountpoint),
     }
 

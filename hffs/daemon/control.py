@@ -4,7 +4,8 @@ Owns the listening socket, its connections and their bounds. The app gives the r
 known (no network). Never knows what a route does, and answers nobody but this user and root.
 
 Threads: one moves all bytes without blocking, a few run the routes. So a client that sends slowly, reads slowly or
-died holds a descriptor until its deadline and nothing else, and a route that is slow delays no other client.
+died holds a descriptor until its deadline and nothing else, and a route that is slow delays no other client. A route
+may also answer with a Stream, which goes on until its client or this process ends.
 """
 
 from __future__ import annotations
@@ -14,33 +15,53 @@ import os
 import queue
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, Protocol, runtime_checkable
 
-from ..errors import HffsError, NotFound, UsageError
-from .http import LARGEST, Refusal, Request, parse, response
+from ..errors import AccessDenied, HffsError, HubUnreachable, NoSpace, NotFound, RateLimited, UsageError
+from .http import LARGEST, Refusal, Request, head, parse, response
+from .listening import Occupied, listen, peer_uid
 from .records import runtime_dir
 
-__all__ = ["ControlServer", "Occupied", "Request", "Route"]
+__all__ = ["ControlServer", "Occupied", "Request", "Route", "Stream"]
 
 log = logging.getLogger(__name__)
 
 Route = Callable[[Request], Any]
 
+_STATUS: Final[dict[type[HffsError], int]] = {
+    NotFound: 404,
+    UsageError: 400,
+    AccessDenied: 403,
+    RateLimited: 503,
+    HubUnreachable: 503,
+    NoSpace: 507,
+}
+
 _CONNECTIONS: Final = 64  # a handful of `hffs status --watch` and a scraper; the next ones wait in the backlog
 _HANDLERS: Final = 4  # routes answer from memory; four leave room while one counts a large cache
+_NEVER: Final = float("inf")
 _REQUEST_SECONDS: Final = 5.0  # to send a request, and again to take the answer
 _ROUTE_SECONDS: Final = 30.0  # a route that has not answered by then never will
+_STUCK_SECONDS: Final = 60.0  # for one who follows a stream to take anything of what is there
 _GRACE_SECONDS: Final = 2.0  # at stop: the answer to the request that asked for it still leaves
 
 
-class Occupied(HffsError):
-    """Another daemon listens on this socket: it has the mountpoint, or is about to."""
+@runtime_checkable
+class Stream(Protocol):
+    """An answer that goes on. ``take`` gives what there is to send, at once; ``on_news`` is called, on any thread, when
+    there is something; ``close`` when the client is gone."""
+
+    content_type: str
+    on_news: Callable[[], None]
+
+    def take(self) -> bytes: ...
+    def close(self) -> None: ...
 
 
 class _Connection:
@@ -52,11 +73,12 @@ class _Connection:
         self.received = bytearray()
         self.to_send = memoryview(b"")
         self.asked = False  # its request is with a handler
+        self.stream: Stream | None = None
 
 
 class ControlServer:
-    """Serves ``routes`` ((method, path) -> what to answer: JSON-able, or text) on a unix socket. A path that ends in
-    ``/*`` stands for any last name that has no route of its own.
+    """Serves ``routes`` ((method, path) -> what to answer: JSON-able, text, or a Stream) on a unix socket. A ``*`` in a
+    path stands for any text, slashes too; the Request has it as ``name``.
 
     A route gets a Request. HffsError becomes a JSON error (NotFound 404, UsageError 400, else 500) and so does any
     other exception. ``clock`` is monotonic seconds. A route must not call ``stop`` (it would wait for itself): it
@@ -70,13 +92,14 @@ class ControlServer:
         self._routes = dict(routes)
         self._clock = clock
         self._work: queue.SimpleQueue[tuple[_Connection, Request] | None] = queue.SimpleQueue()
-        self._done: deque[tuple[_Connection, bytes]] = deque()  # appended by handlers, taken by the I/O thread
+        self._done: deque[tuple[_Connection, bytes | Stream]] = deque()  # appended by handlers, taken by the I/O thread
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._identity: tuple[int, int] | None = None
         # The I/O thread's own.
         self._connections: set[_Connection] = set()
         self._accept_from = 0.0
+        self._last = False  # what is sent now is all
         self._selector: selectors.BaseSelector
         self._listener: socket.socket
         self._woken: socket.socket
@@ -86,7 +109,7 @@ class ControlServer:
         """Listens, or goes on with a ``listener`` of a process before. Raises HffsError: the directory is not ours, the
         path is too long, another daemon listens there."""
         runtime_dir(os.path.dirname(self.path))
-        self._listener = listener or _listen(self.path)
+        self._listener = listener or listen(self.path, _CONNECTIONS)
         with suppress(FileNotFoundError):  # somebody removed it since a process before us began to listen
             found = os.lstat(self.path)
             self._identity = (found.st_dev, found.st_ino)
@@ -123,7 +146,7 @@ class ControlServer:
         for thread in handlers:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
-            log.warning("a request on the control socket did not end in time")
+            log.warning("event=control-not-ended why=%s", "a request on the control socket did not end in time")
         self._threads = []
         self._waker.close()
         if keep:
@@ -141,28 +164,35 @@ class ControlServer:
             self._done.append((connection, self._answer(request)))
             self._wake()
 
-    def _answer(self, request: Request) -> bytes:
+    def _answer(self, request: Request) -> bytes | Stream:
         try:
-            return response(200, self._route(request)(request))
+            route, name = self._route(request)
+            answer = route(replace(request, name=name))
+            return answer if isinstance(answer, Stream) else response(200, answer)
         except Refusal as refusal:
             return response(refusal.status, {"error": refusal.why}, refusal.headers)
         except HffsError as wrong:
-            status = 404 if isinstance(wrong, NotFound) else 400 if isinstance(wrong, UsageError) else 500
+            status = next((status for kind, status in _STATUS.items() if isinstance(wrong, kind)), 500)
             body = {"error": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code}
             return response(status, body)
         except Exception as wrong:
-            log.exception("%s %s failed", request.method, request.path)
+            log.error("event=route-bug method=%s path=%s", request.method, request.path, exc_info=wrong)
             return response(500, {"error": f"internal error ({type(wrong).__name__})"})
 
-    def _route(self, request: Request) -> Route:
-        anything = request.path.rpartition("/")[0] + "/*"
-        route = self._routes.get((request.method, request.path)) or self._routes.get((request.method, anything))
-        if route is None:
-            allowed = sorted(method for method, path in self._routes if path in (request.path, anything))
-            if allowed:
-                raise Refusal(405, f"{request.path} takes {' or '.join(allowed)}", {"Allow": ", ".join(allowed)})
-            raise Refusal(404, f"there is no {request.path}")
-        return route
+    def _route(self, request: Request) -> tuple[Route, str]:
+        """What answers a request, and what stands there for the ``*``; a path without one goes first."""
+        allowed = []
+        for (method, path), route in sorted(self._routes.items(), key=lambda each: "*" in each[0][1]):
+            before, star, after = path.partition("*")
+            name = request.path[len(before) : len(request.path) - len(after)]
+            if request.path == path if not star else name and request.path == f"{before}{name}{after}":
+                if method == request.method:
+                    return route, name if star else ""
+                allowed.append(method)
+        if allowed:
+            allowed.sort()
+            raise Refusal(405, f"{request.path} takes {' or '.join(allowed)}", {"Allow": ", ".join(allowed)})
+        raise Refusal(404, f"there is no {request.path}")
 
     def _wake(self) -> None:
         with suppress(OSError):  # full: it is awake already; closed: nobody is left to wake
@@ -176,6 +206,9 @@ class ControlServer:
                 self._turn()
             self._drop(self._listener)
             self._listener.close()
+            self._last = True
+            for connection in [each for each in self._connections if each.stream]:
+                self._go_on(connection)
             for connection in [each for each in self._connections if not each.asked and not each.to_send]:
                 self._close(connection)
             grace = time.monotonic() + _GRACE_SECONDS
@@ -201,20 +234,29 @@ class ControlServer:
                 self._send(key.data)
         while self._done:
             connection, answer = self._done.popleft()
-            if connection.asked:  # else it was told already that this took too long, or closed
+            if isinstance(answer, Stream):
+                self._begin(connection, answer)
+            elif connection.asked:  # else it was told already that this took too long, or closed
                 self._reply(connection, answer)
+        for connection in [each for each in self._connections if each.stream and not each.to_send]:
+            self._go_on(connection)
         now = self._clock()
         for connection in [each for each in self._connections if each.deadline <= now]:
             self._expire(connection)
-        if accepting and len(self._connections) < _CONNECTIONS and now >= self._accept_from:
+        if accepting and self._asking() < _CONNECTIONS and now >= self._accept_from:
             self._watch(self._listener, selectors.EVENT_READ)
 
     def _patience(self) -> float | None:
         """Seconds until a deadline may pass: at most one, so that an injected clock is looked at; None: no deadline."""
         now = self._clock()
-        if not self._connections and now >= self._accept_from:
+        ends = min((each.deadline for each in self._connections), default=_NEVER)
+        if ends == _NEVER and now >= self._accept_from:
             return None
-        return max(0.0, min([1.0, *(each.deadline - now for each in self._connections)]))
+        return max(0.0, min(1.0, ends - now))
+
+    def _asking(self) -> int:
+        """How many connections there are besides those that follow a stream, whose number is the stream's business."""
+        return sum(connection.stream is None for connection in self._connections)
 
     def _accept(self) -> None:
         try:
@@ -226,9 +268,11 @@ class ControlServer:
         sock.setblocking(False)
         connection = _Connection(sock, self._clock() + _REQUEST_SECONDS)
         self._connections.add(connection)
-        if len(self._connections) >= _CONNECTIONS:
+        if self._asking() >= _CONNECTIONS:
             self._drop(self._listener)
-        if _peer_uid(sock) not in (0, os.geteuid()):
+        uid = peer_uid(sock)
+        if uid not in (0, os.geteuid()):
+            log.info("event=peer-refused uid=%d", uid)
             self._reply(connection, response(403, {"error": "this socket answers its own user only"}))
             return
         self._watch(sock, selectors.EVENT_READ, connection)
@@ -242,6 +286,8 @@ class ControlServer:
             piece = b""
         if not piece:  # gone, or done sending without a whole request
             self._close(connection)
+            return
+        if connection.stream is not None:  # nothing it says changes anything
             return
         connection.received += piece
         try:
@@ -262,6 +308,25 @@ class ControlServer:
         connection.to_send = memoryview(answer)
         self._send(connection)
 
+    def _begin(self, connection: _Connection, stream: Stream) -> None:
+        if not connection.asked or self._last:
+            stream.close()
+            self._close(connection)
+            return
+        connection.stream = stream
+        stream.on_news = self._wake
+        self._reply(connection, head(200, {"Content-Type": stream.content_type}))
+
+    def _go_on(self, connection: _Connection) -> None:
+        """Send of a stream what there is."""
+        assert connection.stream is not None
+        while connection in self._connections and not connection.to_send:
+            connection.to_send = memoryview(connection.stream.take())
+            if not connection.to_send:
+                break
+            connection.deadline = self._clock() + _STUCK_SECONDS
+            self._send(connection)
+
     def _send(self, connection: _Connection) -> None:
         try:
             sent = connection.sock.send(connection.to_send)
@@ -273,6 +338,9 @@ class ControlServer:
         connection.to_send = connection.to_send[sent:]
         if connection.to_send:
             self._watch(connection.sock, selectors.EVENT_WRITE, connection)
+        elif connection.stream is not None and not self._last:
+            connection.deadline = _NEVER
+            self._watch(connection.sock, selectors.EVENT_READ, connection)  # to see it leave
         else:
             with suppress(OSError):  # closed over unread bytes, the client would see a reset behind its answer
                 connection.sock.recv(LARGEST)
@@ -290,6 +358,8 @@ class ControlServer:
     def _close(self, connection: _Connection) -> None:
         self._connections.discard(connection)
         connection.asked = False
+        if connection.stream is not None:
+            connection.stream.close()
         self._drop(connection.sock)
         connection.sock.close()
 
@@ -302,43 +372,3 @@ class ControlServer:
     def _drop(self, sock: socket.socket) -> None:
         with suppress(KeyError, ValueError):
             self._selector.unregister(sock)
-
-
-def _listen(path: str) -> socket.socket:
-    """A listening socket at ``path``, 0600 (its directory is 0700, so that nobody reaches it before the chmod)."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if _answers(path):
-            raise Occupied(f"another daemon listens on {path}", "unmount that mount first")
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        listener.bind(path)
-        os.chmod(path, 0o600)
-        listener.listen(_CONNECTIONS)
-        listener.setblocking(False)
-    except OSError as wrong:
-        listener.close()
-        remedy = "set HFFS_RUNTIME_DIR to a shorter path you may write to"
-        raise HffsError(f"cannot listen on {path} ({wrong.strerror or wrong})", remedy) from wrong
-    except HffsError:
-        listener.close()
-        raise
-    return listener
-
-
-def _answers(path: str) -> bool:
-    """Whether a process listens on this socket: one left by a dead daemon refuses."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except BlockingIOError:  # its backlog is full
-            return True
-        except OSError:
-            return False
-    return True
-
-
-def _peer_uid(sock: socket.socket) -> int:
-    _pid, uid, _gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)

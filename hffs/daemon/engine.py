@@ -232,7 +232,7 @@ def _last_known(hub: Hub, ref: RepoRef, away: HubUnreachable | None) -> Resolved
     name = str(replace(ref, id=commit.id))
     warning = "" if away is None else f"{away.what}: {name} is shown as it was on {at}"
     if warning:
-        log.warning("%s", warning)
+        log.warning("event=hub-away repo=%s error=%s", name, warning)
     return Resolved(commit, ref.subfolder, listings, name, None, warning)
 
 

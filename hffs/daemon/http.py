@@ -27,22 +27,35 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """An answer that is no JSON, of a kind of its own."""
+
+    body: str
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request: ``path`` decoded and without its query, of whose repeated keys the last one counts."""
+    """A whole request: ``path`` decoded and without its query, of whose repeated keys the last one counts; ``name`` is
+    the part of it that the route leaves open."""
 
     method: str
     path: str
     query: Mapping[str, str]
     body: bytes = b""
+    name: str = ""
 
-    def json(self) -> Any:
-        """The body as JSON, {} where there is none. Raises Refusal (400)."""
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object, {} where there is none. Raises Refusal (400)."""
         if not self.body:
             return {}
         try:
-            return json.loads(self.body)
-        except ValueError as wrong:
+            found = json.loads(self.body)
+        except (ValueError, RecursionError) as wrong:
             raise Refusal(400, "the body is not JSON") from wrong
+        if not isinstance(found, dict):
+            raise Refusal(400, "the body is not a JSON object")
+        return found
 
 
 def parse(received: bytes) -> Request | None:
@@ -88,9 +101,16 @@ def _body_length(lines: list[str]) -> int:
 def response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> bytes:
     """The bytes of an answer: text as it is, anything else as JSON."""
     if isinstance(body, str):
-        kind, payload = "text/plain; charset=utf-8", body.encode("utf-8", "backslashreplace")
+        body = Text(body, "text/plain; charset=utf-8")
+    if isinstance(body, Text):
+        kind, payload = body.content_type, body.body.encode("utf-8", "backslashreplace")
     else:
         kind, payload = "application/json", json.dumps(body).encode("ascii") + b"\n"
-    fields = {"Content-Type": kind, "Content-Length": str(len(payload)), "Connection": "close", **(headers or {})}
+    return head(status, {"Content-Type": kind, "Content-Length": str(len(payload)), **(headers or {})}) + payload
+
+
+def head(status: int, headers: Mapping[str, str]) -> bytes:
+    """The head of an answer, which ends with its connection where no Content-Length says otherwise."""
+    fields = {**headers, "Connection": "close"}
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in fields.items())]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + payload
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")

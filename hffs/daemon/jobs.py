@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -118,6 +119,12 @@ class Jobs:
         since = request.query.get("since", "0")
         return self._told(self._find(request), int(since) if since.isdecimal() and len(since) < 10 else 0)
 
+    def every(self) -> protocol.JobList:
+        """``GET /v1/jobs``: those that run and those that ended lately, the oldest first, without files that ended."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        return {"jobs": [self._told(job, since=sys.maxsize) for job in jobs]}
+
     def cancel(self, request: Request) -> protocol.Job:
         """``DELETE /v1/jobs/ID``: what was fetched is kept. Raises NotFound."""
         job = self._find(request)
@@ -170,7 +177,10 @@ class Jobs:
             work.start()  # before it is known of: a thread that cannot be had leaves no job behind
             self._jobs[wish.id] = job
         self._keep()
-        log.info("event=%s id=%s path=%s", wish.kind, wish.id, wish.path or "/")
+        if wish.kind == "verify":
+            log.info("event=verification-started id=%s path=%s", wish.id, wish.path or "/")
+        else:
+            log.info("event=hydration-started id=%s path=%s", wish.id, wish.path or "/")
         return job
 
     def _hydration(self, wish: Wish) -> Hydration:
@@ -215,8 +225,13 @@ class Jobs:
 
     def _ended(self, name: str) -> None:
         with self._lock:
-            self._jobs[name].ended_at = time.time()
+            job = self._jobs[name]
+            job.ended_at = time.time()
         self._keep()
+        if isinstance(job.work, Hydration):
+            _tell_hydrated(name, job.work, job.ended_at - job.started_at)
+        else:
+            _tell_verified(name, job.work)
 
     def _keep(self) -> None:
         """On disk: what runs now, and what has ended of itself."""
@@ -237,7 +252,7 @@ class Jobs:
                 log.warning("event=jobs-not-kept error=%s", wrong)
 
     def _find(self, request: Request) -> Running:
-        name = request.path.rpartition("/")[2]
+        name = request.name
         with self._lock:
             job = self._jobs.get(name)
         if job is None:
@@ -257,6 +272,32 @@ class Jobs:
             self._content.root,
             since,
         )
+
+
+def _tell_hydrated(name: str, hydration: Hydration, seconds: float) -> None:
+    now = hydration.snapshot()
+    if now.state == "failed":
+        # Each file that failed has its own WARNING; who asked for what cannot be done hears it.
+        log.info("event=hydration-failed id=%s files=%d of=%d", name, now.files_done, now.files_total)
+    elif now.state == "cancelled":
+        log.info("event=hydration-cancelled id=%s bytes=%d of=%d", name, now.bytes_done, now.bytes_total)
+    else:
+        log.info(
+            "event=hydration-done id=%s files=%d bytes=%d seconds=%.1f",
+            name, now.files_done, now.bytes_total, seconds,
+        )  # fmt: skip
+
+
+def _tell_verified(name: str, verification: Verification) -> None:
+    now = verification.told(name, "", 0.0, 0)
+    damage = [each for each in now["findings"] if each["severity"] == "damage"]
+    mended = sum(each["mended"] for each in damage)
+    if now["state"] == "failed":
+        log.info("event=verification-failed id=%s damage=%d mended=%d", name, len(damage), mended)
+    elif now["state"] == "cancelled":
+        log.info("event=verification-cancelled id=%s files=%d of=%d", name, now["files_done"], now["files_total"])
+    else:
+        log.info("event=verification-done id=%s files=%d mended=%d", name, now["files_done"], mended)
 
 
 def _kept(found: Any, now: float) -> list[Wish]:

@@ -56,6 +56,11 @@ class Reach:
         with self._lock:
             self._away, self._failed_at = True, self._now()
 
+    def ask_now(self) -> None:
+        """Whoever asks next is to ask, however short ago the Hub was away: a person wants to know."""
+        with self._lock:
+            self._failed_at = self._now() - REST_SECONDS
+
     def look_for(self, ask: Callable[[], object], back: Callable[[], object], every: float = PROBE_SECONDS) -> None:
         """Call ``ask`` in the background every so many seconds until the Hub answers, it or anybody else; then, on the
         same thread, ``back``. Ends with ``stop``."""
@@ -98,15 +103,14 @@ class Reach:
         with self._lock:
             was, self._away = self._away, False
         if was:
-            log.info("event=hub-is-back")
+            log.info("event=hub-back")
             self._wake.set()
 
     def _look(self, ask: Callable[[], object], back: Callable[[], object], every: float) -> None:
         while self._away and not self._stopped:
             if self._wake.wait(every):
                 continue
-            with self._lock:
-                self._failed_at = self._now() - REST_SECONDS  # this one is to be asked
+            self.ask_now()
             try:
                 with self.asking("a commit"):
                     ask()

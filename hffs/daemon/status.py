@@ -196,6 +196,16 @@ class Reporter:
         root = self._content.root
         return entry.path.removeprefix(f"{root}/") if root else entry.path
 
+    def progress(self) -> protocol.Progress:
+        """What of the status changes from second to second; costs nothing that grows with the repo."""
+        return {
+            "bytes_fetched": self._fetcher.bytes_fetched,
+            "bytes_per_s": round(self._fetcher.speed()),
+            "workers": len(self._fetcher.working()),
+            "waiting_reads": len(self._fetcher.waiting()),
+            "hydration": self._jobs.hydration(),
+        }
+
     def summary(self) -> str:
         """The state in a line, for ``systemctl status``; cheap enough to be asked for every few seconds."""
         commit, job, waiting = self._content.commit, self._jobs.hydration(), len(self._fetcher.waiting())

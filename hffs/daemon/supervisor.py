@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
+from . import lines
 from .notify import Notify
 
 # Deaths are counted over a minute: a worker needs one to two seconds to come up, so that ten deaths in it mean that
@@ -111,7 +112,7 @@ class Supervisor:
             os.kill(self._worker, signal.SIGKILL)
         if self._hung_at is not None and now >= self._hung_at and self._worker is not None:
             self._hung_at = None
-            _log("WARNING", "event=worker-hung; it is killed, and another one goes on")
+            self._log("warning", "worker-hung", {"then": "it is killed, and another one goes on"})
             os.kill(self._worker, signal.SIGKILL)
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
@@ -143,6 +144,7 @@ class Supervisor:
         start = _memory_file({
             "spec": self._told["spec"],
             "foreground": bool(self._told.get("foreground")),
+            "journal": bool(self._told.get("journal")),
             "report_fd": report,
             "link_fd": theirs.fileno(),
             "device_fd": self._device,
@@ -222,14 +224,14 @@ class Supervisor:
 
     def _died(self, ended: int) -> int | None:
         self._deaths = [*self._recent(), self._clock()]
-        how = f"signal={-ended}" if ended < 0 else f"exit_code={ended}"
+        how, number = ("signal", -ended) if ended < 0 else ("exit_code", ended)
         if len(self._deaths) >= HOPELESS_DEATHS:
-            return self._give_up(how)
+            return self._give_up(how, number)
         self._restarts += 1
         pause = pause_before(len(self._deaths))
         self._start_at = self._clock() + pause
-        self._manager.say(f"status restarting: the daemon died ({how})")
-        _log("WARNING", f"event=worker-died {how} restarts={self._restarts} pause_s={pause:g}")
+        self._manager.say(f"status restarting: the daemon died ({how}={number})")
+        self._log("warning", "worker-died", {how: number, "restarts": self._restarts, "pause_s": f"{pause:g}"})
         if self._ending:  # it may have died before it could unmount
             self._detach()
         return None
@@ -255,8 +257,8 @@ class Supervisor:
         else:
             self._become_new()
 
-    def _give_up(self, how: str) -> int:
-        _log("ERROR", f"event=gave-up deaths={len(self._deaths)} window_s={WINDOW_SECONDS:g} {how}")
+    def _give_up(self, how: str, number: int) -> int:
+        self._log("error", "gave-up", {"deaths": len(self._deaths), "window_s": f"{WINDOW_SECONDS:g}", how: number})
         self._clear_place()
         return 1
 
@@ -304,7 +306,8 @@ class Supervisor:
         if self._ending:
             return
         if self._device is None:
-            _log("WARNING", "event=not-restarted why=the mount is not up yet, or the kernel cannot resume it")
+            why = "the mount is not up yet, or the kernel cannot resume it"
+            self._log("warning", "not-restarted", {"why": why})
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the new program has its handlers
         came = self._signals()  # they would be lost with this program
@@ -331,12 +334,18 @@ class Supervisor:
             command = [sys.executable, *MODULE, "--supervise", str(state)]
             os.execv(command[0], command)  # noqa: S606 - no shell is meant
         except OSError as wrong:
-            _log("ERROR", f"event=not-replaced error={wrong.strerror}; only the worker is")
+            self._log("error", "not-replaced", {"error": wrong.strerror, "instead": "only the worker is"})
             for fd in passed:
                 os.set_inheritable(fd, False)
             os.close(state)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             self._replace()
+
+    def _log(self, level: str, event: str, values: dict[str, Any]) -> None:
+        """A line as the worker's log has them, without the 2 MiB of the logging package."""
+        fields = {"event": event, **values, "logger": "hffs.daemon.supervisor"}
+        form, journal = self._told.get("log_format", "logfmt"), bool(self._told.get("journal"))
+        print(lines.line(level, fields, form=form, journal=journal, now=time.time()), file=sys.stderr, flush=True)
 
     def _close_link(self) -> None:
         if self._link is not None:
@@ -381,10 +390,3 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
-
-
-def _log(level: str, text: str) -> None:
-    """A line as the worker's log has them, without the 2 MiB of the logging package."""
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
-    print(f"{stamp},{int(now % 1 * 1000):03d} {level} hffs.daemon.supervisor: {text}", file=sys.stderr, flush=True)

@@ -76,7 +76,8 @@ def serve(told: Mapping[str, Any], report: Report, *, linked: bool = False) -> i
         from .app import run
         from .supervised import Link
 
-        logs.start(spec.settings, to_stderr=not (told.get("foreground") and spec.settings.log_file))
+        to_stderr = not (told.get("foreground") and spec.settings.log_file)
+        logs.start(spec.settings, to_stderr=to_stderr, journal=bool(told.get("journal")))
         link = Link(told) if linked else None
         return run(spec, report, link, link if link is not None and link.managed else None)
     except HffsError as wrong:

@@ -250,6 +250,14 @@ class BlockQueue(Generic[E]):
         queued = any(run.state is not State.FAILED for run in self._maps.get(key, ()))
         return queued or any(fetch.key == key for fetch in self._running.values())
 
+    def runs(self, key: str) -> list[tuple[range, bool]]:
+        """What of ``key`` is queued or (True) under way, in ascending order; other blocks are neither."""
+        return [
+            (range(run.start, run.stop), run.state is State.RUNNING)
+            for run in self._maps.get(key, ())
+            if run.state is not State.FAILED
+        ]
+
     def queued(self) -> dict[Priority, int]:
         """How many blocks are queued, deferred ones included."""
         return {priority: self._queued[priority] for priority in Priority}

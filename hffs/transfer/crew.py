@@ -80,7 +80,7 @@ class Crew:
             except RuntimeError:  # the system gives no more threads
                 if not self._threads:
                     raise
-                log.warning("event=no-thread workers=%d: the system's limit of threads is reached", number)
+                log.warning("event=no-thread workers=%d why=%s", number, "the system's limit of threads is reached")
                 self._most = number
             else:
                 self._threads.append(thread)

@@ -320,6 +320,11 @@ class Fetcher:
             for job in jobs
         ]
 
+    def runs(self, blob: Blob) -> list[tuple[range, bool]]:
+        """What of a blob is queued or (True) under way, in ascending order."""
+        with self._ready:
+            return self._queue.runs(blob_key(blob))
+
     def crew(self) -> tuple[int, str]:
         """How many workers there may be just now, and why that many."""
         now = time.monotonic()
@@ -461,8 +466,10 @@ class Fetcher:
         patience = getattr(error, "retry_after", None)
         wait = self._retry.decide(fetch.attempt, transient=error.transient, retry_after=patience, random=self._dice())
         gone: list[Waiter | None] = []
+        limited = False
         with self._ready:
             if patience is not None or isinstance(error, RateLimited):
+                limited = self._allowance.paused(now) is None
                 self._allowance.refused(now, patience)
             again = wait is not None and not self._stopping
             if wait is not None and again:
@@ -470,7 +477,11 @@ class Fetcher:
                 self._crew.call()  # who sleeps knows of no retry, and this worker may be busy when it is due
             else:
                 gone = [self._waiters.leave(t) for t in self._queue.settle(fetch, error, now)]
+        if limited:
+            log.info("event=rate-limited patience_s=%s error=%s", patience, error)
         if not again:
+            if not isinstance(error, Cancelled):
+                log.info("event=fetch-failed path=%s kind=%s error=%s", target.file.path, type(error).__name__, error)
             tell(gone, error)
             self._tell_watchers(target, error)
 

@@ -328,5 +328,5 @@ def decode(text: str | None) -> list[Entry] | None:
     try:
         return [Entry(*row) for row in json.loads(text)]
     except (ValueError, TypeError):
-        log.warning("event=listing-damaged; asking the Hub again")
+        log.warning("event=listing-damaged why=%s", "the Hub is asked again")
         return None

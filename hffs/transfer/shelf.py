@@ -43,6 +43,7 @@ class Shelf:
         # guarded by _lock
         self._outage = outage or Outage()
         self._refusal: HffsError | None = None
+        self._told = False  # the log says that the disk refuses
 
     @property
     def refusal(self) -> HffsError | None:
@@ -79,6 +80,7 @@ class Shelf:
             self._outage.worked()
             if self._refusal is refusal:
                 self._refusal = None
+        self._tell(self._refusal)
 
     def open(self, target: Target, size: int) -> Space:
         """Room for ``size`` bytes of a target that are about to be fetched; the caller closes it."""
@@ -94,6 +96,7 @@ class Shelf:
             self._outage.worked()
             self._refusal = None
         target.refusal = None
+        self._tell(None)
 
     def not_stored(self, target: Target, error: HffsError, *, disk: bool) -> None:
         """``disk``: the disk refused, and not the budget."""
@@ -104,8 +107,22 @@ class Shelf:
             first = self._refusal is None
             self._refusal = error
         target.refusal = error
+        if disk:
+            self._tell(error)
         if first:
             self._refused(target, error)
+
+    def _tell(self, refusal: HffsError | None) -> None:
+        """Log that the disk refuses, or no longer does; where only the budget does that changes with every file."""
+        with self._lock:
+            told, self._told = self._told, refusal is not None
+            if told is self._told:
+                return
+        if refusal is None:
+            log.info("event=recovered")
+        else:  # a full disk is a thing to live with, a broken one is not
+            level = logging.INFO if isinstance(refusal, NoSpace) else logging.WARNING
+            log.log(level, "event=degraded why=%s", refusal)
 
 
 class Space:

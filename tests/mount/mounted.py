@@ -28,7 +28,7 @@ CHECKOUT = Path(__file__).parents[2]
 COMMAND_SECONDS = 60.0  # hffs mount, status, unmount: each takes 0.3 to 2 s on an idle machine
 PROGRAM_SECONDS = 110.0  # what reads from a mount; below the test's own timeout, so that its output is still seen
 END_SECONDS = 10.0  # for a daemon to end after its mount is gone
-COMPLAINT = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|Traceback")
+COMPLAINT = re.compile(r"\blevel=(warning|error|critical)\b|Traceback")
 _MNT_DETACH = 2  # mount.h
 
 # For tests of what every binding promises; the others run on the one that users get.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -38,3 +40,35 @@ def test_a_mount_in_the_foreground_ends_well_when_it_is_told_to(
     assert "hffs: " not in told
     assert not any(line.split()[4] == str(place) for line in mountinfo())
     assert list(commands.runtime.glob("*.sock")) == list(commands.runtime.glob("*.json")) == []
+
+
+@pytest.mark.kernel
+def test_lines_for_the_journal_have_priorities_and_lines_for_programs_are_json(
+    hub: Hub, commands: Commands, tmp_path: Path
+) -> None:
+    """Both processes of a mount find out that stderr is the journal, and keep to what was asked for."""
+    hub.add_repo("acme/tiny", files={"config.json": b"{}"})
+    place = tmp_path / "mnt"
+    place.mkdir()
+    with open(tmp_path / "journal", "w") as journal:
+        found = os.fstat(journal.fileno())
+        mount = subprocess.Popen(
+            [sys.executable, "-m", "hffs", "mount", "-f", "--log-format", "json", "acme/tiny", str(place)],
+            cwd=CHECKOUT, env={**commands.environment, "JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=journal,
+        )  # fmt: skip
+    try:
+        assert eventually((place / "config.json").exists, 30)
+        status = json.loads(commands.expect("status", str(place), "--json"))["mounts"][0]
+        os.kill(status["pid"], signal.SIGKILL)  # for a line of the supervisor
+        assert eventually(lambda: "resumed" in (tmp_path / "journal").read_text(), 30)
+        mount.send_signal(signal.SIGTERM)
+        mount.wait(30)
+    finally:
+        mount.kill()
+        mount.wait(30)
+    lines = (tmp_path / "journal").read_text().splitlines()
+    told = {json.loads(line[3:])["event"]: line[:3] for line in lines}
+    assert told["mounted"] == told["resumed"] == told["unmounted"] == "<6>"
+    assert told["worker-died"] == "<4>"
+    assert not any("time" in json.loads(line[3:]) for line in lines)

@@ -38,10 +38,10 @@ def drop_pages(device: int, node: int) -> bool:
         status = helper.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:
         helper.kill()  # it goes when the page it waits for is answered
-        log.error("event=pages-not-dropped node=%d error=still waiting after %.0f s", node, PATIENCE_S)
+        log.error("event=pages-not-dropped node=%d error=%s", node, f"still waiting after {PATIENCE_S:.0f} s")
         return False
     if status:
         log.error("event=pages-not-dropped node=%d error=%s", node, errno.errorcode.get(status, status))
         return False
-    log.info("event=pages-dropped node=%d", node)
+    log.debug("event=pages-dropped node=%d", node)
     return True

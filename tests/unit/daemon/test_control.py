@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from hffs.daemon.control import ControlServer, Request
 from hffs.daemon.http import LARGEST, Refusal, parse
-from hffs.errors import HffsError, NotFound, UsageError
+from hffs.errors import AccessDenied, HffsError, NoSpace, NotFound, Offline, UsageError
 
 Routes = dict[tuple[str, str], Callable[[Request], Any]]
 
@@ -91,6 +91,27 @@ def test_a_route_sees_method_query_and_body(runtime: str) -> None:
         assert ask(path, request)[2] == ["POST", "/v1/unmount", {}, {"lazy": True}]
 
 
+def test_a_route_may_leave_a_part_of_its_path_open(runtime: str) -> None:
+    def name(request: Request) -> Any:
+        return request.name
+
+    routes: Routes = {
+        ("GET", "/jobs/*"): name,
+        ("GET", "/jobs/all"): lambda _: "all",
+        ("GET", "/files/*/blocks"): name,
+        ("DELETE", "/jobs/*"): lambda _: "gone",
+    }
+    with serving(runtime, routes) as path:
+        assert get(path, "/jobs/12") == (200, "12")
+        assert get(path, "/jobs/all") == (200, "all")
+        assert get(path, "/files/a/blocks/b%20%3F/blocks") == (200, "a/blocks/b ?")
+        assert [get(path, target)[0] for target in ("/jobs/", "/files/blocks", "/files//blocks", "/files/a")] == [
+            404
+        ] * 4
+        status, headers, _ = ask(path, b"POST /jobs/12 HTTP/1.1\r\n\r\n")
+        assert (status, headers["Allow"]) == (405, "DELETE, GET")
+
+
 def test_unknown_paths_and_methods_are_told_in_json(runtime: str) -> None:
     with serving(runtime, {("GET", "/v1/status"): lambda _: 1, ("POST", "/v1/unmount"): lambda _: 1}) as path:
         assert get(path, "/v2/status") == (404, {"error": "there is no /v2/status"})
@@ -114,6 +135,8 @@ def test_unknown_paths_and_methods_are_told_in_json(runtime: str) -> None:
         (b"GET / HTTP/1.1\r\nX: " + b"x" * LARGEST + b"\r\n\r\n", 431),
         (b"GET /?" + b"a=1&" * 200 + b" HTTP/1.1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nnot", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n[]", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 60000\r\n\r\n" + b"[" * 60000, 400),
     ],
 )
 def test_malformed_and_oversized_requests_are_refused(runtime: str, request_: bytes, status: int) -> None:
@@ -133,11 +156,15 @@ def test_our_errors_carry_their_remedy_and_exit_code(runtime: str) -> None:
         ("GET", "/missing"): fail(NotFound("no such file", "see hffs ls")),
         ("GET", "/usage"): fail(UsageError("no path")),
         ("GET", "/other"): fail(HffsError("busy")),
+        ("GET", "/away"): fail(Offline("the Hub is away")),
+        ("GET", "/denied"): fail(AccessDenied("it is gated")),
+        ("GET", "/full"): fail(NoSpace("the disk is full")),
     }
     with serving(runtime, routes) as path:
         assert get(path, "/missing") == (404, {"error": "no such file", "remedy": "see hffs ls", "exit_code": 3})
         assert get(path, "/usage") == (400, {"error": "no path", "remedy": "", "exit_code": 2})
         assert get(path, "/other") == (500, {"error": "busy", "remedy": "", "exit_code": 1})
+        assert [get(path, target)[0] for target in ("/away", "/denied", "/full")] == [503, 403, 507]
 
 
 @pytest.mark.allow_warnings
@@ -339,3 +366,30 @@ def test_the_peers_uid_is_read_as_the_kernel_writes_it() -> None:
     with left, right:
         credentials = left.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         assert struct.unpack("iII", credentials) == (os.getpid(), os.geteuid(), os.getegid())
+
+
+def test_what_a_stream_has_to_say_at_the_end_is_still_said(runtime: str) -> None:
+    class Late:
+        content_type = "text/plain"
+
+        def __init__(self) -> None:
+            self.on_news: Callable[[], None] = lambda: None
+            self.left = [b"last\n"]
+
+        def take(self) -> bytes:
+            return self.left.pop() if server._stopping.is_set() and self.left else b""
+
+        def close(self) -> None:
+            closed.set()
+
+    closed = threading.Event()
+    path = f"{runtime}/x.sock"
+    server = ControlServer(path, {("GET", "/late"): lambda _: Late()}, Clock())
+    server.start()
+    client = connect(path)
+    client.sendall(b"GET /late HTTP/1.1\r\n\r\n")
+    with client, client.makefile("rb") as stream:
+        assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
+        server.stop()
+        assert stream.read().endswith(b"\r\n\r\nlast\n")
+    assert closed.is_set()

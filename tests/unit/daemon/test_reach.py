@@ -120,3 +120,14 @@ def test_the_search_ends_with_the_mount(reach: Reach) -> None:
     reach.look_for(lambda: None, lambda: pytest.fail("nothing is begun at the end"), every=600)
     reach.stop()
     assert not [thread for thread in threading.enumerate() if thread.name == "hffs-reach"]
+
+
+def test_who_wants_to_know_now_is_not_told_what_was_a_moment_ago(reach: Reach) -> None:
+    reach.lost()
+    source = MemorySource()
+    asked, file = ReachedTransport(source, reach), source.file("a.txt", 1)
+    with pytest.raises(Offline, match="away"):
+        asked.get(file, ByteRange(0, 1))
+    reach.ask_now()
+    asked.get(file, ByteRange(0, 1)).close()
+    assert not reach.offline

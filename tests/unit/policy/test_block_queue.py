@@ -390,3 +390,14 @@ def test_what_is_relinquished_is_fetched_only_where_somebody_waits() -> None:
     assert queue.settle(fetch, None, 0.0) == []
     assert queue.next(0.0) is None
     assert not queue.busy("a")
+
+
+def test_what_is_queued_and_what_is_under_way_is_told_in_order() -> None:
+    queue = a_queue(max_blocks=2, demand_blocks=2)
+    assert queue.runs("a") == []
+    queue.want("a", range(4, 8), BACKGROUND, 0.0)
+    queue.want("a", range(2), DEMAND, 0.0)
+    demanded = taken(queue)
+    assert queue.runs("a") == [(range(2), True), (range(4, 8), False)]
+    queue.settle(demanded, "failed", 0.0)
+    assert queue.runs("a") == [(range(4, 8), False)], "a failure is neither"

@@ -239,6 +239,7 @@ def bad(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return is_bad
 
 
+@pytest.mark.allow_warnings("that the disk is broken")
 def test_a_disk_that_refused_is_left_alone_until_it_is_time_and_then_tried_with_one_block(
     fetcher_of, source: MemorySource, bad
 ) -> None:
@@ -263,6 +264,7 @@ def test_a_disk_that_refused_is_left_alone_until_it_is_time_and_then_tried_with_
     reader.close()
 
 
+@pytest.mark.allow_warnings("that the disk is broken")
 def test_a_cache_that_works_again_is_known_to_though_nobody_reads(
     fetcher_of, source: MemorySource, room_of: MakeRoom, bad
 ) -> None:
@@ -280,6 +282,7 @@ def test_a_cache_that_works_again_is_known_to_though_nobody_reads(
     reader.close()
 
 
+@pytest.mark.allow_warnings("that the disk is broken")
 def test_a_probe_that_fails_leaves_it_degraded(
     fetcher_of, source: MemorySource, room_of: MakeRoom, bad, monkeypatch: pytest.MonkeyPatch
 ) -> None:

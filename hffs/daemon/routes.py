@@ -1,0 +1,120 @@
+"""What the control socket of a mount answers: method and path, and who knows. ``docs/openapi.yaml`` tells it to others.
+
+Made by ``app`` out of a mount's parts. Routes answer from what is known; the one that asks the Hub is let in one at a
+time, so that the others have a thread whatever the Hub does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import protocol
+from ..cache import known
+from ..errors import MountFailed, UsageError
+from ..model import RepoRef
+from ..protocol import API
+from ..transfer import Fetcher
+from . import background, mountpoint
+from .control import Request, Route
+from .engine import Hub
+from .events import Feed
+from .http import Refusal
+from .jobs import Jobs
+from .keeping import Keeper
+from .spec import MountSpec
+from .status import Reporter
+from .supervised import Link
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The parts of one mount that have something to say; ``where`` is its mountpoint, ``commit`` what it shows."""
+
+    spec: MountSpec
+    where: str
+    commit: str
+    ref: RepoRef
+    hub: Hub
+    fetcher: Fetcher
+    reporter: Reporter
+    jobs: Jobs
+    keeper: Keeper
+    feed: Feed
+    link: Link | None
+    _asking: threading.Lock = field(default_factory=threading.Lock)
+
+    def routes(self) -> dict[tuple[str, str], Route]:
+        return {
+            ("GET", f"{API}/status"): lambda _: self.reporter.status(),
+            ("GET", f"{API}/files"): self.reporter.files,
+            ("GET", f"{API}/files/*/blocks"): self.keeper.blocks,
+            ("POST", f"{API}/hydrate"): self.jobs.hydrate,
+            ("POST", f"{API}/verify"): self.jobs.verify,
+            ("GET", f"{API}/jobs"): lambda _: self.jobs.every(),
+            ("GET", f"{API}/jobs/*"): self.jobs.get,
+            ("DELETE", f"{API}/jobs/*"): self.jobs.cancel,
+            ("POST", f"{API}/evict"): self.keeper.evict,
+            ("POST", f"{API}/pin"): self.keeper.pin,
+            ("POST", f"{API}/refresh"): lambda _: self.refresh(),
+            ("POST", f"{API}/bandwidth"): self.bandwidth,
+            ("POST", f"{API}/unmount"): self.unmount,
+            ("POST", f"{API}/restart"): lambda _: self.restart(),
+            ("GET", f"{API}/events"): self.feed.follow,
+            ("GET", "/metrics"): lambda _: self.metrics(),
+            ("GET", "/healthz"): lambda _: {"state": self.reporter.state},
+        }
+
+    def refresh(self) -> protocol.Refreshed:
+        """Ask the Hub what the revision is now, for whoever mounts it next: this mount shows its commit for ever, and
+        what a commit lists never changes. Raises what asking may raise."""
+        if not self._asking.acquire(blocking=False):
+            raise Refusal(409, "the Hub is being asked already", {"Retry-After": "5"})
+        try:
+            self.hub.reach.ask_now()
+            with self.hub.reach.asking("a commit"):
+                newest = self.hub.catalog.resolve(self.ref)
+        finally:
+            self._asking.release()
+        known.learn(self.hub.index, self.ref.id, newest, time.time())
+        log.info("event=refreshed revision=%s newest=%s commit=%s", newest.revision, newest.sha, self.commit)
+        return {
+            "revision": newest.revision,
+            "commit": self.commit,
+            "newest": newest.sha,
+            "moved": newest.sha != self.commit,
+        }
+
+    def bandwidth(self, request: Request) -> dict[str, object]:
+        """``{"bytes_per_s": N}``: from now on; null: no limit."""
+        rate = request.json().get("bytes_per_s")
+        if rate is not None and (not isinstance(rate, int) or isinstance(rate, bool) or rate <= 0):
+            raise UsageError("bytes_per_s is a number of at least 1, or null for no limit")
+        self.fetcher.throttle.set_rate(rate)
+        return {"bytes_per_s": rate}
+
+    def unmount(self, request: Request) -> dict[str, object]:
+        lazy = bool(request.json().get("lazy", False))
+        mountpoint.detach(self.where, lazy=lazy)
+        if not lazy:  # no file is open; but who was killed may have left a read behind, and libfuse waits for it
+            self.fetcher.dismiss()
+        return {"unmounted": self.where}
+
+    def restart(self) -> dict[str, object]:
+        """Replaced by the version that is installed now, when that one can start; else this worker stays."""
+        if self.link is None:
+            raise MountFailed("only a mount of the kernel binding can be restarted", "unmount it and mount it again")
+        if self.link.supervisor() is not None:
+            background.rehearse(self.spec, self.link.handed)
+        self.link.ask_restart()
+        return {"restarting": self.where}
+
+    def metrics(self) -> Any:
+        from . import metrics  # 20 ms and 3 MiB, for those who scrape
+
+        return metrics.text(self.reporter.status(), self.feed.problems)

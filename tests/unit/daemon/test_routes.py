@@ -1,0 +1,73 @@
+"""What the control socket answers and what docs/openapi.yaml tells of it are the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+import yaml
+
+from hffs import protocol
+from hffs.daemon.http import Refusal, Request
+from hffs.daemon.routes import Answers
+
+DOCUMENT = yaml.safe_load((Path(__file__).parents[3] / "docs/openapi.yaml").read_text())
+
+
+def answers(**parts: Any) -> Answers:
+    """Of parts that are not asked."""
+    names = ("spec", "where", "commit", "ref", "hub", "fetcher", "reporter", "jobs", "keeper", "feed", "link")
+    return Answers(**{name: parts.get(name, MagicMock()) for name in names})
+
+
+def test_every_route_is_documented_and_every_documented_path_has_a_route() -> None:
+    documented = {
+        (method.upper(), re.sub(r"\{\w+\}", "*", path))
+        for path, methods in DOCUMENT["paths"].items()
+        for method in methods
+        if method != "parameters"
+    }
+    assert set(answers().routes()) == documented
+
+
+@pytest.mark.parametrize(
+    ("name", "described"),
+    [
+        (protocol.Status, "Status"),
+        (protocol.Hydration, "Hydration"),
+        (protocol.Workers, "Workers"),
+        (protocol.FileList, "FileList"),
+        (protocol.BlockMap, "BlockMap"),
+        (protocol.LetGo, "LetGo"),
+        (protocol.Pinned, "Pinned"),
+        (protocol.Refreshed, "Refreshed"),
+        (protocol.JobList, "JobList"),
+        (protocol.Job, "Job"),
+        (protocol.JobFile, "JobFile"),
+        (protocol.Progress, "Progress"),
+    ],
+)
+def test_every_message_is_documented_key_by_key(name: Any, described: str) -> None:
+    schema = DOCUMENT["components"]["schemas"][described]
+    assert set(schema["properties"]) == set(name.__annotations__)
+    assert set(schema["required"]) == set(name.__required_keys__) - {"warning"}
+
+
+def test_the_hub_is_asked_for_one_client_at_a_time() -> None:
+    hub = MagicMock()
+    made = answers(hub=hub)
+
+    def resolve(_: Any) -> Any:
+        with pytest.raises(Refusal) as refused:
+            made.routes()["POST", "/v1/refresh"](Request("POST", "/v1/refresh", {}))
+        assert refused.value.status == 409
+        raise OSError("no need to go on")
+
+    hub.catalog.resolve.side_effect = resolve
+    for _ in range(2):  # and again, after it failed
+        with pytest.raises(OSError, match="no need"):
+            made.refresh()
+    assert hub.catalog.resolve.call_count == 2
