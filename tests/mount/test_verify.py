@@ -76,7 +76,7 @@ def test_damage_under_a_reader_is_told_and_mended_and_the_reader_goes_on(hub: Hu
 
 @pytest.mark.kernel
 def test_pages_that_the_kernel_keeps_are_dropped_with_what_was_bad(mount: Mount) -> None:
-    mounted = mount("acme/big", "--prefetch", "none")
+    mounted = mount("acme/big", "--prefetch", "none", "--log-level", "debug")
     with open(mounted / NAME, "rb", buffering=0) as file:  # before it is verified, so that the daemon reads for it
         mounted.commands.expect("hydrate", str(mounted / NAME))
         assert file.read() == RIGHT  # every block was looked at once
