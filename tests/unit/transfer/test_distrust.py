@@ -12,6 +12,7 @@ import pytest
 from hffs.cache import BlobStore, mismatches
 from hffs.errors import HffsError, IntegrityError
 from hffs.model import RemoteFile
+from hffs.policy import Priority
 from hffs.policy.mistrust import FIRST_PAUSE_S
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, Fetcher
@@ -243,3 +244,22 @@ def test_errors_are_one_line_each(fetcher_of, source: MemorySource, caplog: pyte
     loud = [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
     assert len(loud) == 2
     assert all("\n" not in each for each in loud)
+
+
+def test_who_waits_for_a_block_of_bad_content_is_told_though_no_byte_comes(fetcher_of, source: MemorySource) -> None:
+    file = source.file("a.bin", SIZE)
+    fetcher: Fetcher = fetcher_of(workers=1, fetch_size=BLOCK_SIZE)
+    source.gate.clear()
+    reader = BlobReader(fetcher, file)
+    fetcher.want(reader.target, range(1), Priority.DEMAND)
+    assert source.arrived.acquire(timeout=SOON), "the only worker waits for a byte"
+    waits = reader.read(2 * BLOCK_SIZE, 5)
+    assert not isinstance(waits, bytes)
+    for got in ("0" * 64, "1" * 64):  # as a verification on demand would tell
+        wrong = IntegrityError("wrong", expected=file.blob.etag, got=got)
+        fetcher.distrust.found_wrong(reader.target, wrong, time.time())
+    with pytest.raises(IntegrityError):
+        waits.result(SOON)
+    assert not any(fetcher._queue.queued().values())
+    source.gate.set()
+    reader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,14 +11,21 @@ import pytest
 
 from hffs.cache import BlobStore, Hashing, Room, mismatches
 from hffs.model import RemoteFile
+from hffs.policy import Priority
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, Fetcher
+from hffs.transfer.spare import Spare
 from tests.unit.memory import MemorySource
 
 SOON = 20.0
 MIB = 1 << 20
 SIZE = 24 * MIB + 77
 LIMIT = 8 * MIB
+
+
+@pytest.fixture(autouse=True)
+def _whatever_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spare, "is_short", lambda _: False)
 
 
 @pytest.fixture
@@ -147,4 +155,28 @@ def test_reading_here_and_there_is_hashed_when_the_rest_has_come(
     assert store.state(file.blob) != "verified"
     read(reader, 0, file.blob.size)
     until(lambda: store.state(file.blob) == "verified")
+    reader.close()
+
+
+@pytest.mark.allow_warnings("mismatch")
+def test_what_was_hashed_before_the_cache_was_thrown_away_vouches_for_nothing(
+    fetcher_of, source: MemorySource, store: BlobStore
+) -> None:
+    file = source.file("a.bin", 4 * BLOCK_SIZE)
+    right = source.contents["a.bin"]
+    fetcher: Fetcher = fetcher_of(fetch_size=BLOCK_SIZE)
+    reader = BlobReader(fetcher, file)
+    fetcher.want(reader.target, range(2), Priority.DEMAND)
+    key = reader.target.key
+    until(lambda: key in fetcher.verifier._hashings and fetcher.verifier._hashings[key].next_block == 2)
+    reader.close()
+    until(lambda: not fetcher._targets)
+    shutil.rmtree(store.layout.folder(file.blob.etag))
+    source.contents["a.bin"] = bytes([right[0] ^ 1]) + right[1:]
+    gone = threading.Event()
+    fetcher.distrust.on_mismatch = lambda _: gone.set()
+    reader = BlobReader(fetcher, file)
+    reader.prefetch()  # each block is published once, as it had been then
+    assert gone.wait(SOON)
+    assert store.state(file.blob) != "verified"
     reader.close()
