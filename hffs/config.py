@@ -23,6 +23,11 @@ _TRUE: Final = frozenset({"1", "on", "yes", "true"})  # as huggingface_hub reads
 _FALSE: Final = frozenset({"0", "off", "no", "false", ""})
 _OFFLINE: Final = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # huggingface_hub heeds both
 _HF_CACHE: Final = ("HFFS_HF_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")  # the first that is set counts
+# What huggingface_hub takes from the environment and shows to nobody: tokens, in its order, and a CI job's proof of who
+# it is, which it exchanges for one.
+SECRETS: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+# What a program needs to start. All else is nobody's business but ours.
+_HELPERS: Final = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LANG", "TMPDIR")
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -320,6 +325,36 @@ def is_journal(descriptor: int, environ: Mapping[str, str] | None = None) -> boo
     except OSError:
         return False
     return named == f"{found.st_dev}:{found.st_ino}"
+
+
+def token_variable(environ: Mapping[str, str] | None = None) -> str | None:
+    """The variable that huggingface_hub takes the token from, if it does."""
+    env = os.environ if environ is None else environ
+    return next((name for name in SECRETS[:2] if env.get(name, "").strip()), None)
+
+
+def split_secrets(environ: Mapping[str, str] | None = None) -> tuple[dict[str, str], dict[str, str]]:
+    """The environment without what it keeps secret, and that: a process is shown to nobody with it, in /proc or
+    otherwise, when it hears it on a pipe instead."""
+    env = os.environ if environ is None else environ
+    return (
+        {name: value for name, value in env.items() if name not in SECRETS},
+        {name: value for name, value in env.items() if name in SECRETS},
+    )
+
+
+def keep_secrets(secrets: Mapping[str, str]) -> None:
+    """What ``split_secrets`` took out, for the libraries of this process, which look for it in ``os.environ``; what is
+    inherited by whatever anybody starts, libfuse its fusermount3 for one, stays without it."""
+    for name, value in secrets.items():
+        if name in SECRETS:
+            os.environ[name] = value
+            os.unsetenv(name)  # of the process; os.environ does not notice
+
+
+def helper_environ(**more: str) -> dict[str, str]:
+    """All that a short helper process (fusermount3, a look at a mountpoint) is told: how to start, and ``more``."""
+    return {**{name: os.environ[name] for name in _HELPERS if name in os.environ}, **more}
 
 
 def proxies(environ: Mapping[str, str] | None = None) -> list[str]:

@@ -59,9 +59,17 @@ class MountNotFound(NotFound):
 
 
 class AccessDenied(HffsError):
-    """The server refuses: gated, private, a bad token, disabled."""
+    """The server refuses: gated, private, a bad token, disabled. ``token``: whatever the token is shown for."""
 
     exit_code = 4
+
+    def __init__(self, what: str, remedy: str = "", *, token: bool = False) -> None:
+        super().__init__(what, remedy)
+        self.token = token
+
+
+class AccessLapsed(AccessDenied):
+    """The server refuses what it gave before: a token that has expired or was revoked. Another may come any moment."""
 
 
 class HubUnreachable(HffsError):

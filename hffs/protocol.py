@@ -148,6 +148,26 @@ class Bandwidth(TypedDict):
     limit: int | None
 
 
+class Quota(TypedDict):
+    """``left`` requests of the kind (the Hub's word: api, resolvers, pages) may be sent in the next ``resets_s``
+    seconds, of ``limit`` in a whole window; None: the Hub does not say."""
+
+    kind: str
+    left: int
+    limit: int | None
+    resets_s: float
+
+
+class Hub(TypedDict):
+    """How we stand with the Hub. ``refused`` is why it does not let us in, with ``remedy``; ``slowed`` why what nobody
+    waits for is slow or waits; both empty where it is not so. ``quotas`` as its last answers told."""
+
+    refused: str
+    remedy: str
+    slowed: str
+    quotas: list[Quota]
+
+
 class ReadAhead(TypedDict):
     """The kernel's read-ahead on the mount; ``command`` raises it, and is empty where nothing is to be gained."""
 
@@ -190,6 +210,7 @@ class Status(TypedDict):
     last_errors: list[LastError]
     read_ahead: ReadAhead
     bandwidth: Bandwidth
+    hub: Hub
     root: str  # the folder of the repo that is mounted, "" for all of it
     problems: list[FileProblem]
 
@@ -331,7 +352,8 @@ class Job(TypedDict):
     """The answer to ``POST /v1/hydrate``, ``POST /v1/verify`` and ``GET /v1/jobs/ID?since=N``. ``bytes_done`` counts
     what was local before, ``bytes_fetched`` what came over the network since. Of the ``ended`` files that are done or
     have failed, ``finished`` lists those after the first N: who asks with the ``ended`` of the answer before misses
-    none. ``warning`` is what to know of all of it, as that the Hub is away.
+    none. ``warning`` is what to know of all of it, as that the Hub is away; ``waits`` what somebody must do for it to
+    go on, as getting another token.
 
     A verification counts in bytes and files what was looked at, and what it fetches to mend; all its ``findings`` so
     far are in every answer, since one may become mended."""
@@ -357,3 +379,4 @@ class Job(TypedDict):
     warning: NotRequired[str]
     findings: NotRequired[list[Finding]]
     checked: NotRequired[Checked]
+    waits: NotRequired[str]

@@ -234,6 +234,7 @@ def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtim
         "last_errors": [{"at": time.time(), "what": why}],
         "read_ahead": {"kb": None, "command": ""},
         "bandwidth": {"limit": None},
+        "hub": {"refused": "", "remedy": "", "slowed": "", "quotas": []},
         "root": "",
         "problems": [],
     }

@@ -149,10 +149,10 @@ def held(listing: Listing, settings: Settings) -> list[Held]:
 def _asked(
     settings: Settings, repo: str, kind: str | None, revision: str | None, subfolder: str | None
 ) -> tuple[Catalog, RepoRef]:
-    from ..remote import Auth, Catalog, parse_repo
+    from ..remote import Auth, Catalog, Standing, parse_repo
 
     ref = parse_repo(repo, type=kind, revision=revision, subfolder=subfolder)
-    return Catalog(settings.endpoint, Auth(settings.token_file)), ref
+    return Catalog(settings.endpoint, Standing(Auth(settings.token_file))), ref
 
 
 def _kept(

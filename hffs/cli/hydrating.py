@@ -67,12 +67,17 @@ def hydrate(args: argparse.Namespace) -> int:
     view: View = JsonLines() if args.json else screen() if on_terminal() else LogLines()
     job: Job | None = None
     errors: dict[tuple[str, str], JobError] = {}
+    waits = ""
     try:
         with stoppable(), view.running(), closing(follow(args.target, **names, **more)) as snapshots:
             for job in snapshots:
                 told = {(error["path"], error["what"]): error for error in job["errors"]}
                 new = [error for key, error in told.items() if key not in errors]
                 errors |= told
+                if job.get("waits", "") != waits:
+                    waits = job.get("waits", "")
+                    if waits:
+                        print(f"hffs: waiting: {output.shown(waits)}", file=sys.stderr, flush=True)
                 view.show(job, new)
     except KeyboardInterrupt:
         view.end(job, "cancelled", Cancelled.exit_code, [])

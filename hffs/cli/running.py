@@ -128,6 +128,7 @@ def _details(each: Status) -> None:
             ),
             ("fetched", f"{output.size(each['bytes_fetched'])} in {output.count(each['requests'], 'request')}"),
             ("now", f"{speed}, {workers['active']} of {output.count(workers['limit'], 'worker')}{_why(each)}"),
+            *_quota(each),
             *_working(each),
             *_hydrating(each),
             ("verified", f"{verification['verified']} of {output.count(each['files'], 'file')}"),
@@ -146,7 +147,9 @@ def _details(each: Status) -> None:
 
 def _why(each: Status) -> str:
     limit = _limit(each)
-    reasons = [each["workers"]["why"], "" if limit is None else f"at most {output.rate(limit)} in all"]
+    hub = each.get("hub")  # a daemon of an earlier version knows of none
+    slowed = hub["slowed"] if hub else ""
+    reasons = [each["workers"]["why"], slowed, "" if limit is None else f"at most {output.rate(limit)} in all"]
     told = "; ".join(reason for reason in reasons if reason)
     return f" ({told})" if told else ""
 
@@ -186,9 +189,29 @@ def _repo(each: Status) -> str:
     return f"{prefix}{each['repo']}@{each['revision']}"
 
 
+def _refused(each: Status) -> list[str]:
+    told = each.get("hub")  # a daemon of an earlier version knows of none
+    if not told or not told["refused"]:
+        return []
+    return [f"{told['refused']}: {told['remedy']}" if told["remedy"] else told["refused"]]
+
+
+def _quota(each: Status) -> list[tuple[str, str]]:
+    told = each.get("hub")
+    if not told or not told["quotas"]:
+        return []
+    left = [
+        f"{quota['left']}{'' if quota['limit'] is None else ' of ' + str(quota['limit'])} {quota['kind']}"
+        for quota in told["quotas"]
+    ]
+    soonest = output.span(min(quota["resets_s"] for quota in told["quotas"]))
+    return [("quota", f"{', '.join(left)} for {soonest}")]
+
+
 def _worries(each: Status) -> list[str]:
     """What a user would want to know unasked: reads that wait, files that failed, errors, the newest last."""
-    worries = [
+    worries = _refused(each)
+    worries += [
         f"a read of {read['path']} at {read['offset']} waits for {read['on']}, {output.span(read['seconds'])} now"
         for read in each["waiting_reads"]
     ]

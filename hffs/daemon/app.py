@@ -18,12 +18,10 @@ from typing import Any
 
 from .. import protocol
 from ..config import Settings
-from ..errors import HffsError, MountFailed, MountNotFound
+from ..errors import MountFailed, MountNotFound
 from ..fuse import Binding, make_binding
 from ..model import Commit, RepoRef
-from ..policy import small_files
 from ..remote import parse_repo
-from ..transfer import Content
 from ..vfs import Filesystem, Patterns, Tree
 from . import engine, mountpoint, readahead, records
 from .control import ControlServer, Occupied
@@ -31,6 +29,7 @@ from .events import Feed
 from .jobs import Jobs
 from .keeping import Keeper
 from .notify import Manager
+from .prefetching import Prefetch
 from .routes import Answers
 from .spec import MountSpec
 from .status import Reporter
@@ -39,6 +38,10 @@ from .supervisor import LEFT
 from .telling import Teller
 
 log = logging.getLogger(__name__)
+
+# So long what a mount does in the background waits for another token where one had worked: over night. Then it fails,
+# and says why.
+LAPSE_SECONDS = 12 * 3600.0
 
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -54,7 +57,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
     before = None if link is None else link.handover
     where = spec.mountpoint if before else mountpoint.check(spec.mountpoint, settings.runtime_dir)
     with contextlib.ExitStack() as stack:
-        hub = engine.open_hub(settings, stack)
+        hub = engine.open_hub(settings, stack, lapse_seconds=LAPSE_SECONDS)
         ref = parse_repo(spec.repo, type=spec.type, revision=spec.revision, subfolder=spec.subfolder)
         found = engine.resolve(hub, ref) if before is None else _as_before(hub, before)
         commit, subfolder, listings, name = found.commit, found.subfolder, found.listings, found.name
@@ -73,8 +76,18 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
             resumption=None if link is None else link.resumption(),
         )
 
-        kept = protocol.jobs_path(settings.runtime_dir, where)
-        jobs = Jobs(kept, where, content, tree, fetcher, hub.layout, settings.big_file)
+        jobs = Jobs(
+            protocol.jobs_path(settings.runtime_dir, where),
+            where,
+            content,
+            tree,
+            fetcher,
+            hub.layout,
+            settings.big_file,
+            refused=lambda: str(hub.standing.refused or ""),
+        )
+        prefetch = Prefetch(content, tree, hub.standing)
+        stack.callback(prefetch.stop)
         reporter = Reporter(spec, where, binding, parts, tree, filesystem, hub, jobs, link)
         feed = Feed(reporter.progress)
         keeper = Keeper(content, tree, parts.store, fetcher)
@@ -106,7 +119,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
             if before is not None:
                 jobs.resume()
             elif settings.prefetch != "none" and found.refused is None:
-                _when_reached(hub, ref, lambda: _prefetch_small(content, tree, commit))
+                _when_reached(hub, ref, prefetch.begin)
             else:
                 _when_reached(hub, ref, lambda: None)
 
@@ -151,6 +164,7 @@ def _as_before(hub: engine.Hub, before: Handover) -> engine.Resolved:
     """What the worker before us showed; asks no server."""
     listings = hub.listings(before.commit, before.subfolder)
     listings.restore()
+    hub.standing.trust(before.commit)
     return engine.Resolved(before.commit, before.subfolder, listings, before.commit.id, None)
 
 
@@ -183,17 +197,6 @@ def _hand_over(
         return
     handover = Handover(connection, commit, subfolder, reporter.started, reporter.started_at)
     link.hand_over(handover, control.fileno())
-
-
-def _prefetch_small(content: Content, tree: Tree, commit: Commit) -> None:
-    """Only what the first page of the listing told: a prefetch must not list a repo of a million files."""
-    visible = [entry for entry in content.listings.files() if tree.visible(entry.path)]
-    for entry in small_files(visible, repo_type=commit.type):
-        try:
-            content.prefetch(entry)
-        except HffsError as error:
-            log.warning("event=prefetch-failed path=%s error=%s", entry.path, error)
-            return
 
 
 def _told_to_end(where: str) -> None:

@@ -1,8 +1,8 @@
 """Starting a mount's daemon in the background, and learning whether it came up.
 
 Called by the Python API. The child gets one JSON object on its standard input and answers with lines of JSON on a pipe:
-its pid, then either that it is ready or what went wrong. Nothing secret is on its command line. Every wait here ends
-within the start's deadline. Runs in the caller's thread; starts no thread.
+its pid, then either that it is ready or what went wrong. Nothing secret is on its command line or in its environment.
+Every wait here ends within the start's deadline. Runs in the caller's thread; starts no thread.
 """
 
 from __future__ import annotations
@@ -156,6 +156,7 @@ def _told(spec: MountSpec, report: int) -> dict[str, Any]:
     return {
         "report_fd": report,
         "spec": spec.to_json(),
+        "secrets": config.split_secrets()[1],
         "supervised": spec.supervised,
         "mountpoint": spec.mountpoint,
         "log_format": spec.settings.log_format,
@@ -244,9 +245,10 @@ def _last_line(path: str, start: int) -> str:
 
 
 def environ() -> dict[str, str]:
-    """Our environment, without what a service manager says to us alone; a package that is run from a checkout is found
-    by the child too, whose directory is /."""
-    ours = {name: value for name, value in os.environ.items() if name not in config.OF_THE_MANAGER}
+    """Our environment, without its secrets, which go over the pipe, and what a service manager says to us alone; a
+    package that is run from a checkout is found by the child too, whose directory is /."""
+    shown, _ = config.split_secrets()
+    ours = {name: value for name, value in shown.items() if name not in config.OF_THE_MANAGER}
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.path.basename(home) in ("site-packages", "dist-packages"):
         return ours

@@ -19,7 +19,7 @@ from ..config import Settings
 from ..errors import AccessDenied, HffsError, HubUnreachable, NotFound, Offline, RateLimited
 from ..model import Commit, Entry, RepoRef
 from ..policy import RESERVED, WorkerLimiter
-from ..remote import Auth, Catalog, Locator, Transport
+from ..remote import Auth, Catalog, Locator, Standing, Transport
 from ..transfer import NICE, Content, Fetcher, Housekeeping, Listings, Throttle, Timers
 from ..vfs import Patterns
 from .adopting import Adopter
@@ -50,7 +50,7 @@ class Hub:
 
     layout: Layout
     index: Index
-    auth: Auth
+    standing: Standing
     catalog: Catalog
     reach: Reach
 
@@ -83,17 +83,18 @@ class Engine:
     content: Content
 
 
-def open_hub(settings: Settings, stack: contextlib.ExitStack) -> Hub:
-    """Raises CacheUnusable, NoSpace."""
+def open_hub(settings: Settings, stack: contextlib.ExitStack, *, lapse_seconds: float = 0.0) -> Hub:
+    """``lapse_seconds`` what is done in the background waits for another token where one had worked. Raises
+    CacheUnusable, NoSpace."""
     _allow_many_files()
     layout = Layout(settings.cache_dir)
     layout.prepare()
     index = Index(layout.index)
     stack.callback(index.close)
-    auth = Auth(settings.token_file)
+    standing = Standing(Auth(settings.token_file), lapse_seconds=lapse_seconds)
     reach = Reach(switched=settings.offline)
     stack.callback(reach.stop)
-    return Hub(layout, index, auth, Catalog(settings.endpoint, auth), reach)
+    return Hub(layout, index, standing, Catalog(settings.endpoint, standing), reach)
 
 
 def resolve(hub: Hub, ref: RepoRef) -> Resolved:
@@ -139,7 +140,7 @@ def start(
     stack.callback(store.close)
     room = Room(store, settings.cache_size, settings.min_free)
     stack.callback(room.close)
-    transport = Transport(Locator(hub.auth), hub.auth)
+    transport = Transport(Locator(hub.standing), hub.standing)
     reached = ReachedTransport(transport, hub.reach)
     timers = Timers()
     timers.start()
@@ -163,10 +164,17 @@ def start(
         throttle=Throttle(settings.bandwidth),
         verify_nice=verify_nice,
         room=room,
+        pace=transport.pace,
     )
     fetcher.start()
     stack.callback(fetcher.stop, STOP_SECONDS)
-    housekeeping = Housekeeping(room, fetcher.probe)
+
+    def look() -> None:
+        fetcher.probe()
+        if hub.standing.recovered():
+            fetcher.resume()
+
+    housekeeping = Housekeeping(room, look)
     housekeeping.start()
     stack.callback(housekeeping.stop)
     stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once

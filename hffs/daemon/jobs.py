@@ -69,8 +69,18 @@ class Jobs:
     """The jobs of one mount. ``path`` is where those that have not ended are kept."""
 
     def __init__(
-        self, path: str, where: str, content: Content, tree: Tree, fetcher: Fetcher, layout: Layout, big_file: int
+        self,
+        path: str,
+        where: str,
+        content: Content,
+        tree: Tree,
+        fetcher: Fetcher,
+        layout: Layout,
+        big_file: int,
+        *,
+        refused: Callable[[], str] = lambda: "",
     ) -> None:
+        """``refused`` tells why the Hub does not let us in, where it does not."""
         self._path = path
         self._where = where
         self._content = content
@@ -78,6 +88,7 @@ class Jobs:
         self._fetcher = fetcher
         self._layout = layout
         self._big_file = big_file
+        self._refused = refused
         self._writing = threading.Lock()  # taken before the other: the newest is written last
         self._lock = threading.Lock()
         # guarded by _lock
@@ -262,7 +273,7 @@ class Jobs:
     def _told(self, job: Running, since: int) -> protocol.Job:
         if isinstance(job.work, Verification):
             return job.work.told(job.wish.id, job.wish.target, job.started_at, since)
-        return told(
+        found = told(
             job.wish.id,
             job.wish.target,
             job.work,
@@ -272,6 +283,9 @@ class Jobs:
             self._content.root,
             since,
         )
+        if found["state"] == "running" and (why := self._refused()):
+            found["waits"] = why
+        return found
 
 
 def _tell_hydrated(name: str, hydration: Hydration, seconds: float) -> None:

@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
+from ..config import helper_environ
 from ..errors import MountFailed, MountNotFound, UsageError
 
 TYPE: Final = "fuse.hffs"  # the file system type of our mounts
@@ -116,7 +117,9 @@ def probe(path: str, seconds: float = 5.0) -> int:
 
     command = [sys.executable, "-I", "-S", "-c", _LOOK, path]
     try:
-        return subprocess.run(command, check=False, timeout=seconds, stdin=subprocess.DEVNULL, cwd="/").returncode
+        return subprocess.run(
+            command, check=False, timeout=seconds, stdin=subprocess.DEVNULL, cwd="/", env=helper_environ()
+        ).returncode
     except subprocess.TimeoutExpired:  # killed: a wait for a FUSE daemon ends at once when its process is killed
         return errno.ETIMEDOUT
 
@@ -158,7 +161,7 @@ def _fusermount(mountpoint: str, lazy: bool) -> int:
     import subprocess
 
     command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", mountpoint]
-    environ = {**os.environ, "LC_ALL": "C"}  # its words tell why
+    environ = helper_environ(LC_ALL="C")  # its words tell why
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20, env=environ)
     except FileNotFoundError:

@@ -18,6 +18,7 @@ from ..errors import EntryNotFound
 from ..fuse import Binding
 from ..model import Entry
 from ..policy import Priority, is_tiny
+from ..remote import Standing
 from ..transfer import Fetcher
 from ..vfs import Filesystem, Tree
 from .control import Request
@@ -60,6 +61,20 @@ def workers(fetcher: Fetcher) -> protocol.Workers:
     }
 
 
+def hub(standing: Standing) -> protocol.Hub:
+    """How we stand with the Hub, as its answers so far told."""
+    now, refused = time.monotonic(), standing.refused
+    return {
+        "refused": "" if refused is None else refused.what,
+        "remedy": "" if refused is None else refused.remedy,
+        "slowed": standing.slowed(),
+        "quotas": [
+            {"kind": kind, "left": quota.left, "limit": quota.limit, "resets_s": round(quota.resets_at - now, 1)}
+            for kind, quota in standing.quotas().items()
+        ],
+    }
+
+
 class Hydrating(Protocol):
     def hydration(self) -> protocol.Hydration: ...
 
@@ -93,6 +108,7 @@ class Reporter:
         self._room = parts.room
         self._catalog = hub.catalog
         self._reach = hub.reach
+        self._standing = hub.standing
         self._jobs = jobs
         self._transport = parts.transport
         self._link = link
@@ -181,6 +197,7 @@ class Reporter:
             "last_errors": self._last_errors(),
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
             "bandwidth": {"limit": self._fetcher.throttle.rate},
+            "hub": hub(self._standing),
             "root": self._content.root,
             "problems": self._problems(files),
         }
@@ -219,7 +236,7 @@ class Reporter:
             return self.state
         if self._reach.offline:
             return "offline"
-        return "degraded" if self._fetcher.degraded else "serving"
+        return "degraded" if self._fetcher.degraded or self._standing.refused else "serving"
 
     def files(self, request: Request) -> protocol.FileList:
         """Per file: size, local bytes, state; ``?path=`` names a folder or file of the mount, default all."""

@@ -48,11 +48,10 @@ def pause_before(deaths: int) -> float:
 
 
 class Supervisor:
-    """One mount's supervisor. ``told`` is what ``background`` decided: ``spec`` (for the worker, as it stands),
-    ``mountpoint``, ``leftovers`` (files to remove when it gives up), ``report_fd`` (the starter's pipe, given to the
-    first worker); perhaps ``worker`` (its command), ``foreground`` and ``manager`` (of services, for ``Notify``). One
-    that was replaced in place adds ``kept``.
-    ``clock`` is monotonic seconds.
+    """One mount's supervisor. ``told`` is what ``background`` decided: ``spec`` and ``secrets`` (for the worker, as
+    they stand), ``mountpoint``, ``leftovers`` (files to remove when it gives up), ``report_fd`` (the starter's pipe,
+    given to the first worker); perhaps ``worker`` (its command), ``foreground`` and ``manager`` (of services, for
+    ``Notify``). One that was replaced in place adds ``kept``. ``clock`` is monotonic seconds.
     """
 
     def __init__(self, told: dict[str, Any], clock: Callable[[], float] = time.monotonic) -> None:
@@ -143,6 +142,7 @@ class Supervisor:
         report, self._told["report_fd"] = self._told.get("report_fd"), None
         start = _memory_file({
             "spec": self._told["spec"],
+            "secrets": self._told.get("secrets", {}),
             "foreground": bool(self._told.get("foreground")),
             "journal": bool(self._told.get("journal")),
             "report_fd": report,

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from ..config import keep_secrets
 from ..errors import HffsError
 from .spec import MountSpec
 from .supervisor import LEFT, from_file
@@ -70,6 +71,7 @@ def serve(told: Mapping[str, Any], report: Report, *, linked: bool = False) -> i
     """Serves the mount that ``told`` describes until it is gone; the exit code."""
     debug = False
     try:
+        keep_secrets(told.get("secrets", {}))  # before huggingface_hub is loaded
         spec = MountSpec.from_json(told["spec"])
         debug = spec.settings.debug
         from . import logs

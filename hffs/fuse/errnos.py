@@ -30,6 +30,7 @@ ERRNOS: Final[dict[type[BaseException], int]] = {
     errors.EntryNotFound: errno.ENOENT,
     errors.MountNotFound: errno.ENOENT,
     errors.AccessDenied: errno.EACCES,
+    errors.AccessLapsed: errno.EACCES,
     errors.HubUnreachable: errno.EIO,
     errors.RateLimited: errno.EIO,
     errors.Offline: errno.EIO,

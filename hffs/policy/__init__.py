@@ -12,6 +12,7 @@ from .outage import Outage
 from .plan import Plan
 from .prefetch import small_files
 from .queue import BlockQueue, Fetch, Waiting
+from .quota import Pace, Quota
 from .readahead import ReadCursors, Window
 from .retry import RetryPolicy
 from .structure import POINTER_BELOW, Pointer, Problem, is_tiny, is_weights, pointer_of, problem_of
@@ -26,10 +27,12 @@ __all__ = [
     "Fetch",
     "Format",
     "Outage",
+    "Pace",
     "Plan",
     "Pointer",
     "Priority",
     "Problem",
+    "Quota",
     "ReadCursors",
     "RetryPolicy",
     "Waiting",

@@ -1,7 +1,7 @@
 """What a free worker may do now: some workers are kept for waiting readers, big files get as many as pay, and while a
 server asks for patience only readers are served.
 
-``transfer.fetcher`` calls every method under its one lock and passes ``now`` (monotonic seconds). Knows how many
+``transfer.workshop`` calls every method under its one lock and passes ``now`` (monotonic seconds). Knows how many
 fetches of each priority run, not which. Never looks at the queue. Not thread-safe by itself.
 """
 
@@ -33,6 +33,7 @@ class Allowance:
         self._ahead = min(USUAL if ahead is None else ahead, self._lesser)
         self._running = [0] * len(Priority)
         self._paused_until = float("-inf")
+        self._why = ""
 
     def among(self, now: float) -> list[Priority]:
         """The priorities that one more worker may take."""
@@ -60,7 +61,21 @@ class Allowance:
         """A server wants less of us: nothing ahead or in the background before it asked us to come back."""
         self.limiter.refused(now, retry_after)
         if retry_after is not None:
-            self._paused_until = max(self._paused_until, now + min(retry_after, MOST_PATIENCE))
+            self.pause(now + min(retry_after, MOST_PATIENCE), "the server asked for patience")
+
+    def pause(self, until: float, why: str) -> None:
+        """Nothing ahead or in the background before ``until`` (monotonic seconds)."""
+        if until >= self._paused_until:
+            self._paused_until, self._why = until, why
+
+    def resume(self) -> None:
+        """What kept others than readers waiting has ended early."""
+        self._paused_until = float("-inf")
+
+    @property
+    def why(self) -> str:
+        """Why only readers were served last."""
+        return self._why
 
     def paused(self, now: float) -> float | None:
         """Until when only waiting readers are served (monotonic seconds); None: everybody is."""

@@ -11,7 +11,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum
 from itertools import chain, takewhile
 from operator import attrgetter
 from typing import Final, Generic, TypeVar
@@ -31,7 +31,7 @@ class Priority(IntEnum):
     BULK = 3  # hydrating big files: how many workers do that at once follows measurement
 
 
-class State(Enum):
+class State(IntEnum):  # as events, for the table below: an Enum's hash is Python code, and asked for every block
     # state      held by            leaves by
     ABSENT = 0  # nobody (no run)    WANT
     QUEUED = 1  # the queue          TAKE, PRESENT, DROP
@@ -39,7 +39,7 @@ class State(Enum):
     FAILED = 3  # the queue, shortly PRESENT, EXPIRE, DROP
 
 
-class Event(Enum):
+class Event(IntEnum):
     WANT = 0  # somebody asks for it
     WAIT = 1  # a reader waits for it
     TAKE = 2  # handed to a worker
@@ -129,10 +129,13 @@ class BlockMap(Generic[E]):
 
     def look(self, block: int) -> tuple[Run[E] | None, int]:
         """The run that holds ``block`` and its end; or None and where the gap around ``block`` ends."""
-        run = next(self.following(block), None)
-        if run is None:
-            return None, sys.maxsize
-        return (run, run.stop) if run.start <= block else (None, run.start)
+        number, at = self._place(block)
+        chunk = self._chunks[number]
+        if at >= 0 and chunk[at].stop > block:
+            return chunk[at], chunk[at].stop
+        if at + 1 < len(chunk):
+            return None, chunk[at + 1].start
+        return None, self._chunks[number + 1][0].start if number + 1 < len(self._chunks) else sys.maxsize
 
     def holds(self, block: int) -> bool:
         return self.look(block)[0] is not None

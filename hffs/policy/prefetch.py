@@ -31,11 +31,11 @@ _METADATA: Final = frozenset({
 })  # fmt: skip
 
 
-def small_files(entries: Iterable[Entry], *, repo_type: RepoType, quota_left: int | None = None) -> list[Entry]:
+def small_files(entries: Iterable[Entry], *, repo_type: RepoType, requests_left: int | None = None) -> list[Entry]:
     """The files to fetch first, most useful first: below 1 MiB each, at most 256 files and 64 MiB in all.
 
-    Of a model all that are small, of a dataset or space its README and metadata files. ``quota_left`` (bytes, None:
-    unbounded) is never used by more than half. Empty files and those without a size are left out.
+    Of a model all that are small, of a dataset or space its README and metadata files. Of ``requests_left`` (None: not
+    known), of which each file costs one, at most half is used. Empty files and those without a size are left out.
     """
     rank = _model_rank if repo_type is RepoType.MODEL else _metadata_rank
     ranked = []
@@ -45,10 +45,11 @@ def small_files(entries: Iterable[Entry], *, repo_type: RepoType, quota_left: in
         usefulness = rank(entry)
         if usefulness is not None:
             ranked.append((usefulness, entry.path.count("/"), entry.path, entry.size, entry))
-    left = MOST_BYTES if quota_left is None else min(MOST_BYTES, max(quota_left, 0) // 2)
+    left = MOST_BYTES
+    most = MOST_FILES if requests_left is None else min(MOST_FILES, max(requests_left, 0) // 2)
     chosen: list[Entry] = []
     for _, _, _, size, entry in sorted(ranked, key=lambda row: row[:3]):
-        if len(chosen) == MOST_FILES:
+        if len(chosen) >= most:
             break
         if size <= left:
             chosen.append(entry)

@@ -1,6 +1,6 @@
 """The order of work: which blocks are wanted, by whom, how urgently; which run now; which have just failed.
 
-``transfer.fetcher`` calls every method under its one lock, passes ``now`` (monotonic seconds), and acts on what is
+``transfer.workshop`` calls every method under its one lock, passes ``now`` (monotonic seconds), and acts on what is
 returned after releasing it. Keeps the promises: a block is fetched by one worker at a time, however many want it; all
 who wait for it share its outcome; what is demanded goes first, the oldest first. Never fetches, sleeps, logs or reads
 a clock, and does not know which blocks are present: it is told (``landed``, ``found``). Not thread-safe by itself.
@@ -163,17 +163,19 @@ class BlockQueue(Generic[E]):
         return [ticket for block in blocks for ticket in self._present(key, block)]
 
     def defer(self, fetch: Fetch, until: float) -> None:
-        """The fetch could not be done now (another process is at it): what has not landed is due again at ``until``."""
+        """The fetch could not be done now (another process is at it, or it should not be yet, as nobody waits): what
+        has not landed is due again at ``until``, or when a reader comes that had not asked for it before."""
         self._put_back(fetch, until, fetch.attempt)
 
     def retry(self, fetch: Fetch, until: float) -> None:
         """The fetch failed and is worth another attempt: what has not landed is due again at ``until``."""
         self._put_back(fetch, until, fetch.attempt + 1)
 
-    def settle(self, fetch: Fetch, error: E | None, now: float) -> list[int]:
+    def settle(self, fetch: Fetch, error: E | None, now: float, *, remember: bool = True) -> list[int]:
         """The fetch ended. With an error, blocks not landed have failed: the tickets that failed with them.
 
-        Without one, they are queued again where somebody waits for them, else absent.
+        Without one, they are queued again where somebody waits for them, else absent. ``remember`` the failure for
+        those who want the blocks in the next seconds, or let them find out.
         """
         self._assert_running(fetch, "settle")
         del self._running[fetch.id]
@@ -186,9 +188,13 @@ class BlockQueue(Generic[E]):
         for run in self._awaited(fetch):
             run.state, run.error = after(run.state, Event.FAIL), error
             run.until = now + self._failure_seconds
-            self._failures.append((run.until, fetch.key, range(run.start, run.stop)))
             for block in range(run.start, run.stop):
                 failed.update(dict.fromkeys(table.waiters.get(block, ())))
+            if remember:
+                self._failures.append((run.until, fetch.key, range(run.start, run.stop)))
+            else:
+                after(run.state, Event.EXPIRE)
+                table.remove(run)
         for ticket in failed:
             self._end(ticket)
         self._tidy(fetch.key)
@@ -404,6 +410,8 @@ class BlockQueue(Generic[E]):
         if run.state is State.QUEUED:
             self._dequeue(run)
             run.priority = priority
+            if priority is Priority.DEMAND and not run.attempt:
+                run.until = None
             self._enqueue(run)
         run.priority = priority  # of a running one: what it goes back to the queue with
 

@@ -8,6 +8,7 @@ from .catalog import Catalog, RepoInfo, TreePage
 from .greeting import greet
 from .locate import Locator, Place
 from .naming import check_name, parse_repo
+from .standing import Standing
 from .transport import Body, Transport
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Locator",
     "Place",
     "RepoInfo",
+    "Standing",
     "Token",
     "Transport",
     "TreePage",

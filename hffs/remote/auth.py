@@ -15,6 +15,7 @@ from typing import Final
 from huggingface_hub import constants, get_token
 from huggingface_hub import errors as hub
 
+from .. import config
 from ..errors import AccessDenied
 from .guard import LOG_IN
 
@@ -51,12 +52,22 @@ class Token:
 
 
 class Auth:
-    """``token_file`` names a file that holds the token; without one it is found as huggingface_hub finds it:
-    HF_TOKEN, else the file `hf auth login` writes, unless HF_HUB_DISABLE_IMPLICIT_TOKEN forbids it."""
+    """``token_file`` names a file that holds the token; without one it is found as huggingface_hub finds it: HF_TOKEN
+    or HUGGING_FACE_HUB_TOKEN, else the file `hf auth login` writes or HF_TOKEN_PATH names, unless
+    HF_HUB_DISABLE_IMPLICIT_TOKEN forbids it."""
 
     def __init__(self, token_file: str | None = None, *, find: Callable[[], str | None] = get_token) -> None:
         self._file = token_file
         self._find = find
+
+    def way_out(self) -> str:
+        """What to do about a token that is refused, which depends on where it was found."""
+        if self._file is not None:
+            return f"put a good one into {self._file}"
+        variable = config.token_variable()
+        if variable is not None:
+            return f"set {variable} to a good one and start hffs anew, or unset it and log in with `hf auth login`"
+        return LOG_IN
 
     def token(self) -> Token | None:
         """The token of this moment; None when there is none. Raises AccessDenied when it cannot be read."""

@@ -20,11 +20,11 @@ from huggingface_hub import HfApi, RepoFile, RepoFolder
 from .. import __version__
 from ..errors import BadResponse, EntryNotFound, NameRefused, UsageError
 from ..model import Commit, Entry, RepoRef
-from .auth import Auth
 from .guard import Subject
 from .headers import plain_etag
 from .hubclient import Exchange, HubClient
 from .naming import check_name, parse_repo
+from .standing import Standing
 from .urls import host_of, resolve_url
 
 log = logging.getLogger(__name__)
@@ -66,9 +66,9 @@ class Catalog:
     """One Hub's repos. Every method raises RepoNotFound, RevisionNotFound, AccessDenied, HubUnreachable, RateLimited
     or BadResponse besides what it says itself."""
 
-    def __init__(self, endpoint: str, auth: Auth, *, sleep: Callable[[float], object] = time.sleep) -> None:
+    def __init__(self, endpoint: str, standing: Standing, *, sleep: Callable[[float], object] = time.sleep) -> None:
         self.endpoint = endpoint.rstrip("/")
-        self._hub = HubClient(self.endpoint, auth, sleep=sleep)
+        self._hub = HubClient(self.endpoint, standing, sleep=sleep)
         # token=False: the client puts the token of the moment on each request itself.
         self._api = HfApi(self.endpoint, token=False, library_name="hffs", library_version=__version__)
 

@@ -89,8 +89,11 @@ class Subject:
         return f"{self.path!r} of {self.repo}" if self.path else self.repo
 
 
-def refusal(about: Subject, status: int, headers: Mapping[str, str], *, url: str | None = None) -> HffsError:
-    """The error that a status other than the wanted one stands for. ``url`` is where it came from (the Hub if None).
+def refusal(
+    about: Subject, status: int, headers: Mapping[str, str], *, url: str | None = None, remedy: str = LOG_IN
+) -> HffsError:
+    """The error that a status other than the wanted one stands for. ``url`` is where it came from (the Hub if None),
+    ``remedy`` what to do about a bad token.
 
     The order is that of huggingface_hub's own ``hf_raise_for_status``, without its guess by https URLs.
     """
@@ -106,7 +109,7 @@ def refusal(about: Subject, status: int, headers: Mapping[str, str], *, url: str
     if message == DISABLED:
         return AccessDenied(f"{about.repo} has been disabled by the Hub", f"see {about.page}")
     if status == 401 and message == BAD_TOKEN:
-        return AccessDenied(f"{host} refuses the token: it is wrong or has expired", LOG_IN)
+        return AccessDenied(f"{host} refuses the token: it is wrong or has expired", remedy, token=True)
     if code == "RepoNotFound" or (status == 404 and not about.path):
         return RepoNotFound(
             f"there is no {about.repo} on {host}, or it is private and the token may not see it",

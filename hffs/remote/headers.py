@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -15,6 +16,8 @@ from ..ranges import ByteRange
 
 # RFC 9110, 14.4, with both ends and the total known. Digits are ASCII and few: int() takes more than a header should.
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_BUCKET: Final = re.compile(r'\s*"([a-z]{1,32})"\s*;')
+_POLICY: Final = re.compile(r'"([a-z]{1,32})"[^,]*?;\s*q\s*=\s*([0-9]{1,9})(?=$|[;,\s])')
 _RATE_LIMIT: Final = re.compile(r"(?:^|[;,\s])(r|t)\s*=\s*([0-9]{1,9})(?=$|[;,\s])")
 
 
@@ -71,3 +74,29 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return float(seconds)
     moment = http_date(text)
     return None if moment is None else max(0.0, moment - now)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a server says it still allows: ``left`` requests of this ``bucket`` within ``seconds``, of ``limit`` in all
+    where it tells."""
+
+    bucket: str
+    left: int
+    limit: int | None
+    seconds: float
+
+
+def allowed(headers: Mapping[str, str]) -> Allowed | None:
+    """The quota on an answer: ``RateLimit: "api";r=499;t=120``, ``RateLimit-Policy: "fixed window";"api";q=500;w=300``.
+
+    Source: as ``retry_after``. None where there is none, or it does not parse.
+    """
+    text = headers.get("ratelimit") or ""
+    bucket, values = _BUCKET.match(text), dict(_RATE_LIMIT.findall(text))
+    if bucket is None or not {"r", "t"} <= values.keys():
+        return None
+    name = bucket[1]
+    limits = dict(_POLICY.findall(headers.get("ratelimit-policy") or ""))
+    limit = int(limits[name]) if int(limits.get(name, 0)) else None
+    return Allowed(name, int(values["r"]), limit, float(values["t"]))

@@ -23,9 +23,10 @@ from huggingface_hub import get_session
 
 from ..errors import BadResponse, HubUnreachable
 from ..policy import RetryPolicy
-from .auth import Auth
+from .auth import Token
 from .guard import Subject, httpx, hub_errors, refusal, unreachable
-from .urls import host_of, origin_of
+from .standing import Standing
+from .urls import host_of, next_hop, origin_of
 
 # Seconds. A page of 1000 entries takes the Hub a second or two; huggingface_hub itself gives a HEAD ten.
 CONNECT_SECONDS: Final = 10.0
@@ -35,6 +36,7 @@ READ_SECONDS: Final = 30.0
 # only when it is short. All that is asked here changes nothing, so that asking twice is no harm.
 RETRY: Final = RetryPolicy(attempts=3, base=0.5, cap=4.0)
 PATIENCE: Final = 30.0
+MAX_REDIRECTS: Final = 20  # as huggingface_hub follows
 
 # huggingface_hub asks for this list to describe itself in its User-Agent. It would be a request to another server
 # than the endpoint, of no use to the user; it takes the refusal for "no list".
@@ -67,14 +69,14 @@ class HubClient:
     def __init__(
         self,
         endpoint: str,
-        auth: Auth,
+        standing: Standing,
         *,
         sleep: Callable[[float], object] = time.sleep,
         dice: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint = endpoint
-        self.auth = auth
+        self.standing = standing
         self._sleep = sleep
         self._dice = dice
         self._monotonic = monotonic
@@ -125,39 +127,47 @@ class HubClient:
         return response
 
     def _once(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
-        at_home = origin_of(str(request.url)) == origin_of(self.endpoint)
-        sent = self._authorize(request) if at_home else None
-        response = self._send(inner, request, options)
-        if response.status_code == 401 and at_home and self.auth.token() != sent:
-            # Rotated between reading it and its arrival: once more with the new one.
-            self._authorize(request)
-            response = self._send(inner, request, options)
-        if response.is_redirect:
-            # A redirect's length is that of its own body; huggingface_hub 1.x takes it for the file's.
-            response.headers.pop("content-length", None)
-        if response.status_code in (408, 429) or response.status_code >= 500:
-            raise refusal(exchange.about, response.status_code, response.headers)
-        return response
+        """The answer, redirects followed where HfApi wants that: one by one, for each has a right of its own to the
+        token, or none."""
+        chosen = options.get("follow_redirects", httpx.USE_CLIENT_DEFAULT)
+        follow = inner.__self__.follow_redirects if chosen is httpx.USE_CLIENT_DEFAULT else chosen  # type: ignore[attr-defined]
+        options = {**options, "follow_redirects": False}
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._hop(inner, exchange, request, options)
+            if response.status_code in (408, 429) or response.status_code >= 500:
+                raise refusal(exchange.about, response.status_code, response.headers)
+            if response.is_redirect:
+                # A redirect's length is that of its own body; huggingface_hub 1.x takes it for the file's.
+                response.headers.pop("content-length", None)
+            if not (follow and response.next_request):
+                return response
+            next_hop(str(request.url), response.headers.get("location"))  # raises for what is not followed
+            limits, request = request.extensions, response.next_request
+            request.extensions = {**request.extensions, **limits}
+        raise BadResponse(f"{host_of(self.endpoint)} redirects in a circle when asked for {exchange.about}")
 
-    def _authorize(self, request: Any) -> Any:
-        token = self.auth.token()
-        request.headers.pop("authorization", None)
-        if token is not None:
-            request.headers["authorization"] = token.header
-        return token
+    def _hop(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
+        def send(token: Token | None) -> Any:
+            request.headers.pop("authorization", None)
+            if token is not None:
+                request.headers["authorization"] = token.header
+            return self._send(inner, request, options)
+
+        url = str(request.url)
+        if origin_of(url) != origin_of(self.endpoint):
+            return send(None)
+        return self.standing.exchange(exchange.about, url, send)
 
     def _send(self, inner: Send, request: Any, options: dict[str, Any]) -> Any:
+        self._count()
         try:
-            response = inner(request, **options)
+            return inner(request, **options)
         except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError) as error:
-            self._count(1)
             raise unreachable(host_of(self.endpoint), error) from None
-        self._count(1 + len(response.history))
-        return response
 
-    def _count(self, requests: int) -> None:
+    def _count(self) -> None:
         with self._lock:
-            self._requests += requests
+            self._requests += 1
 
 
 def _watch(session: Any) -> None:

@@ -17,12 +17,15 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Final
 
+from requests import Response
+
 from ..errors import BadResponse, ContentChanged, DeadlineExceeded, HffsError, LinkExpired
 from ..model import RemoteFile
-from .auth import Auth
+from .auth import Token
 from .connections import USER_AGENT, Connections
 from .guard import Subject, http_errors, refusal
 from .headers import content_length, http_date, plain_etag
+from .standing import Standing
 from .urls import expires_at, host_of, next_hop, origin_of, resolve_url
 
 MAX_REDIRECTS: Final = 5  # a rename and a mirror or two; more is a circle
@@ -48,7 +51,7 @@ class Locator:
 
     def __init__(
         self,
-        auth: Auth,
+        standing: Standing,
         *,
         connect_timeout: float = 10.0,
         read_timeout: float = 10.0,
@@ -57,7 +60,7 @@ class Locator:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._auth = auth
+        self._standing = standing
         self._connections = Connections(
             connect_timeout=connect_timeout, read_timeout=read_timeout, user_agent=user_agent
         )
@@ -109,6 +112,12 @@ class Locator:
         """What the kept URL leads to was wrong; the next who asks gets a fresh one. Fetches under way go on."""
         with self._lock:
             self._places.pop(file, None)
+
+    def knows(self, file: RemoteFile) -> bool:
+        """Whether a range of the file costs the Hub no look-up now."""
+        with self._lock:
+            place = self._places.get(file)
+            return place is not None and self._monotonic() < place.until
 
     def arrived(self, file: RemoteFile, url: str) -> None:
         """A git file was answered at ``url``, where the Hub had redirected to: the next range goes there at once."""
@@ -182,18 +191,13 @@ class Locator:
         raise BadResponse(f"{host_of(url)} redirects in a circle when asked for {about}")
 
     def _head(self, about: Subject, url: str) -> tuple[int, Mapping[str, str]]:
-        sent = self._auth.token()
-        for _ in range(2):
+        def send(token: Token | None) -> Response:
             with http_errors(about, url):
-                headers = {} if sent is None else {"Authorization": sent.header}
-                with self._connections.request("HEAD", url, headers) as response:
-                    if response.status_code != 401:
-                        break
-            token = self._auth.token()
-            if token == sent:
-                break
-            sent = token  # rotated since it was read: once more with the new one
-        return response.status_code, response.headers
+                headers = {} if token is None else {"Authorization": token.header}
+                return self._connections.request("HEAD", url, headers)
+
+        with self._standing.exchange(about, url, send) as response:
+            return response.status_code, response.headers
 
     @staticmethod
     def _check(about: Subject, file: RemoteFile, headers: Mapping[str, str], *, redirected: bool) -> None:

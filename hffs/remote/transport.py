@@ -21,11 +21,12 @@ from urllib3.util.response import is_fp_closed
 from ..errors import BadResponse, ContentChanged, LinkExpired
 from ..model import RemoteFile
 from ..ranges import ByteRange
-from .auth import Auth
+from .auth import Token
 from .connections import USER_AGENT, Connections
 from .guard import Subject, http_errors, refusal
 from .headers import content_length, content_range, plain_etag
 from .locate import KEPT, MAX_REDIRECTS, Locator
+from .standing import Standing
 from .urls import host_of, next_hop, origin_of, resolve_url
 
 # A server that ignores Range costs a small file a few times over; of a big one every fetch would move the whole. Which
@@ -57,7 +58,8 @@ class Body:
         if len(view) > self._left:
             raise ValueError(f"{len(view)} bytes asked for, {self._left} left")
         try:
-            self._skip_over()
+            if self._skip:
+                self._skip_over()
             self._fill(view)
         except Exception:
             self.close()
@@ -134,14 +136,14 @@ class Transport:
     def __init__(
         self,
         locator: Locator,
-        auth: Auth,
+        standing: Standing,
         *,
         connect_timeout: float = 10.0,
         read_timeout: float = 10.0,
         user_agent: str = USER_AGENT,
     ) -> None:
         self._locator = locator
-        self._auth = auth
+        self._standing = standing
         self._connections = Connections(
             connect_timeout=connect_timeout, read_timeout=read_timeout, user_agent=user_agent
         )
@@ -158,6 +160,11 @@ class Transport:
         """End all connections, the locator's too; whoever asks from now on gets Cancelled."""
         self._connections.close()
         self._locator.close()
+
+    def pace(self, file: RemoteFile) -> float:
+        """Seconds that work which nobody waits for should wait before it asks for the file; 0: none, and it is counted
+        as asking the Hub, if it does."""
+        return 0.0 if self._locator.knows(file) else self._standing.pace()
 
     def get(self, file: RemoteFile, wanted: ByteRange) -> Body:
         """These bytes of the file, which must lie inside it; they are read from the body.
@@ -215,21 +222,16 @@ class Transport:
         raise BadResponse(f"{host_of(url)} redirects in a circle when asked for {about}")
 
     def _hop(self, about: Subject, url: str, wanted: ByteRange) -> Response:
-        headers = {"Range": wanted.header()}
-        at_home = origin_of(url) == origin_of(about.endpoint)
-        sent = self._auth.token() if at_home else None
-        if sent is not None:
-            headers["Authorization"] = sent.header
-        with http_errors(about, url):
-            response = self._connections.request("GET", url, headers)
-        if response.status_code == 401 and at_home:
-            token = self._auth.token()
-            if token is not None and token != sent:  # rotated since it was read: once more with the new one
-                response.close()
+        def send(token: Token | None) -> Response:
+            headers = {"Range": wanted.header()}
+            if token is not None:
                 headers["Authorization"] = token.header
-                with http_errors(about, url):
-                    response = self._connections.request("GET", url, headers)
-        return response
+            with http_errors(about, url):
+                return self._connections.request("GET", url, headers)
+
+        if origin_of(url) != origin_of(about.endpoint):
+            return send(None)
+        return self._standing.exchange(about, url, send)
 
     def _same_name(self, file: RemoteFile, response: Response) -> bool:
         """Whether the CDN calls the content as before; a first name is remembered, another one forgets the old."""

@@ -14,6 +14,8 @@ from ..model import Commit, RepoType
 from .headers import compact_date, content_length
 
 _PORTS: Final = {"http": 80, "https": 443}
+API: Final = "api"
+RESOLVERS: Final = "resolvers"
 
 
 def origin_of(url: str) -> tuple[str, str, int]:
@@ -72,3 +74,14 @@ def expires_at(url: str) -> float | None:
         if start is not None and seconds is not None:
             ends.append(start + seconds)
     return min(ends, default=None)
+
+
+def bucket_of(url: str) -> str | None:
+    """Which of its quotas the Hub counts a request for this URL of its own to: ``resolvers`` for files, ``api`` for the
+    rest; None for what is neither, as the cache it redirects files to. Source: its documentation of rate limits."""
+    path = urlsplit(url).path
+    if "/api/resolve-cache/" in path:
+        return None
+    if "/api/" in path:
+        return API
+    return RESOLVERS if "/resolve/" in path else None

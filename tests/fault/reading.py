@@ -6,6 +6,7 @@ policy has its six attempts but no waits of its own, and signed URLs expire when
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from hffs.cache import BlobStore, Layout
@@ -38,7 +39,9 @@ class Reads:
     ) -> None:
         self.hub = hub
         self._deadline = deadline
-        self.remote = Remote(hub, wall, Clock(1000.0), read_timeout=stall_seconds, connect_timeout=connect_seconds)
+        self.remote = Remote(
+            hub, wall, Clock(1000.0), read_timeout=stall_seconds, connect_timeout=connect_seconds, gate=time.monotonic
+        )
         layout = Layout(folder)
         layout.prepare()
         self._store = BlobStore(layout)

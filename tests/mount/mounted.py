@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,17 @@ class Mounted:
             (found,) = json.loads(self.commands.expect("status", str(self.path), "--json", timeout=timeout))["mounts"]
         finally:
             connection.close()
+        assert isinstance(found, dict)
+        return found
+
+    def post(self, name: str, timeout: float = COMMAND_SECONDS) -> dict[str, Any]:
+        """What the daemon answers to a POST without a body."""
+        socket_name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16] + ".sock"
+        with closing(_Control(str(self.commands.runtime / socket_name), timeout)) as connection:
+            connection.request("POST", f"/v1/{name}")
+            answer = connection.getresponse()
+            found = json.loads(answer.read())
+            assert answer.status == 200, found
         assert isinstance(found, dict)
         return found
 

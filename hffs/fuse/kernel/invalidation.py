@@ -13,6 +13,7 @@ import subprocess
 import sys
 from typing import Final
 
+from ...config import helper_environ
 from . import abi
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def drop_pages(device: int, node: int) -> bool:
     body = abi.inval_inode_out.pack(node, 0, 0)  # from 0, of length 0: to the end
     message = abi.out_header.pack(abi.out_header.size + len(body), abi.Notify.INVAL_INODE, 0) + body
     command = [sys.executable, "-I", "-S", "-c", _SEND, str(device), message.hex()]
-    helper = subprocess.Popen(command, pass_fds=[device], stdin=subprocess.DEVNULL)
+    helper = subprocess.Popen(command, pass_fds=[device], stdin=subprocess.DEVNULL, env=helper_environ())
     try:
         status = helper.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 from typing import Final
 
+from ...config import helper_environ
 from ...errors import MountFailed
 
 # sys/mount.h
@@ -71,7 +72,7 @@ def _mount_by_helper(mountpoint: str, device_name: str, allow_other: bool) -> in
         try:
             done = subprocess.run(
                 [helper, "-o", options, "--", mountpoint],
-                env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno())},
+                env=helper_environ(_FUSE_COMMFD=str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

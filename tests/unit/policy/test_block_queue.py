@@ -196,6 +196,38 @@ def test_deferred_blocks_wait_for_their_time_and_keep_their_attempt() -> None:
     assert taken(queue, 2.5).blocks == range(3, 4)
 
 
+def test_a_reader_does_not_wait_for_what_was_put_off_as_nobody_waited() -> None:
+    queue = a_queue()
+    queue.want("a", range(4), BACKGROUND, 0.0)
+    queue.defer(taken(queue), 300.0)
+    queue.want("a", range(1, 2), AHEAD, 1.0)
+    assert queue.next(1.0) is None
+    queue.want("a", range(1, 2), DEMAND, 1.0)
+    assert taken(queue, 1.0).blocks == range(1, 2)
+    assert queue.next(1.0) is None
+    assert queue.due(1.0) == 300.0
+
+
+def test_a_reader_waits_for_a_retry_as_its_server_wished() -> None:
+    queue = a_queue()
+    queue.want("a", range(1), BACKGROUND, 0.0)
+    queue.retry(taken(queue), 9.0)
+    queue.want("a", range(1), DEMAND, 1.0)
+    assert queue.next(1.0) is None
+    assert taken(queue, 9.0).priority is DEMAND
+
+
+def test_a_failure_that_is_not_remembered_ends_who_waits_and_nobody_after() -> None:
+    queue = a_queue()
+    queue.want("a", range(2), DEMAND, 0.0)
+    queue.wait(1, "a", [0], 0.0)
+    assert queue.settle(taken(queue), "refused", 0.0, remember=False) == [1]
+    assert not queue.busy("a")
+    assert queue.want("a", range(2), DEMAND, 0.0)
+    assert queue.wait(2, "a", [0], 0.0) is None
+    assert taken(queue).blocks == range(2)
+
+
 def test_a_due_block_is_due_now_however_late_one_asks() -> None:
     queue = a_queue()
     queue.want("a", range(1), DEMAND, 0.0)

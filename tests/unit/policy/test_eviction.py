@@ -110,9 +110,9 @@ def test_a_twentieth_more_than_needed_goes_but_little_of_a_big_cache(over: int, 
 @pytest.mark.parametrize(
     ("budget", "reserved"),
     [
-        (None, 4 * MIB),
-        (1 << 40, 4 * MIB),
-        (512 * MIB, 4 * MIB),
+        (None, 16 * MIB),
+        (1 << 40, 16 * MIB),
+        (512 * MIB, 8 * MIB),
         (128 * MIB, 2 * MIB),
         (24 * MIB, BLOCK_SIZE),
         (0, BLOCK_SIZE),

@@ -13,8 +13,8 @@ def a_file(path: str, size: int | None = 100) -> Entry:
     return Entry(path, "file", size, "e" * 40)
 
 
-def names(entries: list[Entry], repo_type: RepoType = RepoType.MODEL, quota_left: int | None = None) -> list[str]:
-    return [entry.path for entry in small_files(entries, repo_type=repo_type, quota_left=quota_left)]
+def names(entries: list[Entry], repo_type: RepoType = RepoType.MODEL, requests_left: int | None = None) -> list[str]:
+    return [entry.path for entry in small_files(entries, repo_type=repo_type, requests_left=requests_left)]
 
 
 def test_of_a_model_what_a_loader_opens_first_comes_first_and_weights_not_at_all() -> None:
@@ -48,11 +48,12 @@ def test_at_most_64_mib() -> None:
     assert len(chosen) == 64 * MIB // (900 * KIB)
 
 
-def test_at_most_half_of_the_quota_left_and_a_smaller_file_still_fits() -> None:
-    listing = [a_file("a.json", 600), a_file("b.json", 500), a_file("c.json", 400)]
-    assert names(listing, quota_left=2000) == ["a.json", "c.json"]
-    assert names(listing, quota_left=0) == []
-    assert names(listing, quota_left=-5) == []
+def test_at_most_half_of_the_requests_left_the_most_useful_first() -> None:
+    listing = [a_file("notes.txt"), a_file("b.json"), a_file("config.json"), a_file("model.safetensors.index.json")]
+    assert names(listing, requests_left=5) == ["config.json", "model.safetensors.index.json"]
+    assert len(names(listing, requests_left=8)) == 4
+    assert names(listing, requests_left=1) == []
+    assert names(listing, requests_left=-5) == []
 
 
 def test_of_a_dataset_only_what_it_says_about_itself() -> None:
@@ -88,16 +89,16 @@ paths = st.sampled_from(
         lambda rows: [a_file(f"{n}/{p}" if n % 2 else p, s) for n, (p, s) in enumerate(rows)]
     ),
     st.sampled_from(RepoType),
-    st.none() | st.integers(0, 300 * MIB),
+    st.none() | st.integers(0, 700),
 )
 def test_the_bounds_hold_for_every_listing_and_the_order_of_the_listing_does_not_matter(
-    listing: list[Entry], repo_type: RepoType, quota_left: int | None
+    listing: list[Entry], repo_type: RepoType, requests_left: int | None
 ) -> None:
-    chosen = small_files(listing, repo_type=repo_type, quota_left=quota_left)
-    assert len(chosen) <= 256
+    chosen = small_files(listing, repo_type=repo_type, requests_left=requests_left)
+    assert len(chosen) <= (256 if requests_left is None else min(256, requests_left // 2))
     sizes = [entry.size or 0 for entry in chosen]
     assert all(0 < size < MIB for size in sizes)
-    assert sum(sizes) <= min(64 * MIB, quota_left // 2 if quota_left is not None else 64 * MIB)
+    assert sum(sizes) <= 64 * MIB
     distinct = {entry.path: entry for entry in listing}
-    forwards = small_files(distinct.values(), repo_type=repo_type, quota_left=quota_left)
-    assert small_files(reversed(distinct.values()), repo_type=repo_type, quota_left=quota_left) == forwards
+    forwards = small_files(distinct.values(), repo_type=repo_type, requests_left=requests_left)
+    assert small_files(reversed(distinct.values()), repo_type=repo_type, requests_left=requests_left) == forwards

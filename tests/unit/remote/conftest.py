@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import huggingface_hub
@@ -11,7 +11,7 @@ import pytest
 
 from hffs.model import Blob, Commit, Entry, RemoteFile
 from hffs.ranges import ByteRange
-from hffs.remote import Auth, Catalog, Locator, Transport, parse_repo
+from hffs.remote import Auth, Catalog, Locator, Standing, Transport, parse_repo
 from tests.hub import Hub
 
 
@@ -38,13 +38,19 @@ class Remote:
     token: str | None = None
     tokens: list[str] = field(default_factory=list)  # when not empty: one for each time it is asked for
     slept: list[float] = field(default_factory=list)
+    gate: Callable[[], float] | None = None  # by which refusals are remembered; None: the clock that the test turns
 
     def __post_init__(self) -> None:
         self.auth = Auth(find=self._find)
-        self.catalog = Catalog(self.hub.endpoint, self.auth, sleep=self.slept.append)
+        self.standing = Standing(self.auth, now=self.gate or self.steady)
+        self.catalog = Catalog(self.hub.endpoint, self.standing, sleep=self._sleep)
         limits = {"connect_timeout": self.connect_timeout, "read_timeout": self.read_timeout}
-        self.locator = Locator(self.auth, patience=self.patience, clock=self.wall, monotonic=self.steady, **limits)
-        self.transport = Transport(self.locator, self.auth, **limits)
+        self.locator = Locator(self.standing, patience=self.patience, clock=self.wall, monotonic=self.steady, **limits)
+        self.transport = Transport(self.locator, self.standing, **limits)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.steady.now += seconds
 
     def _find(self) -> str | None:
         return self.tokens.pop(0) if self.tokens else self.token

@@ -20,7 +20,7 @@ from hffs.errors import (
     RevisionNotFound,
 )
 from hffs.model import Entry, RepoType
-from hffs.remote import Auth, Catalog, TreePage, parse_repo
+from hffs.remote import Auth, Catalog, Standing, TreePage, parse_repo
 from hffs.remote.guard import httpx
 from tests.hub import Hub, Match, faults
 from tests.hub.repos import FIRST_COMMIT
@@ -543,7 +543,7 @@ def test_the_users_own_client_is_kept(hub: Hub, wall: Any, tiny: Any) -> None:
 
     huggingface_hub.set_client_factory(factory)
     try:
-        Catalog(hub.endpoint, Auth(find=lambda: None)).resolve(parse_repo("acme/tiny"))
+        Catalog(hub.endpoint, Standing(Auth(find=lambda: None))).resolve(parse_repo("acme/tiny"))
         assert hub.journal.requests("info")[0].headers["x-theirs"] == "1"
         assert len(made) == 1
     finally:

@@ -23,6 +23,7 @@ from hffs.errors import (
     RateLimited,
 )
 from hffs.model import RemoteFile
+from hffs.remote.standing import REPO_REST
 from hffs.remote.urls import expires_at, origin_of, resolve_url
 from tests.hub import Hub, Match, faults
 
@@ -276,6 +277,7 @@ def test_refusals_are_told(hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile)
     with pytest.raises(AccessDenied, match="ask for access"):
         remote.locator.locate(lfs)
     tiny.grant("alice")
+    remote.pass_time(REPO_REST)
     assert remote.locator.locate(lfs).url
     hub.faults.add(Match(kind="resolve"), faults.rate_limited(t=30))
     with pytest.raises(RateLimited) as told:

@@ -606,11 +606,13 @@ def test_any_thread_may_look_at_any_time_and_sees_what_grows_and_adds_up(
     files = source.files(*[number * 977 % (2 * BLOCK_SIZE) for number in range(1, 120)], *[3 * BIG] * 4)
     hydration = hydrate(fetcher_of(workers=8, fetch_size=BLOCK_SIZE), files)
     wrong: list[BaseException] = []
+    never = threading.Event()
 
     def look() -> None:
         try:
             before = hydration.snapshot()
             while before.state == "running":
+                never.wait(0.001)  # or two lookers leave the workers hardly any of the interpreter
                 now = hydration.snapshot()
                 assert before.bytes_done <= now.bytes_done
                 assert before.bytes_total in (0, now.bytes_total)

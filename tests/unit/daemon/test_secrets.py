@@ -1,0 +1,111 @@
+"""What other processes are told: a daemon its secrets by pipe, a helper only how to start."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hffs import config
+from hffs.config import Settings
+from hffs.daemon import background, mountinfo
+from hffs.daemon.spec import MountSpec
+from hffs.errors import HffsError
+from hffs.fuse.kernel import mounting
+from hffs.fuse.kernel.invalidation import drop_pages
+
+SECRET = "hf_recognisable"
+DUMP = "#!/bin/sh\n/usr/bin/env > {seen}\nexit 1\n"
+
+
+@pytest.fixture
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a program writes what it was told, in whose place any helper is started."""
+    for name in config.SECRETS:
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    tools, found = tmp_path / "tools", tmp_path / "seen"
+    tools.mkdir()
+    for name in ("fusermount3", "python"):
+        (tools / name).write_text(DUMP.format(seen=found))
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "executable", str(tools / "python"))
+    return found
+
+
+def told(seen: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in seen.read_text().splitlines())
+
+
+def test_a_look_at_a_mountpoint_is_told_nothing_secret(seen: Path, tmp_path: Path) -> None:
+    assert mountinfo.probe(str(tmp_path)) == 1
+    assert "PATH" in told(seen)
+    assert SECRET not in seen.read_text()
+
+
+def test_unmounting_by_fusermount_tells_it_nothing_secret(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(HffsError):
+        mountinfo.detach(str(tmp_path))
+    assert told(seen)["LC_ALL"] == "C"
+    assert SECRET not in seen.read_text()
+
+
+def test_mounting_by_fusermount_tells_it_nothing_secret(
+    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(HffsError, match="could not mount"):
+        mounting.mount(str(tmp_path), device_name="hffs", allow_other=False)
+    assert told(seen)["_FUSE_COMMFD"].isdigit()
+    assert SECRET not in seen.read_text()
+
+
+@pytest.mark.allow_warnings  # it fails, as that program does
+def test_dropping_pages_tells_its_process_nothing_secret(seen: Path) -> None:
+    with open(os.devnull, "wb") as device:
+        assert not drop_pages(device.fileno(), 1)
+    assert SECRET not in seen.read_text()
+
+
+def test_a_daemon_hears_its_secrets_on_its_pipe_and_nowhere_else(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in config.SECRETS:
+        monkeypatch.setenv(name, SECRET)
+    seen = tmp_path / "seen"
+    script = (
+        "import json, os, sys\n"
+        "told = json.load(sys.stdin)\n"
+        f"shown = open('/proc/self/environ').read() + open('/proc/self/cmdline').read()\n"
+        f"json.dump([told['secrets'], shown], open({str(seen)!r}, 'w'))\n"
+        "os.write(told['report_fd'], b'{\"error\": \"enough\"}\\n')\n"
+    )
+    spec = MountSpec("acme/tiny", f"{tmp_path}/mnt", settings)
+    with pytest.raises(background.Failure):
+        background.start_daemon(spec, [sys.executable, "-c", script], 20.0)
+    secrets, shown = json.loads(seen.read_text())
+    assert secrets == dict.fromkeys(config.SECRETS, SECRET)
+    assert "PATH=" in shown
+    assert SECRET not in shown
+    assert SECRET not in spec.to_json()
+
+
+def test_secrets_are_kept_for_the_libraries_that_look_for_them_and_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "old")
+    config.keep_secrets({"HF_TOKEN": SECRET, "PATH": "/evil"})
+    assert os.environ["HF_TOKEN"] == SECRET
+    assert os.environ["PATH"] != "/evil"
+    assert config.token_variable() == "HF_TOKEN"
+    inherited = subprocess.run(["/usr/bin/env"], capture_output=True, text=True, check=True).stdout
+    assert "PATH=" in inherited
+    assert SECRET not in inherited

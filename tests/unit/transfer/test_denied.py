@@ -1,0 +1,102 @@
+"""A source that refuses: readers hear it at once, what nobody waits for waits where there is hope."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from hffs.errors import AccessDenied, AccessLapsed, HffsError
+from hffs.policy import Priority
+from hffs.transfer import BlobReader, Fetcher
+from tests.unit.memory import MemorySource
+
+MakeFetcher = Callable[..., Fetcher]
+SOON = 5.0
+
+
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+
+
+def read(reader: BlobReader) -> bytes:
+    answer = reader.read(0, reader.size)
+    return answer if isinstance(answer, bytes) else answer.result(SOON)
+
+
+def test_a_refusal_is_not_remembered_here_for_whoever_refuses_knows_of_a_new_token_first(
+    fetcher_of: MakeFetcher, source: MemorySource
+) -> None:
+    file = source.file("a.bin", 10)
+    source.failures = [AccessDenied("no"), AccessDenied("no")]
+    reader = BlobReader(fetcher_of(), file, read_timeout=SOON)
+    for _ in range(2):
+        with pytest.raises(AccessDenied):
+            read(reader)
+    assert read(reader) == source.contents["a.bin"]
+    reader.close()
+
+
+def test_the_background_waits_where_access_has_lapsed_and_goes_on_when_it_is_back(
+    fetcher_of: MakeFetcher, source: MemorySource
+) -> None:
+    fetcher = fetcher_of(workers=1)
+    files = [source.file(f"{n}.bin", 10, seed=n) for n in range(5)]
+    source.failures = [AccessLapsed("the token has expired")]
+    targets = [fetcher.attach(file) for file in files]
+    told: list[HffsError | None] = []
+    for target in targets:
+        fetcher.watch(target, told.append)
+        fetcher.want(target, range(1), Priority.BACKGROUND)
+    until(lambda: "the token has expired" in fetcher.crew()[1] and not fetcher.working())
+    assert len(source.asked) == 1, "the other four wait as well"
+    assert told == [], "nor have they failed"
+    fetcher.resume()
+    until(lambda: all(target.stored.complete for target in targets))
+    until(lambda: told.count(None) >= 5)
+    assert len(source.asked) == 6
+    for target in targets:
+        fetcher.unwatch(target, told.append)
+        fetcher.detach(target)
+
+
+def test_where_access_was_never_given_the_background_fails(fetcher_of: MakeFetcher, source: MemorySource) -> None:
+    fetcher = fetcher_of(workers=1)
+    source.failures = [AccessDenied("gated")]
+    target = fetcher.attach(source.file("a.bin", 10))
+    failed = threading.Event()
+    told: list[HffsError | None] = []
+    fetcher.watch(target, lambda error: (told.append(error), failed.set()))  # type: ignore[func-returns-value]
+    fetcher.want(target, range(1), Priority.BACKGROUND)
+    assert failed.wait(SOON)
+    assert str(told[0]) == "gated"
+    fetcher.detach(target)
+
+
+def test_the_background_keeps_to_its_pace_and_a_reader_does_not(fetcher_of: MakeFetcher, source: MemorySource) -> None:
+    waits: dict[str, float] = {"slow.bin": 300.0, "read.bin": 300.0, "free.bin": 0.0}
+    paced: list[str] = []
+
+    def pace(file: object) -> float:
+        path = str(getattr(file, "path", ""))
+        paced.append(path)
+        return waits[path]
+
+    fetcher = fetcher_of(workers=1, pace=pace)
+    targets = {path: fetcher.attach(source.file(path, 10, seed=seed)) for seed, path in enumerate(waits)}
+    for target in targets.values():
+        fetcher.want(target, range(1), Priority.BACKGROUND)
+    until(lambda: targets["free.bin"].stored.complete)
+    until(lambda: set(paced) == set(waits) and not fetcher.working())
+    assert [path for path, _ in source.asked] == ["free.bin"]
+    reader = BlobReader(fetcher, targets["read.bin"].file, read_timeout=SOON)
+    assert read(reader) == source.contents["read.bin"], "at once, though it had been put off for five minutes"
+    reader.close()
+    assert [path for path, _ in source.asked] == ["free.bin", "read.bin"]
+    for target in targets.values():
+        fetcher.detach(target)
