@@ -13,6 +13,8 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
+from ..errors import UsageError
+
 LARGEST: Final = 64 * 1024  # bytes of head and of body; the largest honest request is a path and a few patterns
 
 
@@ -46,15 +48,15 @@ class Request:
     name: str = ""
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object, {} where there is none. Raises Refusal (400)."""
+        """The body as a JSON object, {} where there is none. Raises UsageError."""
         if not self.body:
             return {}
         try:
             found = json.loads(self.body)
         except (ValueError, RecursionError) as wrong:
-            raise Refusal(400, "the body is not JSON") from wrong
+            raise UsageError("the body is not JSON") from wrong
         if not isinstance(found, dict):
-            raise Refusal(400, "the body is not a JSON object")
+            raise UsageError("the body is not a JSON object")
         return found
 
 

@@ -234,8 +234,10 @@ class Workshop:
         patience = getattr(error, "retry_after", None)
         wait = self._retry.decide(fetch.attempt, transient=error.transient, retry_after=patience, random=self._dice())
         gone: list[Waiter | None] = []
+        limited = False
         with self._ready:
             if patience is not None or isinstance(error, RateLimited):
+                limited = self._allowance.paused(now) is None
                 self._allowance.refused(now, patience)
             again = wait is not None and not self._stopping
             if wait is not None and again:
@@ -243,7 +245,13 @@ class Workshop:
                 self._crew.call()  # who sleeps knows of no retry, and this worker may be busy when it is due
             else:
                 gone = [self._waiters.leave(t) for t in self._queue.settle(fetch, error, now)]
+        if limited:
+            log.info("event=rate-limited patience_s=%s error=%s", patience, str(error))
         if not again:
+            if not isinstance(error, Cancelled):
+                # As text: whoever keeps a record would keep the answer's socket by the error's trace.
+                kind, what = type(error).__name__, str(error)
+                log.info("event=fetch-failed path=%s kind=%s error=%s", target.file.path, kind, what)
             tell(gone, error)
             self._tell_watchers(target, error)
 
