@@ -7,6 +7,7 @@ are in ``__init__.pyi``.
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Finding": "verifying",
     "Hydrated": "hydrating",
     "HydrationFailed": "hydrating",
     "LocalRepo": "inventory",
@@ -15,13 +16,17 @@ _HOMES = {
     "Progress": "hydrating",
     "mount": "mounting",
     "RepoInfo": "repos",
+    "VerificationFailed": "verifying",
+    "Verified": "verifying",
     "hydrate": "hydrating",
     "is_available_locally": "inventory",
     "list_files": "repos",
     "list_local": "inventory",
     "repo_info": "repos",
+    "verify": "verifying",
 }
 __all__ = [
+    "Finding",
     "Hydrated",
     "HydrationFailed",
     "LocalRepo",
@@ -29,12 +34,15 @@ __all__ = [
     "Mount",
     "Progress",
     "RepoInfo",
+    "VerificationFailed",
+    "Verified",
     "hydrate",
     "is_available_locally",
     "list_files",
     "list_local",
     "mount",
     "repo_info",
+    "verify",
 ]
 
 

@@ -4,8 +4,10 @@ from .api.hydrating import Hydrated, HydrationFailed, Progress, hydrate
 from .api.inventory import LocalRepo, LocalRevision, is_available_locally, list_local
 from .api.mounting import Mount, mount
 from .api.repos import RepoInfo, list_files, repo_info
+from .api.verifying import Finding, VerificationFailed, Verified, verify
 
 __all__ = [
+    "Finding",
     "Hydrated",
     "HydrationFailed",
     "LocalRepo",
@@ -13,11 +15,14 @@ __all__ = [
     "Mount",
     "Progress",
     "RepoInfo",
+    "VerificationFailed",
+    "Verified",
     "hydrate",
     "is_available_locally",
     "list_files",
     "list_local",
     "mount",
     "repo_info",
+    "verify",
 ]
 __version__: str

@@ -175,6 +175,13 @@ class ReadAhead(TypedDict):
     command: str
 
 
+class FileProblem(TypedDict):
+    """A file that seems not to be what its name says, by its listing alone; ``hffs verify`` tells more."""
+
+    path: str
+    what: str
+
+
 class Status(TypedDict):
     mountpoint: str
     repo: str
@@ -205,6 +212,7 @@ class Status(TypedDict):
     bandwidth: Bandwidth
     hub: Hub
     root: str  # the folder of the repo that is mounted, "" for all of it
+    problems: list[FileProblem]
 
 
 class FileStatus(TypedDict):
@@ -311,15 +319,47 @@ class JobError(TypedDict):
     exit_code: int
 
 
+class Finding(TypedDict):
+    """What a verification found. ``damage`` counts until it is ``mended``; a ``warning`` is to be known, and nothing
+    that hffs could mend. ``exit_code`` is what it stands for while it stays. Hashes in hex where they were compared."""
+
+    path: str
+    kind: Literal["hash", "size", "blocks", "unreadable", "pointer", "tiny", "structure", "missing", "unchecked"]
+    severity: Literal["damage", "warning"]
+    what: str
+    remedy: str
+    expected: str
+    got: str
+    mended: bool
+    exit_code: int
+
+
+class Checked(TypedDict):
+    """Files by what a verification says of them: proved by their hash (or empty); right as far as can be told without
+    one; here in part, whose blocks are as they were written; not here; damaged or missing; not of the repo at all. And
+    the bytes that were looked at."""
+
+    right: int
+    plausible: int
+    partial: int
+    absent: int
+    wrong: int
+    others: int
+    bytes: int
+
+
 class Job(TypedDict):
-    """The answer to ``POST /v1/hydrate`` and ``GET /v1/jobs/ID?since=N``. ``bytes_done`` counts what was local before,
-    ``bytes_fetched`` what came over the network since. Of the ``ended`` files that are done or have failed,
-    ``finished`` lists those after the first N: who asks with the ``ended`` of the answer before misses none.
-    ``warning`` is what to know of all of it, as that the Hub is away; ``waits`` what somebody must do for it to go on,
-    as getting another token."""
+    """The answer to ``POST /v1/hydrate``, ``POST /v1/verify`` and ``GET /v1/jobs/ID?since=N``. ``bytes_done`` counts
+    what was local before, ``bytes_fetched`` what came over the network since. Of the ``ended`` files that are done or
+    have failed, ``finished`` lists those after the first N: who asks with the ``ended`` of the answer before misses
+    none. ``warning`` is what to know of all of it, as that the Hub is away; ``waits`` what somebody must do for it to
+    go on, as getting another token.
+
+    A verification counts in bytes and files what was looked at, and what it fetches to mend; all its ``findings`` so
+    far are in every answer, since one may become mended."""
 
     id: str
-    kind: Literal["hydrate"]
+    kind: Literal["hydrate", "verify"]
     target: str
     state: Literal["running", "done", "failed", "cancelled"]
     started_at: float
@@ -337,4 +377,6 @@ class Job(TypedDict):
     errors: list[JobError]
     workers: Workers
     warning: NotRequired[str]
+    findings: NotRequired[list[Finding]]
+    checked: NotRequired[Checked]
     waits: NotRequired[str]

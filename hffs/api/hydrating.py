@@ -274,31 +274,45 @@ def _each(layers: list[Lay]) -> Lay:
 
 def _through_mount(target: str, settings: Settings, to: str | None, force: bool, interval: float) -> Generator[Job]:
     where, path = mounts.place(target, settings.runtime_dir)
-    socket = protocol.socket_path(settings.runtime_dir, where)
     wish = {"path": path, "include": settings.include, "exclude": settings.exclude, "force": force}
     with contextlib.ExitStack() as stack:
         lay = None if to is None else _layer(where, to, settings.runtime_dir, stack)
-        job = cast(Job, client.ask(socket, "POST", f"{protocol.API}/hydrate", _ASK_SECONDS, wish))
-        name = job["id"]
-        story = _Story(job)
-        errors: list[JobError] = []
-        try:
-            while True:
-                seen = story.told(job)
-                if lay is not None:
-                    errors += lay(seen)
-                seen = {**seen, "target": target, "errors": [*job["errors"], *errors]}
-                if errors and job["state"] == "done":
-                    seen["state"] = "failed"
-                yield seen
-                if job["state"] != "running":
-                    return
-                time.sleep(interval)
-                job = _ask_again(socket, where, name, story, settings.runtime_dir)
-        except BaseException:
-            with contextlib.suppress(HffsError):
-                client.ask(socket, "DELETE", f"{protocol.API}/jobs/{name}", _ASK_SECONDS)
-            raise
+        yield from follow_job(target, where, "hydrate", wish, settings.runtime_dir, interval, lay)
+
+
+def follow_job(
+    target: str,
+    where: str,
+    kind: Literal["hydrate", "verify"],
+    wish: dict[str, object],
+    runtime_dir: str,
+    interval: float,
+    lay: Callable[[Job], list[JobError]] | None = None,
+) -> Generator[Job]:
+    """A job of the mount at ``where``, asked for and followed to its end, as ``follow``; ``lay`` is given each snapshot
+    and says what went wrong with that."""
+    socket = protocol.socket_path(runtime_dir, where)
+    job = cast(Job, client.ask(socket, "POST", f"{protocol.API}/{kind}", _ASK_SECONDS, wish))
+    name = job["id"]
+    story = _Story(job)
+    errors: list[JobError] = []
+    try:
+        while True:
+            seen = story.told(job)
+            if lay is not None:
+                errors += lay(seen)
+            seen = {**seen, "target": target, "errors": [*job["errors"], *errors]}
+            if errors and job["state"] == "done":
+                seen["state"] = "failed"
+            yield seen
+            if job["state"] != "running":
+                return
+            time.sleep(interval)
+            job = _ask_again(socket, where, name, story, runtime_dir)
+    except BaseException:
+        with contextlib.suppress(HffsError):
+            client.ask(socket, "DELETE", f"{protocol.API}/jobs/{name}", _ASK_SECONDS)
+        raise
 
 
 class _Story:
@@ -310,6 +324,10 @@ class _Story:
         self._last = first
         self._fetched = 0  # by daemons before this one
         self._heard: set[str] = set()
+
+    @property
+    def doing(self) -> str:
+        return "hydrated" if self._first["kind"] == "hydrate" else "verified"
 
     def since(self) -> int:
         return self._last["ended"]
@@ -368,7 +386,7 @@ def _ask_again(socket: str, where: str, name: str, story: _Story, runtime_dir: s
                 raise
             if time.monotonic() >= ends or not _known(where, runtime_dir):
                 remedy = "mount it and run this again"
-                raise MountFailed(f"the mount at {where} ended while it was hydrated", remedy) from gone
+                raise MountFailed(f"the mount at {where} ended while it was {story.doing}", remedy) from gone
             time.sleep(0.1)
             continue
         if since and story.is_of_another(job):

@@ -270,8 +270,10 @@ def _aim(target: str, settings: Settings) -> _Aim:
         return _mounted(target, settings)
     from ..remote import parse_repo
 
-    ref = parse_repo(target)
+    return _aim_at(target, parse_repo(target), settings)
 
+
+def _aim_at(target: str, ref: RepoRef, settings: Settings) -> _Aim:
     def names(commit: Commit, revisions: Sequence[str]) -> bool:
         if (commit.type, commit.id) != (ref.type, ref.id):
             return False
@@ -279,6 +281,21 @@ def _aim(target: str, settings: Settings) -> _Aim:
         return asked is None or asked in revisions or (len(asked) >= _LEAST_SHA and commit.sha.startswith(asked))
 
     return _Aim(target, settings, names, ref.subfolder)
+
+
+def known_of(target: str, ref: RepoRef, settings: Settings) -> tuple[list[Listed], Callable[[str], bool]]:
+    """The commits that a repo's name stands for, of all that is known here, and which of their paths it means.
+
+    Raises NotFound (nothing is known of it), CacheUnusable."""
+    aim = _aim_at(target, ref, settings)
+    _, commits = _looked(settings)
+    _insist(aim, commits)
+    return [each for each in commits if aim.names(each.commit, each.revisions)], aim.inside
+
+
+def everything_known(settings: Settings) -> tuple[Shelf, list[Listed]]:
+    """All blobs that lie here, and all commits that are known. Raises CacheUnusable."""
+    return _looked(settings)
 
 
 def _mounted(target: str, settings: Settings) -> _Aim:

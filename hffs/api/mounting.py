@@ -24,6 +24,7 @@ from . import mounts
 
 if TYPE_CHECKING:
     from .hydrating import Hydrated, Progress
+    from .verifying import Verified
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
@@ -149,6 +150,28 @@ class Mount:
             self.path,
             to=to,
             force=force,
+            progress=progress,
+            include=tuple(include),
+            exclude=tuple(exclude),
+            runtime_dir=self._runtime_dir,
+        )
+
+    def verify(
+        self,
+        *,
+        require: str | Sequence[str] = (),
+        fix: bool = False,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Verified:
+        """Checks what is local of the mount; as ``hffs.verify``."""
+        from .verifying import verify
+
+        return verify(
+            self.path,
+            require=require,
+            fix=fix,
             progress=progress,
             include=tuple(include),
             exclude=tuple(exclude),

@@ -253,6 +253,7 @@ def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtim
         "bandwidth": {"limit": None},
         "hub": {"refused": "", "remedy": "", "slowed": "", "quotas": []},
         "root": "",
+        "problems": [],
     }
 
 

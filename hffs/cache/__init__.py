@@ -4,7 +4,7 @@ Used by transfer, and by the daemon, which opens a cache (``Layout.prepare``, on
 closes it last. Everything here may be used from any thread.
 """
 
-from . import checking, holdings, inventory, known
+from . import checking, examining, folders, holdings, inventory, known, mismatches
 from .adopting import Outcome
 from .blobs import BlobStore
 from .claims import Claim
@@ -31,10 +31,13 @@ __all__ = [
     "Room",
     "StoredBlob",
     "checking",
+    "examining",
+    "folders",
     "holdings",
     "inventory",
     "kept_free",
     "known",
     "lay",
+    "mismatches",
     "safe_below",
 ]

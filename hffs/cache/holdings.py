@@ -215,6 +215,14 @@ class Opened:
         ignore = lambda _: None  # noqa: E731 - nobody counts in this process
         self.stored = StoredBlob(blob, self.state, self.data, locks, clock=time.time, changed=ignore, closed=ignore)
 
+    def doubt(self) -> None:
+        """It was found wrong, so whoever wrote that it is verified erred: the kernel may not read it by itself any
+        more, and it is hashed when it is used next."""
+        with self._locks.holding(HEADER), contextlib.suppress(Damaged):
+            header = self.state.header()
+            if header.verification is not None:
+                self.state.write_header(replace(header, verification=None))
+
     def remove_empty(self) -> None:
         """The files of a blob of which nothing is here; state first, as BlobStore makes it last."""
         with self._locks.holding(HEADER):

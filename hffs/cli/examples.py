@@ -51,6 +51,11 @@ EXAMPLES: Final = {
         ("hffs hydrate openai/whisper-tiny --to ./whisper", "plain files, no mount"),
         ("hffs hydrate openai/whisper-tiny --to-hf-cache", "for from_pretrained offline"),
     ),
+    "verify": (
+        ("hffs verify ~/whisper", "what is here of a mount"),
+        ("hffs verify ~/whisper --fix", "fetch anew what is damaged"),
+        ("hffs verify ./checkout --require '*.safetensors'", "any folder"),
+    ),
     "ls": (("hffs ls openai/whisper-tiny", ""), ("hffs ls -r datasets/squad/plain_text", "a folder, and below")),
     "info": (("hffs info openai/whisper-tiny", ""), ("hffs info datasets/squad --json", "")),
     "du": (("hffs du ~/whisper", "a mount"), ("hffs du openai/whisper-tiny", "a repo, by type of file")),

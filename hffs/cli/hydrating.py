@@ -60,10 +60,10 @@ class View(Protocol):
 def hydrate(args: argparse.Namespace) -> int:
     from ..api.hydrating import follow
 
-    _log(debug=getattr(args, "debug", False))
+    start_log(debug=getattr(args, "debug", False))
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
     more = {"to": args.to, "to_hf_cache": args.to_hf_cache, "force": args.force, **flags(args)}
-    view: View = JsonLines() if args.json else _screen() if output.on_terminal(sys.stderr) else LogLines()
+    view: View = JsonLines() if args.json else screen() if output.on_terminal(sys.stderr) else LogLines()
     job: Job | None = None
     errors: dict[tuple[str, str], JobError] = {}
     waits = ""
@@ -83,7 +83,7 @@ def hydrate(args: argparse.Namespace) -> int:
         raise _interrupted("interrupted") from None
     except HffsError as wrong:  # it could not start, or whoever did the work is gone
         if job is not None:
-            view.end(job, "failed", wrong.exit_code, [_as_error(wrong)])
+            view.end(job, "failed", wrong.exit_code, [as_error(wrong)])
         raise
     if job is None or job["state"] == "running":
         raise AssertionError("a job is followed to its end")
@@ -100,7 +100,7 @@ def hydrate(args: argparse.Namespace) -> int:
     return code
 
 
-def _log(*, debug: bool) -> None:
+def start_log(*, debug: bool) -> None:
     """With ``--debug`` to stderr; else nowhere: left alone, Python prints what is wrong, of which ``_tell`` tells."""
     import logging
 
@@ -147,21 +147,22 @@ class JsonLines:
         if not self._started:
             self._started = True
             about = {key: job[key] for key in ("id", "kind", "target", "started_at")}
-            _event("start", **about, **_totals(job))
+            event("start", **about, **_totals(job))
         for file in job["finished"]:
-            _event("file", **file)
+            event("file", **file)
         for error in errors:
-            _event("error", **error)
+            event("error", **error)
         if job["state"] == "running":
             now = {key: job[key] for key in ("updated_at", "bytes_per_s", "eta_s", "active")}
             workers = {key: job["workers"][key] for key in ("active", "limit", "why")}
-            _event("progress", **_totals(job), **now, workers=workers)
+            event("progress", **_totals(job), **now, workers=workers)
 
     def end(self, job: Job | None, state: State, exit_code: int, errors: list[JobError]) -> None:
         for error in errors:
-            _event("error", **error)
+            event("error", **error)
         if job is not None:
-            _event("end", state=state, exit_code=exit_code, updated_at=job["updated_at"], **_totals(job))
+            checked = {"checked": job["checked"]} if "checked" in job else {}
+            event("end", state=state, exit_code=exit_code, updated_at=job["updated_at"], **_totals(job), **checked)
 
 
 class LogLines:
@@ -191,7 +192,7 @@ class LogLines:
         pass
 
 
-def _screen() -> View:
+def screen() -> View:
     from .progress import Screen
 
     return Screen()
@@ -211,7 +212,7 @@ def _tell(errors: list[JobError]) -> None:
         print("hffs: it failed, and did not say why", file=sys.stderr)
 
 
-def _as_error(wrong: HffsError) -> JobError:
+def as_error(wrong: HffsError) -> JobError:
     return {"path": "", "what": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code}
 
 
@@ -219,5 +220,6 @@ def _totals(job: Job) -> dict[str, Any]:
     return {key: job[key] for key in _TOTALS}
 
 
-def _event(event: str, **fields: Any) -> None:
-    print(json.dumps({"event": event, **fields}), flush=True)
+def event(name: str, /, **fields: Any) -> None:
+    """A line of ``--json``."""
+    print(json.dumps({"event": name, **fields}), flush=True)

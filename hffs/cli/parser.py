@@ -121,6 +121,23 @@ def build() -> Parser:
     add_json(mapped)
     add_settings(mapped, ("runtime_dir",))
 
+    verify = command("verify", "check what is local against the Hub's hashes, and mend it", epilog=every)
+    verify.add_argument("target", metavar="TARGET", nargs="?", help=f"{TARGET}, or any folder")
+    verify.add_argument("--all", action="store_true", help="every repo of which the cache has something")
+    verify.add_argument("--fix", action="store_true", help="drop what is bad, and fetch it again")
+    verify.add_argument(
+        "--require",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="files that must be there, whole and right; may be given several times",
+    )
+    verify.add_argument("--repo", metavar="REPO", help="what a folder is of, where that does not show")
+    add_naming(verify)
+    verify.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
+    add_settings(verify, HYDRATING)
+    verify.set_defaults(module="verifying", call="verify")
+
     settings = command("config", "show the settings that hold, and where each is from")
     configuring.declare(settings)
     add_json(settings)

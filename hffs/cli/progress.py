@@ -86,8 +86,9 @@ def _whole(job: Job, columns: _Columns, marks: Marks) -> Text:
         output.rate(job["bytes_per_s"]),
         f"ETA {output.eta(job['eta_s'])}",
         f"{job['files_done']}/{output.count(job['files_total'], 'file')}",
-        f"{job['workers']['active']}/{output.count(job['workers']['limit'], 'worker')}",
     ]
+    if job["workers"]["limit"]:  # while a verification only looks there are none
+        words.append(f"{job['workers']['active']}/{output.count(job['workers']['limit'], 'worker')}")
     while len(words) > 1 and len(_GAP.join(words)) > columns.name + max(columns.bar - _BAR_AT_LEAST, 0):
         words.pop()
     said = _GAP.join(words)

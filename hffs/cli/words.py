@@ -91,6 +91,8 @@ def waiting(each: Status, page: Page, used: int) -> list[str]:
 def wrong(each: Status, now: float | None = None) -> list[str]:
     """What went wrong, the newest last; with the time since it did where ``now`` is given, else with its time."""
     found = _refused(each) + [f"{path} failed its verification" for path in each["verification"]["failed"]]
+    # A daemon of before an upgrade tells none.
+    found += [f"{file['path']} {file['what']}: hffs verify tells more" for file in each.get("problems", [])[:3]]
     for error in each["last_errors"][-3:]:
         path = f"{error['path']}: " if error.get("path") else ""
         when = output.moment(error["at"]) if now is None else f"{output.span(max(0.0, now - error['at']))} ago"

@@ -82,6 +82,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
             content,
             tree,
             fetcher,
+            hub.layout,
             settings.big_file,
             refused=lambda: str(hub.standing.refused or ""),
         )

@@ -1,5 +1,5 @@
-"""Work that somebody asked a mount for and watches: hydrations by id, told as ``protocol.Job``, gone on with by the
-next worker when this one dies.
+"""Work that somebody asked a mount for and watches: hydrations and verifications by id, told as ``protocol.Job``, gone
+on with by the next worker when this one dies.
 
 The control socket's routes call this, on any thread. What is asked for lies in a small file beside the socket until the
 job has ended, so that a worker started behind a killed one finds it; what was fetched is in the cache anyway.
@@ -17,15 +17,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from .. import protocol
+from ..cache import Layout
 from ..errors import HffsError, NotFound, UsageError
 from ..model import RemoteFile
-from ..transfer import Content, Fetcher, Hydration, Part
+from ..transfer import NICE, Content, Fetcher, Hydration, Part
 from ..vfs import Patterns, Tree
 from .control import Request
 from .status import workers
+from .verifying import Verification
+from .verifying_held import Held, of_mount
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,8 @@ HEARD_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a hydration was asked for: a folder or file below the mount's root, patterns from the repo's root."""
+    """What a job was asked for: a folder or file below the mount's root, patterns from the repo's root; ``force`` is
+    for hydrations, ``fix`` and ``require`` for verifications."""
 
     id: str
     target: str
@@ -47,12 +51,15 @@ class Wish:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     force: bool = False
+    kind: Literal["hydrate", "verify"] = "hydrate"
+    fix: bool = False
+    require: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Running:
     wish: Wish
-    hydration: Hydration
+    work: Hydration | Verification
     started_at: float
     fetched_before: int
     ended_at: float | None = None
@@ -68,6 +75,7 @@ class Jobs:
         content: Content,
         tree: Tree,
         fetcher: Fetcher,
+        layout: Layout,
         big_file: int,
         *,
         refused: Callable[[], str] = lambda: "",
@@ -78,6 +86,7 @@ class Jobs:
         self._content = content
         self._tree = tree
         self._fetcher = fetcher
+        self._layout = layout
         self._big_file = big_file
         self._refused = refused
         self._writing = threading.Lock()  # taken before the other: the newest is written last
@@ -101,11 +110,19 @@ class Jobs:
 
     def hydrate(self, request: Request) -> protocol.Job:
         """``POST /v1/hydrate``: ``path``, ``include``, ``exclude``, ``force``, all optional. Raises UsageError."""
+        return self._asked("hydrate", request)
+
+    def verify(self, request: Request) -> protocol.Job:
+        """``POST /v1/verify``: ``path``, ``include``, ``exclude``, ``fix``, ``require``, all optional. Raises
+        UsageError."""
+        return self._asked("verify", request)
+
+    def _asked(self, kind: Literal["hydrate", "verify"], request: Request) -> protocol.Job:
         asked = request.json()
         try:
-            wish = _wish(id=secrets.token_hex(8), target=self._where, **asked)
+            wish = _wish(id=secrets.token_hex(8), target=self._where, kind=kind, **asked)
         except TypeError:
-            raise UsageError(f"not a wish for a hydration: {json.dumps(asked)[:200]}") from None
+            raise UsageError(f"not a wish to {kind}: {json.dumps(asked)[:200]}") from None
         return self._told(self._start(wish), 0)
 
     def get(self, request: Request) -> protocol.Job:
@@ -122,8 +139,8 @@ class Jobs:
     def cancel(self, request: Request) -> protocol.Job:
         """``DELETE /v1/jobs/ID``: what was fetched is kept. Raises NotFound."""
         job = self._find(request)
-        job.hydration.cancel()
-        job.hydration.join(STOP_SECONDS)
+        job.work.cancel()
+        job.work.join(STOP_SECONDS)
         return self._told(job, 0)
 
     def stop(self) -> None:
@@ -132,10 +149,10 @@ class Jobs:
             self._left = True
             jobs = list(self._jobs.values())
         for job in jobs:
-            job.hydration.cancel()
+            job.work.cancel()
         ends = time.monotonic() + STOP_SECONDS
         for job in jobs:
-            job.hydration.join(max(0.0, ends - time.monotonic()))
+            job.work.join(max(0.0, ends - time.monotonic()))
 
     def forget(self) -> None:
         """The mount ends for good."""
@@ -146,8 +163,8 @@ class Jobs:
     def hydration(self) -> protocol.Hydration:
         """All that runs, else the last that ended, as status tells it."""
         with self._lock:
-            every = list(self._jobs.values())
-        jobs = [job.hydration.snapshot() for job in every]
+            every = [job.work for job in self._jobs.values()]
+        jobs = [work.snapshot() for work in every if isinstance(work, Hydration)]
         running = [each for each in jobs if each.state == "running"]
         counted = running or jobs[-1:]
         etas = [each.eta_s for each in running if each.eta_s is not None]
@@ -162,48 +179,70 @@ class Jobs:
         }
 
     def _start(self, wish: Wish) -> Running:
-        patterns = Patterns(wish.include, wish.exclude)
-        content, root = self._content, self._content.root
-        below = "/".join(part for part in (root, wish.path.strip("/")) if part)
+        work = self._verification(wish) if wish.kind == "verify" else self._hydration(wish)
+        job = Running(wish, work, time.time(), self._fetcher.bytes_fetched)
+        with self._lock:
+            over = [each for each, old in self._jobs.items() if old.work.state != "running"]
+            for each in over[:-REMEMBERED]:
+                del self._jobs[each]
+            work.start()  # before it is known of: a thread that cannot be had leaves no job behind
+            self._jobs[wish.id] = job
+        self._keep()
+        if wish.kind == "verify":
+            log.info("event=verification-started id=%s path=%s", wish.id, wish.path or "/")
+        else:
+            log.info("event=hydration-started id=%s path=%s", wish.id, wish.path or "/")
+        return job
 
+    def _hydration(self, wish: Wish) -> Hydration:
         def plan() -> Iterator[tuple[RemoteFile, int]]:
             return files_of(
-                content,
-                below,
-                lambda path: self._tree.visible(path) and patterns.match(path),
+                self._content,
+                self._below(wish),
+                self._wanted(wish),
                 None if wish.force else lambda: hydration.cancelled,
             )
 
         hydration = Hydration(
             self._fetcher, plan, big_file=self._big_file, force=wish.force, ended=lambda: self._ended(wish.id)
         )
-        job = Running(wish, hydration, time.time(), self._fetcher.bytes_fetched)
-        with self._lock:
-            over = [each for each, old in self._jobs.items() if old.hydration.state != "running"]
-            for each in over[:-REMEMBERED]:
-                del self._jobs[each]
-            hydration.start()  # before it is known of: a thread that cannot be had leaves no job behind
-            self._jobs[wish.id] = job
-        self._keep()
-        log.info("event=hydration-started id=%s path=%s", wish.id, wish.path or "/")
-        return job
+        return hydration
+
+    def _verification(self, wish: Wish) -> Verification:
+        root = self._content.root
+        held = Held(
+            self._where,
+            self._layout,
+            lambda: of_mount(
+                self._content,
+                self._below(wish),
+                self._wanted(wish),
+                lambda path: shown(path, root),
+                everything=bool(wish.require),
+            ),
+            wish.require,
+            fetcher=lambda _: self._fetcher,
+            dropped=self._fetcher.distrust.on_mismatch,
+            big_file=self._big_file,
+        )
+        return Verification(held, fix=wish.fix, nice=NICE, ended=lambda: self._ended(wish.id))
+
+    def _below(self, wish: Wish) -> str:
+        return "/".join(part for part in (self._content.root, wish.path.strip("/")) if part)
+
+    def _wanted(self, wish: Wish) -> Callable[[str], bool]:
+        patterns = Patterns(wish.include, wish.exclude)
+        return lambda path: self._tree.visible(path) and patterns.match(path)
 
     def _ended(self, name: str) -> None:
         with self._lock:
             job = self._jobs[name]
             job.ended_at = time.time()
         self._keep()
-        now, seconds = job.hydration.snapshot(), job.ended_at - job.started_at
-        if now.state == "failed":
-            # Each file that failed has its own WARNING; who asked for what cannot be done hears it.
-            log.info("event=hydration-failed id=%s files=%d of=%d", name, now.files_done, now.files_total)
-        elif now.state == "cancelled":
-            log.info("event=hydration-cancelled id=%s bytes=%d of=%d", name, now.bytes_done, now.bytes_total)
+        if isinstance(job.work, Hydration):
+            _tell_hydrated(name, job.work, job.ended_at - job.started_at)
         else:
-            log.info(
-                "event=hydration-done id=%s files=%d bytes=%d seconds=%.1f",
-                name, now.files_done, now.bytes_total, seconds,
-            )  # fmt: skip
+            _tell_verified(name, job.work)
 
     def _keep(self) -> None:
         """On disk: what runs now, and what has ended of itself."""
@@ -214,7 +253,7 @@ class Jobs:
                 kept = [
                     {"wish": asdict(job.wish), "ended_at": job.ended_at}
                     for job in self._jobs.values()
-                    if job.hydration.state != "cancelled"
+                    if job.work.state != "cancelled"
                 ]
             try:
                 with open(f"{self._path}.new", "w", encoding="utf-8") as file:
@@ -232,10 +271,12 @@ class Jobs:
         return job
 
     def _told(self, job: Running, since: int) -> protocol.Job:
+        if isinstance(job.work, Verification):
+            return job.work.told(job.wish.id, job.wish.target, job.started_at, since)
         found = told(
             job.wish.id,
             job.wish.target,
-            job.hydration,
+            job.work,
             job.started_at,
             self._fetcher,
             job.fetched_before,
@@ -245,6 +286,32 @@ class Jobs:
         if found["state"] == "running" and (why := self._refused()):
             found["waits"] = why
         return found
+
+
+def _tell_hydrated(name: str, hydration: Hydration, seconds: float) -> None:
+    now = hydration.snapshot()
+    if now.state == "failed":
+        # Each file that failed has its own WARNING; who asked for what cannot be done hears it.
+        log.info("event=hydration-failed id=%s files=%d of=%d", name, now.files_done, now.files_total)
+    elif now.state == "cancelled":
+        log.info("event=hydration-cancelled id=%s bytes=%d of=%d", name, now.bytes_done, now.bytes_total)
+    else:
+        log.info(
+            "event=hydration-done id=%s files=%d bytes=%d seconds=%.1f",
+            name, now.files_done, now.bytes_total, seconds,
+        )  # fmt: skip
+
+
+def _tell_verified(name: str, verification: Verification) -> None:
+    now = verification.told(name, "", 0.0, 0)
+    damage = [each for each in now["findings"] if each["severity"] == "damage"]
+    mended = sum(each["mended"] for each in damage)
+    if now["state"] == "failed":
+        log.info("event=verification-failed id=%s damage=%d mended=%d", name, len(damage), mended)
+    elif now["state"] == "cancelled":
+        log.info("event=verification-cancelled id=%s files=%d of=%d", name, now["files_done"], now["files_total"])
+    else:
+        log.info("event=verification-done id=%s files=%d mended=%d", name, now["files_done"], mended)
 
 
 def _kept(found: Any, now: float) -> list[Wish]:
@@ -261,14 +328,15 @@ def _kept(found: Any, now: float) -> list[Wish]:
 
 def _wish(**asked: Any) -> Wish:
     """Raises TypeError for what cannot be one."""
-    for name in ("include", "exclude"):
+    for name in ("include", "exclude", "require"):
         given = asked.get(name, ())
         if not isinstance(given, list | tuple):  # of a text every letter is a text too
             raise TypeError("patterns are a list")
         asked[name] = tuple(given)
     wish = Wish(**asked)
-    texts = (wish.id, wish.target, wish.path, *wish.include, *wish.exclude)
-    if not all(isinstance(text, str) for text in texts) or not isinstance(wish.force, bool):
+    texts = (wish.id, wish.target, wish.path, *wish.include, *wish.exclude, *wish.require, wish.kind)
+    flags = (wish.force, wish.fix)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
         raise TypeError("patterns and paths are text")
     return wish
 

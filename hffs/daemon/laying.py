@@ -21,9 +21,14 @@ def folder(path: str) -> str:
     return os.path.abspath(path)
 
 
-def put(stored: StoredBlob, below: str, path: str) -> None:
-    """Lay a file that is whole and right at ``path``, a server's word, ``below`` a folder."""
-    lay(stored, safe_below(below, path))
+def put(stored: StoredBlob, below: str, path: str, *, copied: bool = False) -> None:
+    """Lay a file that is whole and right at ``path``, a server's word, ``below`` a folder; ``copied``: never as one
+    more name of the cache's own."""
+    where = safe_below(below, path)
+    if copied:
+        lay(stored, where, copy_below=stored.size + 1)
+    else:
+        lay(stored, where)
 
 
 def export(stored: StoredBlob, file: RemoteFile, repo: HubRepo) -> bool:

@@ -55,6 +55,7 @@ class Answers:
             ("GET", f"{API}/files"): self.reporter.files,
             ("GET", f"{API}/files/*/blocks"): self.keeper.blocks,
             ("POST", f"{API}/hydrate"): self.jobs.hydrate,
+            ("POST", f"{API}/verify"): self.jobs.verify,
             ("GET", f"{API}/jobs"): lambda _: self.jobs.every(),
             ("GET", f"{API}/jobs/*"): self.jobs.get,
             ("DELETE", f"{API}/jobs/*"): self.jobs.cancel,

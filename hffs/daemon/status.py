@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 from typing import Final, Literal, Protocol
 
 from .. import protocol
 from ..errors import EntryNotFound
 from ..fuse import Binding
-from ..policy import Priority
+from ..model import Entry
+from ..policy import Priority, is_tiny
 from ..remote import Standing
 from ..transfer import Fetcher
 from ..vfs import Filesystem, Tree
@@ -24,6 +27,7 @@ from .readahead import ReadAhead
 from .spec import MountSpec
 from .supervised import ALONE, Link
 
+_PROBLEMS: Final = 16  # as many as last errors: a repo cloned without git-lfs has a pointer for every weight
 _FOR: Final[dict[Priority, Literal["demand", "ahead", "background", "bulk"]]] = {
     Priority.DEMAND: "demand",
     Priority.AHEAD: "ahead",
@@ -195,7 +199,19 @@ class Reporter:
             "bandwidth": {"limit": self._fetcher.throttle.rate},
             "hub": hub(self._standing),
             "root": self._content.root,
+            "problems": self._problems(files),
         }
+
+    def _problems(self, files: Iterable[Entry]) -> list[protocol.FileProblem]:
+        tiny = (entry for entry in files if entry.size is not None and is_tiny(entry.path, entry.size))
+        return [
+            {"path": self._below(entry), "what": f"has {entry.size} bytes, which is too few for weights"}
+            for entry in islice(tiny, _PROBLEMS)
+        ]
+
+    def _below(self, entry: Entry) -> str:
+        root = self._content.root
+        return entry.path.removeprefix(f"{root}/") if root else entry.path
 
     def progress(self) -> protocol.Progress:
         """What of the status changes from second to second; costs nothing that grows with the repo."""

@@ -15,8 +15,10 @@ from .queue import BlockQueue, Fetch, Waiting
 from .quota import Pace, Quota
 from .readahead import ReadCursors, Window
 from .retry import RetryPolicy
+from .structure import POINTER_BELOW, Pointer, Problem, is_tiny, is_weights, pointer_of, problem_of
 
 __all__ = [
+    "POINTER_BELOW",
     "RESERVED",
     "USUAL",
     "Allowance",
@@ -27,7 +29,9 @@ __all__ = [
     "Outage",
     "Pace",
     "Plan",
+    "Pointer",
     "Priority",
+    "Problem",
     "Quota",
     "ReadCursors",
     "RetryPolicy",
@@ -35,5 +39,9 @@ __all__ = [
     "Window",
     "WorkerLimiter",
     "format_of",
+    "is_tiny",
+    "is_weights",
+    "pointer_of",
+    "problem_of",
     "small_files",
 ]

@@ -223,7 +223,29 @@ def _gguf(size: int, seen: ByteRange, data: bytes) -> Learnt:
         return ByteRange(0, min(max(short.stop, 2 * seen.stop), longest))
 
 
+def gguf_reaches(size: int, read: Callable[[int, int], bytes]) -> int | None:
+    """Where the header or the last tensor begins to need more than a file of ``size`` bytes may have, by its header;
+    None where that does not tell. ``read(start, stop)`` gives its bytes."""
+    stop = min(_GGUF_FIRST, size)
+    while True:
+        try:
+            return max(_gguf_starts(_Walk(read(0, stop))))
+        except _Malformed:
+            return None
+        except _Short as short:  # always more than was seen
+            if short.stop > min(size, LONGEST):
+                return short.stop if short.stop > size else None
+            stop = min(max(short.stop, 2 * stop), size, LONGEST)
+
+
 def _gguf_plan(size: int, walk: _Walk) -> Plan | None:
+    # Loaders of GGUF take the tensors as they stand in the file; an empty one shares its offset with the next.
+    starts = sorted(_gguf_starts(walk))
+    return _plan(size, starts, range(len(starts)))
+
+
+def _gguf_starts(walk: _Walk) -> set[int]:
+    """Where the tensors begin. Raises _Malformed, _Short."""
     if walk.u32() != int.from_bytes(b"GGUF", "little") or walk.u32() not in (2, 3):
         raise _Malformed
     tensors, keys = walk.u64(), walk.u64()
@@ -247,8 +269,7 @@ def _gguf_plan(size: int, walk: _Walk) -> Plan | None:
     if not 0 < alignment <= _MIB:
         raise _Malformed
     start = -(-walk.at // alignment) * alignment
-    # Loaders of GGUF take the tensors as they stand in the file; an empty one shares its offset with the next.
-    return _plan(size, [start + offset for offset in sorted(offsets)], range(len(offsets)))
+    return {start + offset for offset in offsets}
 
 
 def _plan(size: int, starts: list[int], order: list[int] | range) -> Plan | None:

@@ -131,6 +131,10 @@ def test_every_answer_of_a_mount_is_as_the_document_says(mounted: Mounted) -> No
     (listed,) = control.ask("GET", "/v1/jobs")["jobs"]
     assert (listed["id"], listed["ended"], listed["finished"]) == (job["id"], 2, [])
     assert control.ask("DELETE", f"/v1/jobs/{job['id']}")["state"] == "done"
+    wish = {"path": "sub", "require": ["sub/nothing"], "fix": True}
+    verification = control.ask("POST", "/v1/verify", wish)["id"]
+    assert eventually(lambda: control.ask("GET", f"/v1/jobs/{verification}")["state"] == "failed", 60)
+    assert control.ask("GET", f"/v1/jobs/{verification}")["findings"][0]["kind"] == "missing"
     with (mounted / "model.bin").open("rb", buffering=0) as file:
         assert file.read(10) == MODEL.read(0, 10)
         status = control.ask("GET", "/v1/status")
@@ -155,6 +159,7 @@ def test_every_answer_of_a_mount_is_as_the_document_says(mounted: Mounted) -> No
         ("POST", "/v1/pin", {"pinned": "yes"}, 400),
         ("POST", "/v1/pin", ["sub"], 400),
         ("POST", "/v1/hydrate", {"include": "*"}, 400),
+        ("POST", "/v1/verify", {"fix": 1}, 400),
         ("POST", "/v1/bandwidth", {"bytes_per_s": -1}, 400),
         ("POST", "/v1/hydrate", {"include": ["x" * 70000]}, 413),
     ):

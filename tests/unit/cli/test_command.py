@@ -150,6 +150,7 @@ def test_status_is_an_aligned_table_without_a_control_character(hffs: Run, daemo
     daemon("/mnt/model")
     daemon("/mnt/\x1b[2Jdata", repo="acme/[red]x", type="dataset", state="degraded", bytes_total=None, files=None,
            waiting_reads=[{"path": "a\tb", "offset": 7, "size": 1, "seconds": 3.2, "on": "https://hub.example"}],
+           problems=[{"path": "a.bin", "what": "has 9 bytes, which is too few for weights"}],
            last_errors=[{"at": 0.0, "what": "cannot reach hub.example", "path": "a"}])  # fmt: skip
     done = hffs("status")
     assert done.stdout.splitlines() == [
@@ -159,6 +160,7 @@ def test_status_is_an_aligned_table_without_a_control_character(hffs: Run, daemo
         "cache /var/cache/hffs: 1.0M, disk has 20.0G left",
         "/mnt/\\x1b[2Jdata: degraded: its cache takes no blocks, reads go on without it",
         "/mnt/\\x1b[2Jdata: a reader waits: a\\tb at 7B for 3 s, on https://hub.example",
+        "/mnt/\\x1b[2Jdata: a.bin has 9 bytes, which is too few for weights: hffs verify tells more",
         "/mnt/\\x1b[2Jdata: 1970-01-01 00:00:00Z  a: cannot reach hub.example",
     ]
 

@@ -72,6 +72,11 @@ def test_what_does_not_fit_beside_the_bar_is_left_out_from_the_end() -> None:
     assert printed(long, 100)[0].startswith("35.0M/s  ETA 3 h 20 min  1234/5678 files  4/10 workers   ━")
 
 
+def test_a_verification_that_only_looks_has_no_workers_to_tell_of() -> None:
+    looking = job(kind="verify", workers={"active": 0, "limit": 0, "bytes_per_s": 0, "why": "", "list": []})
+    assert printed(looking, 80)[0].startswith("35.0M/s  ETA 9 s  3/12 files          ")
+
+
 def test_a_terminal_without_unicode_gets_letters_it_has() -> None:
     lines = printed(BUSY, 80, encoding="ascii")
     assert all(line.isascii() and len(line) == 80 for line in lines)
