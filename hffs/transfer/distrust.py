@@ -88,11 +88,16 @@ class Distrust:
         if seconds:
             target.refused = _refusal(found)
             self._measures.refuse(target)
-        log.error(
-            "event=%s path=%s etag=%s origin=%s expected=%s got=%s copies=%d pause=%d",
-            "bad-content" if seconds else "mismatch",
-            file.path, blob.etag, blob.origin, error.expected, error.got, found.copies, seconds,
-        )  # fmt: skip
+        if seconds:
+            log.error(
+                "event=bad-content path=%s etag=%s origin=%s expected=%s got=%s copies=%d pause=%d",
+                file.path, blob.etag, blob.origin, error.expected, error.got, found.copies, seconds,
+            )  # fmt: skip
+        else:
+            log.error(
+                "event=mismatch path=%s etag=%s origin=%s expected=%s got=%s copies=%d",
+                file.path, blob.etag, blob.origin, error.expected, error.got, found.copies,
+            )  # fmt: skip
         try:
             self._drop(target)
         finally:  # the kernel's pages are wrong either way
