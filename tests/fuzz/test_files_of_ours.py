@@ -168,7 +168,7 @@ class Quiet(Jobs):
     """Starts nothing."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, "/mnt/model", *[None] * 3, 1)  # type: ignore[arg-type]
+        super().__init__(path, "/mnt/model", *[None] * 4, 1)  # type: ignore[arg-type]
         self.started: list[Wish] = []
 
     def _start(self, wish: Wish) -> Any:
