@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import tempfile
 import threading
@@ -224,10 +225,12 @@ def _entries(lines: list[str]) -> Iterator[Mismatch | _Key]:
         try:
             row = json.loads(line)
             if row["what"] == "wrong":
-                yield Mismatch(*[kind(row[name]) for name, kind in _FIELDS])
+                found = Mismatch(*[kind(row[name]) for name, kind in _FIELDS])
+                if math.isfinite(found.at):
+                    yield found
             elif row["what"] in ("right", "forgiven"):
                 yield str(row["etag"]), str(row["origin"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             continue
 
 

@@ -102,7 +102,7 @@ class Jobs:
                 wishes = _kept(json.load(file), time.time())
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as wrong:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as wrong:
             log.warning("event=jobs-lost error=%r", wrong)
             return
         for wish in wishes:
@@ -315,7 +315,7 @@ def _tell_verified(name: str, verification: Verification) -> None:
 
 
 def _kept(found: Any, now: float) -> list[Wish]:
-    """What is to be gone on with of that. Raises TypeError, KeyError for what we never wrote."""
+    """What is to be gone on with of that. Raises TypeError, KeyError, OverflowError for what we never wrote."""
     wishes = []
     for each in found:
         wish, ended_at = _wish(**each["wish"]), each["ended_at"]
@@ -338,6 +338,8 @@ def _wish(**asked: Any) -> Wish:
     flags = (wish.force, wish.fix)
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
         raise TypeError("patterns and paths are text")
+    if wish.kind not in ("hydrate", "verify"):
+        raise TypeError("no such kind of work")
     return wish
 
 
