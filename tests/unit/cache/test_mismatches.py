@@ -123,6 +123,7 @@ LINE = json.dumps({"what": "wrong", **asdict(mismatches.Mismatch(3.5, "a", "b", 
     [
         '{"what":"wro', "[]", "{}", "\0\0", '{"what":"wrong","at":"x"}', '{"what":"later"}', "[" * 9000,
         LINE.replace("3.5", "9" * 400), LINE.replace("3.5", "NaN"), LINE.replace("7", "Infinity"),
+        LINE.replace("7", "9" * 4300), LINE.replace("7", "0"),
     ],
     ids=lambda line: line[:40],
 )  # fmt: skip
