@@ -63,6 +63,17 @@ def test_a_file_that_is_cut_off_meanwhile_raises_nothing(path: str) -> None:
     assert problem_of(path, 4096, lambda start, stop: b"GGUF"[start:stop]) is not None or path == "a.bin"
 
 
+def test_a_gguf_file_that_is_cut_off_meanwhile_is_not_read_for_ever() -> None:
+    data, asked = gguf(4096, 64), list[int]()
+
+    def read(start: int, stop: int) -> bytes:
+        asked.append(stop)
+        assert len(asked) < 100
+        return data[start : min(stop, 30)]
+
+    assert problem_of("a.gguf", 4096, read) is None
+
+
 # git-LFS pointers.
 
 
