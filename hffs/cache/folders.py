@@ -242,10 +242,17 @@ def _text(path: str) -> str:
     """Of a file; a pipe that somebody laid there is not waited for."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, encoding="utf-8", errors="replace") as file:
-            return file.read(_LONGEST) if stat.S_ISREG(os.fstat(fd).st_mode) else ""
     except (OSError, ValueError):  # ValueError: a name with a NUL
         return ""
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return ""
+        with open(fd, encoding="utf-8", errors="replace", closefd=False) as file:
+            return file.read(_LONGEST)
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
 
 
 def _names(folder: str) -> list[str]:

@@ -139,8 +139,12 @@ def test_what_others_laid_in_git_s_place_neither_raises_nor_is_waited_for(tmp_pa
     (tmp_path / ".git").mkdir()
     os.mkfifo(tmp_path / ".git/config")
     os.mkfifo(tmp_path / ".git/HEAD")
+    (tmp_path / ".git/packed-refs").mkdir()
     assert one(tmp_path) == Folder("clone", str(tmp_path))
-    (tmp_path / ".git/config").unlink()
+    for name in ("config", "HEAD"):
+        (tmp_path / ".git" / name).unlink()
+    (tmp_path / ".git/HEAD").write_text("ref: refs/heads/main")
+    (tmp_path / ".git/refs/heads/main").mkdir(parents=True)
     (tmp_path / ".git/config").write_text(f'[remote "origin"]\na{" " * (1 << 19)}b\nurl = https://hf.co/a/b')
     assert one(tmp_path).repo == (RepoType.MODEL, "a/b"), "and a line of half a million blanks takes no hours"
 
