@@ -24,7 +24,8 @@ _KEY: Final = re.compile(r"""\s*(?:\[\s*)?(?:"([^"]+)"|'([^']+)'|([\w-]+))\s*[=.
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One key of a file: ``key`` as it is written there, its ``value`` as TOML has it, ``where`` as FILE:LINE."""
+    """One key of a file: ``key`` as it is written there, of a long one the beginning, its ``value`` as TOML has it,
+    ``where`` as FILE:LINE."""
 
     key: str
     value: Any
@@ -98,10 +99,13 @@ def read(place: Place) -> dict[str, Said] | None:
     found: dict[str, Said] = {}
     lines = _lines(text)
     for key, value in told.items():
-        said = Said(key, value, f"{place.path}:{lines[key]}" if key in lines else place.path)
+        shown = key if len(key) < 100 else f"{key[:100]}…"
+        said = Said(shown, value, f"{place.path}:{lines[key]}" if key in lines else place.path)
         name = key.replace("-", "_")
         if name in found:
-            raise UsageError(f"{said.where}: {found[name].key} and {key} are the same setting", "leave one of them out")
+            raise UsageError(
+                f"{said.where}: {found[name].key} and {shown} are the same setting", "leave one of them out"
+            )
         found[name] = said
     return found
 

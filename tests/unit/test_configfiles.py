@@ -211,6 +211,12 @@ def test_what_toml_can_say_and_nobody_means_is_refused_in_a_line(
     assert len(refused.value.what) < 500
 
 
+def test_a_key_of_thousands_of_letters_is_not_told_whole(user: Path, tmp_path: Path) -> None:
+    (user / "hffs.toml").write_text("x" * 5000 + " = 1")
+    with pytest.raises(UsageError, match=r"hffs\.toml:1: no such setting: x{100}…: hffs config"):
+        config.load({}, {"HOME": str(tmp_path)})
+
+
 def test_a_file_of_many_keys_is_read_in_no_time(user: Path, tmp_path: Path) -> None:
     (user / "hffs.toml").write_text("\n".join(f"key-{number} = 1" for number in range(50_000)))
     with pytest.raises(UsageError, match=r"hffs\.toml:1: no such setting: key-0"):
