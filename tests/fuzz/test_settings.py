@@ -7,6 +7,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 from hypothesis import strategies as st
 
 from hffs import config, configfiles
@@ -64,6 +65,12 @@ OPTIONS = [
     'ro,defaults,allow_other,exclude="*.bin,*.pt",read_timeout=30s,config=/etc/a.toml,type=dataset',
     "defaults",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _no_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What this machine is set to is no part of it."""
+    monkeypatch.setattr(configfiles, "SYSTEM", str(tmp_path / "etc"))
 
 
 def usable(settings: config.Settings) -> None:
