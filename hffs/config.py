@@ -203,6 +203,8 @@ def decide(
     files."""
     env = os.environ if environ is None else environ
     given = {name: value for name, value in (flags or {}).items() if value is not None}
+    for value in given.values():
+        _without_nul(value)
     places = configfiles.general(given.pop("config", None) or env.get("HFFS_CONFIG"), env)
     if mount is not None:
         places.append(configfiles.of_mount(mount, env))
@@ -229,7 +231,6 @@ def decide(
     for name, value, variable in _from_environment(env):
         values[name], origins[name] = value, Origin("environment", variable)
     for name, value in given.items():
-        _without_nul(value)
         values[name], origins[name] = value, Origin("flag", f"--{name.replace('_', '-')}")
     settings = Settings(**values)
     if settings.endpoint != _HUB and not _is_address(settings.endpoint):

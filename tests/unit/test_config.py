@@ -135,4 +135,6 @@ def test_python_may_name_no_path_with_a_nul() -> None:
     with pytest.raises(UsageError, match="has a NUL in it"):
         config.load({"cache_dir": "/a\0b"}, {})
     with pytest.raises(UsageError, match="has a NUL in it"):
+        config.load({"config": "/a\0b"}, {})
+    with pytest.raises(UsageError, match="has a NUL in it"):
         config.parse_hf_cache("~\0")
