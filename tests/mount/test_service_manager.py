@@ -124,8 +124,8 @@ def test_a_service_whose_supervisor_hangs_too_is_left_to_systemd(service: Servic
     try:
         assert service.silent()
     finally:
+        os.kill(status["pid"], signal.SIGCONT)  # before the supervisor, which would kill it at once
         os.kill(status["supervisor"]["pid"], signal.SIGCONT)
-        os.kill(status["pid"], signal.SIGCONT)
     service.until("WATCHDOG=1")
 
 
