@@ -10,7 +10,7 @@ import pytest
 
 from hffs.errors import AccessDenied, AccessLapsed, HffsError
 from hffs.policy import Priority
-from hffs.transfer import BlobReader, Fetcher
+from hffs.transfer import BlobReader, Fetcher, Pending
 from tests.unit.memory import MemorySource
 
 MakeFetcher = Callable[..., Fetcher]
@@ -100,3 +100,24 @@ def test_the_background_keeps_to_its_pace_and_a_reader_does_not(fetcher_of: Make
     assert [path for path, _ in source.asked] == ["free.bin", "read.bin"]
     for target in targets.values():
         fetcher.detach(target)
+
+
+def test_a_reader_who_comes_while_a_fetch_is_being_put_off_does_not_wait_for_it(
+    fetcher_of: MakeFetcher, source: MemorySource
+) -> None:
+    file = source.file("a.bin", 10)
+    came: list[bytes | Pending] = []
+
+    def pace(_: object) -> float:
+        if not came:  # at this very moment
+            came.append(reader.read(0, 10))
+        return 300.0
+
+    fetcher = fetcher_of(workers=1, pace=pace)
+    reader = BlobReader(fetcher, file, read_timeout=SOON)
+    reader.prefetch()
+    until(lambda: came)
+    (answer,) = came
+    assert not isinstance(answer, bytes)
+    assert answer.result() == source.contents["a.bin"]
+    reader.close()
