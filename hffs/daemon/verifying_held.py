@@ -19,7 +19,7 @@ from ..cache.holdings import Holding
 from ..cache.inventory import Shelf
 from ..cache.layout import Place
 from ..errors import BlockAbsent, Cancelled, DeadlineExceeded, HffsError, HubUnreachable
-from ..model import Blob, Commit, Digest, Entry, RemoteFile
+from ..model import Commit, Digest, Entry, RemoteFile
 from ..policy import is_tiny, problem_of
 from ..ranges import BLOCK_SIZE, ByteRange
 from ..transfer import Content, Fetcher, Hydration, Snapshot, Target
@@ -105,7 +105,8 @@ class Held:
                 return
             required = known.asked and self._required.ask(known.entry.path)
             holding, broken = self._look_up(known)
-            key: object = holding.place if holding else (known.entry.etag or known.entry.path)
+            blob = None if known.commit is None else known.entry.blob(known.commit)
+            key: object = holding.place if holding else (blob.etag if blob else known.entry.path)
             twin = first.get(key)
             if twin is not None:
                 twin.required |= required
@@ -125,12 +126,13 @@ class Held:
         if known.holding is not None:
             return (None, known.holding) if known.holding.wrong else (known.holding, None)
         entry, commit = known.entry, known.commit
-        if not entry.etag or not entry.size or commit is None:
+        blob = None if commit is None else entry.blob(commit)
+        if blob is None or commit is None or not blob.size:
             return None, None
-        own = self._layout.place(entry.etag, commit.endpoint)
-        copies = [each for each in map(holdings.look, self._layout.copies(entry.etag)) if each is not None]
+        own = self._layout.place(blob.etag, blob.origin)
+        copies = [each for each in map(holdings.look, self._layout.copies(blob.etag)) if each is not None]
         broken = next((each for each in copies if each.wrong and each.place == own), None)
-        return Shelf(copies).find(commit.endpoint, entry), broken
+        return Shelf(copies).find(commit, entry), broken
 
     def look(self, subject: Subject, given_up: GivenUp, counted: Callable[[int], None]) -> Word:
         if not isinstance(subject, _Held) or subject.known is None:  # a requirement that nothing fits
@@ -339,10 +341,7 @@ class Held:
 
 
 def _remote(known: Known) -> RemoteFile | None:
-    entry, commit = known.entry, known.commit
-    if commit is None or entry.etag is None or entry.size is None:
-        return None
-    return RemoteFile(commit, entry.path, Blob(entry.etag, entry.size, commit.endpoint, entry.digest()), entry.lfs)
+    return None if known.commit is None else known.entry.remote(known.commit)
 
 
 def _named(run: range) -> str:
