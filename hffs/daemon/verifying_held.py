@@ -311,9 +311,7 @@ class Held:
             for run in runs:
                 for start in range(run.start * BLOCK_SIZE, min(run.stop * BLOCK_SIZE, target.size), _STRETCH):
                     stop = min(start + _STRETCH, run.stop * BLOCK_SIZE, target.size)
-                    if given_up():
-                        raise Cancelled("the verification was cancelled")
-                    _await(fetcher, target, ByteRange(start, stop))
+                    _await(fetcher, target, ByteRange(start, stop), given_up)
         finally:
             fetcher.detach(target)
 
@@ -348,16 +346,22 @@ def _named(run: range) -> str:
     return f"block {run.start}" if len(run) == 1 else f"blocks {run.start} to {run.stop - 1}"
 
 
-def _await(fetcher: Fetcher, target: Target, asked: ByteRange) -> None:
-    """Have these bytes come. Raises what keeps them away."""
+def _await(fetcher: Fetcher, target: Target, asked: ByteRange, given_up: GivenUp) -> None:
+    """Have these bytes come. Raises what keeps them away, Cancelled."""
     arrived, outcome = threading.Event(), list[Exception | None]()
 
     def told(error: Exception | None) -> None:
         outcome.append(error)
         arrived.set()
 
-    fetcher.wait(target, asked, time.monotonic() + _PATIENCE_S, told)
-    arrived.wait(2 * _PATIENCE_S)  # it always comes: this bounds a bug
+    if given_up():
+        raise Cancelled("the verification was cancelled")
+    ticket = fetcher.wait(target, asked, time.monotonic() + _PATIENCE_S, told)
+    ends = time.monotonic() + 2 * _PATIENCE_S  # it always comes: this bounds a bug
+    while not arrived.wait(_LOOK_S) and time.monotonic() < ends:
+        if given_up():  # a server that is silent keeps nobody
+            fetcher.abandon(ticket)
+            raise Cancelled("the verification was cancelled")
     error = outcome[0] if outcome else DeadlineExceeded(f"{target.file.path} did not arrive in time", "run this again")
     if error is not None:
         raise error

@@ -83,3 +83,26 @@ def test_a_verification_that_waits_for_another_token_to_mend_says_so(jobs_of: Ma
     jobs._fetcher.resume()
     until(lambda: told(jobs, job["id"])["state"] == "done")
     assert "waits" not in told(jobs, job["id"])
+
+
+@pytest.mark.allow_warnings("what is damaged is told")
+def test_a_verification_that_waits_for_a_silent_server_to_mend_ends_when_it_is_told_to(
+    jobs_of: MakeJobs, source: MemorySource, store: BlobStore
+) -> None:
+    jobs = jobs_of()
+    content = jobs._content
+    reader = content.open(content.entry("onnx/model.onnx"))
+    answer = reader.read(0, 10)
+    assert isinstance(answer, bytes) or answer.result(SOON)
+    reader.close()
+    until(lambda: not jobs._fetcher._targets)
+    (data,) = store.layout.blobs.rglob("*.data")
+    with data.open("r+b") as file:
+        file.write(b"damaged")
+    source.gate.clear()
+    job = jobs.verify(asked(fix=True))
+    until(jobs._fetcher.waiting)
+    ended = jobs.cancel(Request("DELETE", "/v1/jobs/x", {}, name=job["id"]))
+    assert ended["state"] == "cancelled"
+    assert jobs._fetcher.waiting() == []
+    source.gate.set()
