@@ -266,7 +266,7 @@ class Workshop:
         absent = target.missing(fetch.blocks) if waits else []
         with self._ready:
             gone = [self._waiters.leave(ticket) for ticket in self._queue.settle(fetch, error, now, remember=False)]
-            if waits and not self._stopping:
+            if waits and not self._stopping and target.refused is None:
                 self._allowance.pause(now + DENIED_SECONDS, error.what)
                 self._want(target, absent, fetch.priority, now)
         tell(gone, error)
