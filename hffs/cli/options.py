@@ -34,7 +34,7 @@ HELP: Final = {
     ),
     "workers": (
         "N",
-        "most connections at once, 2 of them for waiting readers only (default: as many as pay, 16 a core but one)",
+        "most connections at once, 2 of them for waiting readers (default: as many as pay; 16 for each core but one)",
     ),
     "bandwidth": ("SIZE", "most bytes fetched a second in all; waiting readers go first (default: no limit)"),
     "min_worker_speed": (
