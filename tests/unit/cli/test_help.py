@@ -44,7 +44,7 @@ def test_every_command_has_its_place_and_examples() -> None:
 
 
 def test_the_readme_has_every_command() -> None:
-    table = [line for line in (CHECKOUT / "README.md").read_text().splitlines() if line.startswith("|")]
+    table = [line for line in Path(CHECKOUT, "README.md").read_text().splitlines() if line.startswith("|")]
     for name, command in commands().items():
         assert any(f"`hffs {name}" in line for line in table), name
         for action in commands(command):
