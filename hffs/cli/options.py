@@ -43,7 +43,7 @@ HELP: Final = {
     ),
     "probe_seconds": ("TIME", "how long big files are measured with one worker at first, at most (default 5 s)"),
     "big_file": ("SIZE", "files of this size and more get as many workers as measuring shows to pay (default 200M)"),
-    "fetch_size": ("SIZE", "most bytes asked for in one request (default 4M)"),
+    "fetch_size": ("SIZE", "most bytes of a request that a reader waits for (default 4M; others grow to 16M)"),
     "prefetch": (
         "none|small|all",
         "what is fetched before it is read: nothing, a model's small files, or also the rest of what is read (small)",
