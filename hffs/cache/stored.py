@@ -6,23 +6,17 @@ Made by BlobStore and used by transfer. Lock order, threads and what is never do
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Final
 
+from ..errors import BlockAbsent
 from ..model import Digest
+from ..ranges import BLOCK_SIZE
 from .blocks import StoredBlocks
 from .hashing import Hashing
 from .locks import HEADER, share
 from .state import FileMark, Verification
-
-_log = logging.getLogger(__name__)
-_PAGE: Final = 4096  # what file systems give and take
-# A look at a damaged block takes a read of 256 KiB and a few system calls; 1 s also covers a very slow disk.
-_LOOK_S: Final = 1.0
-_PAUSE_S: Final = 0.002
 
 
 class StoredBlob(StoredBlocks):
@@ -96,6 +90,16 @@ class StoredBlob(StoredBlocks):
     def bytes_at(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop), which are not marked as used. Raises BlockAbsent, CacheUnusable."""
         return self._bytes(start, stop)
+
+    def sound(self, blocks: range) -> bool:
+        """Whether a run of blocks is present and still what was written, whatever was found before; one that is not is
+        made absent. Raises CacheUnusable."""
+        self._checked[blocks.start : blocks.stop] = bytes(len(blocks))  # as no publication is
+        try:
+            self._bytes(blocks.start * BLOCK_SIZE, min(blocks.stop * BLOCK_SIZE, self.size))
+        except BlockAbsent:
+            return False
+        return True
 
     def lend(self) -> int | None:
         """A descriptor of the data file for the kernel to read from directly, for the caller to close; None when the

@@ -33,7 +33,7 @@ TOKEN_REST: Final = 30.0
 REPO_REST: Final = 5.0
 # Seconds. Windows last five minutes and their ends are told in whole seconds, some time before they are heard of.
 SAME_WINDOW: Final = 15.0
-# Refused repos that are remembered. A mount has one.
+# Refused repos that are remembered. A mount has one. And single files, of which a model may have a few hundred.
 MOST_REFUSED: Final = 256
 
 
@@ -83,6 +83,7 @@ class Standing:
         self._lock = threading.Lock()
         # guarded by _lock
         self._refused: dict[_Key, _Refused] = {}
+        self._forbidden: dict[_Key, _Refused] = {}  # the same of single files of a repo that lets us in
         self._granted: set[_Key] = set()  # what was given once
         self._came_back = False
         self._token: Token | None = None  # whose the following are
@@ -206,6 +207,9 @@ class Standing:
                 if now < refused.again:
                     raise refused.raised(now)
                 refused.again = now + _rest(key)
+            forbidden = self._forbidden.get((bucket or "", str(about)))
+            if forbidden is not None and forbidden.token == token and now < forbidden.again:
+                raise forbidden.raised(now)
             wait = self._blocked.get(bucket or "", now) - now
         if wait > 0:
             told = f"{host_of(about.endpoint)} asks us to wait for {wait:.0f} s: too many requests"
@@ -247,6 +251,8 @@ class Standing:
         elif status in (401, 403):
             error = refusal(about, status, headers, remedy=self._auth.way_out())
             if isinstance(error, AccessDenied):
+                if about.path and status == 403 and not headers.get("x-error-code"):
+                    raise self._forbid((bucket, str(about)), token, error, now)
                 key = _ALL if error.token else keys[1]
                 with self._lock:
                     self._refuse(key, token, error, now)
@@ -269,6 +275,18 @@ class Standing:
             self._refused.pop(next(iter(self._refused)))
         if before is None:
             log.info("event=access-refused why=%s", error)
+
+    def _forbid(self, key: _Key, token: Token | None, error: AccessDenied, now: float) -> AccessDenied:
+        """One file is refused, for a reason of its own: nothing is said of the others. What to raise."""
+        refused = _Refused(token, error, now + REPO_REST, now)
+        with self._lock:
+            new = key not in self._forbidden
+            self._forbidden[key] = refused
+            while len(self._forbidden) > MOST_REFUSED:
+                self._forbidden.pop(next(iter(self._forbidden)))
+        if new:
+            log.info("event=file-refused why=%s", error)
+        return refused.raised(now)
 
     def _note_quota(self, token: Token | None, headers: Mapping[str, str], now: float) -> None:
         told = allowed(headers)

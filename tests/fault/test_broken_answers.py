@@ -57,7 +57,6 @@ LASTING: dict[str, tuple[Match, Fault, set[int] | None]] = {
         {errno.ENOENT, errno.EIO},
     ),
     "forbidden": (Match(kind="resolve"), faults.status(403), {errno.EACCES}),
-    "bad token": (Match(kind="resolve"), faults.bad_token(), {errno.EACCES}),
     "circle": (Match(kind="resolve"), faults.redirect_loop(), {errno.EIO, errno.ETIMEDOUT}),
     "nowhere": (Match(kind="resolve"), faults.redirect("file:///etc/passwd"), {errno.EIO, errno.ETIMEDOUT}),
 }

@@ -186,3 +186,34 @@ def test_a_bit_that_flips_on_its_way_into_a_file_that_passes_through_a_small_cac
             whole = disk.stored.complete
             assert concluded(hashing) == ("verified" if whole else "passed")
             assert disk.stored.verified is whole
+
+
+@pytest.mark.allow_warnings("the block is told of")
+@quick
+@given(flips(), st.data())
+def test_a_bit_that_flips_on_the_disk_in_what_was_hashed_while_the_rest_still_comes(
+    flip: tuple[int, int], data: st.DataObject
+) -> None:
+    size, bit = flip
+    right = CONTENT[:size]
+    count = block_count(size)
+    block = bit // 8 // BLOCK_SIZE
+    here = data.draw(st.integers(block + 1, count), label="blocks that are hashed before")
+    with tempfile.TemporaryDirectory() as folder:
+        blob = blob_of(right, "sha256")
+        assert blob.digest is not None
+        disk = Disk(folder, blob)
+        hashing = Hashing(disk.stored, blob.digest)
+        disk.land(right, range(here))
+        hashing.advance(limit=here * BLOCK_SIZE)
+        assert hashing.hashed == min(here * BLOCK_SIZE, size)
+        disk.flip(bit)
+        disk.land(right, range(here, count))
+        assert not hashing.advance(), "its CRC is no longer that of what was hashed"
+        assert not disk.stored.verified
+        assert disk.stored.missing(range(count)) == [range(block, block + 1)]
+        disk.land(right, range(block, block + 1))
+        assert hashing.advance()
+        assert concluded(hashing) == "verified"
+        assert disk.stored.read(0, size) == right
+        disk.close()

@@ -73,6 +73,23 @@ def test_a_token_that_stops_working_costs_one_request_however_many_files_are_rea
     assert remote.standing.refused is not None
 
 
+def test_one_file_that_is_refused_keeps_none_of_the_others_away(
+    hub: Hub, remote: Remote, files: list[RemoteFile]
+) -> None:
+    remote.token = "hf_good"
+    hub.faults.add(Match(kind="resolve", file="b.bin"), faults.status(403))
+    assert read(remote, files[0]) == FILES["a.bin"]
+    for _ in range(3):
+        assert isinstance(read(remote, files[1]), AccessDenied)
+    assert not isinstance(read(remote, files[1]), AccessLapsed), "it never was given"
+    assert read(remote, files[2]) == FILES["c.bin"]
+    assert statuses(hub) == [302, 403, 302], "and it is not asked for again and again"
+    assert remote.standing.refused is None
+    hub.faults.clear()
+    remote.pass_time(REPO_REST)
+    assert read(remote, files[1]) == FILES["b.bin"]
+
+
 def test_a_refused_token_is_tried_again_once_in_thirty_seconds(
     hub: Hub, remote: Remote, files: list[RemoteFile]
 ) -> None:
