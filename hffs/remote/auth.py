@@ -78,7 +78,8 @@ class Auth:
         except (OSError, UnicodeDecodeError, _OIDC_ERROR) as error:
             where = self._file or "the token of huggingface_hub"
             reason = getattr(error, "strerror", None) or type(error).__name__
-            raise AccessDenied(f"{where} cannot be read: {reason}", LOG_IN) from None
+            remedy = "mend it, or name another one with --token-file" if self._file else LOG_IN
+            raise AccessDenied(f"{where} cannot be read: {reason}", remedy) from None
         text = (text or "").strip()
         if not text:
             return None
