@@ -82,6 +82,8 @@ class Auth:
             raise AccessDenied(f"{where} cannot be read: {reason}", remedy) from None
         text = (text or "").strip()
         if not text:
+            if self._file is not None:  # asked for by name: nobody is to find out later that it went without
+                raise AccessDenied(f"{self._file} holds no token", "put one into it, or leave --token-file out")
             return None
         if not _CHARACTERS.fullmatch(text):
             raise AccessDenied("the token holds characters that no token has", LOG_IN)
