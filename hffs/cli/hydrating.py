@@ -91,7 +91,7 @@ def hydrate(args: argparse.Namespace) -> int:
     if job["state"] == "cancelled":
         raise _interrupted("cancelled")
     if not args.json:
-        print(output.shown(summary(job, args.to)))
+        print(output.shown(summary(job, args.to or ("huggingface_hub's cache" if args.to_hf_cache else None))))
     if job["state"] == "failed":
         _tell(list(errors.values()))
     return code

@@ -106,7 +106,7 @@ class Foreign:
                 found += 1
                 yield missing
         if not found:
-            raise NotFound(f"no file in {self.target} fits what was asked for", "see the patterns")
+            raise NotFound(f"there is no file in {self.target} to look at", "see what it holds, and the patterns")
         yield from self._required.unmet(self.target)
 
     def _is_meant(self, told: Told, path: str) -> bool:

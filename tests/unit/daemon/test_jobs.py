@@ -80,6 +80,7 @@ def test_a_verification_that_waits_for_another_token_to_mend_says_so(jobs_of: Ma
     source.failures = [AccessLapsed(WHY)]
     job = jobs.verify(asked(fix=True, require=["onnx/deep/x.bin"]))
     until(lambda: told(jobs, job["id"]).get("waits") == WHY)
+    until(lambda: WHY in jobs._fetcher.crew()[1])  # before that there is nothing to resume
     jobs._fetcher.resume()
     until(lambda: told(jobs, job["id"])["state"] == "done")
     assert "waits" not in told(jobs, job["id"])
