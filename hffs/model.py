@@ -114,6 +114,13 @@ class Entry:
             name = f"{self.etag} {commit.type.prefix}{commit.id}@{commit.sha}/{self.path}"
         return Blob(name, self.size, commit.endpoint, digest)
 
+    def remote(self, commit: Commit) -> RemoteFile | None:
+        """Where to fetch it; None until size and etag are known."""
+        blob = self.blob(commit)
+        if blob is None or self.etag is None:
+            return None
+        return RemoteFile(commit, self.path, blob, self.lfs, "" if blob.etag == self.etag else self.etag)
+
     def digest(self) -> Digest | None:
         """The hash the listing vouches with: 64 hex digits of an LFS file are its sha256, 40 of a git file its sha1."""
         if self.etag is None or not _HEX.fullmatch(self.etag):

@@ -38,6 +38,11 @@ def jobs_path(runtime_dir: str, mountpoint: str) -> str:
     return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".jobs"
 
 
+def log_path(runtime_dir: str, mountpoint: str) -> str:
+    """Where a daemon in the background logs, unless it was told where."""
+    return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".log"
+
+
 class MountRecord(TypedDict):
     """``pid`` is the process that serves; ``supervisor`` the one that would start it again, if there is one."""
 
@@ -213,6 +218,7 @@ class Status(TypedDict):
     hub: Hub
     root: str  # the folder of the repo that is mounted, "" for all of it
     problems: list[FileProblem]
+    log: str  # the file it logs to; "" where that is none: a terminal, the journal
 
 
 class FileStatus(TypedDict):

@@ -197,7 +197,7 @@ def pin(target: str, pinned: bool = True, *, settings: Settings | None = None) -
         if aim.names(listed.commit, listed.revisions):
             mine |= shelf.held(listed, aim.inside)
             for file in listed.files:
-                if file.size and aim.inside(file.path) and shelf.find(listed.commit.endpoint, file) is None:
+                if file.size and aim.inside(file.path) and shelf.find(listed.commit, file) is None:
                     absent.add(file.etag or file.path)
     _insist(aim, commits)
     return Pinned(len(mine), sum(holdings.pin(each, pinned) for each in mine.values()), len(absent))
@@ -213,7 +213,7 @@ def check(*, repair: bool = False, settings: Settings | None = None) -> Iterator
 def bytes_of_files(listing: Listing, settings: Settings) -> int:
     """What the files of a listing take on the disk, each content once."""
     files = [entry for entry in listing.entries if entry.kind == "file"]
-    return _disk(settings, listing.commit.endpoint, files) if files else 0
+    return _disk(settings, listing.commit, files) if files else 0
 
 
 def bytes_of_mount(where: str, paths: Collection[str], settings: Settings) -> int:
@@ -231,7 +231,7 @@ def bytes_of_mount(where: str, paths: Collection[str], settings: Settings) -> in
         commit = next((each for each in commits.values() if aim.names(each, ())), None)
         files = kept(index, commit, aim.path)[0] if commit else []
     chosen = [file for file in files if file.path.removeprefix(above) in paths]
-    return _disk(aim.settings, commit.endpoint, chosen) if commit and chosen else 0
+    return _disk(aim.settings, commit, chosen) if commit and chosen else 0
 
 
 def _sightings(index: Any) -> list[Any]:
@@ -240,15 +240,16 @@ def _sightings(index: Any) -> list[Any]:
     return known.sightings(index)
 
 
-def _disk(settings: Settings, endpoint: str, files: Sequence[Entry]) -> int:
+def _disk(settings: Settings, commit: Commit, files: Sequence[Entry]) -> int:
     """Looks at the blobs of these files only."""
     from ..cache import Layout, holdings, inventory
 
     layout = Layout(settings.cache_dir)
-    etags = {file.etag for file in files if file.etag and file.size}
+    blobs = (file.blob(commit) for file in files if file.size)
+    etags = {blob.etag for blob in blobs if blob is not None}
     copies = [holdings.look(place) for etag in etags for place in layout.copies(etag)]
     shelf = inventory.Shelf(each for each in copies if each is not None)
-    found = (shelf.find(endpoint, file) for file in files if file.size)
+    found = (shelf.find(commit, file) for file in files if file.size)
     return holdings.allocated(each for each in found if each is not None and each.bytes_local)
 
 

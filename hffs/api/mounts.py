@@ -64,6 +64,12 @@ def blocks(target: str, runtime_dir: str | None = None) -> tuple[str, BlockMap]:
         raise UsageError(f"{target} is a mount, not a file", f"name a file in it: hffs map {where}/FILE")
     try:
         return where, client.blocks(protocol.socket_path(directory, where), file)
+    except client.Refused:
+        if os.path.isdir(target):  # a look into the mount, whose daemon has just answered
+            raise UsageError(
+                f"{target} is a folder, not a file", f"name a file in it: hffs map {target}/FILE"
+            ) from None
+        raise
     except MountNotFound as nobody:
         raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
 
@@ -215,6 +221,7 @@ def _told(record: Record, answer: Status | HffsError | None, directory: str) -> 
 
 def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtime_dir: str) -> Status:
     """The status of a mount whose daemon does not say it: what is unknown is null, empty or 0."""
+    log = protocol.log_path(runtime_dir, record["mountpoint"])
     return {
         "mountpoint": record["mountpoint"],
         "repo": record["repo"],
@@ -254,6 +261,7 @@ def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtim
         "hub": {"refused": "", "remedy": "", "slowed": "", "quotas": []},
         "root": "",
         "problems": [],
+        "log": log if os.path.exists(log) else "",
     }
 
 

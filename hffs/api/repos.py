@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..config import Settings
 from ..errors import EntryNotFound, Offline
-from ..model import Blob, Commit, Entry, RepoRef
+from ..model import Commit, Entry, RepoRef
 from .mounting import settings_from
 from .shares import Held, Share, by_type, total
 
@@ -141,7 +141,7 @@ def held(listing: Listing, settings: Settings) -> list[Held]:
 
     store = BlobStore(Layout(settings.cache_dir))
     try:
-        return [Held(file.path, file.size, _local(store, file, listing.commit.endpoint)) for file in files]
+        return [Held(file.path, file.size, _local(store, file, listing.commit)) for file in files]
     finally:
         store.close()
 
@@ -238,7 +238,6 @@ def _parents(paths: Iterable[str]) -> set[str]:
     return found
 
 
-def _local(store: BlobStore, file: Entry, origin: str) -> int:
-    if file.etag is None or file.size is None:
-        return 0
-    return store.local_bytes(Blob(file.etag, file.size, origin, file.digest()))
+def _local(store: BlobStore, file: Entry, commit: Commit) -> int:
+    blob = file.blob(commit)
+    return 0 if blob is None else store.local_bytes(blob)

@@ -269,8 +269,7 @@ def _all(settings: Settings, require: Sequence[str]) -> Source:
         named = set()
         for listed in commits:
             name = f"{listed.commit.type.prefix}{listed.commit.id}"
-            etags = {file.etag for file in listed.files}
-            named |= {each.place for each in shelf.holdings if each.etag in etags}
+            named |= shelf.named(listed)
             for entry in listed.files:
                 if wanted.match(entry.path):
                     yield known(f"{name}/{entry.path}", listed.commit, entry)

@@ -286,9 +286,9 @@ class StoredBlocks:
         self._changed(-freed)
         return freed
 
-    def evict(self, blocks: range, needed: int) -> int:
+    def evict(self, blocks: range, needed: int, *, tell: bool = True) -> int:
         """Make present ones of ``blocks`` absent, from the first on, until ``needed`` bytes are given back to the disk;
-        the bytes of disk given back.
+        the bytes of disk given back. ``tell`` whoever wants to know before (``on_leaving``).
 
         Nothing is dropped that cannot be given back, or may not: 0 for a blob that is pinned, has or had another name,
         or is open for passthrough. Claimed blocks are left alone. Raises CacheUnusable."""
@@ -301,7 +301,8 @@ class StoredBlocks:
             sizes = [-(-block_length(block, self.size) // _PAGE) * _PAGE for block in found]
             most = next((n for n, total in enumerate(accumulate(sizes), 1) if total >= needed), len(found))
             going = range(found[0], found[most - 1] + 1) if found else range(0)
-            self.on_leaving(going)
+            if tell:
+                self.on_leaving(going)
             taken, _ = self._locks.take(going) if found else ([], [])
             try:
                 for run in taken:

@@ -6,13 +6,14 @@ several names is counted once wherever sizes on disk are added up.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from ..model import Commit, Entry
 from .holdings import Holding, allocated
-from .layout import Place
+from .layout import Place, etag_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +91,25 @@ class Shelf:
 
     def __init__(self, holdings: Iterable[Holding]) -> None:
         self.holdings = tuple(holdings)
-        self._by_etag: dict[str, list[Holding]] = {}
+        self._by_name: dict[str, list[Holding]] = {}
         for holding in self.holdings:
-            if not holding.wrong:
-                self._by_etag.setdefault(holding.etag, []).append(holding)
+            self._by_name.setdefault(os.path.basename(holding.place.folder), []).append(holding)
 
-    def find(self, endpoint: str, file: Entry) -> Holding | None:
+    def find(self, commit: Commit, file: Entry) -> Holding | None:
         """The copy that a reader of this file would be given: its own server's, unless only another's is verified."""
-        copies = [each for each in self._by_etag.get(file.etag or "", ()) if each.size == file.size]
-        own = next((each for each in copies if each.origin == endpoint), None)
+        copies = [each for each in self._of(commit, file) if each.size == file.size and not each.wrong]
+        own = next((each for each in copies if each.origin == commit.endpoint), None)
         digest = file.digest()
         if digest is None or (own is not None and own.verified == digest):
             return own
         return next((each for each in copies if each.verified == digest), own)
 
-    def file(self, endpoint: str, file: Entry) -> LocalFile:
-        holding = self.find(endpoint, file)
+    def named(self, listed: Listed) -> set[Place]:
+        """Every copy of what the commit's files have, whatever its state and origin."""
+        return {each.place for file in listed.files for each in self._of(listed.commit, file)}
+
+    def file(self, commit: Commit, file: Entry) -> LocalFile:
+        holding = self.find(commit, file)
         if file.size == 0:
             return LocalFile(file.path, 0, 0, "verified", pinned=False)
         if holding is None or not holding.bytes_local:
@@ -116,8 +120,12 @@ class Shelf:
 
     def held(self, listed: Listed, wanted: Callable[[str], bool] = lambda _: True) -> dict[Place, Holding]:
         """The blobs of a commit's files, of which something is here."""
-        found = (self.find(listed.commit.endpoint, file) for file in listed.files if file.size and wanted(file.path))
+        found = (self.find(listed.commit, file) for file in listed.files if file.size and wanted(file.path))
         return {each.place: each for each in found if each is not None}
+
+    def _of(self, commit: Commit, file: Entry) -> list[Holding]:
+        blob = file.blob(commit)  # what an etag that is no hash stands for is known by more than that
+        return [] if blob is None else self._by_name.get(etag_name(blob.etag), [])
 
 
 def take(shelf: Shelf, commits: Iterable[Listed]) -> Inventory:
@@ -161,7 +169,7 @@ def _repo(key: tuple[str, str, str], found: list[tuple[LocalRevision, Mapping[Pl
 
 
 def _revision(shelf: Shelf, listed: Listed, held: Mapping[Place, Holding]) -> LocalRevision:
-    files = [shelf.file(listed.commit.endpoint, file) for file in listed.files]
+    files = [shelf.file(listed.commit, file) for file in listed.files]
     states = [file.state for file in files]
     sizes = [file.size for file in files]
     whole = listed.complete and None not in sizes

@@ -47,6 +47,9 @@ _COUNT_S: Final = 600
 _COUNT_AT_LAST_S: Final = 3600  # also while blocks are being stored, which may then be counted twice until next time
 _TELL_S: Final = 60  # a cache that is full gives something back all the time: one line a minute
 _EVICTING_S: Final = 10.0  # for others to make room; 10 GiB take them less than one
+# So long what goes is hashed before, where that is due (``Hashing.leaving``), in one turn: 2 GiB on a usual processor.
+# After that it goes unhashed, or a slow disk, or much that has to go, would keep others for longer than they wait.
+_HASHING_S: Final = 2.0
 _TURNS: Final = 64  # room that was made may be taken by others, but hardly by 16 workers four times over
 
 
@@ -94,11 +97,12 @@ class Room:
         self._lock = threading.Lock()
         # guarded by _lock
         self._looked: tuple[float, int, int] | None = None  # when; what the cache may come to on this disk; free bytes
-        # Held while room is made: a few system calls a segment, never the network.
+        # Held while room is made: a few system calls a segment and _HASHING_S of hashing, never the network.
         self._evicting = threading.Lock()
         # guarded by _evicting
         self._victims: deque[Segment] = deque()
         self._fruitless = float("-inf")
+        self._hash_until = float("-inf")
         self._evicted, self._tell_at = 0, float("-inf")  # bytes since the last line about them; when to write the next
         self._made = 0  # how often room was made; read without the lock
         self._account = Account(0, 0, limit, 0)  # as last seen; for those who only look
@@ -273,7 +277,9 @@ class Room:
             if over > account.held or self._now() < self._fruitless:
                 return False
             needed = eviction.to_free(over, self.budget or account.held)
-            began, freed = self._now(), self._evict(self._victims, needed)
+            began = self._now()
+            self._hash_until = began + _HASHING_S
+            freed = self._evict(self._victims, needed)
             if freed < needed:
                 loose, protected = eviction.order(self._segments())
                 self._victims = deque(loose)  # what is left of them goes next time; of the others there may be better
@@ -326,7 +332,8 @@ class Room:
         if used > segment.used:
             return -1
         first = segment.group * GROUP
-        return blob.evict(range(first, min(first + GROUP, block_count(blob.size))), needed)
+        going = range(first, min(first + GROUP, block_count(blob.size)))
+        return blob.evict(going, needed, tell=self._now() < self._hash_until)
 
     def _segments(self) -> list[Segment]:
         """All that could go."""

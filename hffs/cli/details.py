@@ -30,6 +30,7 @@ def details(each: Status, page: Page, now: float | None = None) -> list[Line]:
         facts += [_local(each, page), _fetched(each), _now(each, page, ()), *_workers(each, page)]
         facts += [("quota", [(words.quota(each), "")])] if words.quota(each) else []
         facts += [*_hydrating(each, page), _verified(each), _cache(each, page)]
+    facts += [("log", [(each["log"], "")])] if each["log"] else []
     facts += [("open", [(words.opened(file, page, INDENT), "")]) for file in each["open_files"]]
     ahead = each["read_ahead"]
     if ahead["command"]:

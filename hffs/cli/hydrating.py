@@ -73,10 +73,7 @@ def hydrate(args: argparse.Namespace) -> int:
                 told = {(error["path"], error["what"]): error for error in job["errors"]}
                 new = [error for key, error in told.items() if key not in errors]
                 errors |= told
-                if job.get("waits", "") != waits:
-                    waits = job.get("waits", "")
-                    if waits:
-                        print(f"hffs: waiting: {output.shown(waits)}", file=sys.stderr, flush=True)
+                waits = say_waits(job, waits)
                 view.show(job, new)
     except KeyboardInterrupt:
         view.end(job, "cancelled", Cancelled.exit_code, [])
@@ -94,7 +91,7 @@ def hydrate(args: argparse.Namespace) -> int:
     if job["state"] == "cancelled":
         raise _interrupted("cancelled")
     if not args.json:
-        print(output.shown(summary(job, args.to)))
+        print(output.shown(summary(job, args.to or ("huggingface_hub's cache" if args.to_hf_cache else None))))
     if job["state"] == "failed":
         _tell(list(errors.values()))
     return code
@@ -111,6 +108,14 @@ def start_log(*, debug: bool) -> None:
         logs.start(Settings(debug=True))
     elif not logging.root.handlers:
         logging.root.addHandler(logging.NullHandler())
+
+
+def say_waits(job: Job, before: str) -> str:
+    """Tells on stderr what a job waits for, when that is not what it waited for ``before``; gives it."""
+    waits = job.get("waits", "")
+    if waits and waits != before:
+        print(f"hffs: waiting: {output.shown(waits)}", file=sys.stderr, flush=True)
+    return waits
 
 
 def exit_code(errors: Iterable[JobError]) -> int:

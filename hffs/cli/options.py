@@ -6,7 +6,7 @@ Used by ``parser``. Mistakes are raised as UsageError, so that they are told lik
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn
 
 from ..config import PARSERS
@@ -34,7 +34,7 @@ HELP: Final = {
     ),
     "workers": (
         "N",
-        "most connections at once, 2 of them for waiting readers only (default: as many as pay, 16 a core but one)",
+        "most connections at once, 2 of them for waiting readers (default: as many as pay; 16 for each core but one)",
     ),
     "bandwidth": ("SIZE", "most bytes fetched a second in all; waiting readers go first (default: no limit)"),
     "min_worker_speed": (
@@ -43,7 +43,7 @@ HELP: Final = {
     ),
     "probe_seconds": ("TIME", "how long big files are measured with one worker at first, at most (default 5 s)"),
     "big_file": ("SIZE", "files of this size and more get as many workers as measuring shows to pay (default 200M)"),
-    "fetch_size": ("SIZE", "most bytes asked for in one request (default 4M)"),
+    "fetch_size": ("SIZE", "most bytes of a request that a reader waits for (default 4M; others grow to 16M)"),
     "prefetch": (
         "none|small|all",
         "what is fetched before it is read: nothing, a model's small files, or also the rest of what is read (small)",
@@ -112,6 +112,30 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message.removeprefix("argument "), f"see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse's, but what this parser does not know is refused here, and not above, where only the names are
+        left: here it is known which options there are."""
+        found, unknown = super().parse_known_args(args, namespace)
+        option = next((word.partition("=")[0] for word in unknown if word.startswith("-") and len(word) > 1), None)
+        if option is not None:
+            raise self._no_such("option", option, self._option_string_actions)
+        if unknown:
+            raise UsageError(f"{unknown[0]!r} is one argument too many", f"see {self.prog} --help")
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:  # noqa: SLF001
+            raise self._no_such(str(action.metavar).lower(), value, action.choices)
+        super()._check_value(action, value)
+
+    def _no_such(self, kind: str, word: str, known: Iterable[str]) -> UsageError:
+        from difflib import get_close_matches  # 6 ms, for a mistake only
+
+        longer = [each for each in known if each.startswith(word)]  # abbreviations would change with new options
+        close = longer or get_close_matches(word, list(known), 1)
+        near = f"did you mean {close[0]}? " if close else ""
+        return UsageError(f"no such {kind}: {word}", f"{near}see {self.prog} --help")
 
     def format_usage(self) -> str:
         return f"usage: {self._short() or super().format_usage().removeprefix('usage: ').rstrip()}\n"

@@ -31,6 +31,7 @@ from .hydrating import (
     View,
     as_error,
     event,
+    say_waits,
     screen,
     start_log,
 )
@@ -49,10 +50,12 @@ def verify(args: argparse.Namespace) -> int:
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder, "repo": args.repo}
     view: View = Lines() if args.json else screen() if output.on_terminal(sys.stderr) else LogLines()
     job: Job | None = None
+    waits = ""
     try:
         followed = follow(args.target, require=args.require, fix=args.fix, **names, **flags(args))
         with stoppable(), view.running(), closing(followed) as snapshots:
             for job in snapshots:
+                waits = say_waits(job, waits)
                 view.show(job, [])
     except KeyboardInterrupt:
         view.end(job, "cancelled", Cancelled.exit_code, [])

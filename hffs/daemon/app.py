@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -138,13 +139,10 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
                 jobs.forget()
                 records.remove(settings.runtime_dir, where)
 
-        try:
-            control.start(None if link is None else link.listener)
-        except Occupied:
-            raise MountFailed(
-                f"another hffs has just begun to mount at {where}", "hffs status shows it, or name another directory"
-            ) from None
+        _listen(control, None if link is None else link.listener, where)
         stack.callback(ended)
+        if before is None:
+            jobs.forget()
         logging.getLogger("hffs").addHandler(feed)
         try:
             binding.serve(on_ready, lambda: _told_to_end(where))
@@ -166,6 +164,15 @@ def _as_before(hub: engine.Hub, before: Handover) -> engine.Resolved:
     listings.restore()
     hub.standing.trust(before.commit)
     return engine.Resolved(before.commit, before.subfolder, listings, before.commit.id, None)
+
+
+def _listen(control: ControlServer, listener: socket.socket | None, where: str) -> None:
+    try:
+        control.start(listener)
+    except Occupied:
+        raise MountFailed(
+            f"another hffs has just begun to mount at {where}", "hffs status shows it, or name another directory"
+        ) from None
 
 
 def _warning(found: engine.Resolved) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Final, NoReturn
 
 from .. import config
 from ..errors import HffsError, MountFailed
-from ..protocol import socket_path
+from ..protocol import log_path as default_log_path
 from . import mountinfo, records
 from .spec import MountSpec
 from .supervisor import MODULE
@@ -54,7 +54,7 @@ class Failure(HffsError):
 
 def log_path(spec: MountSpec) -> str:
     """Where the daemon of this mount logs: as set, else beside its socket."""
-    return spec.settings.log_file or f"{socket_path(spec.settings.runtime_dir, spec.mountpoint)[:-5]}.log"
+    return spec.settings.log_file or default_log_path(spec.settings.runtime_dir, spec.mountpoint)
 
 
 def start_daemon(spec: MountSpec, argv: Sequence[str] | None = None, deadline: float = 60.0) -> Ready:

@@ -121,12 +121,15 @@ class Feed(logging.Handler):
         """Called by the logger, on the thread that logs."""
         if record.levelno < logging.WARNING and not self._followers:
             return
-        fields = fields_of(record)
-        event = str(fields.pop("event"))
-        if record.levelno >= logging.WARNING:
-            with self._changed:
-                self.problems[event] += 1
-        self.tell(event, {"level": record.levelname.lower(), **fields}, at=record.created)
+        try:
+            fields = fields_of(record)
+            event = str(fields.pop("event"))
+            if record.levelno >= logging.WARNING:
+                with self._changed:
+                    self.problems[event] += 1
+            self.tell(event, {"level": record.levelname.lower(), **fields}, at=record.created)
+        except Exception:  # noqa: BLE001 - as of any handler: a bad record is no error of what was being done
+            self.handleError(record)
 
     def tell(self, event: str, fields: Mapping[str, Any], *, at: float | None = None) -> None:
         """One event to all who follow; never waits for any of them."""

@@ -38,6 +38,7 @@ STOP_SECONDS: Final = 5.0
 # A job that had just ended is begun once more by the next worker, and ends at once: whoever follows it may not have
 # heard of its end, and asks for half a minute after a worker that died.
 HEARD_SECONDS: Final = 60.0
+_KINDS: Final = ("hydrate", "verify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +156,11 @@ class Jobs:
             job.work.join(max(0.0, ends - time.monotonic()))
 
     def forget(self) -> None:
-        """The mount ends for good."""
-        for path in (self._path, f"{self._path}.new"):
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+        """The mount ends for good; or begins, and what lies here is of one before it that could not end."""
+        with self._writing:
+            for path in (self._path, f"{self._path}.new"):
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
 
     def hydration(self) -> protocol.Hydration:
         """All that runs, else the last that ended, as status tells it."""
@@ -272,7 +274,9 @@ class Jobs:
 
     def _told(self, job: Running, since: int) -> protocol.Job:
         if isinstance(job.work, Verification):
-            return job.work.told(job.wish.id, job.wish.target, job.started_at, since)
+            found = job.work.told(job.wish.id, job.wish.target, job.started_at, since)
+            asks = any(each["state"] in ("waiting", "fetching") for each in found["active"])  # else it only reads
+            return self._waits(found) if asks else found
         found = told(
             job.wish.id,
             job.wish.target,
@@ -283,6 +287,10 @@ class Jobs:
             self._content.root,
             since,
         )
+        return self._waits(found)
+
+    def _waits(self, found: protocol.Job) -> protocol.Job:
+        """The same, with what it waits for where the Hub does not let us in."""
         if found["state"] == "running" and (why := self._refused()):
             found["waits"] = why
         return found
@@ -315,14 +323,18 @@ def _tell_verified(name: str, verification: Verification) -> None:
 
 
 def _kept(found: Any, now: float) -> list[Wish]:
-    """What is to be gone on with of that. Raises TypeError, KeyError, OverflowError for what we never wrote."""
+    """What is to be gone on with of that. What another version wished in words that are not ours is left out, or it
+    would be done as something else. Raises TypeError for what we never wrote."""
     wishes = []
     for each in found:
-        wish, ended_at = _wish(**each["wish"]), each["ended_at"]
-        if ended_at is None:
-            wishes.append(wish)
-        elif now - ended_at < HEARD_SECONDS:
-            wishes.append(replace(wish, force=False))
+        try:
+            wish, ended_at = _wish(**each["wish"]), each["ended_at"]
+            if ended_at is None:
+                wishes.append(wish)
+            elif now - ended_at < HEARD_SECONDS:
+                wishes.append(replace(wish, force=False))
+        except (TypeError, KeyError, OverflowError) as wrong:
+            log.warning("event=job-lost error=%r", wrong)
     return wishes
 
 
@@ -334,12 +346,12 @@ def _wish(**asked: Any) -> Wish:
             raise TypeError("patterns are a list")
         asked[name] = tuple(given)
     wish = Wish(**asked)
+    if wish.kind not in _KINDS:
+        raise TypeError("no kind of job that is known here")
     texts = (wish.id, wish.target, wish.path, *wish.include, *wish.exclude, *wish.require, wish.kind)
     flags = (wish.force, wish.fix)
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
         raise TypeError("patterns and paths are text")
-    if wish.kind not in ("hydrate", "verify"):
-        raise TypeError("no such kind of work")
     return wish
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from .. import protocol
 from ..cache import BlobStore, holdings, inventory
 from ..errors import EntryNotFound, UsageError
-from ..model import Entry
+from ..model import Blob, Entry
 from ..ranges import BLOCK_SIZE, block_count
 from ..transfer import Content, Fetcher
 from ..vfs import Tree
@@ -67,13 +67,14 @@ class Keeper:
         asked = _asked(request, {"path": str, "shared": bool})
         path, shared = asked.get("path", "").strip("/"), asked.get("shared", False)
         chosen, shelf = self._chosen(path)
-        outside = set() if shared else {each.etag for each in self._files(lambda each: not _inside(each, path))}
+        others = [] if shared else self._files(lambda each: not _inside(each, path))
+        outside = {self._blob(each) for each in others}
         stay: Counter[str] = Counter()
         blobs = freed = 0
         gone = self._held(chosen, shelf)
         in_use = holdings.busy(self._store.layout) if gone else frozenset()
         for entry, holding in gone:
-            if entry.etag in outside:
+            if self._blob(entry) in outside:
                 stay["shared"] += 1
                 continue
             let = holdings.free(holding, in_use)
@@ -94,13 +95,13 @@ class Keeper:
         path, pinned = asked.get("path", "").strip("/"), asked.get("pinned", True)
         chosen, shelf = self._chosen(path)
         held = self._held(chosen, shelf)
-        there = {entry.etag for entry, _ in held}
+        there = {self._blob(entry) for entry, _ in held}
         return {
             "path": path,
             "pinned": pinned,
             "blobs": len(held),
             "changed": sum(holdings.pin(holding, pinned) for _, holding in held),
-            "absent": sum(1 for entry in chosen if entry.size != 0 and entry.etag not in there),
+            "absent": sum(1 for entry in chosen if entry.size != 0 and self._blob(entry) not in there),
             "complete": self._content.listings.complete,
         }
 
@@ -110,19 +111,22 @@ class Keeper:
         if path and not chosen:
             raise EntryNotFound(f"no file at or below {path!r} is known here", "see GET /v1/files")
         layout = self._store.layout
-        etags = {entry.etag for entry in chosen if entry.etag and entry.size}
+        blobs = (self._blob(entry) for entry in chosen if entry.size)
+        etags = {blob.etag for blob in blobs if blob is not None}
         found = (holdings.look(place) for etag in sorted(etags) for place in layout.copies(etag))
         return chosen, inventory.Shelf(each for each in found if each is not None)
 
     def _held(self, chosen: list[Entry], shelf: inventory.Shelf) -> list[tuple[Entry, holdings.Holding]]:
         """Each blob of these that something is here of, once, with a file that has it."""
-        endpoint = self._content.commit.endpoint
         found: dict[Any, tuple[Entry, holdings.Holding]] = {}
         for entry in chosen:
-            holding = shelf.find(endpoint, entry) if entry.size else None
+            holding = shelf.find(self._content.commit, entry) if entry.size else None
             if holding is not None and holding.bytes_local:
                 found.setdefault(holding.place, (entry, holding))
         return list(found.values())
+
+    def _blob(self, entry: Entry) -> Blob | None:
+        return entry.blob(self._content.commit)
 
     def _files(self, wanted: Callable[[str], bool]) -> list[Entry]:
         """The files known and shown whose path in the mount is wanted."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import sys
 from typing import Any
 
@@ -23,6 +25,17 @@ class Formatter(logging.Formatter):
         if record.exc_info:
             fields["traceback"] = lines.clean(self.formatException(record.exc_info))
         return lines.line(record.levelname.lower(), fields, form=self._form, journal=self._journal, now=record.created)
+
+
+def where() -> str:
+    """The file that is logged to; "" where it is none: a terminal, a pipe, the journal."""
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.FileHandler):
+            return handler.baseFilename
+    try:
+        return os.readlink("/proc/self/fd/2") if stat.S_ISREG(os.fstat(2).st_mode) else ""
+    except OSError:  # closed, or no /proc
+        return ""
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

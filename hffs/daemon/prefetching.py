@@ -48,10 +48,11 @@ class Prefetch:
         if left is not None or len(chosen) <= FIRST:
             self._want(chosen)
             return
-        self._thread = threading.Thread(target=self._rest, args=(chosen,), name="hffs-prefetch", daemon=True)
         self._standing.when_heard(self._heard.set)
         self._want(chosen[:FIRST])
-        self._thread.start()
+        thread = threading.Thread(target=self._rest, args=(chosen,), name="hffs-prefetch", daemon=True)
+        thread.start()
+        self._thread = thread  # not before: the mount may end now, and nobody can wait for a thread that did not start
 
     def stop(self) -> None:
         self._stopping = True

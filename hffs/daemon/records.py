@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final, NotRequired, cast
 
 from ..errors import HffsError
-from ..protocol import MountRecord, journal_path, record_path, socket_path
+from ..protocol import MountRecord, jobs_path, journal_path, record_path, socket_path
 
 _LARGEST: Final = 64 * 1024  # bytes of a record; one has under 2000
 _MOST: Final = 1 << 53  # the last whole number that every JSON reader tells from the next
@@ -103,8 +103,8 @@ def remove(directory: str, mountpoint: str) -> None:
 
 
 def files(directory: str, mountpoint: str) -> list[str]:
-    """The record of a mount, its socket and its journal: what must not outlive it."""
-    return [make(directory, mountpoint) for make in (record_path, socket_path, journal_path)]
+    """The record of a mount, its socket, its journal and its jobs: what must not outlive it."""
+    return [make(directory, mountpoint) for make in (record_path, socket_path, journal_path, jobs_path)]
 
 
 def every(directory: str) -> list[Record]:

@@ -21,6 +21,7 @@ from ..policy import Priority, is_tiny
 from ..remote import Standing
 from ..transfer import Fetcher
 from ..vfs import Filesystem, Tree
+from . import logs
 from .control import Request
 from .engine import Engine, Hub
 from .readahead import ReadAhead
@@ -200,6 +201,7 @@ class Reporter:
             "hub": hub(self._standing),
             "root": self._content.root,
             "problems": self._problems(files),
+            "log": logs.where(),
         }
 
     def _problems(self, files: Iterable[Entry]) -> list[protocol.FileProblem]:

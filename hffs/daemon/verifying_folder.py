@@ -18,7 +18,7 @@ from .. import protocol
 from ..cache import Hasher, HubCache, StoredBlob, folders
 from ..cache.folders import Folder, Lying
 from ..errors import HffsError, NotFound
-from ..model import Blob, Commit, Entry, RemoteFile
+from ..model import Commit, Entry, RemoteFile
 from ..policy import POINTER_BELOW, Pointer, Problem, pointer_of, problem_of
 from ..transfer import Fetcher, Hydration, Snapshot
 from . import laying
@@ -106,7 +106,7 @@ class Foreign:
                 found += 1
                 yield missing
         if not found:
-            raise NotFound(f"no file in {self.target} fits what was asked for", "see the patterns")
+            raise NotFound(f"there is no file in {self.target} to look at", "see what it holds, and the patterns")
         yield from self._required.unmet(self.target)
 
     def _is_meant(self, told: Told, path: str) -> bool:
@@ -258,11 +258,10 @@ def _remote(subject: _There, told: Told) -> RemoteFile:
     entry = (told.listed or {}).get(subject.inside)
     if told.commit is None or told.listed is None:
         raise HffsError("it is not known which repo it is of", "name that with --repo")
-    if entry is None or entry.etag is None or entry.size is None:
+    file = None if entry is None else entry.remote(told.commit)
+    if file is None:
         raise HffsError("the repo has no such file", "it is left as it is")
-    return RemoteFile(
-        told.commit, entry.path, Blob(entry.etag, entry.size, told.commit.endpoint, entry.digest()), entry.lfs
-    )
+    return file
 
 
 def _refuse_unsafe(subject: _There, told: Told) -> None:

@@ -19,7 +19,7 @@ from ..cache.holdings import Holding
 from ..cache.inventory import Shelf
 from ..cache.layout import Place
 from ..errors import BlockAbsent, Cancelled, DeadlineExceeded, HffsError, HubUnreachable
-from ..model import Blob, Commit, Digest, Entry, RemoteFile
+from ..model import Commit, Digest, Entry, RemoteFile
 from ..policy import is_tiny, problem_of
 from ..ranges import BLOCK_SIZE, ByteRange
 from ..transfer import Content, Fetcher, Hydration, Snapshot, Target
@@ -105,7 +105,8 @@ class Held:
                 return
             required = known.asked and self._required.ask(known.entry.path)
             holding, broken = self._look_up(known)
-            key: object = holding.place if holding else (known.entry.etag or known.entry.path)
+            blob = None if known.commit is None else known.entry.blob(known.commit)
+            key: object = holding.place if holding else (blob.etag if blob else known.entry.path)
             twin = first.get(key)
             if twin is not None:
                 twin.required |= required
@@ -125,12 +126,13 @@ class Held:
         if known.holding is not None:
             return (None, known.holding) if known.holding.wrong else (known.holding, None)
         entry, commit = known.entry, known.commit
-        if not entry.etag or not entry.size or commit is None:
+        blob = None if commit is None else entry.blob(commit)
+        if blob is None or commit is None or not blob.size:
             return None, None
-        own = self._layout.place(entry.etag, commit.endpoint)
-        copies = [each for each in map(holdings.look, self._layout.copies(entry.etag)) if each is not None]
+        own = self._layout.place(blob.etag, blob.origin)
+        copies = [each for each in map(holdings.look, self._layout.copies(blob.etag)) if each is not None]
         broken = next((each for each in copies if each.wrong and each.place == own), None)
-        return Shelf(copies).find(commit.endpoint, entry), broken
+        return Shelf(copies).find(commit, entry), broken
 
     def look(self, subject: Subject, given_up: GivenUp, counted: Callable[[int], None]) -> Word:
         if not isinstance(subject, _Held) or subject.known is None:  # a requirement that nothing fits
@@ -309,9 +311,7 @@ class Held:
             for run in runs:
                 for start in range(run.start * BLOCK_SIZE, min(run.stop * BLOCK_SIZE, target.size), _STRETCH):
                     stop = min(start + _STRETCH, run.stop * BLOCK_SIZE, target.size)
-                    if given_up():
-                        raise Cancelled("the verification was cancelled")
-                    _await(fetcher, target, ByteRange(start, stop))
+                    _await(fetcher, target, ByteRange(start, stop), given_up)
         finally:
             fetcher.detach(target)
 
@@ -339,26 +339,29 @@ class Held:
 
 
 def _remote(known: Known) -> RemoteFile | None:
-    entry, commit = known.entry, known.commit
-    if commit is None or entry.etag is None or entry.size is None:
-        return None
-    return RemoteFile(commit, entry.path, Blob(entry.etag, entry.size, commit.endpoint, entry.digest()), entry.lfs)
+    return None if known.commit is None else known.entry.remote(known.commit)
 
 
 def _named(run: range) -> str:
     return f"block {run.start}" if len(run) == 1 else f"blocks {run.start} to {run.stop - 1}"
 
 
-def _await(fetcher: Fetcher, target: Target, asked: ByteRange) -> None:
-    """Have these bytes come. Raises what keeps them away."""
+def _await(fetcher: Fetcher, target: Target, asked: ByteRange, given_up: GivenUp) -> None:
+    """Have these bytes come. Raises what keeps them away, Cancelled."""
     arrived, outcome = threading.Event(), list[Exception | None]()
 
     def told(error: Exception | None) -> None:
         outcome.append(error)
         arrived.set()
 
-    fetcher.wait(target, asked, time.monotonic() + _PATIENCE_S, told)
-    arrived.wait(2 * _PATIENCE_S)  # it always comes: this bounds a bug
+    if given_up():
+        raise Cancelled("the verification was cancelled")
+    ticket = fetcher.wait(target, asked, time.monotonic() + _PATIENCE_S, told)
+    ends = time.monotonic() + 2 * _PATIENCE_S  # it always comes: this bounds a bug
+    while not arrived.wait(_LOOK_S) and time.monotonic() < ends:
+        if given_up():  # a server that is silent keeps nobody
+            fetcher.abandon(ticket)
+            raise Cancelled("the verification was cancelled")
     error = outcome[0] if outcome else DeadlineExceeded(f"{target.file.path} did not arrive in time", "run this again")
     if error is not None:
         raise error

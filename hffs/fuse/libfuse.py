@@ -103,12 +103,12 @@ class LibfuseBinding:
             "subtype": "hffs",
             "ro": True,
             "default_permissions": True,
-            "kernel_cache": True,
             "use_ino": True,
             "entry_timeout": NAME_SECONDS,
             "negative_timeout": NAME_SECONDS,
             "attr_timeout": ATTRIBUTE_SECONDS,
             "max_read": MAX_READ,
+            "raw_fi": True,  # else an open could not say whether pages are kept
         }
         if self._allow_other:
             options["allow_other"] = True
@@ -139,6 +139,11 @@ def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], Non
     """mfusepy takes an instance of its own class, which exists only once libfuse has been loaded."""
     uid, gid = os.getuid(), os.getgid()
     tree = filesystem.tree
+    # Files whose content was wrong once. Pages are kept over opens, since content never changes, but of these each open
+    # drops what the kernel has: it cannot be told to earlier, for whoever tells it waits, not to be killed, for reads
+    # under way, and a process of its own, as the kernel binding's, does not know the numbers that libfuse gives nodes.
+    mistrusted: set[int] = set()
+    filesystem.on_content_wrong(mistrusted.add)
 
     class Operations(library.Operations):  # type: ignore[misc]
         use_ns = True
@@ -152,14 +157,13 @@ def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], Non
                     connection.max_read = MAX_READ
             if config is not None:
                 config.use_ino = 1
-                config.kernel_cache = 1
                 config.entry_timeout = NAME_SECONDS
                 config.negative_timeout = NAME_SECONDS
                 config.attr_timeout = ATTRIBUTE_SECONDS
             on_ready()
 
         @answers
-        def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
+        def getattr(self, path: str, fi: Any = None) -> dict[str, int]:
             return _stat(filesystem.attributes(tree.find(path)), uid, gid)
 
         @answers
@@ -170,17 +174,20 @@ def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], Non
             return iter([(name, {"st_ino": node.id, "st_mode": _kind(node)}, 0) for name, node in names])
 
         @answers
-        def open(self, path: str, flags: int) -> int:
-            return filesystem.open(tree.find(path))
+        def open(self, path: str, fi: Any) -> int:
+            node = tree.find(path)
+            fi.fh = filesystem.open(node)
+            fi.keep_cache = node.id not in mistrusted
+            return 0
 
         @answers
-        def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
-            answer = filesystem.read(fh, offset, size)
+        def read(self, path: str | None, size: int, offset: int, fi: Any) -> bytes:
+            answer = filesystem.read(fi.fh, offset, size)
             return answer if isinstance(answer, bytes) else answer.result()
 
         @answers
-        def release(self, path: str | None, fh: int) -> int:
-            filesystem.release(fh)
+        def release(self, path: str | None, fi: Any) -> int:
+            filesystem.release(fi.fh)
             return 0
 
         @answers

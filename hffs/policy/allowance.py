@@ -20,6 +20,9 @@ RESERVED: Final = 2
 USUAL: Final = 8
 # The Hub counts in windows of five minutes: no honest answer asks for longer.
 MOST_PATIENCE: Final = 300.0
+_NEVER: Final = float("-inf")
+
+_Pause = tuple[float, str]
 
 
 class Allowance:
@@ -32,13 +35,14 @@ class Allowance:
         self._lesser = max(1, workers - RESERVED)  # for what no reader waits for; of one or two workers, one
         self._ahead = min(USUAL if ahead is None else ahead, self._lesser)
         self._running = [0] * len(Priority)
-        self._paused_until = float("-inf")
-        self._why = ""
+        # Until when and why: a server asked for it, and somebody else knows that nothing else makes sense.
+        self._asked: _Pause = (_NEVER, "")
+        self._paused: _Pause = (_NEVER, "")
 
     def among(self, now: float) -> list[Priority]:
         """The priorities that one more worker may take."""
         found = [Priority.DEMAND]
-        if now < self._paused_until or sum(self._running[Priority.AHEAD :]) >= self._lesser:
+        if now < self._pause[0] or sum(self._running[Priority.AHEAD :]) >= self._lesser:
             return found
         if self._running[Priority.AHEAD] < self._ahead:
             found.append(Priority.AHEAD)
@@ -61,22 +65,27 @@ class Allowance:
         """A server wants less of us: nothing ahead or in the background before it asked us to come back."""
         self.limiter.refused(now, retry_after)
         if retry_after is not None:
-            self.pause(now + min(retry_after, MOST_PATIENCE), "the server asked for patience")
+            self._asked = max(self._asked, (now + min(retry_after, MOST_PATIENCE), "the server asked for patience"))
 
     def pause(self, until: float, why: str) -> None:
-        """Nothing ahead or in the background before ``until`` (monotonic seconds)."""
-        if until >= self._paused_until:
-            self._paused_until, self._why = until, why
+        """Nothing ahead or in the background before ``until`` (monotonic seconds), or ``resume``."""
+        if until >= self._paused[0]:
+            self._paused = until, why
 
     def resume(self) -> None:
-        """What kept others than readers waiting has ended early."""
-        self._paused_until = float("-inf")
+        """What others were told to ``pause`` for has ended early; a server's patience has not."""
+        self._paused = _NEVER, ""
+
+    @property
+    def _pause(self) -> _Pause:
+        return max(self._asked, self._paused)
 
     @property
     def why(self) -> str:
         """Why only readers were served last."""
-        return self._why
+        return self._pause[1]
 
     def paused(self, now: float) -> float | None:
         """Until when only waiting readers are served (monotonic seconds); None: everybody is."""
-        return self._paused_until if now < self._paused_until else None
+        until = self._pause[0]
+        return until if now < until else None

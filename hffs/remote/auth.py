@@ -78,9 +78,12 @@ class Auth:
         except (OSError, UnicodeDecodeError, _OIDC_ERROR) as error:
             where = self._file or "the token of huggingface_hub"
             reason = getattr(error, "strerror", None) or type(error).__name__
-            raise AccessDenied(f"{where} cannot be read: {reason}", LOG_IN) from None
+            remedy = "mend it, or name another one with --token-file" if self._file else LOG_IN
+            raise AccessDenied(f"{where} cannot be read: {reason}", remedy) from None
         text = (text or "").strip()
         if not text:
+            if self._file is not None:  # asked for by name: nobody is to find out later that it went without
+                raise AccessDenied(f"{self._file} holds no token", "put one into it, or leave --token-file out")
             return None
         if not _CHARACTERS.fullmatch(text):
             raise AccessDenied("the token holds characters that no token has", LOG_IN)

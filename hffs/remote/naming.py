@@ -26,6 +26,7 @@ _ELSEWHERE: Final = frozenset({"kernels", "buckets", "kernel", "bucket"})  # oth
 _WEB: Final = ("huggingface.co/", "www.huggingface.co/", "hf.co/", "git@")
 # What git refuses in a ref's name (git-check-ref-format), so that no revision can walk about in a URL.
 _REVISION: Final = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\]+")
+_ECHO: Final = re.compile(r": '[^']*'$")  # of the name, at the end of huggingface_hub's words: it stands before them
 # parse_hf_uri knows names of two parts only; a legacy name is parsed below this one, which then is taken off again.
 _STAND_IN: Final = "legacy/"
 
@@ -92,7 +93,8 @@ def _parse(text: str, repo_type: RepoType, rest: str) -> tuple[str, str | None, 
         uri = parse_hf_uri(f"hf://{repo_type}s/{_STAND_IN if legacy else ''}{rest}")
     except HfUriError as wrong:
         detail = " ".join(getattr(wrong, "msg", "").replace(_STAND_IN, "").split())
-        raise UsageError(f"{text!r} is not the name of a repo", detail.rstrip(". ") or ACCEPTED) from None
+        remedy = _ECHO.sub("", detail.rstrip(". "))
+        raise UsageError(f"{text!r} is not the name of a repo", remedy or ACCEPTED) from None
     if not uri.id.isascii():  # not every huggingface_hub 1.x looks
         raise UsageError(f"{text!r} is not the name of a repo", "names are of ASCII letters, digits, '-', '_' and '.'")
     after = rest.partition("@")[2]

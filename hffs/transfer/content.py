@@ -91,7 +91,7 @@ class Content:
 
     def on_wrong(self, told: Callable[[str], None]) -> None:
         """``told(etag)`` when content proved wrong and was dropped; on the verifier's thread, so hand over."""
-        self._fetcher.distrust.on_mismatch = lambda file: told(file.blob.etag)
+        self._fetcher.distrust.on_mismatch = lambda file: told(file.validator)
 
     def sized(self, entry: Entry) -> Entry:
         return self.listings.sized(entry)
@@ -157,7 +157,7 @@ class Content:
         return DiskSpace(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
 
     def remote_file(self, entry: Entry) -> RemoteFile:
-        blob = entry.blob(self.commit)
-        if blob is None or entry.etag is None:
+        file = entry.remote(self.commit)
+        if file is None:
             raise BadResponse(f"the server names neither size nor etag of {entry.path}")
-        return RemoteFile(self.commit, entry.path, blob, entry.lfs, "" if blob.etag == entry.etag else entry.etag)
+        return file

@@ -167,6 +167,8 @@ class Workshop:
         """One fetch from claim to settlement; every way out settles, retries or defers it."""
         if fetch.priority >= Priority.BACKGROUND and not self._awaited(fetch) and (wait := self._pace(target.file)):
             with self._ready:
+                if self._queue.awaited(fetch):  # since then: whoever came takes it back at once
+                    wait = 0.0
                 self._queue.defer(fetch, time.monotonic() + wait)
                 self._crew.call()
             return
@@ -181,8 +183,8 @@ class Workshop:
             return
         with self._ready:
             if busy:
-                pause = BUSY_BACKGROUND_SECONDS if fetch.priority >= Priority.BACKGROUND else BUSY_SECONDS
-                self._queue.defer(fetch, time.monotonic() + pause)
+                alone = fetch.priority >= Priority.BACKGROUND and not self._queue.awaited(fetch)
+                self._queue.defer(fetch, time.monotonic() + (BUSY_BACKGROUND_SECONDS if alone else BUSY_SECONDS))
                 self._crew.call()
             else:
                 self._queue.settle(fetch, None, time.monotonic())
@@ -264,7 +266,7 @@ class Workshop:
         absent = target.missing(fetch.blocks) if waits else []
         with self._ready:
             gone = [self._waiters.leave(ticket) for ticket in self._queue.settle(fetch, error, now, remember=False)]
-            if waits and not self._stopping:
+            if waits and not self._stopping and target.refused is None:
                 self._allowance.pause(now + DENIED_SECONDS, error.what)
                 self._want(target, absent, fetch.priority, now)
         tell(gone, error)

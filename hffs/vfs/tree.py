@@ -145,11 +145,14 @@ class Tree:
             return self._nodes.get(number)
         if not self._recovered:
             for entry in self._content.known_entries():
-                self._node_of(entry)
+                # A folder may have been shown before it was known that patterns leave nothing of it; a file never.
+                if entry.kind == "directory" or self._visible(entry):
+                    self._node_of(entry, named=self._visible(entry))
             self._recovered = True
         return self._nodes.get(number)
 
-    def _node_of(self, entry: Entry) -> Node:
+    def _node_of(self, entry: Entry, *, named: bool = True) -> Node:
+        """``named``: it is found by its path from now on."""
         known = self._by_path.get(entry.path)
         if known is not None:
             return known
@@ -163,7 +166,8 @@ class Tree:
                     break
                 salt += 1  # two paths with one number: about 1 in 10^10 for 40,000 files, but then it must not matter
             node = self._nodes.setdefault(number, Node(number, entry.path, entry))
-            self._by_path[entry.path] = node
+            if named:
+                self._by_path[entry.path] = node
         return node
 
     def _visible(self, entry: Entry) -> bool:

@@ -123,7 +123,8 @@ def test_a_bad_token_is_told_as_such_even_for_a_public_repo(refusals: Refusals, 
 
 def test_a_token_file_that_cannot_be_read_is_named(refusals: Refusals, place: Path) -> None:
     line = refusals.of(4, "mount", "acme/tiny", place, "--token-file", "/nope/token")
-    assert "/nope/token" in line
+    assert "/nope/token cannot be read" in line
+    assert "another one with --token-file" in line
 
 
 def test_an_unknown_revision_is_named(refusals: Refusals, command: str, place: Path) -> None:

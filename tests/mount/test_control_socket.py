@@ -125,6 +125,7 @@ def test_the_document_is_one() -> None:
 def test_every_answer_of_a_mount_is_as_the_document_says(mounted: Mounted) -> None:
     control = Socket(mounted)
     assert control.ask("GET", "/healthz") == {"state": "serving"}
+    assert "event=mounted" in Path(control.ask("GET", "/v1/status")["log"]).read_text()
     assert control.ask("GET", "/v1/jobs") == {"jobs": []}
     job = control.ask("POST", "/v1/hydrate", {"path": "sub", "include": ["*"]})
     assert eventually(lambda: control.ask("GET", f"/v1/jobs/{job['id']}")["state"] == "done", 60)

@@ -36,7 +36,7 @@ WORDS = {
     "REPO": "acme/one",
     "REPO[/PATH]": "acme/one",
 }
-TOGETHER = {"completion": "bash", "mount": "acme/one {empty}", "bandwidth": "{mount} 100M"}
+TOGETHER = {"completion": "bash", "mount": "acme/one {empty}", "bandwidth": "{mount} 100M", "verify": "{mount}"}
 LAST = ("unmount", "restart")  # each mount is needed by those before
 
 
@@ -79,7 +79,7 @@ def test_no_command_prints_a_control_character_into_a_pipe(hub: Hub, mount: Moun
 
 
 def test_a_map_shows_what_was_read_of_a_file(hub: Hub, mount: Mount) -> None:
-    hub.add_repo("acme/one", files={"a.bin": Synthetic(8 * MIB, seed=1)})
+    hub.add_repo("acme/one", files={"a.bin": Synthetic(8 * MIB, seed=1), "sub/b": b"b"})
     mounted = mount("acme/one", "--prefetch", "none", "--fetch-size", "256K")
     file = mounted / "a.bin"
     assert "· absent 8.0M" in mounted.commands.expect("map", str(file))
@@ -98,6 +98,9 @@ def test_a_map_shows_what_was_read_of_a_file(hub: Hub, mount: Mount) -> None:
     assert f"      0B  {'█' * 32}\n█ local 8.0M (100 %)\n" in picture
     missing = mounted.commands.run("map", str(mounted / "none"))
     assert (missing.returncode, missing.stdout) == (3, "")
+    folder = mounted.commands.run("map", str(mounted / "sub"))
+    assert (folder.returncode, folder.stdout) == (2, "")
+    assert folder.stderr.startswith(f"hffs: {mounted / 'sub'} is a folder, not a file: ")
 
 
 def test_a_watch_outlives_the_daemon_it_looks_at(mounted: Mounted, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -142,6 +142,8 @@ def test_extended_attributes_tell_what_a_file_is_and_how_much_is_here(hub: Hub, 
         "user.hffs.sha256": digest,
         "user.hffs.local_bytes": "0",
         "user.hffs.state": "remote",
+        "user.hffs.hash": "sha256 listing",
+        "user.hffs.verification": "pending",
     }
     assert xattrs(mounted / WEIGHTS) == expected
     with (mounted / WEIGHTS).open("rb") as file:

@@ -373,6 +373,22 @@ def test_a_mount_whose_processes_were_all_killed_is_cleared_away_by_the_next(
     again.assert_nothing_left()
 
 
+def test_jobs_of_a_mount_that_was_killed_are_not_done_on_the_next_one_there(
+    hub: Hub, lasting: Callable[..., Processes], files: Path, commands: Commands, tmp_path: Path
+) -> None:
+    hub.add_repo("acme/big", files=files)
+    name = hashlib.sha256(os.fsencode(tmp_path / "mnt" / "0")).hexdigest()[:16]
+    commands.runtime.mkdir(mode=0o700, exist_ok=True)
+    left = commands.runtime / f"{name}.jobs"
+    left.write_text(json.dumps([{"wish": {"id": "old", "target": "elsewhere"}, "ended_at": None}]))
+    mount = lasting("acme/big", "--prefetch", "none")
+    assert mount.mounted.status()["socket"] == str(left.with_suffix(".sock")), "the file was another mount's"
+    assert not left.exists()
+    mount.kill_worker()
+    assert eventually(lambda: mount.back(1), BACK_SECONDS)
+    assert mount.mounted.status()["hydration"]["state"] == "idle"
+
+
 @pytest.mark.parametrize("who", ["supervisor", "worker"])
 def test_sigterm_unmounts_even_when_a_reader_is_inside(
     hub: Hub, lasting: Callable[..., Processes], files: Path, who: str

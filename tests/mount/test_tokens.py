@@ -190,6 +190,21 @@ def test_neither_token_nor_signature_is_left_anywhere(hub: Hub, mount: Mount, se
     assert any(record.token == TOKEN for record in hub.journal.requests(origin="api"))
 
 
+def test_a_restart_hands_the_token_on_and_shows_it_to_nobody(mount: Mount, secret: Commands) -> None:
+    mounted = mount("acme/private", "--prefetch", "none")
+    first = mounted.pid
+    for name in ("a", "b"):  # the second time by a supervisor that heard the token from one like it
+        before = mounted.pid
+        secret.expect("restart", str(mounted.path))
+        assert eventually(lambda before=before: mounted.status()["pid"] != before, 30)
+        status = mounted.status()
+        mounted.pid = int(status["pid"])
+        assert (mounted / f"{name}.safetensors").read_bytes() == LFS[f"{name}.safetensors"]
+        for pid in (mounted.pid, int(status["supervisor"]["pid"])):
+            assert TOKEN.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert mounted.pid != first
+
+
 def test_a_login_in_a_mounts_life_is_taken(hub: Hub, mount: Mount, commands: Commands) -> None:
     hub.add_repo("acme/gated", files=FILES, gated=True).grant("alice")
     hub.tokens[TOKEN] = "alice"

@@ -41,6 +41,21 @@ def test_wrong_bytes_are_dropped_from_disk_and_from_the_kernels_pages(hub: Hub, 
 
 @on_both_bindings
 @pytest.mark.allow_warnings("the daemon says what was wrong")
+def test_wrong_bytes_are_not_read_again_by_whoever_opens_the_file_anew(hub: Hub, mount: Mount) -> None:
+    right = Synthetic(SIZE, seed=5)
+    names = ["model.safetensors", "deep/same.safetensors"]
+    hub.add_repo("acme/tiny", files=dict.fromkeys(names, right))
+    hub.faults.add(Match(kind="cdn", count=1), faults.flip_bit(1_000_000))
+    mounted = mount("acme/tiny", "--prefetch", "none")
+    expected = right.read(0, SIZE)
+    assert [(mounted / name).read_bytes() == expected for name in names] != [True, True], "the fault reached no reader"
+    assert eventually(lambda: len(history(mounted)) == 1, 30)
+    assert eventually(lambda: all((mounted / name).read_bytes() == expected for name in names), 30)
+    assert eventually(lambda: mounted.status()["verification"]["verified"] == 2, 30)
+
+
+@on_both_bindings
+@pytest.mark.allow_warnings("the daemon says what was wrong")
 def test_content_that_stays_wrong_is_named_in_status_and_never_called_verified(hub: Hub, mount: Mount) -> None:
     hub.add_repo("acme/tiny", files={"model.safetensors": Synthetic(SIZE, seed=5)})
     hub.faults.add(Match(kind="cdn"), faults.flip_bit(2_000_000))

@@ -62,14 +62,14 @@ def _room(root: str, settings: Settings) -> Iterator[Finding]:
     disk = os.statvfs(above)
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     keep = kept_free(settings.min_free, total)
-    room = f"{free // _MIB} MiB free, {keep // _MIB} MiB of it are kept free"
+    room = f"{_size(free)} free, {_size(keep)} of it are kept free"
     if free <= keep:
         remedy = "free some disk space, lower --min-free or choose another --cache-dir"
         yield Finding(_AREA, "warn", f"the disk is full: {room}", remedy)
     else:
         yield Finding(_AREA, "ok", room)
     if settings.cache_size is not None:
-        yield Finding(_AREA, "ok", f"the cache is kept below {settings.cache_size // _MIB} MiB")
+        yield Finding(_AREA, "ok", f"the cache is kept below {_size(settings.cache_size)}")
 
 
 def _sound(layout: Layout) -> Finding:
@@ -85,4 +85,9 @@ def _sound(layout: Layout) -> Finding:
         )
     if newer:
         return Finding(_AREA, "warn", f"{newer} of {blobs} blobs were written by a newer hffs", "upgrade hffs")
-    return Finding(_AREA, "ok", f"{blobs} blobs, {size // _MIB} MiB on disk")
+    return Finding(_AREA, "ok", f"{blobs} {'blob' if blobs == 1 else 'blobs'}, {_size(size)} on disk")
+
+
+def _size(count: int) -> str:
+    """Bytes as the command line writes them."""
+    return f"{count / (1 << 30):.1f}G" if count >= 1 << 30 else f"{count / _MIB:.1f}M"

@@ -18,7 +18,7 @@ _HINTS: Final = {
     "vllm": "--safetensors-load-strategy=prefetch reads ahead through all files at once",
     "transformers": "from_pretrained(MOUNTPOINT) maps the files; no option is needed",
     "diffusers": "DiffusionPipeline.from_pretrained(MOUNTPOINT); no option is needed",
-    "datasets": "load_dataset(MOUNTPOINT) copies to Arrow below HF_HOME, which must be on a disk of its own",
+    "datasets": "load_dataset(MOUNTPOINT) copies to Arrow below HF_HOME, which must be writable",
     "llama_cpp_python": "the whole file is read at load; use_mmap=False reads it in order",
 }
 

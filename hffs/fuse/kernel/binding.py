@@ -42,6 +42,7 @@ LOOPS: Final = 4
 REPLIERS: Final = 2  # they copy what workers have just brought; the network is slower
 EARLY: Final = 256  # interrupts remembered: far more than threads that could be between reading and taking in hand
 SLOW: Final = 8  # listings and sizes asked of the Hub at once
+DROPPING: Final = 4  # files whose pages are dropped at once; each may have to wait for reads, nobody waits for it
 MAX_PAGES: Final = 256  # 1 MiB, the most that fs.fuse.max_pages_limit allows unless it was raised
 # Reads that wait count as background for the kernel, and the one after the last that fits waits for all others,
 # whatever file it is of (64: 4 s of standstill behind 80 stalled reads, 4096: 0.03 s). The congestion threshold only
@@ -108,6 +109,7 @@ class KernelBinding:
         self._passthrough: Passthrough | None = None
         self._operations: Operations
         self._slow: ThreadPoolExecutor
+        self._dropping: ThreadPoolExecutor
 
     def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None:
         """Mounts and answers INIT, or resumes; calls ``on_ready``; returns when unmounted or told to ``leave``.
@@ -139,6 +141,7 @@ class KernelBinding:
         Raises MountFailed."""
         self._device = device
         self._slow = ThreadPoolExecutor(SLOW, thread_name_prefix="hffs-slow")
+        self._dropping = ThreadPoolExecutor(DROPPING, thread_name_prefix="hffs-pages")
         threads = [threading.Thread(target=self._loop, name=f"hffs-fuse-{n}", daemon=True) for n in range(LOOPS)]
         threads += [threading.Thread(target=self._reply, name=f"hffs-reply-{n}", daemon=True) for n in range(REPLIERS)]
         journal: Journal | None = None
@@ -164,7 +167,8 @@ class KernelBinding:
         finally:
             for _ in range(REPLIERS):
                 self._settled.put(None)
-            self._slow.shutdown(wait=False, cancel_futures=True)
+            for pool in (self._slow, self._dropping):
+                pool.shutdown(wait=False, cancel_futures=True)
             for thread in threads:
                 if thread.is_alive() and not self._leaving:
                     thread.join(timeout=5)
@@ -379,7 +383,7 @@ class KernelBinding:
     def _drop_pages(self, node: int) -> None:
         """Not here, and not by a thread that serves: it may have to wait for reads of the very pages."""
         try:
-            self._slow.submit(drop_pages, self._device.fd, node)
+            self._dropping.submit(drop_pages, self._device.fd, node)
         except RuntimeError:  # the mount is going away, and its pages with it
             log.debug("event=pages-left node=%d", node)
 

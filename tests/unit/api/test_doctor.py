@@ -77,7 +77,7 @@ def test_damage_in_the_cache_is_a_warning(settings: Settings) -> None:
     content = some_bytes(MIB)
     fill(store, content)
     store.close()
-    assert "1 blobs, 1 MiB" in list(disk.look(settings))[-1].what
+    assert "1 blob, 1.0M on disk" in list(disk.look(settings))[-1].what
     blob = blob_of(content)
     Path(layout.place(blob.etag, blob.origin).state).write_bytes(b"nonsense")
     bad = only(list(disk.look(settings)), "warn")

@@ -127,3 +127,20 @@ def test_needless_is_what_no_commit_names_and_what_nobody_used_for_long(
     stored.close()
     let = inventory.needless(shelf(layout), [NOW], now=clock.now, older=older)
     assert {names[each.etag] for each in let} == gone
+
+
+def test_what_a_server_names_by_no_hash_is_found_by_its_commit_and_path(layout: Layout, store: BlobStore) -> None:
+    deep = "/".join(["a-folder"] * 40)  # more than a state file has room for
+    mirrored = [Entry(path, "file", len(OLD), "v1", told_by="server") for path in ("a.bin", f"{deep}/b.bin", "c.bin")]
+    mine = listed("a", *mirrored)
+    for file in mirrored[:2]:
+        blob = file.blob(mine.commit)
+        assert blob is not None
+        stored = store.open(blob)
+        publish(stored, OLD, range(1))
+        stored.close()
+    found = inventory.take(shelf(layout), [mine])
+    assert found.others == ()
+    assert [(each.files, each.files_complete) for repo in found.repos for each in repo.revisions] == [(3, 2)]
+    assert inventory.needless(shelf(layout), [mine], now=0.0) == []
+    assert len(inventory.needless(shelf(layout), [listed("b", *mirrored)], now=0.0)) == 2, "of another commit"

@@ -426,3 +426,24 @@ def test_an_evicted_blob_is_verified_again_only_when_it_is_whole_again(room_of: 
     assert not stored.verified
     assert stored.verify(2.0)
     stored.close()
+
+
+def test_what_is_hashed_before_it_goes_does_not_keep_others_from_their_turn(
+    room_of: MakeRoom, store: BlobStore, clock: Clock
+) -> None:
+    room = room_of(60 * MIB)
+    stored = store.open(put(store, room, 48 * MIB, 1))
+    hashed: list[range] = []
+
+    def slowly(blocks: range) -> None:
+        hashed.append(blocks)
+        clock.now += 1.5
+
+    stored.on_leaving = slowly
+    clock.now += 10
+    reservation = room.reserve(59 * MIB)
+    assert reservation is not None
+    assert stored.local_bytes == 0
+    assert hashed == [range(64), range(64, 128)], "the third segment went unhashed"
+    reservation.settle(0)
+    stored.close()

@@ -66,6 +66,7 @@ def daemon(runtime: str) -> Iterator[Daemon]:
                 "cache": {"dir": "/var/cache/hffs", "bytes": 1_048_576, "limit": None, "disk_free": 20 * 2**30},
                 "last_errors": [],
                 "read_ahead": {"kb": 1024, "command": ""},
+                "log": "",
                 **more,
             }
 

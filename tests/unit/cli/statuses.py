@@ -37,6 +37,7 @@ def status(mountpoint: str = "/mnt/model", repo: str = "acme/tiny", **more: Any)
         "cache": {"dir": "/var/cache/hffs", "bytes": GIB, "limit": 50 * GIB, "disk_free": 20 * GIB},
         "last_errors": [],
         "read_ahead": {"kb": 1024, "command": ""},
+        "log": "/run/hffs/91b3d6f2f5a01c1e.log",
         **more,
     }
     return told  # type: ignore[no-any-return]

@@ -43,6 +43,14 @@ def test_every_command_has_its_place_and_examples() -> None:
     assert set(EXAMPLES) - {""} <= set(commands())
 
 
+def test_the_readme_has_every_command() -> None:
+    table = [line for line in Path(CHECKOUT, "README.md").read_text().splitlines() if line.startswith("|")]
+    for name, command in commands().items():
+        assert any(f"`hffs {name}" in line for line in table), name
+        for action in commands(command):
+            assert any(f"`hffs {name}" in line and re.search(rf"\b{action}`", line) for line in table), action
+
+
 @pytest.mark.parametrize("line", [line for found in EXAMPLES.values() for line, _ in found])
 def test_every_example_is_a_command_line(line: str) -> None:
     words = shlex.split(re.sub(r'^eval "\$\((.*)\)"$', r"\1", line))

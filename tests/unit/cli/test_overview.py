@@ -93,6 +93,7 @@ def test_one_mount_at_80_columns() -> None:
   verified  0 of 12 files
   cache     ────────────   2 %  1.0G of 50.0G, disk has 20.0G left, in
             /var/cache/hffs
+  log       /run/hffs/91b3d6f2f5a01c1e.log
   open      unet/diff…afetensors (2 handles, read through hffs: not all of it is
             local)
   waits     unet/diffusio…el.safetensors at 4.0M for 3 s, on https://hub.example

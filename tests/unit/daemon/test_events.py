@@ -227,3 +227,15 @@ def test_the_client_says_why_there_is_no_stream(runtime: str, monkeypatch: pytes
             client.events(path)
         with pytest.raises(client.MountNotFound):
             client.events(f"{path}x")
+
+
+def test_a_record_that_cannot_be_told_is_no_error_of_whoever_logs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "propagate", False)  # pytest's own handler raises
+    with feeding() as feed:
+        follower = follow(feed)
+        log.info("event=moved bytes=%d", "many")
+        log.info("event=verified path=%s", "a")
+        assert [line["event"] for line in taken(follower)] == ["verified"]
+    assert "--- Logging error ---" in capsys.readouterr().err, "as of any handler"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from unittest.mock import MagicMock
 
 import pytest
@@ -38,6 +38,7 @@ def test_every_route_is_documented_and_every_documented_path_has_a_route() -> No
     [
         (protocol.Status, "Status"),
         (protocol.Hydration, "Hydration"),
+        (protocol.Verification, "Verification"),
         (protocol.Workers, "Workers"),
         (protocol.FileList, "FileList"),
         (protocol.BlockMap, "BlockMap"),
@@ -55,6 +56,20 @@ def test_every_message_is_documented_key_by_key(name: Any, described: str) -> No
     assert set(schema["properties"]) == set(name.__annotations__)
     required = {key for key, kind in name.__annotations__.items() if "NotRequired" not in str(kind)}
     assert set(schema["required"]) == required
+
+
+@pytest.mark.parametrize(
+    ("kind", "described"),
+    [
+        (protocol.State, DOCUMENT["components"]["schemas"]["Status"]["properties"]["state"]),
+        (
+            get_type_hints(protocol.FileStatus)["state"],
+            DOCUMENT["components"]["schemas"]["FileList"]["properties"]["files"]["items"]["properties"]["state"],
+        ),
+    ],
+)
+def test_every_state_is_documented(kind: Any, described: Any) -> None:
+    assert tuple(described["enum"]) == get_args(kind)
 
 
 def test_the_hub_is_asked_for_one_client_at_a_time() -> None:

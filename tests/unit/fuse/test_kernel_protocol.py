@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hffs.fuse.kernel import KernelBinding, abi
+from hffs.fuse.kernel.binding import SLOW
 from hffs.fuse.kernel.device import Device
 from hffs.vfs import Filesystem
 from tests.unit.memory import COMMIT, MemorySource
@@ -251,3 +252,17 @@ def test_an_interrupt_that_overtakes_its_request_is_not_lost(kernel: Kernel, sou
     assert kernel.send(abi.Op.READ, node, read_body(handle, 0, 50)) == coming
     assert kernel.receive() == (coming, errno.EINTR, b"")
     source.gate.set()
+
+
+def test_pages_that_cannot_be_dropped_yet_keep_no_look_up_waiting(
+    kernel: Kernel, filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = threading.Event()
+    monkeypatch.setattr("hffs.fuse.kernel.binding.drop_pages", lambda _device, _node: let_go.wait(30))
+    monkeypatch.setattr(filesystem.tree, "lookup_waits", lambda _parent, _name: True)
+    try:
+        for node in range(SLOW):
+            kernel.binding._drop_pages(node)  # type: ignore[attr-defined]
+        assert kernel.lookup(1, "onnx")
+    finally:
+        let_go.set()

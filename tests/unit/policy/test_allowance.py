@@ -61,3 +61,15 @@ def test_a_refusal_without_a_time_pauses_nothing_and_one_for_a_day_not_that_long
     assert AHEAD in allowance.among(0.0)
     allowance.refused(0.0, 86400.0)
     assert allowance.paused(0.0) == MOST_PATIENCE
+
+
+def test_access_that_is_back_does_not_end_the_patience_that_a_server_asked_for() -> None:
+    allowance = Allowance(workers=4)
+    allowance.pause(30.0, "no access")
+    allowance.refused(0.0, 100.0)
+    allowance.pause(130.0, "no access")
+    assert (allowance.paused(0.0), allowance.why) == (130.0, "no access")
+    allowance.resume()
+    assert (allowance.paused(0.0), allowance.why) == (100.0, "the server asked for patience")
+    assert allowance.among(99.0) == [DEMAND]
+    assert allowance.paused(100.0) is None

@@ -150,3 +150,10 @@ def test_an_accepted_name_stays_below_its_directory(name: str) -> None:
     joined = os.path.normpath(os.path.join("/mnt/model", name))
     assert joined == f"/mnt/model/{name}"
     assert Path(joined).is_relative_to("/mnt/model")
+
+
+def test_a_malformed_name_is_told_once() -> None:
+    with pytest.raises(UsageError) as wrong:
+        parse_repo("not a repo")
+    assert str(wrong.value).count("not a repo") == 1
+    assert "alphanumeric" in wrong.value.remedy

@@ -422,3 +422,12 @@ def test_of_a_files_redirects_only_those_to_the_hub_itself_carry_the_token(
             assert token == ("Bearer hf_good" if at_home else None), url
             assert not url.startswith("http://")
         assert len(seen) > 1 or lfs or location.startswith("http:")
+
+
+def test_a_token_file_that_holds_none_is_said_and_nobody_is_asked_without(tmp_path: Path, hub: Hub, repo: Repo) -> None:
+    (tmp_path / "token").write_text("\n")
+    catalog = Catalog(hub.endpoint, Standing(Auth(str(tmp_path / "token"))), sleep=lambda _: None)
+    with pytest.raises(AccessDenied, match="holds no token"):
+        catalog.resolve(parse_repo("acme/tiny"))
+    assert statuses(hub) == []
+    huggingface_hub.close_session()

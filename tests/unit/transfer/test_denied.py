@@ -9,9 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from hffs.errors import AccessDenied, AccessLapsed, HffsError
+from hffs.model import RemoteFile
 from hffs.policy import Priority
-from hffs.transfer import BlobReader, Fetcher
-from tests.unit.memory import MemorySource
+from hffs.ranges import ByteRange
+from hffs.transfer import BlobReader, Fetcher, Pending
+from hffs.transfer.target import Refusal
+from tests.unit.memory import MemoryBody, MemorySource
 
 MakeFetcher = Callable[..., Fetcher]
 SOON = 5.0
@@ -100,3 +103,45 @@ def test_the_background_keeps_to_its_pace_and_a_reader_does_not(fetcher_of: Make
     assert [path for path, _ in source.asked] == ["free.bin", "read.bin"]
     for target in targets.values():
         fetcher.detach(target)
+
+
+def test_a_reader_who_comes_while_a_fetch_is_being_put_off_does_not_wait_for_it(
+    fetcher_of: MakeFetcher, source: MemorySource
+) -> None:
+    file = source.file("a.bin", 10)
+    came: list[bytes | Pending] = []
+
+    def pace(_: object) -> float:
+        if not came:  # at this very moment
+            came.append(reader.read(0, 10))
+        return 300.0
+
+    fetcher = fetcher_of(workers=1, pace=pace)
+    reader = BlobReader(fetcher, file, read_timeout=SOON)
+    reader.prefetch()
+    until(lambda: came)
+    (answer,) = came
+    assert not isinstance(answer, bytes)
+    assert answer.result() == source.contents["a.bin"]
+    reader.close()
+
+
+def test_what_is_refused_for_its_content_meanwhile_is_not_wanted_again_when_access_has_lapsed(
+    fetcher_of: MakeFetcher, source: MemorySource
+) -> None:
+    fetcher = fetcher_of(workers=1)
+    target = fetcher.attach(source.file("a.bin", 10))
+
+    source.failures = [AccessLapsed("the token has expired")]
+    got = source.get
+
+    def get(file: RemoteFile, wanted: ByteRange) -> MemoryBody:
+        target.refused = Refusal("wrong", "later", "aa", "bb")
+        fetcher._refuse(target)
+        return got(file, wanted)
+
+    source.get = get  # type: ignore[method-assign]
+    fetcher.want(target, range(1), Priority.BACKGROUND)
+    until(lambda: source.asked and not fetcher.working())
+    assert not fetcher.busy(target), "nobody would read it"
+    fetcher.detach(target)

@@ -53,6 +53,20 @@ def test_node_numbers_are_the_same_in_another_process_and_differ_between_names(f
     assert all(first.tree.node(number).id == number for number in numbers)
 
 
+def test_what_patterns_leave_out_stays_out_of_reach_of_a_process_that_takes_over(filesystem_of) -> None:
+    files = {"README.md": 10, "onnx/model.onnx": 3, "onnx/b.txt": 1, "none/c.onnx": 1}
+    everything, after = filesystem_of(files), filesystem_of(files, exclude=["*.onnx"])
+    given = {path: everything.tree.find(path).id for path in ("/README.md", "/onnx", "/onnx/b.txt", "/none")}
+    assert {path: after.tree.node(number).id for path, number in given.items()} == given, "they stay good"
+    with pytest.raises(EntryNotFound):
+        after.tree.node(everything.tree.find("/onnx/model.onnx").id)
+    assert names(after) == ["README.md", "onnx"]
+    for path in ("/onnx/model.onnx", "/none/c.onnx", "/none"):
+        with pytest.raises(EntryNotFound):
+            after.tree.find(path)
+    assert names(after, "/onnx") == ["onnx/b.txt"]
+
+
 def test_names_that_do_not_exist(filesystem_of) -> None:
     filesystem = filesystem_of()
     for path in ("/none", "/onnx/none", "/none/deeper"):

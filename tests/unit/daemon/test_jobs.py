@@ -1,0 +1,109 @@
+"""Jobs of a mount between workers of different versions, and what who watches one is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hffs.cache import BlobStore
+from hffs.daemon.http import Request
+from hffs.daemon.jobs import Jobs
+from hffs.errors import AccessLapsed
+from hffs.transfer import Fetcher
+from hffs.vfs import Filesystem
+from tests.unit.memory import MemorySource
+
+SOON = 10.0
+WHY = "the token has expired"
+MakeJobs = Callable[..., Jobs]
+
+
+@pytest.fixture
+def jobs_of(filesystem_of: Callable[..., Filesystem], store: BlobStore, tmp_path: Path) -> Iterator[MakeJobs]:
+    made: list[Jobs] = []
+
+    def make(**options: Any) -> Jobs:
+        filesystem = filesystem_of()
+        content = filesystem._content
+        fetcher: Fetcher = content._fetcher
+        path = str(tmp_path / "x.jobs")
+        jobs = Jobs(path, "/mnt/x", content, filesystem.tree, fetcher, store.layout, 1 << 20, **options)
+        made.append(jobs)
+        return jobs
+
+    yield make
+    for jobs in made:
+        jobs.stop()
+
+
+def asked(**body: object) -> Request:
+    return Request("POST", "/v1/x", {}, json.dumps(body).encode())
+
+
+def told(jobs: Jobs, name: str) -> Any:
+    return jobs.get(Request("GET", "/v1/jobs/x", {}, name=name))
+
+
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+@pytest.mark.allow_warnings("what cannot be gone on with is told")
+@pytest.mark.parametrize(
+    "unknown", [{"kind": "defragment"}, {"kind": ["verify"]}, {"gently": True}, {"include": "*.bin"}]
+)
+def test_a_job_of_another_version_is_left_out_and_the_others_go_on(
+    jobs_of: MakeJobs, tmp_path: Path, unknown: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    wishes = [{"id": "a", "target": "/mnt/x", "path": "onnx"}, {"id": "b", "target": "/mnt/x", **unknown}]
+    kept = [{"wish": wish, "ended_at": None} for wish in [*wishes, {"id": "c", "target": "/mnt/x", "kind": "verify"}]]
+    (tmp_path / "x.jobs").write_text(json.dumps(kept))
+    jobs = jobs_of()
+    with caplog.at_level(logging.WARNING):
+        jobs.resume()
+    assert [(job["id"], job["kind"]) for job in jobs.every()["jobs"]] == [("a", "hydrate"), ("c", "verify")]
+    assert "event=job-lost" in caplog.text
+    until(lambda: all(job["state"] == "done" for job in jobs.every()["jobs"]))
+
+
+def test_a_verification_that_waits_for_another_token_to_mend_says_so(jobs_of: MakeJobs, source: MemorySource) -> None:
+    jobs = jobs_of(refused=lambda: WHY)
+    source.failures = [AccessLapsed(WHY)]
+    job = jobs.verify(asked(fix=True, require=["onnx/deep/x.bin"]))
+    until(lambda: told(jobs, job["id"]).get("waits") == WHY)
+    until(lambda: WHY in jobs._fetcher.crew()[1])  # before that there is nothing to resume
+    jobs._fetcher.resume()
+    until(lambda: told(jobs, job["id"])["state"] == "done")
+    assert "waits" not in told(jobs, job["id"])
+
+
+@pytest.mark.allow_warnings("what is damaged is told")
+def test_a_verification_that_waits_for_a_silent_server_to_mend_ends_when_it_is_told_to(
+    jobs_of: MakeJobs, source: MemorySource, store: BlobStore
+) -> None:
+    jobs = jobs_of()
+    content = jobs._content
+    reader = content.open(content.entry("onnx/model.onnx"))
+    answer = reader.read(0, 10)
+    assert isinstance(answer, bytes) or answer.result(SOON)
+    reader.close()
+    until(lambda: not jobs._fetcher._targets)
+    (data,) = store.layout.blobs.rglob("*.data")
+    with data.open("r+b") as file:
+        file.write(b"damaged")
+    source.gate.clear()
+    job = jobs.verify(asked(fix=True))
+    until(jobs._fetcher.waiting)
+    ended = jobs.cancel(Request("DELETE", "/v1/jobs/x", {}, name=job["id"]))
+    assert ended["state"] == "cancelled"
+    assert jobs._fetcher.waiting() == []
+    source.gate.set()
