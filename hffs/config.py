@@ -17,10 +17,14 @@ from . import configfiles
 from .configfiles import Place, Said
 from .errors import UsageError
 
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b?)\s*$", re.IGNORECASE)
-_TIME = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|)\s*$", re.IGNORECASE)
+# Eighteen digits are more than any disk or clock counts to; of thousands Python makes no number at all.
+_NUMBER: Final = r"^\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*"
+_SIZE: Final = re.compile(_NUMBER + r"([kmgtp]?)(i?b?)\s*$", re.IGNORECASE)
+_TIME: Final = re.compile(_NUMBER + r"(s|m|h|d|)\s*$", re.IGNORECASE)
+_COUNT: Final = re.compile(r"\s*[0-9]{1,9}\s*")
 _TRUE: Final = frozenset({"1", "on", "yes", "true"})  # as huggingface_hub reads its switches
 _FALSE: Final = frozenset({"0", "off", "no", "false", ""})
+_HUB: Final = "https://huggingface.co"
 _OFFLINE: Final = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # huggingface_hub heeds both
 _HF_CACHE: Final = ("HFFS_HF_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")  # the first that is set counts
 # What huggingface_hub takes from the environment and shows to nobody: tokens, in its order, and a CI job's proof of who
@@ -28,6 +32,9 @@ _HF_CACHE: Final = ("HFFS_HF_CACHE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")  #
 SECRETS: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 # What a program needs to start. All else is nobody's business but ours.
 _HELPERS: Final = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LANG", "TMPDIR")
+# As far ahead as files' sizes and times go (off_t); in seconds, less than a wait may last (292 years of nanoseconds).
+_MOST_BYTES: Final = 1 << 63
+_MOST_SECONDS: Final = 10 * 365 * 86400
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -35,17 +42,23 @@ def parse_size(text: str) -> int:
     """Bytes written as people write them: ``200M``, ``1.5G``, ``4MiB``. Units are powers of 1024, as in ``df -h``."""
     match = _SIZE.match(text)
     if not match:
-        raise UsageError(f"{text!r} is not a size", "write it like 4M, 200M or 1.5G")
+        raise UsageError(f"{_shown(text)} is not a size", "write it like 4M, 200M or 1.5G")
     number, unit, _ = match.groups()
-    return int(float(number) * 1024 ** " kmgtp".index(unit.lower() or " "))
+    size = int(float(number) * 1024 ** " kmgtp".index(unit.lower() or " "))
+    if size >= _MOST_BYTES:
+        raise UsageError(f"{_shown(text)} is more than any disk holds", "write it like 4M, 200M or 1.5G")
+    return size
 
 
 def parse_seconds(text: str) -> float:
     """A length of time: ``120``, ``30s``, ``5m``, ``1h``."""
     match = _TIME.match(text)
     if not match:
-        raise UsageError(f"{text!r} is not a length of time", "write it like 120, 30s or 5m")
-    return float(match[1]) * _SECONDS[match[2].lower()]
+        raise UsageError(f"{_shown(text)} is not a length of time", "write it like 120, 30s or 5m")
+    seconds = float(match[1]) * _SECONDS[match[2].lower()]
+    if seconds > _MOST_SECONDS:
+        raise UsageError(f"{_shown(text)} is longer than ten years", "write it like 120, 30s or 5m")
+    return seconds
 
 
 def above_zero(parse: Callable[[str], float]) -> Any:
@@ -54,7 +67,7 @@ def above_zero(parse: Callable[[str], float]) -> Any:
     def parsed(text: str) -> float:
         value = parse(text)
         if not value:
-            raise UsageError(f"{text!r} is nothing", "it must be more than 0")
+            raise UsageError(f"{_shown(text)} is nothing", "it must be more than 0")
         return value
 
     return parsed
@@ -65,12 +78,12 @@ def parse_switch(text: str) -> bool:
         return True
     if text.strip().lower() in _FALSE:
         return False
-    raise UsageError(f"{text!r} is neither yes nor no", "write 1 or 0")
+    raise UsageError(f"{_shown(text)} is neither yes nor no", "write 1 or 0")
 
 
 def parse_count(text: str) -> int:
-    if not text.strip().isdigit() or int(text) < 1:
-        raise UsageError(f"{text!r} is not a number of at least 1")
+    if not _COUNT.fullmatch(text) or int(text) < 1:
+        raise UsageError(f"{_shown(text)} is not a number of at least 1")
     return int(text)
 
 
@@ -82,13 +95,14 @@ def parse_hf_cache(text: str) -> str:
     """An absolute path, as huggingface_hub expands its own; empty for ``none``."""
     if text.strip().lower() in ("", "none"):
         return ""
+    _without_nul(text)
     return os.path.abspath(os.path.expanduser(os.path.expandvars(text)))
 
 
 def one_of(*words: str) -> Any:
     def parse(text: str) -> str:
         if text not in words:
-            raise UsageError(f"{text!r} is not one of {', '.join(words)}")
+            raise UsageError(f"{_shown(text)} is not one of {', '.join(words)}")
         return text
 
     return parse
@@ -98,7 +112,7 @@ def one_of(*words: str) -> Any:
 class Settings:
     """All settings of one mount, decided. Sizes in bytes, times in seconds."""
 
-    endpoint: str = "https://huggingface.co"
+    endpoint: str = _HUB
     token_file: str | None = None
     cache_dir: str = ""
     cache_size: int | None = None  # bytes of disk the cache directory may take; None: as much as min_free leaves
@@ -189,6 +203,8 @@ def decide(
     files."""
     env = os.environ if environ is None else environ
     given = {name: value for name, value in (flags or {}).items() if value is not None}
+    for value in given.values():
+        _without_nul(value)
     places = configfiles.general(given.pop("config", None) or env.get("HFFS_CONFIG"), env)
     if mount is not None:
         places.append(configfiles.of_mount(mount, env))
@@ -217,9 +233,20 @@ def decide(
     for name, value in given.items():
         values[name], origins[name] = value, Origin("flag", f"--{name.replace('_', '-')}")
     settings = Settings(**values)
-    if not settings.endpoint.startswith(("http://", "https://")):
-        raise UsageError(f"the endpoint {settings.endpoint!r} is no http(s) address", "set HF_ENDPOINT or --endpoint")
+    if settings.endpoint != _HUB and not _is_address(settings.endpoint):
+        what = f"the endpoint {_shown(settings.endpoint)} is no http(s) address"
+        raise UsageError(what, "set HF_ENDPOINT or --endpoint")
     return Decided(settings, origins, tuple(looked), naming)
+
+
+def _is_address(endpoint: str) -> bool:
+    from urllib.parse import urlsplit  # 5 ms, where another Hub is named only
+
+    try:
+        parts = urlsplit(endpoint)
+        return endpoint.startswith(("http://", "https://")) and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that does not close, a port that is none
+        return False
 
 
 def _from_environment(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
@@ -250,6 +277,7 @@ def _from_file(name: str, said: Said, place: Place) -> Any:
     kind = str(next(field.type for field in fields(Settings) if field.name == name))
     value = said.value
     try:
+        _without_nul(value)
         if kind.startswith("tuple"):
             items = value if isinstance(value, list) else [value]
             if not all(isinstance(item, str) and item for item in items):
@@ -258,7 +286,7 @@ def _from_file(name: str, said: Said, place: Place) -> Any:
         if isinstance(value, bool) and kind == "bool":
             return value
         if isinstance(value, (int, float)) and not isinstance(value, bool) and kind.startswith(("int", "float")):
-            return PARSERS[name](str(value))
+            return PARSERS[name](_shown(value))
         if not isinstance(value, str):
             wanted = {"b": "neither true nor false", "i": "no number or text", "f": "no number or text"}
             raise UsageError(f"{_shown(value)} is {wanted.get(kind[0], 'no text in quotes')}")
@@ -279,14 +307,31 @@ def _path(text: str, file: str) -> str:
 def _text(said: Said) -> str:
     if not isinstance(said.value, str) or not said.value:
         raise UsageError(f"{said.where}: {said.key}: {_shown(said.value)} is no text in quotes")
+    try:
+        _without_nul(said.value)
+    except UsageError as wrong:
+        raise UsageError(f"{said.where}: {said.key}: {wrong.what}") from None
     return said.value
+
+
+def _without_nul(value: Any) -> None:
+    """No name that the system takes has one. Only files and Python can say it."""
+    items = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(item, str) and "\0" in item for item in items):
+        raise UsageError(f"{_shown(value)} has a NUL in it")
 
 
 def _shown(value: Any) -> str:
     """As a person would write it in the file."""
     if isinstance(value, bool):
         return str(value).lower()
-    return "a section" if isinstance(value, dict) else repr(value)
+    if isinstance(value, dict):
+        return "a section"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, which TOML writes in base 16; lists in lists
+        text = "what is written"
+    return text if len(text) < 200 else f"{text[:200]}…"
 
 
 def _nearest(said: Said) -> str:
@@ -307,7 +352,7 @@ def service_manager(environ: Mapping[str, str] | None = None) -> dict[str, Any] 
     if not address.startswith(("/", "@")):
         return None
     every, pid = env.get("WATCHDOG_USEC", ""), str(os.getpid())
-    meant = env.get("WATCHDOG_PID", pid) == pid and every.isdigit() and int(every) > 0
+    meant = env.get("WATCHDOG_PID", pid) == pid and re.fullmatch("[0-9]{1,18}", every) and int(every) > 0
     return {"address": address, "watchdog_s": int(every) / 1e6 if meant else None}
 
 

@@ -19,11 +19,13 @@ GENERAL: Final = "hffs.toml"
 NONE: Final = "none"  # said instead of a file: read none at all, neither the system's nor the user's
 # More than this is not something that a person wrote; it is somebody's data under the wrong name.
 _LARGEST: Final = 1024 * 1024
+_KEY: Final = re.compile(r"""\s*(?:\[\s*)?(?:"([^"]+)"|'([^']+)'|([\w-]+))\s*[=.\]]""")
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One key of a file: ``key`` as it is written there, its ``value`` as TOML has it, ``where`` as FILE:LINE."""
+    """One key of a file: ``key`` as it is written there, of a long one the beginning, its ``value`` as TOML has it,
+    ``where`` as FILE:LINE."""
 
     key: str
     value: Any
@@ -91,21 +93,28 @@ def read(place: Place) -> dict[str, Said] | None:
         raise UsageError(f"{place.path} is no text in UTF-8 (at byte {wrong.start})") from None
     except tomllib.TOMLDecodeError as wrong:
         raise UsageError(f"{place.path} is no TOML: {wrong}", 'write lines like cache-size = "50G"') from None
+    except (ValueError, RecursionError):  # of Python: a number of thousands of digits, or so many brackets
+        remedy = 'write lines like cache-size = "50G"'
+        raise UsageError(f"{place.path} has a number too long, or lists too deep", remedy) from None
     found: dict[str, Said] = {}
+    lines = _lines(text)
     for key, value in told.items():
-        said = Said(key, value, _where(place.path, text, key))
+        shown = key if len(key) < 100 else f"{key[:100]}…"
+        said = Said(shown, value, f"{place.path}:{lines[key]}" if key in lines else place.path)
         name = key.replace("-", "_")
         if name in found:
-            raise UsageError(f"{said.where}: {found[name].key} and {key} are the same setting", "leave one of them out")
+            raise UsageError(
+                f"{said.where}: {found[name].key} and {shown} are the same setting", "leave one of them out"
+            )
         found[name] = said
     return found
 
 
-def _where(path: str, text: str, key: str) -> str:
-    """FILE:LINE of a key; only the file where the key is written in a way of its own."""
-    word = re.escape(key)
-    line = re.compile(rf"\s*(?:\[\s*)?[\"']?{word}[\"']?\s*[=.\]]")
-    for number, content in enumerate(text.splitlines(), 1):
-        if line.match(content):
-            return f"{path}:{number}"
-    return path
+def _lines(text: str) -> dict[str, int]:
+    """The line of each key, as far as keys are written plainly: the first that begins with it."""
+    found: dict[str, int] = {}
+    for number, content in enumerate(text.split("\n"), 1):
+        match = _KEY.match(content)
+        if match:
+            found.setdefault(match[1] or match[2] or match[3], number)
+    return found

@@ -11,9 +11,10 @@ thread.
 
 from __future__ import annotations
 
-import configparser
+import math
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -167,10 +168,12 @@ def _newest(root: str) -> str | None:
 
 def _metadata(path: str) -> tuple[str, str, float] | None:
     try:
-        commit, etag, at = _text(path).splitlines()[:3]
-        return commit.strip(), etag.strip(), float(at)
+        commit, etag, text = _text(path).splitlines()[:3]
+        at = float(text)
     except ValueError:
         return None
+    # Nothing was written after a time that is none: with one, every file would seem untouched.
+    return (commit.strip(), etag.strip(), at) if math.isfinite(at) else None
 
 
 # git
@@ -186,14 +189,18 @@ def _git(root: str) -> str:
 
 def _remote(git: str, hub: str) -> tuple[RepoType, str] | None:
     """The repo of the Hub that it is a clone of, by ``origin`` or else any remote."""
-    config = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
-    try:
-        config.read_string("\n".join(line.strip() for line in _text(os.path.join(git, "config")).splitlines()))
-    except configparser.Error:
-        return None
-    remotes = [name for name in config.sections() if name.startswith("remote ")]
-    for name in sorted(remotes, key=lambda each: each != 'remote "origin"'):
-        found = _repo_of(config.get(name, "url", fallback="") or "", hub)
+    urls: dict[str, str] = {}
+    remote = ""
+    # configparser would take hours for a line of many blanks.
+    for line in map(str.strip, _text(os.path.join(git, "config")).splitlines()):
+        if line.startswith("["):
+            remote = line if line.startswith("[remote ") else ""
+            continue
+        key, equals, value = line.partition("=")
+        if remote and equals and key.strip().lower() == "url":
+            urls[remote] = value.strip()
+    for name in sorted(urls, key=lambda each: each != '[remote "origin"]'):
+        found = _repo_of(urls[name], hub)
         if found is not None:
             return found
     return None
@@ -232,11 +239,20 @@ def _head(git: str) -> str | None:
 
 
 def _text(path: str) -> str:
+    """Of a file; a pipe that somebody laid there is not waited for."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):  # ValueError: a name with a NUL
+        return ""
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return ""
+        with open(fd, encoding="utf-8", errors="replace", closefd=False) as file:
             return file.read(_LONGEST)
     except OSError:
         return ""
+    finally:
+        os.close(fd)
 
 
 def _names(folder: str) -> list[str]:

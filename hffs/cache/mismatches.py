@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import tempfile
 import threading
@@ -31,6 +32,8 @@ _FRESH_S: Final = 1.0
 # For the file's lock: a line and an fsync take milliseconds, seconds on a disk that is busy.
 _PATIENCE_S: Final = 10.0
 _PAUSE_S: Final = 0.005
+# What JSON can hold more of than Python writes out, or counts pauses with.
+_BEYOND: Final = 1 << 63
 
 _Key = tuple[str, str]  # etag and origin: what blocks belong to
 
@@ -224,10 +227,12 @@ def _entries(lines: list[str]) -> Iterator[Mismatch | _Key]:
         try:
             row = json.loads(line)
             if row["what"] == "wrong":
-                yield Mismatch(*[kind(row[name]) for name, kind in _FIELDS])
+                found = Mismatch(*[kind(row[name]) for name, kind in _FIELDS])
+                if math.isfinite(found.at) and 0 <= found.size < _BEYOND and 0 < found.copies < _BEYOND:
+                    yield found
             elif row["what"] in ("right", "forgiven"):
                 yield str(row["etag"]), str(row["origin"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             continue
 
 

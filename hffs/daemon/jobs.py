@@ -103,7 +103,7 @@ class Jobs:
                 wishes = _kept(json.load(file), time.time())
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as wrong:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as wrong:
             log.warning("event=jobs-lost error=%r", wrong)
             return
         for wish in wishes:
@@ -333,7 +333,7 @@ def _kept(found: Any, now: float) -> list[Wish]:
                 wishes.append(wish)
             elif now - ended_at < HEARD_SECONDS:
                 wishes.append(replace(wish, force=False))
-        except (TypeError, KeyError) as wrong:
+        except (TypeError, KeyError, OverflowError) as wrong:
             log.warning("event=job-lost error=%r", wrong)
     return wishes
 
@@ -352,6 +352,8 @@ def _wish(**asked: Any) -> Wish:
     flags = (wish.force, wish.fix)
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
         raise TypeError("patterns and paths are text")
+    if wish.kind not in ("hydrate", "verify"):
+        raise TypeError("no such kind of work")
     return wish
 
 

@@ -149,11 +149,15 @@ def _number(value: object) -> bool:
 
 def _text(path: str) -> str:
     """A file that this user wrote, no link to one, and no bigger than a record gets. Raises OSError, ValueError."""
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), encoding="ascii") as file:
-        found = os.fstat(file.fileno())
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > _LARGEST:
             raise ValueError("no record of ours")
-        return file.read(_LARGEST)
+        with open(fd, encoding="ascii", closefd=False) as file:
+            return file.read(_LARGEST)
+    finally:
+        os.close(fd)  # open() would keep that of a folder
 
 
 def _load(path: str) -> Record | None:
@@ -170,6 +174,9 @@ def _load(path: str) -> Record | None:
     if supervisor is not None and not (isinstance(supervisor, dict) and _number(supervisor.get("pid"))):
         return None
     # A record under another mountpoint's name was not written here: whoever copied it must not steer an unmount.
-    if not whole or record_path(os.path.dirname(path), value["mountpoint"]) != path:
+    try:
+        if not whole or record_path(os.path.dirname(path), value["mountpoint"]) != path:
+            return None
+    except UnicodeError:  # half of a surrogate pair, which names nothing
         return None
     return cast(Record, value)

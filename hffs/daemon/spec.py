@@ -48,7 +48,7 @@ class MountSpec:
             if unknown:
                 raise UsageError(f"no such setting: {', '.join(sorted(unknown))}")
             spec = cls(settings=Settings(**settings), **value)
-        except (ValueError, TypeError, KeyError, AttributeError) as wrong:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as wrong:
             raise UsageError(f"not a description of a mount ({wrong})") from wrong
         if not isinstance(spec.repo, str) or not isinstance(spec.mountpoint, str):
             raise UsageError("not a description of a mount (repo and mountpoint are text)")

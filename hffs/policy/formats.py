@@ -235,6 +235,8 @@ def gguf_reaches(size: int, read: Callable[[int, int], bytes]) -> int | None:
         except _Short as short:  # always more than was seen
             if short.stop > min(size, LONGEST):
                 return short.stop if short.stop > size else None
+            if stop == min(size, LONGEST):  # there is less of it than a moment ago
+                return None
             stop = min(max(short.stop, 2 * stop), size, LONGEST)
 
 

@@ -31,6 +31,7 @@ _WEIGHTS: Final = frozenset(
     ("safetensors", "bin", "gguf", "ggml", "pt", "pth", "ckpt", "onnx", "h5", "keras", "msgpack", "tflite")
 )
 _ZIP_END: Final = struct.Struct("<4s16xH")  # signature, and the comment's length (APPNOTE.TXT 4.3.16)
+_FARTHEST: Final = 1 << 64  # safetensors counts in 64 bits; Python would not even write out some that JSON can hold
 _MAYBE_ZIP: Final = frozenset(("bin", "pt", "pth", "ckpt"))
 
 
@@ -94,7 +95,7 @@ def _suffix(path: str) -> str:
 
 def _safetensors(_: str, size: int, read: Read) -> str | None:
     """u64 length, a JSON object of that length, then the tensors without a gap (safetensors' own rule)."""
-    (length,) = struct.unpack("<Q", read(0, 8))
+    length = int.from_bytes(read(0, 8), "little")
     stop = 8 + length
     if stop > size:
         return f"is no whole safetensors file: its header should end at byte {stop}, and it has {size}"
@@ -109,6 +110,8 @@ def _safetensors(_: str, size: int, read: Read) -> str | None:
             offsets = tensor.get("data_offsets") if isinstance(tensor, dict) else None
             if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(at) is int for at in offsets)):
                 return "is no safetensors file: its header names a tensor without a place"
+            if not 0 <= offsets[0] <= offsets[1] < _FARTHEST:
+                return "is no safetensors file: its header names a tensor in an impossible place"
             end = max(end, offsets[1])
     return None if stop + end == size else f"has {size} bytes, and its tensors end at byte {stop + end}"
 
@@ -117,7 +120,7 @@ def _gguf(_: str, size: int, read: Read) -> str | None:
     head = read(0, 8)
     if head[:4] != b"GGUF":
         return "is no GGUF file: it does not begin with GGUF"
-    little, big = struct.unpack("<I", head[4:])[0], struct.unpack(">I", head[4:])[0]
+    little, big = int.from_bytes(head[4:], "little"), int.from_bytes(head[4:], "big")
     if little not in (1, 2, 3) and big != 3:  # big-endian files came with version 3
         return f"is no GGUF file of a known version: it says {little}"
     reaches = gguf_reaches(size, read) if little in (2, 3) else None

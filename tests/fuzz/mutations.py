@@ -6,8 +6,9 @@ how many each parser gets; with the default they are the same ones each time.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from hypothesis import HealthCheck, given, settings
@@ -20,8 +21,10 @@ _GIVEN: Final = "HFFS_FUZZ_EXAMPLES" in os.environ
 _ODD: Final = [
     b"\0", b"\xff", b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\x80" + b"\0" * 7, b"\0" * 8, b"\r\n\r\n", b"\n", b"\\", b'"',
     b"/", b"../", b"%00", b"[", b"{", b"[" * 3000, b'{"a":' * 3000, b"]", b"}", b"NaN", b"-1", b"1e999", b"9" * 5000,
-    b"18446744073709551616", b"-9223372036854775809", b"null", b"true", b"\x1b[2J", "é\u202e\U0001f600".encode(),
+    b"9" * 4300, b"18446744073709551616",
+    b"-9223372036854775809", b"null", b"true", b"\x1b[2J", "é\u202e\U0001f600".encode(),
     b"\xed\xa0\x80", b'"\\ud800"', b"=", b";", b",", b":", b"@", b"#", b" ", b"PK\5\6", b"PAR1", b"GGUF",
+    b"\\u0000", b"\xc2\xb2", b"\xd9\xa3", b"Infinity", b"9" * 400, b"0x" + b"f" * 4000, b" " * 3000, b"a." * 3000,
 ]  # fmt: skip
 
 
@@ -62,6 +65,46 @@ def broken(draw: st.DrawFn, samples: Sequence[bytes]) -> bytes:
             case "number" if at < len(data):
                 data[at] = draw(st.sampled_from(b"\x00\x01\x7f\x80\xfe\xff09"))
     return bytes(data)
+
+
+# What JSON and TOML may hold in place of a number, a text or a list, and whoever reads them did not think of.
+MISFITS: Final = [
+    "null", "true", "-1", "0", "1.5", "1e999", "-1e999", "NaN", "Infinity", "-Infinity", "nan", "inf", "9" * 19,
+    "9" * 400, "9" * 4300, "9" * 5000, "0x" + "f" * 4000, "[]", "{}", '""', '[""]', '["a"]', '[[1]]',
+    "[" * 3000 + "]" * 3000, '{"a":' * 3000,
+    "{a=" * 900 + "1" + "}" * 900, '"\\u0000"', '"~\\u0000/a"', '"\\ud800"',
+    '"..\\/.."', '"/"', '"%s"' % ("x" * 5000), '"\\u00b2"', '"\\u0663"',
+    '"9%s"' % ("9" * 400), "1979-05-27", "2e-400",
+]  # fmt: skip
+_HERE: Final = "a place for what does not fit"
+
+
+@st.composite
+def misfits(draw: st.DrawFn, samples: Sequence[Any]) -> bytes:
+    """One of the samples as JSON, in which one or two of its values are others than they should be."""
+    value = draw(st.sampled_from(samples))
+    for _ in range(draw(st.integers(1, 2))):
+        value = _with(value, draw(st.sampled_from(list(_places(value)))), _HERE)
+    text = json.dumps(value)
+    while f'"{_HERE}"' in text:
+        text = text.replace(f'"{_HERE}"', draw(st.sampled_from(MISFITS)), 1)
+    return text.encode()
+
+
+def _places(value: Any) -> Iterator[tuple[Any, ...]]:
+    yield ()
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield from ((key, *place) for place in _places(each))
+
+
+def _with(value: Any, place: tuple[Any, ...], new: Any) -> Any:
+    if not place:
+        return new
+    key, *rest = place
+    if isinstance(value, dict):
+        return {**value, key: _with(value[key], tuple(rest), new)}
+    return [*value[:key], _with(value[key], tuple(rest), new), *value[key + 1 :]]
 
 
 def broken_text(samples: Sequence[str]) -> st.SearchStrategy[str]:

@@ -19,13 +19,14 @@ from hffs.fuse.kernel.passthrough import Passthrough
 from hffs.transfer import Pending
 from hffs.vfs import Filesystem
 
-from .mutations import broken, fuzzed
-from .test_files_of_ours import WISH, Quiet, proper
+from .mutations import broken, fuzzed, misfits
+from .test_files_of_ours import CHECK, WISH, Quiet, proper
 
 REQUESTS = [
     b"GET /v1/status HTTP/1.1\r\nHost: hffs\r\n\r\n",
     b'POST /v1/hydrate HTTP/1.1\r\nContent-Length: 53\r\n\r\n{"path": "onnx", "include": ["*.bin"], "force": true} ',
     b"GET /v1/files?path=a%20b&x=%ff HTTP/1.1\r\nA: b\r\n\r\n",
+    b'POST /v1/verify HTTP/1.1\r\nContent-Length: 25\r\n\r\n{"fix": 0, "require": []} ',
     b"DELETE /v1/jobs/a1 HTTP/1.0\r\nContent-Length: 0\r\n\r\n",
 ]
 
@@ -41,7 +42,7 @@ def test_requests_to_the_control_socket(raw: bytes) -> None:
         for ask in (jobs.get, jobs.cancel):
             with pytest.raises(NotFound):
                 ask(request)
-        jobs.hydrate(request)
+        (jobs.verify if "verify" in request.path else jobs.hydrate)(request)
         proper(jobs.started)
     except Refusal as refused:
         assert 400 <= refused.status < 500
@@ -49,11 +50,20 @@ def test_requests_to_the_control_socket(raw: bytes) -> None:
         assert error.exit_code == 2
 
 
-@fuzzed(broken([json.dumps({key: WISH[key] for key in ("path", "include", "exclude", "force")}).encode()]))
-def test_wishes_for_hydrations(raw: bytes) -> None:
+WISHES = [
+    {key: WISH[key] for key in ("path", "include", "exclude", "force")},
+    {key: CHECK[key] for key in ("path", "fix", "require")},
+]
+
+
+@fuzzed(
+    broken([json.dumps(wish).encode() for wish in WISHES]) | misfits(WISHES), st.sampled_from(["hydrate", "verify"])
+)
+def test_wishes_for_jobs(raw: bytes, kind: str) -> None:
     jobs = Quiet("/nowhere")
     try:
-        jobs.hydrate(Request("POST", "/v1/hydrate", {}, raw))
+        getattr(jobs, kind)(Request("POST", f"/v1/{kind}", {}, raw))
+        assert jobs.started[0].kind == kind
         proper(jobs.started)
     except Refusal as refused:
         assert refused.status == 400

@@ -13,7 +13,7 @@ from hffs.policy import Plan, format_of
 from hffs.policy.formats import LONGEST
 from hffs.ranges import ByteRange
 
-from .mutations import broken, fuzzed
+from .mutations import broken, fuzzed, misfits
 
 
 def _safetensors() -> bytes:
@@ -100,6 +100,15 @@ def fuzz(name: str) -> None:
 
 def test_safetensors() -> None:
     fuzz("model.safetensors")
+
+
+TENSORS = {"__metadata__": {"format": "pt"}, "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+HEADERS = misfits([TENSORS]).map(lambda text: struct.pack("<Q", len(text)) + text + bytes(8))
+
+
+@fuzzed(HEADERS)
+def test_headers_of_safetensors(data: bytes) -> None:
+    learnt("model.safetensors", data, 0, front=True)
 
 
 def test_gguf() -> None:

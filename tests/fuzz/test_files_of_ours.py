@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hffs.cache import Index, known, ledger, state
+from hffs.cache import Index, Layout, known, ledger, mismatches, state
 from hffs.cache.hub_cache import HubCache
 from hffs.cache.layout import file_system_of
 from hffs.daemon import mountinfo, records
@@ -19,12 +20,12 @@ from hffs.daemon.supervised import Handover
 from hffs.errors import HffsError
 from hffs.fuse.connection import Connection
 from hffs.fuse.kernel.journal import encode, replay
-from hffs.model import Blob, Commit, Digest, RepoType
+from hffs.model import Blob, Commit, Digest, RemoteFile, RepoType
 from hffs.names import check_name
 from hffs.protocol import record_path
 from hffs.transfer import listings
 
-from .mutations import broken, broken_text, fuzzed
+from .mutations import broken, broken_text, fuzzed, misfits
 
 SHA, SHA256 = "0" * 40, "1" * 64
 HUB = "https://hub.example"
@@ -106,10 +107,10 @@ def test_ledgers(raw: bytes, seal: bool) -> None:
 
 ENTRIES = [["a/b", "file", 5, SHA, False], ["a", "directory", None, None, False], ["c", "file", None, None, True]]
 ROWS = json.dumps(ENTRIES)
-KNOWN = json.dumps([["acme/tiny", "c" * 40, 1.0, 2.0, 3.0]])
+KNOWN = [["acme/tiny", "c" * 40, 1.0, 2.0, 3.0]]
 
 
-@fuzzed(broken_text([ROWS, "[]"]))
+@fuzzed(broken_text([ROWS, "[]"]) | misfits([ENTRIES]).map(bytes.decode))
 def test_rows_of_listings_in_the_index(text: str) -> None:
     for entry in listings.decode(text) or ():
         assert check_name(entry.path) == entry.path
@@ -117,7 +118,7 @@ def test_rows_of_listings_in_the_index(text: str) -> None:
         assert entry.digest() is None or entry.etag
 
 
-@fuzzed(broken_text([KNOWN, "[]"]))
+@fuzzed(broken_text([json.dumps(KNOWN), "[]"]) | misfits([KNOWN]).map(bytes.decode))
 def test_rows_of_revisions_in_the_index(text: str) -> None:
     for name, sha, date, _, _ in known._decode(text):
         assert ".." not in name
@@ -141,9 +142,41 @@ def test_texts_and_keys_of_the_index(tmp_path: Path) -> None:
         index.close()
 
 
+FOUND = {"what": "wrong", "at": 1.5, "path": "a.bin", "repo": "acme/tiny", "commit": "c" * 40, "etag": SHA256,
+         "size": 5, "origin": HUB, "expected": SHA256, "got": "2" * 64, "copies": 2}  # fmt: skip
+SETTLED = {"what": "right", "at": 2.5, "etag": SHA256, "origin": HUB}
+LINES = [
+    b"".join(json.dumps(each).encode() + b"\n" for each in (FOUND, {**FOUND, "etag": SHA})),
+    b"".join(json.dumps(each).encode() + b"\n" for each in (FOUND, SETTLED, FOUND)),
+]
+
+
+def test_the_record_of_what_was_wrong(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    blob = Blob(SHA256, 5, HUB, Digest("sha256", SHA256))
+    file = RemoteFile(COMMIT, "a.bin", blob)
+
+    @fuzzed(broken(LINES) | misfits([FOUND, SETTLED]))
+    def run(raw: bytes) -> None:
+        (tmp_path / "mismatches").write_bytes(raw)
+        for each in mismatches.history(layout):
+            assert math.isfinite(each.at)
+            assert isinstance(each.size, int)
+        record = mismatches.Mismatches(layout)
+        before = record.of(blob)
+        assert record.all() == mismatches.standing(layout)
+        now = record.wrong(file, SHA256, "3" * 64, began=1e12, now=1e12)
+        assert now.copies == (before.copies + 1 if before else 1)
+        assert mismatches.standing(layout).count(now) == 1, "a torn line takes nothing with it"
+        assert record.settle(blob, right=True, now=1e12)
+        assert blob.etag not in [each.etag for each in mismatches.standing(layout) if each.origin == HUB]
+
+    run()
+
+
 # Another program's cache.
 
-TREE = json.dumps({"files": {"config.json": {"size": 2}, "a/b": {"size": 5}}}).encode()
+TREE = {"files": {"config.json": {"size": 2}, "a/b": {"size": 5}}}
 
 
 def test_trees_of_huggingface_hubs_cache(tmp_path: Path) -> None:
@@ -151,7 +184,7 @@ def test_trees_of_huggingface_hubs_cache(tmp_path: Path) -> None:
     for folder in ("trees", "refs", "snapshots/" + "c" * 40):
         os.makedirs(f"{repo.folder}/{folder}")
 
-    @fuzzed(broken([TREE]), broken([b"c" * 40]))
+    @fuzzed(broken([json.dumps(TREE).encode()]) | misfits([TREE]), broken([b"c" * 40]))
     def run(tree: bytes, ref: bytes) -> None:
         Path(repo.folder, "trees", "c" * 40 + ".json").write_bytes(tree)
         Path(repo.folder, "refs", "main").write_bytes(ref)
@@ -168,7 +201,7 @@ class Quiet(Jobs):
     """Starts nothing."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, "/mnt/model", *[None] * 3, 1)  # type: ignore[arg-type]
+        super().__init__(path, "/mnt/model", *[None] * 4, 1)  # type: ignore[arg-type]
         self.started: list[Wish] = []
 
     def _start(self, wish: Wish) -> Any:
@@ -179,19 +212,23 @@ class Quiet(Jobs):
 
 
 WISH = {"id": "a1", "target": "/mnt/model", "path": "onnx", "include": ["*.bin"], "exclude": [], "force": True}
-JOBS = json.dumps([{"wish": WISH, "ended_at": None}, {"wish": {**WISH, "id": "b"}, "ended_at": 1e18}]).encode()
+CHECK = {"id": "c", "target": "/mnt/model", "kind": "verify", "path": "", "fix": True, "require": ["*.json"]}
+JOBS = [{"wish": WISH, "ended_at": None}, {"wish": CHECK, "ended_at": 1e18}]
 
 
 def proper(wishes: list[Wish]) -> None:
     for wish in wishes:
-        assert all(isinstance(each, str) for each in (wish.path, wish.id, *wish.include, *wish.exclude))
+        texts = (wish.path, wish.id, wish.target, *wish.include, *wish.exclude, *wish.require)
+        assert all(isinstance(each, str) for each in texts)
         assert isinstance(wish.force, bool)
+        assert isinstance(wish.fix, bool)
+        assert wish.kind in ("hydrate", "verify")
 
 
 def test_jobs_left_by_another_worker(tmp_path: Path) -> None:
     path = tmp_path / "jobs"
 
-    @fuzzed(broken([JOBS, b"[]"]))
+    @fuzzed(broken([json.dumps(JOBS).encode(), b"[]"]) | misfits([JOBS]))
     def run(raw: bytes) -> None:
         path.write_bytes(raw)
         jobs = Quiet(str(path))
@@ -211,7 +248,7 @@ def test_records_of_mounts(tmp_path: Path) -> None:
     directory = str(tmp_path / "run")
     records.runtime_dir(directory)
 
-    @fuzzed(broken([json.dumps(RECORD).encode()]))
+    @fuzzed(broken([json.dumps(RECORD).encode()]) | misfits([RECORD]))
     def run(raw: bytes) -> None:
         Path(record_path(directory, "/mnt/model")).write_bytes(raw)
         for found in records.every(directory):
@@ -221,7 +258,10 @@ def test_records_of_mounts(tmp_path: Path) -> None:
     run()
 
 
-@fuzzed(broken_text([Handover(Connection(3, 1 << 39, 41), COMMIT, "", 1.0, 2.0).to_json(), "{}"]))
+HANDOVER = Handover(Connection(3, 1 << 39, 41), COMMIT, "", 1.0, 2.0).to_json()
+
+
+@fuzzed(broken_text([HANDOVER, "{}"]) | misfits([json.loads(HANDOVER)]).map(bytes.decode))
 def test_handovers(text: str) -> None:
     try:
         found = Handover.from_json(text, 5)

@@ -15,13 +15,14 @@ from urllib3.util import parse_url
 from hffs.errors import BadResponse, HffsError, UsageError
 from hffs.model import Commit, Entry, RepoRef, RepoType
 from hffs.names import MOST_SIZE, check_name, shown
-from hffs.remote import Auth, Catalog, parse_repo
+from hffs.policy import Pace, Quota
+from hffs.remote import Auth, Catalog, Standing, parse_repo
 from hffs.remote.answers import Pages
-from hffs.remote.guard import Subject, http_errors, httpx, refusal
+from hffs.remote.guard import LONGEST_WAIT, Subject, http_errors, httpx, refusal
 from hffs.remote.headers import compact_date, content_length, content_range, http_date, plain_etag, retry_after
-from hffs.remote.urls import expires_at, next_hop, origin_of
+from hffs.remote.urls import RESOLVERS, expires_at, next_hop, origin_of
 
-from .mutations import broken, broken_text, fuzzed, latin
+from .mutations import broken, broken_text, fuzzed, latin, misfits
 
 HUB = "https://hub.example"
 COMMIT = Commit(RepoType.MODEL, "acme/tiny", "main", "c" * 40, 0.0, HUB)
@@ -74,7 +75,11 @@ def possible(entries: list[Entry]) -> None:
         assert not any("/".join(above[: depth + 1]) in files for depth in range(len(above)))
 
 
-@fuzzed(broken(PAGES), latin(["", LINK]), st.sampled_from(["identity", "gzip", "gzip", "deflate", "br", "gzip, gzip"]))
+@fuzzed(
+    broken(PAGES) | misfits([PAGE]),
+    latin(["", LINK]),
+    st.sampled_from(["identity", "gzip", "gzip", "deflate", "br", "gzip, gzip"]),
+)
 def test_a_listing(body: bytes, link: str, encoding: str) -> None:
     answer[:] = body, [("content-encoding", encoding), *([("link", link)] if link else [])]
     try:
@@ -113,7 +118,7 @@ def test_rows_of_a_listing(rows: list[object]) -> None:
         assert str(error).isprintable()
 
 
-@fuzzed(broken([json.dumps(INFO).encode()]))
+@fuzzed(broken([json.dumps(INFO).encode()]) | misfits([INFO]))
 def test_what_is_said_of_a_repo(body: bytes) -> None:
     answer[:] = body, []
     try:
@@ -148,6 +153,61 @@ def test_refusals_and_waits(limit: str, after: str, status: int, code: str) -> N
     error = refusal(Subject.of_commit(COMMIT, "a"), status, headers)
     assert str(error).isprintable()
     assert (getattr(error, "retry_after", None) or 0) <= 300
+
+
+class Answered:
+    """An answer to one request, and whether it was let go of."""
+
+    def __init__(self, status: int, headers: dict[str, str]) -> None:
+        self.status_code, self.headers = status, headers
+
+    def close(self) -> None:
+        pass
+
+
+@fuzzed(
+    st.lists(
+        st.tuples(
+            st.sampled_from([200, 302, 401, 403, 404, 429, 500]),
+            latin(['"resolvers";r=4;t=55', '"api";r=0;t=1', '"resolvers";r=2999;t=299', ""]),
+            latin(['"fixed window";"resolvers";q=3000;w=300', '"fixed window";"api";q=500;w=300', ""]),
+            latin(["120", "0", "Wed, 21 Oct 2026 07:28:00 GMT", ""]),
+            latin(["GatedRepo", "EntryNotFound", "RepoNotFound", ""]),
+            st.floats(0, 400),
+        ),
+        max_size=5,
+    )
+)
+def test_how_we_stand_with_a_hub(answers: list[tuple[int, str, str, str, str, float]]) -> None:
+    now = 1000.0
+    standing = Standing(Auth(find=lambda: "hf_token"), lapse_seconds=60.0, now=lambda: now)
+    about = Subject.of_commit(COMMIT, "a")
+    for status, limit, rule, after, code, passed in answers:
+        now += passed
+        headers = {"ratelimit": limit, "ratelimit-policy": rule, "retry-after": after, "x-error-code": code}
+        for url in (f"{HUB}/acme/tiny/resolve/{COMMIT.sha}/a", f"{HUB}/api/models/acme/tiny"):
+            try:
+                standing.exchange(about, url, lambda _, status=status, headers=headers: Answered(status, headers))
+            except HffsError as error:
+                assert str(error).isprintable()
+                assert (getattr(error, "retry_after", None) or 0) <= LONGEST_WAIT
+        for bucket in (RESOLVERS, "api"):
+            assert 0 <= standing.pace(bucket) < LONGEST_WAIT + 0.001
+        for quota in standing.quotas().values():
+            assert quota.left >= 0
+            assert 0 < quota.resets_at - now < LONGEST_WAIT + 0.001
+        assert standing.slowed().isprintable()
+
+
+@fuzzed(
+    st.integers(0, 10**9), st.none() | st.integers(1, 10**9), st.floats(0, 300), st.lists(st.floats(0, 60), max_size=9)
+)
+def test_paces(left: int, limit: int | None, seconds: float, waits: list[float]) -> None:
+    quota, pace, now = Quota(left, limit, 1000.0 + seconds), Pace(), 1000.0
+    for wait in waits:
+        now += wait
+        assert 0 <= pace.wait(quota, now) <= max(0.0, quota.resets_at - now)
+        assert pace.wait(None, now) == 0
 
 
 @fuzzed(latin(['"abc"', 'W/"abc"', '"' + SHA256 + '"', ""]))

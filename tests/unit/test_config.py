@@ -114,3 +114,27 @@ def test_the_hugging_face_cache_may_be_named_with_variables(monkeypatch: pytest.
     monkeypatch.setenv("BIG", "/big")
     assert config.load({}, {"HF_HUB_CACHE": "$BIG/hub"}).hf_cache == "/big/hub"
     assert config.load({"hf_cache": ""}, {"HF_HUB_CACHE": "/new"}).hf_cache == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cache_size", "9" * 400), ("cache_size", "9" * 18 + "P"), ("cache_size", "\u0663M"),
+        ("read_timeout", "9" * 400), ("read_timeout", "9" * 12), ("workers", "9" * 5000), ("workers", "\u00b2"),
+        ("endpoint", "http://["), ("endpoint", "http://hub:port"), ("endpoint", "http://hub:99999"),
+        ("endpoint", "https://:80"),
+    ],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_what_no_clock_disk_or_network_could_take_is_refused(name: str, text: str) -> None:
+    with pytest.raises(UsageError):
+        config.load({}, {f"HFFS_{name.upper()}": text})
+
+
+def test_python_may_name_no_path_with_a_nul() -> None:
+    with pytest.raises(UsageError, match="has a NUL in it"):
+        config.load({"cache_dir": "/a\0b"}, {})
+    with pytest.raises(UsageError, match="has a NUL in it"):
+        config.load({"config": "/a\0b"}, {})
+    with pytest.raises(UsageError, match="has a NUL in it"):
+        config.parse_hf_cache("~\0")

@@ -186,3 +186,38 @@ def test_root_finds_its_mounts_where_services_have_them(monkeypatch: pytest.Monk
     assert config.load({}, {**ENV, "XDG_RUNTIME_DIR": "/run/user/0"}).runtime_dir == "/run/hffs"
     assert config.load({}, ENV).runtime_dir == "/run/hffs"
     assert config.load({}, {**ENV, "XDG_RUNTIME_DIR": "/run/user/1000"}).runtime_dir == "/run/user/1000/hffs"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "9" * 5000,
+        "0x" + "f" * 4000,
+        "[" * 3000 + "]" * 3000,
+        "{a=" * 200 + "1" + "}" * 200,
+        '"~\\u0000"',
+        '["\\u0000"]',
+        "1e999",
+    ],
+    ids=lambda value: value[:8],
+)
+@pytest.mark.parametrize("name", ["cache-dir", "cache-size", "include", "offline", "read-timeout", "repo"])
+def test_what_toml_can_say_and_nobody_means_is_refused_in_a_line(
+    user: Path, tmp_path: Path, name: str, value: str
+) -> None:
+    (user / "tiny.toml").write_text(f"{name} = {value}")
+    with pytest.raises(UsageError) as refused:
+        config.decide({}, {"HOME": str(tmp_path)}, mount="tiny")
+    assert len(refused.value.what) < 500
+
+
+def test_a_key_of_thousands_of_letters_is_not_told_whole(user: Path, tmp_path: Path) -> None:
+    (user / "hffs.toml").write_text("x" * 5000 + " = 1")
+    with pytest.raises(UsageError, match=r"hffs\.toml:1: no such setting: x{100}…: hffs config"):
+        config.load({}, {"HOME": str(tmp_path)})
+
+
+def test_a_file_of_many_keys_is_read_in_no_time(user: Path, tmp_path: Path) -> None:
+    (user / "hffs.toml").write_text("\n".join(f"key-{number} = 1" for number in range(50_000)))
+    with pytest.raises(UsageError, match=r"hffs\.toml:1: no such setting: key-0"):
+        config.load({}, {"HOME": str(tmp_path)})

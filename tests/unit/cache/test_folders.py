@@ -130,3 +130,29 @@ def test_any_other_folder_is_plain_and_what_is_no_file_is_passed_over(tmp_path: 
     assert paths(found) == ["b.bin", "sub/a.bin"]
     single = one(tmp_path / "b.bin")
     assert (single.root, single.below, paths(single)) == (str(tmp_path), "b.bin", ["b.bin"])
+
+
+def test_what_others_laid_in_git_s_place_neither_raises_nor_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / ".git").write_bytes(b"gitdir: a\0b\n")
+    assert one(tmp_path) == Folder("clone", str(tmp_path))
+    (tmp_path / ".git").unlink()
+    (tmp_path / ".git").mkdir()
+    os.mkfifo(tmp_path / ".git/config")
+    os.mkfifo(tmp_path / ".git/HEAD")
+    (tmp_path / ".git/packed-refs").mkdir()
+    assert one(tmp_path) == Folder("clone", str(tmp_path))
+    for name in ("config", "HEAD"):
+        (tmp_path / ".git" / name).unlink()
+    (tmp_path / ".git/HEAD").write_text("ref: refs/heads/main")
+    (tmp_path / ".git/refs/heads/main").mkdir(parents=True)
+    (tmp_path / ".git/config").write_text(f'[remote "origin"]\na{" " * (1 << 19)}b\nurl = https://hf.co/a/b')
+    assert one(tmp_path).repo == (RepoType.MODEL, "a/b"), "and a line of half a million blanks takes no hours"
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf"])
+def test_a_note_of_no_time_is_no_note(tmp_path: Path, seconds: str) -> None:
+    write(tmp_path, "a.bin")
+    (tmp_path / ".cache/huggingface/download").mkdir(parents=True)
+    (tmp_path / ".cache/huggingface/download/a.bin.metadata").write_text(f"{SHA}\n{ETAG}\n{seconds}\n")
+    (lying,) = folders.files(one(tmp_path))
+    assert (lying.etag, one(tmp_path).commit) == (None, None)

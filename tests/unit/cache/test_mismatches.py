@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -114,9 +115,18 @@ def test_the_record_does_not_grow_for_ever(layout: Layout) -> None:
     assert [path.name for path in layout.root.iterdir() if path.name.startswith(".mismatches")] == []
 
 
+LINE = json.dumps({"what": "wrong", **asdict(mismatches.Mismatch(3.5, "a", "b", "c", "good", 5, "o", "e", "g", 7))})
+
+
 @pytest.mark.parametrize(
-    "rubbish", ['{"what":"wro', "[]", "{}", "\0\0", '{"what":"wrong","at":"x"}', '{"what":"later"}']
-)
+    "rubbish",
+    [
+        '{"what":"wro', "[]", "{}", "\0\0", '{"what":"wrong","at":"x"}', '{"what":"later"}', "[" * 9000,
+        LINE.replace("3.5", "9" * 400), LINE.replace("3.5", "NaN"), LINE.replace("7", "Infinity"),
+        LINE.replace("7", "9" * 4300), LINE.replace("7", "0"),
+    ],
+    ids=lambda line: line[:40],
+)  # fmt: skip
 def test_a_torn_or_strange_line_costs_itself_only(layout: Layout, rubbish: str) -> None:
     record = Mismatches(layout)
     wrong(record, began=1.0, now=2.0)

@@ -137,8 +137,8 @@ def test_offline_a_repo_is_shown_as_it_was_seen_last(
     hffs: Run, hub: Hub, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = (
-        ["ls", "acme/tiny"], ["ls", "acme/tiny", "-r", "--json"], ["ls", "acme/tiny/onnx", "-r"],
-        ["ls", "acme/tiny/config.json"], ["ls", "acme/tiny", "-r", "--include", "*.onnx"], ["du", "acme/tiny/onnx"],
+        ["ls", "acme/tiny", "-r", "--json"], ["ls", "acme/tiny/onnx", "-r", "--include", "*.onnx"],
+        ["ls", "acme/tiny/config.json"], ["du", "acme/tiny/onnx"],
     )  # fmt: skip
     assert hffs("hydrate", "acme/tiny", "--include", "config.json").returncode == 0
     before = [hffs(*each).stdout for each in words]

@@ -167,7 +167,9 @@ def test_a_spec_crosses_the_pipe_unchanged(spec: MountSpec) -> None:
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"settings": {}}', '{"repo": 1, "mountpoint": "x", "settings": {}}',
-             '{"repo": "a", "mountpoint": "b", "settings": {"no_such": 1}}', '{"settings": [], "repo": ""}']
+             '{"repo": "a", "mountpoint": "b", "settings": {"no_such": 1}}', '{"settings": [], "repo": ""}',
+             "[" * 100_000],
+    ids=lambda text: text[:20],
 )  # fmt: skip
 def test_anything_else_is_no_spec(text: str) -> None:
     with pytest.raises(UsageError):

@@ -135,6 +135,15 @@ def test_a_record_copied_to_another_name_is_not_believed(runtime: str, record: M
     assert len(records.every(runtime)) == 1
 
 
+@pytest.mark.parametrize("where", ["\ud800", "/mnt/\ud800"])
+def test_a_record_of_a_place_that_there_cannot_be_is_none(runtime: str, record: MountRecord, where: str) -> None:
+    written = records.write(runtime, record)
+    with open(record_path(runtime, "/mnt/model"), "w", encoding="ascii") as file:
+        json.dump({**written, "mountpoint": where}, file)
+    os.mkdir(record_path(runtime, "/mnt/folder"))
+    assert records.every(runtime) == []
+
+
 def test_a_mountpoint_that_is_not_utf8_is_kept(runtime: str, record: MountRecord) -> None:
     where = os.fsdecode(b"/mnt/\xff model")
     records.write(runtime, {**record, "mountpoint": where})

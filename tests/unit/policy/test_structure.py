@@ -51,6 +51,29 @@ def zipped() -> bytes:
         return file.getvalue()
 
 
+@pytest.mark.parametrize("end", ["9" * 4300, "-1"])
+def test_a_tensor_where_none_can_be_is_told_in_few_words(end: str) -> None:
+    text = b'{"w": {"data_offsets": [0, %s]}}' % end.encode()
+    found = problem("a.safetensors", struct.pack("<Q", len(text)) + text + bytes(400))
+    assert found == ("structure", "is no safetensors file: its header names a tensor in an impossible place")
+
+
+@pytest.mark.parametrize("path", ["a.safetensors", "a.gguf", "a.json", "a.zip", "a.bin", "a.parquet"])
+def test_a_file_that_is_cut_off_meanwhile_raises_nothing(path: str) -> None:
+    assert problem_of(path, 4096, lambda start, stop: b"GGUF"[start:stop]) is not None or path == "a.bin"
+
+
+def test_a_gguf_file_that_is_cut_off_meanwhile_is_not_read_for_ever() -> None:
+    data, asked = gguf(4096, 64), list[int]()
+
+    def read(start: int, stop: int) -> bytes:
+        asked.append(stop)
+        assert len(asked) < 100
+        return data[start : min(stop, 30)]
+
+    assert problem_of("a.gguf", 4096, read) is None
+
+
 # git-LFS pointers.
 
 
