@@ -352,8 +352,6 @@ def _wish(**asked: Any) -> Wish:
     flags = (wish.force, wish.fix)
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
         raise TypeError("patterns and paths are text")
-    if wish.kind not in ("hydrate", "verify"):
-        raise TypeError("no such kind of work")
     return wish
 
 

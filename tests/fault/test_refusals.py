@@ -51,7 +51,8 @@ def test_a_bad_token_is_told_with_where_it_came_from_even_for_a_public_repo(
     assert refusals.of(4, "info", "acme/open", "--token-file", mine) == what + f"put a good one into {mine}"
     missing = place.parent / "missing"
     line = refusals.of(4, "mount", "acme/open", place, "--token-file", missing)
-    assert line == f"{missing} cannot be read: No such file or directory: {LOG_IN}"
+    way_out = "mend it, or name another one with --token-file"
+    assert line == f"{missing} cannot be read: No such file or directory: {way_out}"
 
 
 def test_a_gated_repo_names_the_page_to_ask_at(hub: Hub, refusals: Refusals) -> None:

@@ -46,4 +46,4 @@ def test_what_was_asked_for_is_gone_on_with(tmp_path: Path) -> None:
 )
 def test_what_we_never_wrote_is_no_work(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str) -> None:
     assert resumed(tmp_path / "jobs", text) == []
-    assert "event=jobs-lost" in caplog.text
+    assert "event=job" in caplog.text
