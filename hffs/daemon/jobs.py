@@ -16,8 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
 
 from .. import protocol
 from ..cache import Layout
@@ -29,32 +29,13 @@ from .control import Request
 from .status import workers
 from .verifying import Verification
 from .verifying_held import Held, of_mount
+from .wishes import Wish, kept, wish_of
 
 log = logging.getLogger(__name__)
 
 # Ended jobs that can still be asked about; whoever started one asks within the second.
 REMEMBERED: Final = 16
 STOP_SECONDS: Final = 5.0
-# A job that had just ended is begun once more by the next worker, and ends at once: whoever follows it may not have
-# heard of its end, and asks for half a minute after a worker that died.
-HEARD_SECONDS: Final = 60.0
-_KINDS: Final = ("hydrate", "verify")
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a job was asked for: a folder or file below the mount's root, patterns from the repo's root; ``force`` is
-    for hydrations, ``fix`` and ``require`` for verifications."""
-
-    id: str
-    target: str
-    path: str = ""
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    force: bool = False
-    kind: Literal["hydrate", "verify"] = "hydrate"
-    fix: bool = False
-    require: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -100,7 +81,7 @@ class Jobs:
         """Go on with what a worker before us was asked for."""
         try:
             with open(self._path, encoding="utf-8") as file:
-                wishes = _kept(json.load(file), time.time())
+                wishes = kept(json.load(file), time.time())
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as wrong:
@@ -121,7 +102,7 @@ class Jobs:
     def _asked(self, kind: Literal["hydrate", "verify"], request: Request) -> protocol.Job:
         asked = request.json()
         try:
-            wish = _wish(id=secrets.token_hex(8), target=self._where, kind=kind, **asked)
+            wish = wish_of(id=secrets.token_hex(8), target=self._where, kind=kind, **asked)
         except TypeError:
             raise UsageError(f"not a wish to {kind}: {json.dumps(asked)[:200]}") from None
         return self._told(self._start(wish), 0)
@@ -252,14 +233,14 @@ class Jobs:
             with self._lock:
                 if self._left:
                     return
-                kept = [
+                left = [
                     {"wish": asdict(job.wish), "ended_at": job.ended_at}
                     for job in self._jobs.values()
                     if job.work.state != "cancelled"
                 ]
             try:
                 with open(f"{self._path}.new", "w", encoding="utf-8") as file:
-                    json.dump(kept, file)
+                    json.dump(left, file)
                 os.replace(f"{self._path}.new", self._path)
             except OSError as wrong:
                 log.warning("event=jobs-not-kept error=%s", wrong)
@@ -320,39 +301,6 @@ def _tell_verified(name: str, verification: Verification) -> None:
         log.info("event=verification-cancelled id=%s files=%d of=%d", name, now["files_done"], now["files_total"])
     else:
         log.info("event=verification-done id=%s files=%d mended=%d", name, now["files_done"], mended)
-
-
-def _kept(found: Any, now: float) -> list[Wish]:
-    """What is to be gone on with of that. What another version wished in words that are not ours is left out, or it
-    would be done as something else. Raises TypeError for what we never wrote."""
-    wishes = []
-    for each in found:
-        try:
-            wish, ended_at = _wish(**each["wish"]), each["ended_at"]
-            if ended_at is None:
-                wishes.append(wish)
-            elif now - ended_at < HEARD_SECONDS:
-                wishes.append(replace(wish, force=False))
-        except (TypeError, KeyError, OverflowError) as wrong:
-            log.warning("event=job-lost error=%r", wrong)
-    return wishes
-
-
-def _wish(**asked: Any) -> Wish:
-    """Raises TypeError for what cannot be one."""
-    for name in ("include", "exclude", "require"):
-        given = asked.get(name, ())
-        if not isinstance(given, list | tuple):  # of a text every letter is a text too
-            raise TypeError("patterns are a list")
-        asked[name] = tuple(given)
-    wish = Wish(**asked)
-    if wish.kind not in _KINDS:
-        raise TypeError("no kind of job that is known here")
-    texts = (wish.id, wish.target, wish.path, *wish.include, *wish.exclude, *wish.require, wish.kind)
-    flags = (wish.force, wish.fix)
-    if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
-        raise TypeError("patterns and paths are text")
-    return wish
 
 
 def files_of(

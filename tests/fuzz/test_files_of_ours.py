@@ -15,8 +15,9 @@ from hffs.cache import Index, Layout, known, ledger, mismatches, state
 from hffs.cache.hub_cache import HubCache
 from hffs.cache.layout import file_system_of
 from hffs.daemon import mountinfo, records
-from hffs.daemon.jobs import Jobs, Wish
+from hffs.daemon.jobs import Jobs
 from hffs.daemon.supervised import Handover
+from hffs.daemon.wishes import Wish
 from hffs.errors import HffsError
 from hffs.fuse.connection import Connection
 from hffs.fuse.kernel.journal import encode, replay

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hffs.daemon.jobs import Jobs, Wish
+from hffs.daemon.jobs import Jobs
+from hffs.daemon.wishes import Wish
 
 WISH = {"id": "a", "target": "/mnt/model", "path": "onnx"}
 
