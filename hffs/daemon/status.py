@@ -231,7 +231,8 @@ class Reporter:
         told = f"{self._state()}: {commit.type.prefix}{commit.id}@{commit.revision}, commit {commit.sha[:12]}"
         if job["state"] == "running":
             told += f", hydrating, {job['files_done']} of {job['files_total']} files are here"
-        return f"{told}, {waiting} reads wait" if waiting else told
+        reads = "1 read waits" if waiting == 1 else f"{waiting} reads wait"
+        return f"{told}, {reads}" if waiting else told
 
     def _state(self) -> protocol.State:
         if self.state != "serving":

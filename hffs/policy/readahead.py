@@ -160,6 +160,9 @@ class ReadCursors:
         self._cursors.move_to_end(name, last=False)
         heir.wanted = max(cursor.wanted, asked.stop)
         heir.window, heir.read, heir.run = cursor.window, cursor.read, cursor.run
+        if asked.start - cursor.position <= OVERSHOT:
+            # Perhaps no skip at all, but a request of 1 MiB that overtook another: where its reader began is known.
+            heir.begun = cursor.begun
         to_the_end = False  # of a tensor: what was not wanted then was not wanted on purpose
         if self.plan is not None:
             piece, heir.through = self._piece(cursor, self.plan)

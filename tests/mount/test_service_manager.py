@@ -89,7 +89,7 @@ def test_systemd_hears_that_it_is_ready_what_it_does_that_it_lives_and_that_it_e
     assert service.until("READY=1") == ["READY=1"]
     assert (service.place / "config.json").read_bytes() == b"{}"
     commit = service.status()["commit"][:12]
-    assert service.until("STATUS=") == [f"STATUS=serving: acme/tiny@main, commit {commit}"]
+    service.until(f"STATUS=serving: acme/tiny@main, commit {commit}")
     hub.stop()  # no answer of the Hub is needed to be alive
     service.until("WATCHDOG=1")
     service.until("WATCHDOG=1")

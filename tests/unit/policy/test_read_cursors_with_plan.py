@@ -66,6 +66,22 @@ def test_who_reads_on_through_the_end_of_a_tensor_gets_a_full_window_again() -> 
     assert wanted[-1].stop > plan.end_of(8) - 24 * MIB
 
 
+def test_a_request_that_overtakes_another_at_a_tensors_end_opens_no_window_on_the_next() -> None:
+    """Two threads take the kernel's requests, of 1 MiB each: the later one may be first, twice in a row."""
+    plan = plan_of()
+    for late in (1, 2, 3):
+        for last in range(4):
+            cursors = cursors_of(plan)
+            start = plan.start_of(7) // 4096 * 4096
+            end = start + TENSOR - last * MIB
+            read_on(cursors, start, end)
+            wanted = [cursors.observe(end + late * MIB, MIB)]
+            wanted += read_on(cursors, end, end + late * MIB)
+            wanted += read_on(cursors, end + (late + 1) * MIB, plan.end_of(7) + 4 * MIB)
+            beyond = max((ahead.stop for ahead in wanted if ahead.length), default=0)
+            assert beyond <= up(plan.end_of(7)), (late, last)
+
+
 def test_who_begins_at_the_files_first_byte_reads_it_front_to_back() -> None:
     plan = plan_of()
     with_plan, without = cursors_of(plan), ReadCursors(plan.size)

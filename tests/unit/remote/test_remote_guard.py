@@ -268,7 +268,8 @@ def test_a_token_file_is_read_anew_and_its_absence_told(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("hf_a")
     assert auth.token() == Token("hf_a")
     (tmp_path / "mine").write_text("")
-    assert auth.token() is None
+    with pytest.raises(AccessDenied, match="holds no token"):
+        auth.token()
 
 
 @pytest.mark.parametrize("text", ["hf_a\nX-Evil: 1", "hf_a b", "hf_ä"])
