@@ -472,7 +472,8 @@ def test_two_stores_take_read_and_drop_it_at_once_and_see_only_right_bytes(layou
             for turn in range(turns):
                 stored = store.open(BLOB)
                 try:
-                    if stored.missing(ALL) and not stored.missing(range(2, 3)):
+                    missing = stored.missing(ALL)  # one look: it may be taken between two
+                    if missing and not any(2 in run for run in missing):
                         wrong.append("a part of it")
                     with contextlib.suppress(BlockAbsent):
                         if stored.read(BLOCK_SIZE, 1000) != CONTENT[BLOCK_SIZE : BLOCK_SIZE + 1000]:

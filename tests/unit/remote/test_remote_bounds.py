@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hffs.errors import BadResponse, HffsError
+from hffs.errors import BadResponse, HffsError, HubUnreachable
 from hffs.model import Entry
 from hffs.names import MOST_SIZE
 from hffs.remote import answers, hubclient, urls
@@ -343,4 +343,8 @@ def test_a_head_that_is_none_is_refused_in_one_line(name: str, hub: Hub, remote:
             _ = remote.catalog.first_page(commit, "") if match is TREE else remote.read(file)
         assert str(failed.value).isprintable()
         hub.faults.remove(fault)
-    assert remote.read(file) == b"x" * 100
+    try:
+        found = remote.read(file)
+    except HubUnreachable:  # that the server broke the connection off may be noticed only now; workers ask again, too
+        found = remote.read(file)
+    assert found == b"x" * 100
