@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Settings
 from ..errors import NotFound, UsageError
 from .hydrating import Progress, follow, to_the_end
-from .mounting import settings_from
+from .options import settings_from
 
 if TYPE_CHECKING:
     from ..cache import BlobStore, HubRepo, Outcome

@@ -21,7 +21,7 @@ from ..errors import Cancelled, HffsError, MountFailed, MountNotFound, NotFound,
 from ..model import RepoType
 from ..protocol import Job, JobError
 from . import mounts
-from .mounting import settings_from
+from .options import settings_from
 
 if TYPE_CHECKING:
     from ..cache import HubRepo, StoredBlob

@@ -20,7 +20,7 @@ from ..config import Settings
 from ..errors import NotFound
 from ..model import Commit, Entry, RepoRef, RepoType
 from . import mounts
-from .mounting import settings_from
+from .options import settings_from
 
 if TYPE_CHECKING:
     from ..cache.checking import Step

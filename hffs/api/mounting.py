@@ -15,33 +15,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import config
-from ..config import PARSERS, Settings
+from ..config import Settings
 from ..daemon import background, mountpoint
 from ..daemon.spec import MountSpec
 from ..errors import MountFailed, MountNotFound, UsageError
 from ..protocol import Status
 from . import mounts
+from .options import parsed
 
 if TYPE_CHECKING:
     from .hydrating import Hydrated, Progress
     from .verifying import Verified
-
-
-def settings_from(options: dict[str, Any]) -> Settings:
-    """Settings from options as Python gives them: values of their own type, or text as on the command line.
-
-    Raises UsageError.
-    """
-    return config.load(_parsed(options))
-
-
-def _parsed(options: dict[str, Any]) -> dict[str, Any]:
-    decided = {
-        name: PARSERS[name](value) if isinstance(value, str) and name in PARSERS else value
-        for name, value in options.items()
-    }
-    lists = {name: tuple(value) for name, value in decided.items() if isinstance(value, list)}
-    return {**decided, **lists}
 
 
 def decide(
@@ -107,7 +91,7 @@ def mount(
     file names one. Used in a ``with`` statement it is unmounted at its end. Raises HffsError: what is wrong, and what
     to do.
     """
-    given = _parsed(options)
+    given = parsed(options)
     temporary = tempfile.mkdtemp(prefix="hffs-") if mountpoint is None and not repo.startswith("@") else None
     try:
         where = os.fspath(mountpoint) if mountpoint is not None else temporary

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..config import Settings
 from ..errors import EntryNotFound, Offline
 from ..model import Commit, Entry, RepoRef
-from .mounting import settings_from
+from .options import settings_from
 from .shares import Held, Share, by_type, total
 
 if TYPE_CHECKING:

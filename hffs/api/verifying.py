@@ -20,7 +20,7 @@ from ..errors import Cancelled, HffsError, HubUnreachable, MountNotFound, NotFou
 from ..protocol import Job
 from . import inventory, mounts
 from .hydrating import Progress, follow_job, progress_of
-from .mounting import settings_from
+from .options import settings_from
 
 if TYPE_CHECKING:
     from ..daemon.verifying import Source

@@ -1,8 +1,8 @@
 """What proved wrong: a record in the cache directory of content that was not what its hash says.
 
 ``<cache dir>/mismatches`` holds a JSON object a line, the newest last, appended under flock by every process that finds
-something, and cut to the newest when it has grown to twice what is kept. ``history`` and ``standing`` read it without a
-mount or a store. Whether content is fetched again is not decided here. Any thread; a disk that refuses to keep a line
+something, and cut to the newest when it has grown to twice what is kept. ``standing`` reads it without a mount or a
+store. Whether content is fetched again is not decided here. Any thread; a disk that refuses to keep a line
 costs no more than that line: this process remembers.
 """
 
@@ -57,11 +57,6 @@ class Mismatch:
 
 _KINDS: Final = (float, str, str, str, str, int, str, str, str, int)
 _FIELDS: Final = [(field.name, kind) for field, kind in zip(fields(Mismatch), _KINDS, strict=True)]
-
-
-def history(layout: Layout) -> list[Mismatch]:
-    """Every mismatch on record, oldest first; nothing where there is no record. Never raises for what it holds."""
-    return [each for each in _entries(_lines(_path(layout))) if isinstance(each, Mismatch)]
 
 
 def standing(layout: Layout) -> list[Mismatch]:

@@ -11,7 +11,7 @@ from typing import Final
 GROUPS: Final = {
     "mounts": ("mount", "unmount", "restart", "bandwidth"),
     "see what happens": ("status", "map", "du"),
-    "bring it here": ("hydrate", "verify", "extract"),
+    "bring it here": ("hydrate", "verify"),
     "look at the Hub": ("ls", "info"),
     "this machine": ("cache", "config", "doctor", "completion"),
 }

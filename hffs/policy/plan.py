@@ -64,11 +64,6 @@ class Plan:
 
     __hash__ = None  # type: ignore[assignment]
 
-    @property
-    def data_start(self) -> int:
-        """Where the header ends."""
-        return self._starts[0]
-
     def piece_at(self, position: int) -> int:
         """The piece that holds this byte; -1: the header."""
         return bisect_right(self._starts, position) - 1

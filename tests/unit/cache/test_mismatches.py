@@ -30,18 +30,23 @@ def wrong(record: Mismatches, file: RemoteFile = FILE, *, began: float = 0.0, no
     return record.wrong(file, "good", got, began=began, now=now).copies
 
 
+def recorded(layout: Layout) -> list[mismatches.Mismatch]:
+    """Every mismatch of the file, also those of content that was right later."""
+    lines = mismatches._lines(mismatches._path(layout))
+    return [entry for entry in mismatches._entries(lines) if isinstance(entry, mismatches.Mismatch)]
+
+
 def test_a_mismatch_is_kept_with_all_that_is_known_of_it(layout: Layout) -> None:
     Mismatches(layout).wrong(FILE, "good", "bad", began=1.0, now=2.0)
-    [found] = mismatches.history(layout)
+    [found] = mismatches.standing(layout)
     assert (found.at, found.path, found.repo, found.commit) == (2.0, "sub/model.bin", "acme/tiny", COMMIT.sha)
     assert (found.etag, found.size, found.origin) == ("e" * 64, 5, "http://hub")
     assert (found.expected, found.got, found.copies) == ("good", "bad", 1)
-    assert mismatches.standing(layout) == [found]
     assert Mismatches(layout).of(FILE.blob) == found
 
 
 def test_nothing_is_on_record_where_nothing_was_wrong(layout: Layout) -> None:
-    assert mismatches.history(layout) == mismatches.standing(layout) == []
+    assert mismatches.standing(layout) == []
     assert not Mismatches(layout).settle(FILE.blob, right=True, now=1.0)
     assert not (layout.root / "mismatches").exists(), "a cache in which all was right has no such file"
 
@@ -55,7 +60,7 @@ def test_copies_are_counted_until_one_is_right_or_somebody_forgives(layout: Layo
     assert wrong(record, began=5.0, now=6.0) == 1
     assert record.settle(FILE.blob, right=False, now=7.0)
     assert Mismatches(layout).of(FILE.blob) is None
-    assert len(mismatches.history(layout)) == 4, "what was wrong stays in the history"
+    assert len(recorded(layout)) == 4, "what was wrong stays in the history"
 
 
 def test_another_origins_copy_is_another(layout: Layout) -> None:
@@ -68,7 +73,7 @@ def test_one_copy_that_two_processes_hashed_counts_once(layout: Layout) -> None:
     one, other = Mismatches(layout), Mismatches(layout)
     assert wrong(one, began=1.0, now=10.0) == 1
     assert wrong(other, began=9.0, now=11.0) == 1, "it was hashing when the first had found it wrong"
-    assert len(mismatches.history(layout)) == 1
+    assert len(recorded(layout)) == 1
     assert wrong(other, began=12.0, now=13.0) == 2
     assert wrong(one, began=14.0, now=15.0) == 3
 
@@ -102,14 +107,14 @@ def test_many_processes_lose_no_line(layout: Layout) -> None:
     command = [sys.executable, "-c", MANY, str(layout.root)]
     processes = [subprocess.Popen([*command, str(number)], cwd=CHECKOUT) for number in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
-    assert {found.path for found in mismatches.history(layout)} == {f"{n}-{c}" for n in range(3) for c in range(30)}
+    assert {found.path for found in recorded(layout)} == {f"{n}-{c}" for n in range(3) for c in range(30)}
 
 
 def test_the_record_does_not_grow_for_ever(layout: Layout) -> None:
     record = Mismatches(layout)
     for count in range(2 * MOST + 10):
         wrong(record, began=count, now=count + 0.5)
-    kept = mismatches.history(layout)
+    kept = recorded(layout)
     assert MOST <= len(kept) < 2 * MOST
     assert kept[-1].copies == 2 * MOST + 10, "the newest stay, and what they count"
     assert [path.name for path in layout.root.iterdir() if path.name.startswith(".mismatches")] == []
@@ -133,7 +138,7 @@ def test_a_torn_or_strange_line_costs_itself_only(layout: Layout, rubbish: str) 
     with open(layout.root / "mismatches", "a", encoding="utf-8") as file:
         file.write(rubbish)
     assert wrong(Mismatches(layout), began=3.0, now=4.0) == 2
-    assert [found.copies for found in mismatches.history(layout)] == [1, 2]
+    assert [found.copies for found in recorded(layout)] == [1, 2]
 
 
 @pytest.mark.allow_warnings("the disk refuses the record")

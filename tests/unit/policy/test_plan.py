@@ -20,7 +20,6 @@ def test_a_piece_goes_to_where_the_next_begins_and_the_last_to_the_end() -> None
     assert [(ORDERED.start_of(piece), ORDERED.end_of(piece)) for piece in range(-1, 3)] == [
         (0, 10), (10, 20), (20, 50), (50, 100),
     ]  # fmt: skip
-    assert ORDERED.data_start == 10
 
 
 def test_a_stretch_goes_on_as_long_as_the_order_does_not_jump() -> None:
@@ -63,7 +62,7 @@ def test_following_the_stretches_passes_every_byte_once_in_order_of_rank(data: s
         passed += at.length
         stretch = plan.stretch_from(plan.piece_at(at.start))
         assert stretch.stop == at.stop
-    assert passed == 1000 - plan.data_start
+    assert passed == 1000 - plan.end_of(-1)
     assert rank == len(plan) - 1
 
 
