@@ -183,7 +183,8 @@ def _without_mount(
     interval: float,
 ) -> Generator[Job]:
     from ..cache import HubCache
-    from ..daemon import engine, jobs, laying
+    from ..daemon import engine, laying
+    from ..daemon.hydration import hydration_report, matching_files
     from ..remote import parse_repo
     from ..transfer import Hydration
     from ..vfs import Patterns
@@ -213,7 +214,7 @@ def _without_mount(
             layers.append(_into_hf_cache(shown))
 
         def plan() -> Iterable[tuple[RemoteFile, int]]:
-            files = jobs.files_of(parts.content, below, patterns.match, lambda: hydration.cancelled)
+            files = matching_files(parts.content, below, patterns.match, lambda: hydration.cancelled)
             return files if wish.fetch else _all_here(files, repo)
 
         hydration = Hydration(
@@ -229,7 +230,7 @@ def _without_mount(
         stack.callback(hydration.cancel)
         while True:
             hydration.join(interval)
-            job = jobs.told("", repo, hydration, started, parts.fetcher, before, root, since)
+            job = hydration_report("", repo, hydration, started, parts.fetcher, before, root, since)
             since = job["ended"]
             if job["state"] == "done" and shown is not None:
                 laying.conclude(shown, commit)
@@ -239,9 +240,10 @@ def _without_mount(
 
 
 def _into(folder: str, root: str) -> Lay:
-    from ..daemon import jobs, laying
+    from ..daemon import laying
+    from ..daemon.hydration import relative_path
 
-    return lambda file, stored: laying.put(stored, folder, jobs.shown(file.path, root))
+    return lambda file, stored: laying.put(stored, folder, relative_path(file.path, root))
 
 
 def _all_here(files: Iterable[tuple[RemoteFile, int]], repo: str) -> list[tuple[RemoteFile, int]]:

@@ -21,12 +21,12 @@ from typing import Final, Literal
 
 from .. import protocol
 from ..cache import Layout
-from ..errors import HffsError, NotFound, UsageError
+from ..errors import NotFound, UsageError
 from ..model import RemoteFile
-from ..transfer import NICE, Content, Fetcher, Hydration, Part
+from ..transfer import NICE, Content, Fetcher, Hydration
 from ..vfs import Patterns, Tree
 from .control import Request
-from .status import workers
+from .hydration import hydration_report, matching_files, relative_path
 from .verifying import Verification
 from .verifying_held import Held, of_mount
 from .wishes import Wish, kept, wish_of
@@ -179,7 +179,7 @@ class Jobs:
 
     def _hydration(self, wish: Wish) -> Hydration:
         def plan() -> Iterator[tuple[RemoteFile, int]]:
-            return files_of(
+            return matching_files(
                 self._content,
                 self._below(wish),
                 self._wanted(wish),
@@ -200,7 +200,7 @@ class Jobs:
                 self._content,
                 self._below(wish),
                 self._wanted(wish),
-                lambda path: shown(path, root),
+                lambda path: relative_path(path, root),
                 everything=bool(wish.require),
             ),
             wish.require,
@@ -258,7 +258,7 @@ class Jobs:
             found = job.work.told(job.wish.id, job.wish.target, job.started_at, since)
             asks = any(each["state"] in ("waiting", "fetching") for each in found["active"])  # else it only reads
             return self._waits(found) if asks else found
-        found = told(
+        found = hydration_report(
             job.wish.id,
             job.wish.target,
             job.work,
@@ -301,80 +301,3 @@ def _tell_verified(name: str, verification: Verification) -> None:
         log.info("event=verification-cancelled id=%s files=%d of=%d", name, now["files_done"], now["files_total"])
     else:
         log.info("event=verification-done id=%s files=%d mended=%d", name, now["files_done"], mended)
-
-
-def files_of(
-    content: Content, below: str, wanted: Callable[[str], bool], given_up: Callable[[], bool] | None = None
-) -> Iterator[tuple[RemoteFile, int]]:
-    """The files at or below a path that are ``wanted``, each with its local bytes. Raises what listing may raise, and
-    in the end NotFound when there is none.
-
-    With ``given_up``, which ends it early, those in huggingface_hub's cache are taken from there first: whoever wants
-    them whole waits for hashing rather than for a server."""
-    found = False
-    for entry in content.listings.everything():
-        inside = not below or entry.path == below or entry.path.startswith(f"{below}/")
-        if inside and wanted(entry.path):
-            sized = content.sized(entry)
-            found = True
-            if given_up is not None:
-                content.adopt(sized, given_up)
-            yield content.remote_file(sized), content.local_bytes(sized)
-    if not found:
-        raise NotFound(f"nothing of {content.commit.id} fits what was asked for", "see hffs ls, and the patterns")
-
-
-def told(
-    number: str,
-    target: str,
-    hydration: Hydration,
-    started_at: float,
-    fetcher: Fetcher,
-    fetched_before: int,
-    root: str,
-    since: int,
-) -> protocol.Job:
-    """A hydration as its watchers see it."""
-    now = hydration.snapshot()
-    errors = [_error(part.file.path, part.error, root) for part in now.failed if part.error is not None]
-    if now.error is not None:
-        errors.insert(0, _error("", now.error, root))
-    return {
-        "id": number,
-        "kind": "hydrate",
-        "target": target,
-        "state": now.state,
-        "started_at": started_at,
-        "updated_at": time.time(),
-        "bytes_done": now.bytes_done,
-        "bytes_total": now.bytes_total,
-        "bytes_fetched": fetcher.bytes_fetched - fetched_before,
-        "bytes_per_s": now.bytes_per_s,
-        "eta_s": now.eta_s,
-        "files_done": now.files_done,
-        "files_total": now.files_total,
-        "active": [_file(part, root) for part in now.active],
-        "ended": len(now.ended),
-        "finished": [_file(part, root) for part in now.ended[since:]],
-        "errors": errors,
-        "workers": workers(fetcher),
-    }
-
-
-def _file(part: Part, root: str) -> protocol.JobFile:
-    return {
-        "path": shown(part.file.path, root),
-        "size": part.size,
-        "etag": part.file.blob.etag,
-        "bytes_done": part.local,
-        "state": part.state,
-    }
-
-
-def _error(path: str, error: HffsError, root: str) -> protocol.JobError:
-    return {"path": shown(path, root), "what": error.what, "remedy": error.remedy, "exit_code": error.exit_code}
-
-
-def shown(path: str, root: str) -> str:
-    """A path from the repo's root as it is below the folder that was asked for."""
-    return path.removeprefix(f"{root}/") if root else path

@@ -17,49 +17,18 @@ from .. import protocol
 from ..errors import EntryNotFound
 from ..fuse import Binding
 from ..model import Entry
-from ..policy import Priority, is_tiny
+from ..policy import is_tiny
 from ..remote import Standing
-from ..transfer import Fetcher
 from ..vfs import Filesystem, Tree
 from . import logs
 from .control import Request
 from .engine import Engine, Hub
+from .hydration import worker_report
 from .readahead import ReadAhead
 from .spec import MountSpec
 from .supervised import ALONE, Link
 
 _PROBLEMS: Final = 16  # as many as last errors: a repo cloned without git-lfs has a pointer for every weight
-_FOR: Final[dict[Priority, Literal["demand", "ahead", "background", "bulk"]]] = {
-    Priority.DEMAND: "demand",
-    Priority.AHEAD: "ahead",
-    Priority.BACKGROUND: "background",
-    Priority.BULK: "bulk",
-}
-
-
-def workers(fetcher: Fetcher) -> protocol.Workers:
-    """The workers of a mount or of a hydration: what each is at, how fast, and why there are that many."""
-    now = time.monotonic()
-    limit, why = fetcher.crew()
-    working = fetcher.working()
-    return {
-        "active": len(working),
-        "limit": limit,
-        "bytes_per_s": fetcher.speed(),
-        "why": why,
-        "list": [
-            {
-                "worker": each.worker,
-                "path": each.path,
-                "for": _FOR[each.priority],
-                "offset": each.asked.start,
-                "size": each.asked.length,
-                "bytes_per_s": each.bytes_per_s,
-                "seconds": round(now - each.began, 3),
-            }
-            for each in working
-        ],
-    }
 
 
 def hub(standing: Standing) -> protocol.Hub:
@@ -177,7 +146,7 @@ class Reporter:
                     if found is not None
                 ],
             },
-            "workers": workers(self._fetcher),
+            "workers": worker_report(self._fetcher),
             "open_files": self._open_files(),
             "cache": {
                 "dir": str(self._store.layout.root),

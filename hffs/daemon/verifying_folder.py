@@ -22,7 +22,7 @@ from ..model import Commit, Entry, RemoteFile
 from ..policy import POINTER_BELOW, Pointer, Problem, pointer_of, problem_of
 from ..transfer import Fetcher, Hydration, Snapshot
 from . import laying
-from .status import workers
+from .hydration import worker_report
 from .verifying import GivenUp, Requirements, Subject, Word, damage, mended, unmended, warning
 
 _STEP: Final = 1 << 20  # 1 MiB, as for hashing
@@ -220,7 +220,7 @@ class Foreign:
 
     def workers(self) -> protocol.Workers | None:
         fetcher = self._fetcher
-        return None if fetcher is None else workers(fetcher)
+        return None if fetcher is None else worker_report(fetcher)
 
 
 def _wrong(subject: _There, size: int, got: str, problem: Problem | None) -> tuple[str, str] | None:

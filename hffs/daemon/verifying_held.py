@@ -23,7 +23,7 @@ from ..model import Commit, Digest, Entry, RemoteFile
 from ..policy import is_tiny, problem_of
 from ..ranges import BLOCK_SIZE, ByteRange
 from ..transfer import Content, Fetcher, Hydration, Snapshot, Target
-from .status import workers
+from .hydration import worker_report
 from .verifying import GivenUp, Requirements, Subject, Word, damage, mended, unmended, warning
 
 # A waiting reader's patience (--read-timeout), for a stretch of 16 MiB.
@@ -335,7 +335,7 @@ class Held:
 
     def workers(self) -> protocol.Workers | None:
         fetcher = self._fetcher
-        return None if fetcher is None else workers(fetcher)
+        return None if fetcher is None else worker_report(fetcher)
 
 
 def _remote(known: Known) -> RemoteFile | None:
