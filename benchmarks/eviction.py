@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hffs.cache import BlobStore, Layout, Room
+from hffs.cache import BlobStore, CacheBudget, Layout
 from hffs.model import Blob
 from hffs.ranges import BLOCK_SIZE, block_count
 
@@ -84,7 +84,7 @@ def blobs(place: Path, size: int) -> Callable[[], int]:
     layout = Layout(place / "cache")
     store = BlobStore(layout)
     data = [memoryview(os.urandom(BLOCK_SIZE)) for _ in range(RUN)]
-    room = Room(store, None, 0)
+    room = CacheBudget(store, None, 0)
     room.begin()
     for number in range(-(-size // BLOB)):
         length = min(BLOB, size - number * BLOB)
@@ -100,7 +100,7 @@ def blobs(place: Path, size: int) -> Callable[[], int]:
     room.close()
 
     def give_back() -> int:
-        smaller = Room(store, MIB, 0)
+        smaller = CacheBudget(store, MIB, 0)
         before = smaller.held
         smaller.begin()
         freed = before - smaller.held

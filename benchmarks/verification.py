@@ -53,8 +53,8 @@ print(json.dumps({"seconds": time.perf_counter() - wall, "cpu": time.process_tim
 NO_HASHING = """
 import sys
 if any("hffs.daemon" in word for word in sys.orig_argv):
-    from hffs.transfer.verifier import Verifier
-    Verifier.submit = Verifier.grown = lambda self, target: None
+    from hffs.transfer.hash_worker import HashWorker
+    HashWorker.submit = HashWorker.grown = lambda self, target: None
 """
 
 

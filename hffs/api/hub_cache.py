@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Settings
 from ..errors import NotFound, UsageError
-from .hydrating import Progress, follow, to_the_end
+from .hydrate import Progress, follow, to_the_end
 from .options import settings_from
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def adopt(
     """
     settings = settings_from(options)
     from ..cache import BlobStore, HubCache, Layout
-    from ..remote import parse_repo
+    from ..sources.hub import parse_repo
 
     cache = HubCache(_root(settings))
     chosen = []

@@ -23,16 +23,16 @@ from . import mounts
 from .options import settings_from
 
 if TYPE_CHECKING:
-    from ..cache.checking import Step
-    from ..cache.holdings import Holding
-    from ..cache.inventory import Inventory, Listed, Shelf
-    from .repos import Listing
+    from ..cache.blob_info import BlobInfo
+    from ..cache.integrity.fsck import Step
+    from ..cache.inventory import BlobIndex, Inventory, Listed
+    from .repo_info import Listing
 
 __all__ = [
-    "Let",
+    "EvictResult",
     "LocalRepo",
     "LocalRevision",
-    "Pinned",
+    "PinResult",
     "check",
     "evict",
     "is_available_locally",
@@ -45,7 +45,7 @@ _LEAST_SHA: Final = 7  # digits of a commit that are taken for one, as git does
 
 
 @dataclass(frozen=True, slots=True)
-class Let:
+class EvictResult:
     """What came of letting blobs go: how many went, bytes of disk given back, and how many stay for which reason:
     ``pinned``, ``shared`` (another revision or file has the same content), ``in use`` (a mount reads or fetches it just
     now), ``elsewhere`` (the file also lies in a folder of the user's: it is out of the cache, its space is not free),
@@ -57,7 +57,7 @@ class Let:
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned:
+class PinResult:
     """``changed`` of ``blobs`` that are here were not so before; ``absent`` files of the target are not here at all."""
 
     blobs: int
@@ -84,7 +84,7 @@ def is_available_locally(
     the revision was when the Hub was asked last. False where none fits, or it is not known which there are.
 
     Asks no server. Raises UsageError for what cannot be a repo's name."""
-    from ..remote import parse_repo
+    from ..sources.hub import parse_repo
     from ..vfs import Patterns
 
     settings = settings_from(options)
@@ -95,14 +95,14 @@ def is_available_locally(
 
 def _in_blocks(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) -> bool:
     """In hffs's own cache, or for a part of it in huggingface_hub's, by what the Hub listed when it was last asked."""
-    from ..cache import BlobStore, HubCache, Layout, known
+    from ..cache import BlobStore, HubCache, Layout, revisions
     from ..model import Blob
     from ..transfer import kept
 
     with _index(settings) as index:
         if index is None:
             return False
-        seen = known.last_known(index, settings.endpoint, ref)
+        seen = revisions.last_known(index, settings.endpoint, ref)
         if seen is None:
             return False
         files, complete = kept(index, seen.commit, ref.subfolder)
@@ -149,7 +149,7 @@ def take(settings: Settings) -> Inventory:
     return inventory.take(shelf, commits)
 
 
-def evict(target: str, *, shared: bool = False, settings: Settings | None = None) -> Let:
+def evict(target: str, *, shared: bool = False, settings: Settings | None = None) -> EvictResult:
     """Let the blobs of a repo, revision, folder or file go, whole; with ``shared`` also those that other revisions or
     files have. Raises NotFound (nothing is known of it), MountNotFound, CacheUnusable, UsageError."""
     aim = _aim(target, settings or config.load())
@@ -165,7 +165,7 @@ def evict(target: str, *, shared: bool = False, settings: Settings | None = None
     return _let_go(aim.settings, [each for place, each in mine.items() if place not in stay], len(stay))
 
 
-def prune(*, older: float | None = None, settings: Settings | None = None) -> Let | None:
+def prune(*, older: float | None = None, settings: Settings | None = None) -> EvictResult | None:
     """Let go what no revision needs as it was when the Hub was asked last, nor any mount; with ``older`` (seconds) also
     what nobody has used for so long. None: nothing is known of any revision, so that this cannot be told.
 
@@ -185,10 +185,10 @@ def prune(*, older: float | None = None, settings: Settings | None = None) -> Le
     return _let_go(settings, gone, 0)
 
 
-def pin(target: str, pinned: bool = True, *, settings: Settings | None = None) -> Pinned:
+def pin(target: str, pinned: bool = True, *, settings: Settings | None = None) -> PinResult:
     """Protect what is here of a repo, revision, folder or file from every eviction, or no longer. What is fetched later
     is not protected. Raises as ``evict``."""
-    from ..cache import holdings
+    from ..cache import blob_info
 
     aim = _aim(target, settings or config.load())
     shelf, commits = _looked(aim.settings)
@@ -200,14 +200,15 @@ def pin(target: str, pinned: bool = True, *, settings: Settings | None = None) -
                 if file.size and aim.inside(file.path) and shelf.find(listed.commit, file) is None:
                     absent.add(file.etag or file.path)
     _insist(aim, commits)
-    return Pinned(len(mine), sum(holdings.pin(each, pinned) for each in mine.values()), len(absent))
+    return PinResult(len(mine), sum(blob_info.pin(each, pinned) for each in mine.values()), len(absent))
 
 
 def check(*, repair: bool = False, settings: Settings | None = None) -> Iterator[Step]:
     """Looks through the cache, blob by blob. Raises CacheUnusable."""
-    from ..cache import Layout, checking
+    from ..cache import Layout
+    from ..cache.integrity import fsck
 
-    return checking.check(Layout((settings or config.load()).cache_dir), repair=repair)
+    return fsck.check(Layout((settings or config.load()).cache_dir), repair=repair)
 
 
 def bytes_of_files(listing: Listing, settings: Settings) -> int:
@@ -235,26 +236,26 @@ def bytes_of_mount(where: str, paths: Collection[str], settings: Settings) -> in
 
 
 def _sightings(index: Any) -> list[Any]:
-    from ..cache import known
+    from ..cache import revisions
 
-    return known.sightings(index)
+    return revisions.sightings(index)
 
 
 def _disk(settings: Settings, commit: Commit, files: Sequence[Entry]) -> int:
     """Looks at the blobs of these files only."""
-    from ..cache import Layout, holdings, inventory
+    from ..cache import Layout, blob_info, inventory
 
     layout = Layout(settings.cache_dir)
     blobs = (file.blob(commit) for file in files if file.size)
     etags = {blob.etag for blob in blobs if blob is not None}
-    copies = [holdings.look(place) for etag in etags for place in layout.copies(etag)]
-    shelf = inventory.Shelf(each for each in copies if each is not None)
+    copies = [blob_info.look(place) for etag in etags for place in layout.copies(etag)]
+    shelf = inventory.BlobIndex(each for each in copies if each is not None)
     found = (shelf.find(commit, file) for file in files if file.size)
-    return holdings.allocated(each for each in found if each is not None and each.bytes_local)
+    return blob_info.allocated(each for each in found if each is not None and each.bytes_local)
 
 
 @dataclass(frozen=True, slots=True)
-class _Aim:
+class TargetSelector:
     """What a TARGET names: commits, and in them a path ("" for all)."""
 
     target: str
@@ -266,22 +267,22 @@ class _Aim:
         return not self.path or path == self.path or path.startswith(f"{self.path}/")
 
 
-def _aim(target: str, settings: Settings) -> _Aim:
+def _aim(target: str, settings: Settings) -> TargetSelector:
     if mounts.is_path(target):
         return _mounted(target, settings)
-    from ..remote import parse_repo
+    from ..sources.hub import parse_repo
 
     return _aim_at(target, parse_repo(target), settings)
 
 
-def _aim_at(target: str, ref: RepoRef, settings: Settings) -> _Aim:
+def _aim_at(target: str, ref: RepoRef, settings: Settings) -> TargetSelector:
     def names(commit: Commit, revisions: Sequence[str]) -> bool:
         if (commit.type, commit.id) != (ref.type, ref.id):
             return False
         asked = ref.revision
         return asked is None or asked in revisions or (len(asked) >= _LEAST_SHA and commit.sha.startswith(asked))
 
-    return _Aim(target, settings, names, ref.subfolder)
+    return TargetSelector(target, settings, names, ref.subfolder)
 
 
 def known_of(target: str, ref: RepoRef, settings: Settings) -> tuple[list[Listed], Callable[[str], bool]]:
@@ -294,12 +295,12 @@ def known_of(target: str, ref: RepoRef, settings: Settings) -> tuple[list[Listed
     return [each for each in commits if aim.names(each.commit, each.revisions)], aim.inside
 
 
-def everything_known(settings: Settings) -> tuple[Shelf, list[Listed]]:
+def everything_known(settings: Settings) -> tuple[BlobIndex, list[Listed]]:
     """All blobs that lie here, and all commits that are known. Raises CacheUnusable."""
     return _looked(settings)
 
 
-def _mounted(target: str, settings: Settings) -> _Aim:
+def _mounted(target: str, settings: Settings) -> TargetSelector:
     from dataclasses import replace
 
     where, path = mounts.place(target, settings.runtime_dir)
@@ -307,7 +308,7 @@ def _mounted(target: str, settings: Settings) -> _Aim:
     sha, repo, kind = status["commit"], status["repo"], RepoType(status["type"])
     cache = status["cache"]["dir"] or settings.cache_dir
     inside = "/".join(part for part in (status["root"], path) if part)
-    return _Aim(
+    return TargetSelector(
         target,
         replace(settings, cache_dir=cache),
         lambda commit, _: (commit.sha, commit.id, commit.type) == (sha, repo, kind),
@@ -315,7 +316,7 @@ def _mounted(target: str, settings: Settings) -> _Aim:
     )
 
 
-def _insist(aim: _Aim, commits: list[Listed]) -> None:
+def _insist(aim: TargetSelector, commits: list[Listed]) -> None:
     """Raises NotFound where nothing is known of what a target names."""
     for listed in commits:
         if aim.names(listed.commit, listed.revisions) and any(aim.inside(file.path) for file in listed.files):
@@ -323,19 +324,19 @@ def _insist(aim: _Aim, commits: list[Listed]) -> None:
     raise NotFound(f"nothing is known here of {aim.target}", "hffs cache list shows what is")
 
 
-def _looked(settings: Settings) -> tuple[Shelf, list[Listed]]:
+def _looked(settings: Settings) -> tuple[BlobIndex, list[Listed]]:
     """What lies on the disk, and what is known of the commits it is of."""
-    from ..cache import Layout, holdings, inventory, known
+    from ..cache import Layout, blob_info, inventory, revisions
     from ..transfer import kept
 
     layout = Layout(settings.cache_dir)
     layout.refuse_newer()
-    shelf = inventory.Shelf(holdings.scan(layout))
-    commits: dict[tuple[str, str, str, str], list[known.Sighting]] = {}
+    shelf = inventory.BlobIndex(blob_info.scan(layout))
+    commits: dict[tuple[str, str, str, str], list[revisions.RevisionRecord]] = {}
     with _index(settings) as index:
         if index is None:
             return shelf, []
-        for each in known.sightings(index):
+        for each in revisions.sightings(index):
             commit = each.commit
             commits.setdefault((commit.endpoint, commit.type, commit.id, commit.sha), []).append(each)
         found = []
@@ -363,20 +364,20 @@ def _index(settings: Settings) -> Iterator[Any]:
         index.close()
 
 
-def _let_go(settings: Settings, gone: Sequence[Holding], shared: int) -> Let:
-    from ..cache import Layout, holdings
+def _let_go(settings: Settings, gone: Sequence[BlobInfo], shared: int) -> EvictResult:
+    from ..cache import Layout, blob_info
 
     stay = {"shared": shared} if shared else {}
     blobs = freed = 0
-    in_use = holdings.busy(Layout(settings.cache_dir)) if gone else frozenset()
+    in_use = blob_info.busy(Layout(settings.cache_dir)) if gone else frozenset()
     for each in gone:
-        let = holdings.free(each, in_use)
+        let = blob_info.free(each, in_use)
         freed += let.bytes
         if let.kept:
             stay[let.kept] = stay.get(let.kept, 0) + 1
         else:
             blobs += 1
-    return Let(blobs, freed, stay)
+    return EvictResult(blobs, freed, stay)
 
 
 def _several(patterns: str | Sequence[str] | None) -> tuple[str, ...]:

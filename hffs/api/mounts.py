@@ -11,11 +11,12 @@ import os
 import time
 from typing import Final
 
-from .. import client, config, protocol
-from ..daemon import mountinfo, records
-from ..daemon.records import Record
+from .. import config
+from ..control import client, messages, mount_records
+from ..control.messages import FileBlockMap, FileList, Status
+from ..control.mount_records import Record
 from ..errors import DeadlineExceeded, HffsError, MountFailed, MountNotFound, UsageError
-from ..protocol import BlockMap, FileList, Status
+from ..system import mount_table
 
 _UNMOUNT_SECONDS: Final = 10.0
 _REHEARSAL_SECONDS: Final = 25.0  # the old daemon tries whether the new one can start; it gives that 20
@@ -25,7 +26,7 @@ _RESTART_SECONDS: Final = 30.0  # 10 for the old daemon to leave, the rest for t
 def status(runtime_dir: str | None = None) -> list[Status]:
     """Every mount of this user by mountpoint; one whose daemon is gone has the state ``dead``."""
     directory = _directory(runtime_dir)
-    return _statuses(records.every(directory), directory)
+    return _statuses(mount_records.every(directory), directory)
 
 
 def status_of(target: str, runtime_dir: str | None = None) -> list[Status]:
@@ -46,12 +47,12 @@ def files(target: str, runtime_dir: str | None = None) -> tuple[str, FileList]:
     record = _one(target, directory)
     where = record["mountpoint"]
     try:
-        return where, client.files(protocol.socket_path(directory, where), _inside(target, record))
+        return where, client.files(messages.socket_path(directory, where), _inside(target, record))
     except MountNotFound as nobody:
         raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
 
 
-def blocks(target: str, runtime_dir: str | None = None) -> tuple[str, BlockMap]:
+def blocks(target: str, runtime_dir: str | None = None) -> tuple[str, FileBlockMap]:
     """The mountpoint that a file lies in, and what is here and under way of it, block by block.
 
     Raises MountNotFound (no such mount), UsageError (not a file in one), MountFailed (it is dead), DeadlineExceeded,
@@ -63,7 +64,7 @@ def blocks(target: str, runtime_dir: str | None = None) -> tuple[str, BlockMap]:
     if not file:
         raise UsageError(f"{target} is a mount, not a file", f"name a file in it: hffs map {where}/FILE")
     try:
-        return where, client.blocks(protocol.socket_path(directory, where), file)
+        return where, client.blocks(messages.socket_path(directory, where), file)
     except client.Refused:
         if os.path.isdir(target):  # a look into the mount, whose daemon has just answered
             raise UsageError(
@@ -93,27 +94,27 @@ def unmount(target: str, lazy: bool = False, runtime_dir: str | None = None) -> 
     try:
         record = _one(target, directory)
     except MountNotFound:
-        _, inside = mountinfo.locate(target, mountinfo.table())
+        _, inside = mount_table.locate(target, mount_table.table())
         if inside is None or not inside.is_hffs:
             raise
-        mountinfo.detach(inside.mountpoint, lazy)  # a mount whose record was lost
+        mount_table.detach(inside.mountpoint, lazy)  # a mount whose record was lost
         return inside.mountpoint
     where = record["mountpoint"]
-    if records.alive(record):
+    if mount_records.alive(record):
         _ask_to_end(record, lazy, directory)
     _await_end(record, lazy)
-    if not records.alive(record):
+    if not mount_records.alive(record):
         if _is_mounted(where):  # nobody serves it: for its users it has ended already
-            mountinfo.detach(where, lazy=True)
-        records.remove(directory, where)
+            mount_table.detach(where, lazy=True)
+        mount_records.remove(directory, where)
     return where
 
 
 def set_bandwidth(target: str, bytes_per_s: int | None, runtime_dir: str | None = None) -> None:
     """From now on a mount fetches no more than that, None: as fast as it can. Raises MountNotFound, UsageError."""
     directory = _directory(runtime_dir)
-    socket = protocol.socket_path(directory, _one(target, directory)["mountpoint"])
-    client.ask(socket, "POST", f"{protocol.API}/bandwidth", _UNMOUNT_SECONDS, {"bytes_per_s": bytes_per_s})
+    socket = messages.socket_path(directory, _one(target, directory)["mountpoint"])
+    client.ask(socket, "POST", f"{messages.API}/bandwidth", _UNMOUNT_SECONDS, {"bytes_per_s": bytes_per_s})
 
 
 def restart(target: str, runtime_dir: str | None = None) -> str:
@@ -125,10 +126,10 @@ def restart(target: str, runtime_dir: str | None = None) -> str:
     directory = _directory(runtime_dir)
     record = _one(target, directory)
     where = record["mountpoint"]
-    socket = protocol.socket_path(directory, where)
+    socket = messages.socket_path(directory, where)
     try:
         # Asked of the daemon, not taken from the record: one that has just been started again may not have written it.
-        before = client.ask(socket, "GET", f"{protocol.API}/status", _UNMOUNT_SECONDS)["pid"]
+        before = client.ask(socket, "GET", f"{messages.API}/status", _UNMOUNT_SECONDS)["pid"]
         client.restart(socket, _REHEARSAL_SECONDS)
     except MountNotFound as nobody:
         raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
@@ -137,7 +138,7 @@ def restart(target: str, runtime_dir: str | None = None) -> str:
         told = client.statuses([socket])[0]
         if not isinstance(told, HffsError) and told["pid"] != before and told["state"] != "restarting":
             return where
-        if not records.alive(record):
+        if not mount_records.alive(record):
             raise MountFailed(f"the mount at {where} ended", "see its log")
         time.sleep(0.05)
     raise MountFailed(f"the new daemon of {where} did not answer in {_RESTART_SECONDS:.0f} s", "see its log")
@@ -145,8 +146,8 @@ def restart(target: str, runtime_dir: str | None = None) -> str:
 
 def find(target: str, runtime_dir: str) -> list[Record]:
     """The records of the mounts that ``target`` names; a path counts before a repo. Raises MountNotFound."""
-    known = records.every(runtime_dir)
-    real, inside = mountinfo.locate(target, mountinfo.table())
+    known = mount_records.every(runtime_dir)
+    real, inside = mount_table.locate(target, mount_table.table())
     where = inside.mountpoint if inside is not None and inside.is_hffs else real
     found = [record for record in known if record["mountpoint"] == where]
     if not found and not is_path(target):
@@ -160,7 +161,7 @@ def find(target: str, runtime_dir: str) -> list[Record]:
 
 def records_of(runtime_dir: str) -> list[Record]:
     """The records of all mounts of this user, dead ones too."""
-    return records.every(runtime_dir)
+    return mount_records.every(runtime_dir)
 
 
 def is_path(target: str) -> bool:
@@ -178,7 +179,7 @@ def _one(target: str, runtime_dir: str) -> Record:
 
 def _inside(target: str, record: Record) -> str:
     """The folder of the mount that a target names; "" for its root and for a repo."""
-    real, _ = mountinfo.locate(target, mountinfo.table())
+    real, _ = mount_table.locate(target, mount_table.table())
     where = record["mountpoint"]
     return real[len(where) :].strip("/") if real.startswith(f"{where}/") else ""
 
@@ -201,8 +202,8 @@ def _is_of(record: Record, target: str) -> bool:
 
 
 def _statuses(known: list[Record], directory: str) -> list[Status]:
-    living = [record for record in known if records.alive(record)]
-    answers = client.statuses([protocol.socket_path(directory, record["mountpoint"]) for record in living])
+    living = [record for record in known if mount_records.alive(record)]
+    answers = client.statuses([messages.socket_path(directory, record["mountpoint"]) for record in living])
     told = {record["mountpoint"]: answer for record, answer in zip(living, answers, strict=True)}
     return [_told(record, told.get(record["mountpoint"]), directory) for record in known]
 
@@ -211,17 +212,17 @@ def _told(record: Record, answer: Status | HffsError | None, directory: str) -> 
     """What a mount said; where it said nothing, what its record tells."""
     if answer is not None and not isinstance(answer, HffsError):
         return answer
-    if answer is None or not records.alive(record):
+    if answer is None or not mount_records.alive(record):
         why = f"its process {record['pid']} is gone: hffs unmount {record['mountpoint']}"
         return silent(record, "dead", why, directory)
-    if not records.served(record):
+    if not mount_records.served(record):
         return silent(record, "restarting", "its daemon died or is being replaced; another one starts", directory)
     return silent(record, "degraded", answer.what, directory)
 
 
-def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtime_dir: str) -> Status:
+def silent(record: messages.MountRecord, state: messages.State, why: str, runtime_dir: str) -> Status:
     """The status of a mount whose daemon does not say it: what is unknown is null, empty or 0."""
-    log = protocol.log_path(runtime_dir, record["mountpoint"])
+    log = messages.log_path(runtime_dir, record["mountpoint"])
     return {
         "mountpoint": record["mountpoint"],
         "repo": record["repo"],
@@ -230,7 +231,7 @@ def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtim
         "commit": record["commit"],
         "pid": record["pid"],
         "state": state,
-        "socket": protocol.socket_path(runtime_dir, record["mountpoint"]),
+        "socket": messages.socket_path(runtime_dir, record["mountpoint"]),
         "binding": "",
         "supervisor": record.get("supervisor") if state == "restarting" else None,
         "endpoint": "",
@@ -268,10 +269,10 @@ def silent(record: protocol.MountRecord, state: protocol.State, why: str, runtim
 def _ask_to_end(record: Record, lazy: bool, directory: str) -> None:
     where = record["mountpoint"]
     try:
-        client.unmount(protocol.socket_path(directory, where), lazy, _UNMOUNT_SECONDS)
+        client.unmount(messages.socket_path(directory, where), lazy, _UNMOUNT_SECONDS)
     except (MountNotFound, DeadlineExceeded):  # it ends already, or is stuck: then without its help
-        if records.alive(record) and _is_mounted(where):
-            mountinfo.detach(where, lazy)
+        if mount_records.alive(record) and _is_mounted(where):
+            mount_table.detach(where, lazy)
     except client.Refused as refused:
         if _is_mounted(where):
             raise MountFailed(refused.what, refused.remedy) from refused
@@ -281,7 +282,7 @@ def _await_end(record: Record, lazy: bool) -> None:
     """Until the mount has left the table and, unless lazy, its process has ended, so that the place is free again."""
     where = record["mountpoint"]
     end = time.monotonic() + _UNMOUNT_SECONDS
-    while records.alive(record) and (_is_mounted(where) or not lazy):
+    while mount_records.alive(record) and (_is_mounted(where) or not lazy):
         if time.monotonic() >= end:
             if _is_mounted(where):
                 raise MountFailed(f"{where} is still mounted after {_UNMOUNT_SECONDS:.0f} s", "hffs unmount --lazy")
@@ -290,7 +291,7 @@ def _await_end(record: Record, lazy: bool) -> None:
 
 
 def _is_mounted(where: str) -> bool:
-    found = mountinfo.table().get(where)
+    found = mount_table.table().get(where)
     return found is not None and found.is_hffs
 
 

@@ -4,40 +4,42 @@ Used by transfer, and by the daemon, which opens a cache (``Layout.prepare``, on
 closes it last. Everything here may be used from any thread.
 """
 
-from . import checking, examining, folders, holdings, inventory, known, mismatches
-from .adopting import Outcome
-from .blobs import BlobStore
-from .claims import Claim
-from .digest import Hasher
-from .hashing import Hashing
-from .hub_cache import HubCache, HubRepo
+from . import blob_info, inventory, revisions
+from .budget.budget import CacheBudget, Reservation, kept_free
+from .hf_cache import local_folder
+from .hf_cache.export import export_file, safe_below
+from .hf_cache.hub_cache import HubCache, HubRepo
 from .index import Index
-from .laying import lay, safe_below
-from .layout import Layout
-from .room import Reservation, Room, kept_free
-from .stored import StoredBlob
+from .integrity import check_blob, fsck, mismatches
+from .store.adopt import Outcome
+from .store.blob_store import BlobStore
+from .store.block_lease import BlockLease
+from .store.digest import Hasher
+from .store.incremental_hash import IncrementalHash
+from .store.layout import Layout
+from .store.stored_blob import StoredBlob
 
 __all__ = [
     "BlobStore",
-    "Claim",
+    "BlockLease",
+    "CacheBudget",
     "Hasher",
-    "Hashing",
     "HubCache",
     "HubRepo",
+    "IncrementalHash",
     "Index",
     "Layout",
     "Outcome",
     "Reservation",
-    "Room",
     "StoredBlob",
-    "checking",
-    "examining",
-    "folders",
-    "holdings",
+    "blob_info",
+    "check_blob",
+    "export_file",
+    "fsck",
     "inventory",
     "kept_free",
-    "known",
-    "lay",
+    "local_folder",
     "mismatches",
+    "revisions",
     "safe_below",
 ]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..model import Commit, Entry
-from .holdings import Holding, allocated
-from .layout import Place, etag_name
+from .blob_info import BlobInfo, allocated
+from .store.layout import BlobPaths, etag_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +81,21 @@ class Inventory:
     """All that is here. ``others`` are blobs that no known listing names; ``bytes_disk`` counts every blob once."""
 
     repos: tuple[LocalRepo, ...]
-    others: tuple[Holding, ...]
+    others: tuple[BlobInfo, ...]
     blobs: int
     bytes_disk: int
 
 
-class Shelf:
+class BlobIndex:
     """The blobs that are here, found by what a listing says of a file."""
 
-    def __init__(self, holdings: Iterable[Holding]) -> None:
+    def __init__(self, holdings: Iterable[BlobInfo]) -> None:
         self.holdings = tuple(holdings)
-        self._by_name: dict[str, list[Holding]] = {}
+        self._by_name: dict[str, list[BlobInfo]] = {}
         for holding in self.holdings:
             self._by_name.setdefault(os.path.basename(holding.place.folder), []).append(holding)
 
-    def find(self, commit: Commit, file: Entry) -> Holding | None:
+    def find(self, commit: Commit, file: Entry) -> BlobInfo | None:
         """The copy that a reader of this file would be given: its own server's, unless only another's is verified."""
         copies = [each for each in self._of(commit, file) if each.size == file.size and not each.wrong]
         own = next((each for each in copies if each.origin == commit.endpoint), None)
@@ -104,7 +104,7 @@ class Shelf:
             return own
         return next((each for each in copies if each.verified == digest), own)
 
-    def named(self, listed: Listed) -> set[Place]:
+    def named(self, listed: Listed) -> set[BlobPaths]:
         """Every copy of what the commit's files have, whatever its state and origin."""
         return {each.place for file in listed.files for each in self._of(listed.commit, file)}
 
@@ -118,20 +118,20 @@ class Shelf:
         state = whole if holding.complete else "partial"
         return LocalFile(file.path, file.size, holding.bytes_local, state, holding.pinned)
 
-    def held(self, listed: Listed, wanted: Callable[[str], bool] = lambda _: True) -> dict[Place, Holding]:
+    def held(self, listed: Listed, wanted: Callable[[str], bool] = lambda _: True) -> dict[BlobPaths, BlobInfo]:
         """The blobs of a commit's files, of which something is here."""
         found = (self.find(listed.commit, file) for file in listed.files if file.size and wanted(file.path))
         return {each.place: each for each in found if each is not None}
 
-    def _of(self, commit: Commit, file: Entry) -> list[Holding]:
+    def _of(self, commit: Commit, file: Entry) -> list[BlobInfo]:
         blob = file.blob(commit)  # what an etag that is no hash stands for is known by more than that
         return [] if blob is None else self._by_name.get(etag_name(blob.etag), [])
 
 
-def take(shelf: Shelf, commits: Iterable[Listed]) -> Inventory:
+def take(shelf: BlobIndex, commits: Iterable[Listed]) -> Inventory:
     """What is here, repo by repo in the order of their names."""
-    repos: dict[tuple[str, str, str], list[tuple[LocalRevision, Mapping[Place, Holding]]]] = {}
-    named: set[Place] = set()
+    repos: dict[tuple[str, str, str], list[tuple[LocalRevision, Mapping[BlobPaths, BlobInfo]]]] = {}
+    named: set[BlobPaths] = set()
     for listed in commits:
         held = shelf.held(listed)
         named.update(held)
@@ -147,7 +147,7 @@ def take(shelf: Shelf, commits: Iterable[Listed]) -> Inventory:
     )
 
 
-def needless(shelf: Shelf, needed: Iterable[Listed], *, now: float, older: float | None = None) -> list[Holding]:
+def needless(shelf: BlobIndex, needed: Iterable[Listed], *, now: float, older: float | None = None) -> list[BlobInfo]:
     """The blobs to let go: those that none of the ``needed`` commits names, and, with ``older`` (seconds), those that
     nobody has used for so long. Pinned ones and those of a newer hffs are never among them."""
     named = {place for listed in needed for place in shelf.held(listed)}
@@ -160,7 +160,7 @@ def needless(shelf: Shelf, needed: Iterable[Listed], *, now: float, older: float
     ]
 
 
-def _repo(key: tuple[str, str, str], found: list[tuple[LocalRevision, Mapping[Place, Holding]]]) -> LocalRepo:
+def _repo(key: tuple[str, str, str], found: list[tuple[LocalRevision, Mapping[BlobPaths, BlobInfo]]]) -> LocalRepo:
     kind, name, endpoint = key
     every = {place: each for _, held in found for place, each in held.items()}
     revisions = tuple(sorted((revision for revision, _ in found), key=lambda each: (not each.revisions, -each.seen)))
@@ -168,7 +168,7 @@ def _repo(key: tuple[str, str, str], found: list[tuple[LocalRevision, Mapping[Pl
     return LocalRepo(name, kind, endpoint, revisions, allocated(every.values()), last_used)
 
 
-def _revision(shelf: Shelf, listed: Listed, held: Mapping[Place, Holding]) -> LocalRevision:
+def _revision(shelf: BlobIndex, listed: Listed, held: Mapping[BlobPaths, BlobInfo]) -> LocalRevision:
     files = [shelf.file(listed.commit, file) for file in listed.files]
     states = [file.state for file in files]
     sizes = [file.size for file in files]

@@ -17,9 +17,9 @@ from . import output
 from .parser import flags
 
 if TYPE_CHECKING:
-    from ..api.inventory import Let
-    from ..cache.checking import Finding
-    from ..cache.holdings import Holding
+    from ..api.inventory import EvictResult
+    from ..cache.blob_info import BlobInfo
+    from ..cache.integrity.fsck import FsckFinding
     from ..cache.inventory import LocalRepo, LocalRevision
 
 _STAY: Final = {
@@ -84,7 +84,7 @@ def _repo(repo: LocalRepo) -> dict[str, Any]:
     return told
 
 
-def _other(each: Holding) -> dict[str, Any]:
+def _other(each: BlobInfo) -> dict[str, Any]:
     shown = {"etag": each.etag, "origin": each.origin, "size": each.size, "bytes_local": each.bytes_local}
     state = {"verified": each.verified is not None, "pinned": each.pinned, "wrong": each.wrong}
     return {**shown, "bytes_disk": each.bytes_disk, "last_used": each.last_used, **state}
@@ -110,7 +110,7 @@ def prune(args: argparse.Namespace) -> int:
     return 0
 
 
-def _told(let: Let, target: str) -> None:
+def _told(let: EvictResult, target: str) -> None:
     name = f"{target}: " if target else ""
     print(output.shown(f"{name}{output.size(let.bytes_freed)} freed, {output.count(let.blobs, 'blob')} let go"))
     for why, number in let.stay.items():
@@ -170,6 +170,6 @@ def check(args: argparse.Namespace) -> int:
     return 6 if stays else 0
 
 
-def _what(finding: Finding) -> str:
+def _what(finding: FsckFinding) -> str:
     done = {"damage": "dropped", "leftover": "removed", "mark": "forgotten", "newer": ""}[finding.kind]
     return f"{finding.what}; {done}" if finding.mended else finding.what

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import shtab
 
-from ..daemon.mountinfo import TYPE
+from ..system.mount_table import TYPE
 from . import parser
 
 # Mountpoints of ours; blanks in them are octal escapes in the table (proc(5)). The names of the functions tell shtab's

@@ -66,7 +66,7 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _for_programs(decided: config.Decided, names: list[str]) -> dict[str, Any]:
+def _for_programs(decided: config.ResolvedSettings, names: list[str]) -> dict[str, Any]:
     def one(name: str) -> dict[str, Any]:
         value, origin = getattr(decided.settings, name), decided.origins[name]
         told = _without_password(value) if isinstance(value, str) else value
@@ -79,7 +79,7 @@ def _for_programs(decided: config.Decided, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _origin(decided: config.Decided, name: str) -> str:
+def _origin(decided: config.ResolvedSettings, name: str) -> str:
     origin = decided.origins[name]
     return origin.where or origin.kind
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from ..protocol import Status
+from ..control.messages import Status
 from . import output, words
 from .drawing import Line, Page, bar, history
 

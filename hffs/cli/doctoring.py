@@ -40,7 +40,7 @@ def doctor(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _tell(finding: checkup.Finding) -> None:
+def _tell(finding: checkup.DoctorFinding) -> None:
     coloured = output.in_colour(sys.stdout)
     state = finding.state.ljust(5)
     mark = f"\x1b[{_COLOURS[finding.state]}m{state}\x1b[0m" if coloured else state

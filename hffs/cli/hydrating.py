@@ -32,8 +32,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, Final, Literal, Protocol
 
+from ..control.messages import Job, JobError
 from ..errors import Cancelled, HffsError, worst
-from ..protocol import Job, JobError
 from . import output
 from .parser import flags
 from .stopping import stoppable
@@ -58,7 +58,7 @@ class View(Protocol):
 
 
 def hydrate(args: argparse.Namespace) -> int:
-    from ..api.hydrating import follow
+    from ..api.hydrate import follow
 
     start_log(debug=getattr(args, "debug", False))
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
@@ -103,9 +103,9 @@ def start_log(*, debug: bool) -> None:
 
     if debug:
         from ..config import Settings
-        from ..daemon import logs
+        from ..system import log_setup
 
-        logs.start(Settings(debug=True))
+        log_setup.start(Settings(debug=True))
     elif not logging.root.handlers:
         logging.root.addHandler(logging.NullHandler())
 

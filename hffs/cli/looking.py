@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import config
-from ..api import inventory, mounts, shares
-from ..api.shares import Held, Share
+from ..api import inventory, mounts, usage
+from ..api.usage import LocalShare, Usage
 from ..errors import MountNotFound
 from ..model import Entry
 from . import output
@@ -19,9 +19,9 @@ from .parser import flags
 
 
 def ls(args: argparse.Namespace) -> int:
-    from ..api import repos
+    from ..api import repo_info
 
-    found = repos.listing(*_named(args, args.repo), recursive=args.recursive, **flags(args))
+    found = repo_info.listing(*_named(args, args.repo), recursive=args.recursive, **flags(args))
     if args.json:
         commit = found.commit
         about = {"repo": commit.id, "type": commit.type.value, "revision": commit.revision, "commit": commit.sha}
@@ -58,10 +58,10 @@ def _entry(entry: Entry) -> dict[str, Any]:
 
 
 def info(args: argparse.Namespace) -> int:
-    from ..api import repos
+    from ..api import repo_info
 
     repo, kind, revision, subfolder = _named(args, args.repo)
-    about = repos.repo_info(repo, type=kind, revision=revision, subfolder=subfolder, **flags(args))
+    about = repo_info.repo_info(repo, type=kind, revision=revision, subfolder=subfolder, **flags(args))
     missing = about.bytes_total - about.bytes_local
     if args.json:
         output.as_json({**asdict(about), "bytes_to_fetch": missing})
@@ -86,8 +86,8 @@ def info(args: argparse.Namespace) -> int:
 
 def du(args: argparse.Namespace) -> int:
     where, folder, complete, files, disk = _held(args)
-    every = shares.total(files)
-    types, folders = shares.by_type(files), shares.by_folder(files, folder)
+    every = usage.total(files)
+    types, folders = usage.by_type(files), usage.by_folder(files, folder)
     if args.json:
         output.as_json(
             {
@@ -114,7 +114,7 @@ def du(args: argparse.Namespace) -> int:
     return 0
 
 
-def _held(args: argparse.Namespace) -> tuple[str | None, str, bool, list[Held], int]:
+def _held(args: argparse.Namespace) -> tuple[str | None, str, bool, list[LocalShare], int]:
     """What ``du`` counts: its mountpoint if any, the folder it is seen from, whether that is all of it, the files, and
     what they take on the disk."""
     settings = config.load(flags(args))
@@ -126,17 +126,17 @@ def _held(args: argparse.Namespace) -> tuple[str | None, str, bool, list[Held], 
                 raise
         else:
             files = _chosen(
-                [Held(file["path"], file["size"], file["bytes_local"]) for file in found["files"]], settings
+                [LocalShare(file["path"], file["size"], file["bytes_local"]) for file in found["files"]], settings
             )
             disk = inventory.bytes_of_mount(where, {file.path for file in files if file.bytes_local}, settings)
             return where, found["path"], found["complete"], files, disk
-    from ..api import repos
+    from ..api import repo_info
 
-    listing = repos.listing(*_named(args, args.target), **flags(args))
-    return None, listing.path, True, repos.held(listing, settings), inventory.bytes_of_files(listing, settings)
+    listing = repo_info.listing(*_named(args, args.target), **flags(args))
+    return None, listing.path, True, repo_info.held(listing, settings), inventory.bytes_of_files(listing, settings)
 
 
-def _chosen(files: list[Held], settings: config.Settings) -> list[Held]:
+def _chosen(files: list[LocalShare], settings: config.Settings) -> list[LocalShare]:
     if not settings.include and not settings.exclude:
         return files
     from ..vfs import Patterns
@@ -145,7 +145,7 @@ def _chosen(files: list[Held], settings: config.Settings) -> list[Held]:
     return [file for file in files if patterns.match(file.path)]
 
 
-def _table(header: str, nameless: str, found: list[Share] | tuple[Share, ...]) -> None:
+def _table(header: str, nameless: str, found: list[Usage] | tuple[Usage, ...]) -> None:
     rows = [
         [share.name or nameless, str(share.files), output.size(share.bytes_total), output.size(share.bytes_local)]
         for share in found

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from .. import config
 from ..api import mounts
-from ..protocol import BlockMap
+from ..control.messages import FileBlockMap
 from . import drawing, output
 from .drawing import ASCII, Line, Page
 from .parser import flags
@@ -50,7 +50,7 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
-def picture(found: BlockMap, page: Page) -> list[Line]:
+def picture(found: FileBlockMap, page: Page) -> list[Line]:
     """The file, its blocks as rows of marks with the offset before each, and the legend with totals."""
     size = found["size"]
     title: Line = [(found["path"], "bold"), (f"  {output.size(size)}", "")]
@@ -74,7 +74,7 @@ def picture(found: BlockMap, page: Page) -> list[Line]:
     return [*lines, *_legend(found, size, states, each, page)]
 
 
-def _states(found: BlockMap, blocks: int, each: int) -> list[str]:
+def _states(found: FileBlockMap, blocks: int, each: int) -> list[str]:
     """What each mark shows: local only where all of its blocks are; else the liveliest of what they are."""
     local = [0] * -(-blocks // each)
     seen: list[set[str]] = [set() for _ in local]
@@ -111,7 +111,7 @@ def _letter(state: str, page: Page) -> str:
     return _MARKS[state].plain if page.marks is ASCII else _MARKS[state].letter
 
 
-def _legend(found: BlockMap, size: int, states: list[str], each: int, page: Page) -> list[Line]:
+def _legend(found: FileBlockMap, size: int, states: list[str], each: int, page: Page) -> list[Line]:
     """The marks with the bytes of each state; what there is none of is left out."""
     unit = found["block_size"]
     totals = dict.fromkeys(_MARKS, 0)

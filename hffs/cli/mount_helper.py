@@ -81,15 +81,16 @@ def _run(words: list[str]) -> int:
     if args.namespace:
         _elsewhere(args.namespace, words)
     asked = parse(",".join(args.options), sloppy=args.sloppy)
-    from ..api import mounting
-    from ..daemon import background, mountinfo
+    from ..api import mount
+    from ..daemon import launcher
+    from ..system import mount_table
 
-    spec = mounting.decide(args.source, args.directory, asked.settings, **asked.names)
+    spec = mount.decide(args.source, args.directory, asked.settings, **asked.names)
     if args.fake:
         return 0
-    ready = background.start_daemon(replace(spec, source=args.source))
+    ready = launcher.start_daemon(replace(spec, source=args.source))
     if asked.noexec and os.geteuid() == 0:
-        mountinfo.forbid_execution(spec.mountpoint)
+        mount_table.forbid_execution(spec.mountpoint)
     if ready.warning:
         _tell(ready.warning, 0)
     if args.verbose:
@@ -147,13 +148,13 @@ def _nearest(name: str) -> str:
 
 def _elsewhere(namespace: str, words: list[str]) -> None:
     """Replaces this process by one in that namespace, whose hffs is run: a pid, or a path as mount(8) gives it."""
-    from ..daemon import background
+    from ..daemon import launcher
 
     path = f"/proc/{namespace}/ns/mnt" if namespace.isdigit() else namespace
     at = words.index("-N") if "-N" in words else next(n for n, word in enumerate(words) if word.startswith("-N"))
     rest = words[:at] + words[at + (2 if words[at] == "-N" else 1) :]
     command = ["nsenter", f"--mount={path}", "--", sys.executable, "-P", "-m", "hffs.cli.mount_helper", *rest]
-    os.execvpe(command[0], command, background.environ())  # noqa: S606 - no shell is meant
+    os.execvpe(command[0], command, launcher.environ())  # noqa: S606 - no shell is meant
 
 
 def _tell(text: str, code: int) -> int:

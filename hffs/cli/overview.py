@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from ..protocol import Status
+from ..control.messages import Status
 from . import output, words
 from .drawing import Line, Page, bar, cells, padded, shortened
 

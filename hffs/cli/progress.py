@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ..protocol import Job, JobError, JobFile
+from ..control.messages import Job, JobError, JobFile
 from . import output
 from .drawing import ASCII, UNICODE, Marks, shortened
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from .. import config
 from ..api import mounts
+from ..control.messages import Status
 from ..errors import MountNotFound
-from ..protocol import Status
 from . import drawing, output, words
 from .details import INDENT
 from .details import details as one
@@ -26,23 +26,24 @@ from .parser import flags
 def mount(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from ..api import mounting
-    from ..daemon import background
+    from ..api import mount
+    from ..daemon import launcher
 
     names = {"type": args.type, "revision": args.revision, "subfolder": args.subfolder}
-    spec = mounting.decide(args.repo, args.mountpoint, flags(args), **names)
+    spec = mount.decide(args.repo, args.mountpoint, flags(args), **names)
     if args.foreground and spec.supervised:
-        background.stay(spec, lambda said: _announce(spec.mountpoint, said))
+        launcher.stay(spec, lambda said: _announce(spec.mountpoint, said))
     if args.foreground:
-        from ..daemon import app, logs
-        from ..daemon.notify import Notify
+        from ..daemon import app
+        from ..system import log_setup
+        from ..system.sd_notify import SdNotify
 
-        logs.start(spec.settings, to_stderr=not spec.settings.log_file, journal=config.is_journal(2))
-        manager = Notify(config.service_manager())
+        log_setup.start(spec.settings, to_stderr=not spec.settings.log_file, journal=config.is_journal(2))
+        manager = SdNotify(config.service_manager())
         return app.run(
             spec, lambda said: _announce(spec.mountpoint, said), manager=manager if manager.listens else None
         )
-    ready = background.start_daemon(spec)
+    ready = launcher.start_daemon(spec)
     _announce(spec.mountpoint, {"ready": True, **asdict(ready)})
     return 0
 

@@ -21,20 +21,10 @@ import sys
 from contextlib import closing
 from typing import Final
 
+from ..control.messages import FindingReport, Job, JobError
 from ..errors import Cancelled, HffsError, UsageError, worst
-from ..protocol import Finding, Job, JobError
 from . import output
-from .hydrating import (
-    JsonLines,
-    LogLines,
-    State,
-    View,
-    as_error,
-    event,
-    say_waits,
-    screen,
-    start_log,
-)
+from .hydrating import JsonLines, LogLines, State, View, as_error, event, say_waits, screen, start_log
 from .parser import flags
 from .stopping import stoppable
 
@@ -42,7 +32,7 @@ _SHOWN: Final = 100  # findings told one by one; a program asks for all with --j
 
 
 def verify(args: argparse.Namespace) -> int:
-    from ..api.verifying import follow
+    from ..api.verify import follow
 
     if args.all == (args.target is not None):
         raise UsageError("name what to verify, or --all", "see hffs verify --help")
@@ -92,7 +82,7 @@ def _tell(job: Job) -> None:
             print(output.shown(f"hffs: {': '.join(word for word in words if word)}"), file=sys.stderr)
 
 
-def line(finding: Finding) -> str:
+def line(finding: FindingReport) -> str:
     """``model.safetensors: its bytes have …; mended``; what to do instead, where it is not."""
     about = f"{finding['path']}: {finding['what']}"
     if finding["mended"]:

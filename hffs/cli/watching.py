@@ -19,8 +19,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final, Protocol
 
 from ..api import mounts
+from ..control.messages import Status
 from ..errors import MountNotFound
-from ..protocol import Status
 from . import drawing, output
 from .details import details, glance
 from .drawing import Line, Page

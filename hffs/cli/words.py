@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..protocol import OpenFile, Status, Worker
+from ..control.messages import OpenFile, Status, Worker
 from . import output
 from .drawing import Page
 

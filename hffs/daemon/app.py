@@ -17,26 +17,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from .. import protocol
 from ..config import Settings
+from ..control import messages, mount_records
+from ..control.server import ControlServer, SocketInUse
+from ..engine import session
 from ..errors import MountFailed, MountNotFound
 from ..fuse import Binding, make_binding
 from ..model import Commit, RepoRef
-from ..remote import parse_repo
+from ..sources.hub import parse_repo
+from ..system import bdi_readahead, mountpoint
+from ..system.sd_notify import ServiceManager
 from ..vfs import Filesystem, Patterns, Tree
-from . import engine, mountpoint, readahead, records
-from .control import ControlServer, Occupied
 from .events import Feed
+from .file_routes import FileRoutes
 from .jobs import Jobs
-from .keeping import Keeper
-from .notify import Manager
-from .prefetching import Prefetch
-from .routes import Answers
-from .spec import MountSpec
+from .mount_spec import MountSpec
+from .prefetch import Prefetch
+from .routes import ControlRoutes
 from .status import Reporter
-from .supervised import Handover, Link
 from .supervisor import LEFT
-from .telling import Teller
+from .supervisor_link import Handover, SupervisorLink
+from .watchdog import StatusNotifier
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,9 @@ LAPSE_SECONDS = 12 * 3600.0
 Report = Callable[[Mapping[str, Any]], None]
 
 
-def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Manager | None = None) -> int:
+def run(
+    spec: MountSpec, report: Report, link: SupervisorLink | None = None, manager: ServiceManager | None = None
+) -> int:
     """Mounts as ``spec`` says, or goes on with what ``link`` was handed by a worker before; tells ``report`` once it
     answers, and ``manager``, of services, from then on; serves until unmounted. The exit code: LEFT when the mount is
     left to the next worker.
@@ -58,11 +61,11 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
     before = None if link is None else link.handover
     where = spec.mountpoint if before else mountpoint.check(spec.mountpoint, settings.runtime_dir)
     with contextlib.ExitStack() as stack:
-        hub = engine.open_hub(settings, stack, lapse_seconds=LAPSE_SECONDS)
+        hub = session.open_hub(settings, stack, lapse_seconds=LAPSE_SECONDS)
         ref = parse_repo(spec.repo, type=spec.type, revision=spec.revision, subfolder=spec.subfolder)
-        found = engine.resolve(hub, ref) if before is None else _as_before(hub, before)
+        found = session.resolve(hub, ref) if before is None else _as_before(hub, before)
         commit, subfolder, listings, name = found.commit, found.subfolder, found.listings, found.name
-        parts = engine.start(hub, listings, settings, stack)
+        parts = session.start(hub, listings, settings, stack)
         content, fetcher = parts.content, parts.fetcher
         tree = Tree(content, Patterns(settings.include, settings.exclude))
         filesystem = Filesystem(tree, content)
@@ -73,12 +76,12 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
             where,
             device=spec.source or spec.repo,
             allow_other=settings.allow_other,
-            journal=None if link is None else protocol.journal_path(settings.runtime_dir, where),
+            journal=None if link is None else messages.journal_path(settings.runtime_dir, where),
             resumption=None if link is None else link.resumption(),
         )
 
         jobs = Jobs(
-            protocol.jobs_path(settings.runtime_dir, where),
+            messages.jobs_path(settings.runtime_dir, where),
             where,
             content,
             tree,
@@ -91,14 +94,14 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
         stack.callback(prefetch.stop)
         reporter = Reporter(spec, where, binding, parts, tree, filesystem, hub, jobs, link)
         feed = Feed(reporter.progress)
-        keeper = Keeper(content, tree, parts.store, fetcher)
-        answers = Answers(spec, where, commit.sha, ref, hub, fetcher, reporter, jobs, keeper, feed, link)
+        keeper = FileRoutes(content, tree, parts.store, fetcher)
+        answers = ControlRoutes(spec, where, commit.sha, ref, hub, fetcher, reporter, jobs, keeper, feed, link)
         control = ControlServer(
-            protocol.socket_path(settings.runtime_dir, where),
+            messages.socket_path(settings.runtime_dir, where),
             answers.routes(),
         )
 
-        teller = Teller(where, reporter.summary, manager)
+        teller = StatusNotifier(where, reporter.summary, manager)
         ready = threading.Event()
 
         def on_ready() -> None:
@@ -108,8 +111,8 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
             if link is not None:
                 link.listen(binding.leave)
             reporter.state = "serving"
-            reporter.read_ahead = readahead.raise_to(where)
-            records.write(settings.runtime_dir, reporter.record())
+            reporter.read_ahead = bdi_readahead.raise_to(where)
+            mount_records.write(settings.runtime_dir, reporter.record())
             said = {"pid": reporter.pid, "commit": commit.sha, "repo": name, "warning": _warning(found)}
             report({"ready": True, **said})
             teller.start()
@@ -137,7 +140,7 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
                 link.close()
             if not left:
                 jobs.forget()
-                records.remove(settings.runtime_dir, where)
+                mount_records.remove(settings.runtime_dir, where)
 
         _listen(control, None if link is None else link.listener, where)
         stack.callback(ended)
@@ -158,34 +161,34 @@ def run(spec: MountSpec, report: Report, link: Link | None = None, manager: Mana
         return 0 if ready.is_set() else 1
 
 
-def _as_before(hub: engine.Hub, before: Handover) -> engine.Resolved:
+def _as_before(hub: session.HubContext, before: Handover) -> session.Resolved:
     """What the worker before us showed; asks no server."""
     listings = hub.listings(before.commit, before.subfolder)
     listings.restore()
     hub.standing.trust(before.commit)
-    return engine.Resolved(before.commit, before.subfolder, listings, before.commit.id, None)
+    return session.Resolved(before.commit, before.subfolder, listings, before.commit.id, None)
 
 
 def _listen(control: ControlServer, listener: socket.socket | None, where: str) -> None:
     try:
         control.start(listener)
-    except Occupied:
+    except SocketInUse:
         raise MountFailed(
             f"another hffs has just begun to mount at {where}", "hffs status shows it, or name another directory"
         ) from None
 
 
-def _warning(found: engine.Resolved) -> str:
+def _warning(found: session.Resolved) -> str:
     refused = found.refused
     return f"{refused.what}, its files cannot be read yet: {refused.remedy}" if refused else found.warning
 
 
-def _when_reached(hub: engine.Hub, ref: RepoRef, act: Callable[[], None]) -> None:
+def _when_reached(hub: session.HubContext, ref: RepoRef, act: Callable[[], None]) -> None:
     """Now where the Hub answers; else once it does, which is looked for; never where it is not to be asked."""
     if not hub.reach.offline:
         act()
     elif not hub.reach.switched:
-        hub.reach.look_for(lambda: engine.ask_again(hub, ref), act)
+        hub.reach.look_for(lambda: session.ask_again(hub, ref), act)
 
 
 def _apart(spec: MountSpec) -> Settings:
@@ -196,7 +199,7 @@ def _apart(spec: MountSpec) -> Settings:
 
 
 def _hand_over(
-    link: Link, binding: Binding, commit: Commit, subfolder: str, reporter: Reporter, control: ControlServer
+    link: SupervisorLink, binding: Binding, commit: Commit, subfolder: str, reporter: Reporter, control: ControlServer
 ) -> None:
     connection = binding.connection
     if connection is None or not connection.may_be_resumed:

@@ -17,8 +17,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from .http import Refusal, Request
-from .logs import fields_of
+from ..control.http import HttpError, Request
+from ..system.log_setup import fields_of
 
 TICK_SECONDS: Final = 1.0  # how often progress is looked at: nobody reads faster
 # Somebody who died is found by the first line that cannot be sent to him, and whoever follows knows by it that we live.
@@ -105,7 +105,7 @@ class Feed(logging.Handler):
         follower = Follower(self, kinds)
         with self._changed:
             if len(self._followers) >= MOST:
-                raise Refusal(503, f"{MOST} follow already", {"Retry-After": "10"})
+                raise HttpError(503, f"{MOST} follow already", {"Retry-After": "10"})
             self._followers = [*self._followers, follower]
             if self._thread is None and not self._ended:
                 self._thread = threading.Thread(target=self._tick, name="hffs-events", daemon=True)

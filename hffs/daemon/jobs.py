@@ -1,4 +1,4 @@
-"""Work that somebody asked a mount for and watches: hydrations and verifications by id, told as ``protocol.Job``, gone
+"""Work that somebody asked a mount for and watches: hydrations and verifications by id, told as ``messages.Job``, gone
 on with by the next worker when this one dies.
 
 The control socket's routes call this, on any thread. What is asked for lies in a small file beside the socket until the
@@ -19,17 +19,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
-from .. import protocol
 from ..cache import Layout
+from ..control import messages
+from ..control.server import Request
+from ..engine.hydrate import hydration_report, matching_files, relative_path
+from ..engine.verify import Verification
+from ..engine.verify_cache import CacheSource, of_mount
 from ..errors import NotFound, UsageError
 from ..model import RemoteFile
-from ..transfer import NICE, Content, Fetcher, Hydration
+from ..transfer import NICE, CommitFiles, Fetcher, Hydration
 from ..vfs import Patterns, Tree
-from .control import Request
-from .hydration import hydration_report, matching_files, relative_path
-from .verifying import Verification
-from .verifying_held import Held, of_mount
-from .wishes import Wish, kept, wish_of
+from .job_requests import JobRequest, kept, wish_of
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ STOP_SECONDS: Final = 5.0
 
 @dataclass(slots=True)
 class Running:
-    wish: Wish
+    wish: JobRequest
     work: Hydration | Verification
     started_at: float
     fetched_before: int
@@ -54,7 +54,7 @@ class Jobs:
         self,
         path: str,
         where: str,
-        content: Content,
+        content: CommitFiles,
         tree: Tree,
         fetcher: Fetcher,
         layout: Layout,
@@ -90,16 +90,16 @@ class Jobs:
         for wish in wishes:
             self._start(wish)
 
-    def hydrate(self, request: Request) -> protocol.Job:
+    def hydrate(self, request: Request) -> messages.Job:
         """``POST /v1/hydrate``: ``path``, ``include``, ``exclude``, ``force``, all optional. Raises UsageError."""
         return self._asked("hydrate", request)
 
-    def verify(self, request: Request) -> protocol.Job:
+    def verify(self, request: Request) -> messages.Job:
         """``POST /v1/verify``: ``path``, ``include``, ``exclude``, ``fix``, ``require``, all optional. Raises
         UsageError."""
         return self._asked("verify", request)
 
-    def _asked(self, kind: Literal["hydrate", "verify"], request: Request) -> protocol.Job:
+    def _asked(self, kind: Literal["hydrate", "verify"], request: Request) -> messages.Job:
         asked = request.json()
         try:
             wish = wish_of(id=secrets.token_hex(8), target=self._where, kind=kind, **asked)
@@ -107,18 +107,18 @@ class Jobs:
             raise UsageError(f"not a wish to {kind}: {json.dumps(asked)[:200]}") from None
         return self._told(self._start(wish), 0)
 
-    def get(self, request: Request) -> protocol.Job:
+    def get(self, request: Request) -> messages.Job:
         """``GET /v1/jobs/ID``. Raises NotFound."""
         since = request.query.get("since", "0")
         return self._told(self._find(request), int(since) if since.isdecimal() and len(since) < 10 else 0)
 
-    def every(self) -> protocol.JobList:
+    def every(self) -> messages.JobList:
         """``GET /v1/jobs``: those that run and those that ended lately, the oldest first, without files that ended."""
         with self._lock:
             jobs = list(self._jobs.values())
         return {"jobs": [self._told(job, since=sys.maxsize) for job in jobs]}
 
-    def cancel(self, request: Request) -> protocol.Job:
+    def cancel(self, request: Request) -> messages.Job:
         """``DELETE /v1/jobs/ID``: what was fetched is kept. Raises NotFound."""
         job = self._find(request)
         job.work.cancel()
@@ -143,7 +143,7 @@ class Jobs:
                 with suppress(FileNotFoundError):
                     os.unlink(path)
 
-    def hydration(self) -> protocol.Hydration:
+    def hydration(self) -> messages.HydrationStatus:
         """All that runs, else the last that ended, as status tells it."""
         with self._lock:
             every = [job.work for job in self._jobs.values()]
@@ -161,7 +161,7 @@ class Jobs:
             "files_total": sum(each.files_total for each in counted) if counted else None,
         }
 
-    def _start(self, wish: Wish) -> Running:
+    def _start(self, wish: JobRequest) -> Running:
         work = self._verification(wish) if wish.kind == "verify" else self._hydration(wish)
         job = Running(wish, work, time.time(), self._fetcher.bytes_fetched)
         with self._lock:
@@ -177,7 +177,7 @@ class Jobs:
             log.info("event=hydration-started id=%s path=%s", wish.id, wish.path or "/")
         return job
 
-    def _hydration(self, wish: Wish) -> Hydration:
+    def _hydration(self, wish: JobRequest) -> Hydration:
         def plan() -> Iterator[tuple[RemoteFile, int]]:
             return matching_files(
                 self._content,
@@ -191,9 +191,9 @@ class Jobs:
         )
         return hydration
 
-    def _verification(self, wish: Wish) -> Verification:
+    def _verification(self, wish: JobRequest) -> Verification:
         root = self._content.root
-        held = Held(
+        held = CacheSource(
             self._where,
             self._layout,
             lambda: of_mount(
@@ -210,10 +210,10 @@ class Jobs:
         )
         return Verification(held, fix=wish.fix, nice=NICE, ended=lambda: self._ended(wish.id))
 
-    def _below(self, wish: Wish) -> str:
+    def _below(self, wish: JobRequest) -> str:
         return "/".join(part for part in (self._content.root, wish.path.strip("/")) if part)
 
-    def _wanted(self, wish: Wish) -> Callable[[str], bool]:
+    def _wanted(self, wish: JobRequest) -> Callable[[str], bool]:
         patterns = Patterns(wish.include, wish.exclude)
         return lambda path: self._tree.visible(path) and patterns.match(path)
 
@@ -253,7 +253,7 @@ class Jobs:
             raise NotFound(f"there is no job {name!r}", "it may have ended long ago")
         return job
 
-    def _told(self, job: Running, since: int) -> protocol.Job:
+    def _told(self, job: Running, since: int) -> messages.Job:
         if isinstance(job.work, Verification):
             found = job.work.told(job.wish.id, job.wish.target, job.started_at, since)
             asks = any(each["state"] in ("waiting", "fetching") for each in found["active"])  # else it only reads
@@ -270,7 +270,7 @@ class Jobs:
         )
         return self._waits(found)
 
-    def _waits(self, found: protocol.Job) -> protocol.Job:
+    def _waits(self, found: messages.Job) -> messages.Job:
         """The same, with what it waits for where the Hub does not let us in."""
         if found["state"] == "running" and (why := self._refused()):
             found["waits"] = why

@@ -1,4 +1,4 @@
-"""A mount's status as Prometheus has it. Derived from ``protocol.Status`` at each scrape, names and units by its rules.
+"""A mount's status as Prometheus has it. Derived from ``messages.Status`` at each scrape, names and units by its rules.
 
 Imported by the route when somebody scrapes. Labels are few and bounded: neither file names nor times are among them.
 """
@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .. import protocol
-from .http import Text
+from ..control import messages
+from ..control.http import Text
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def text(status: protocol.Status, problems: Mapping[str, int]) -> Text:
+def text(status: messages.Status, problems: Mapping[str, int]) -> Text:
     """The whole exposition, with a few numbers of this process. ``problems`` are log records of WARNING and above by
     their events, which are words of the code."""
     registry = CollectorRegistry(auto_describe=False)
@@ -28,7 +28,7 @@ def text(status: protocol.Status, problems: Mapping[str, int]) -> Text:
 
 
 class _Status(Collector):
-    def __init__(self, status: protocol.Status, problems: Mapping[str, int]) -> None:
+    def __init__(self, status: messages.Status, problems: Mapping[str, int]) -> None:
         self._status = status
         self._problems = problems
 
@@ -40,7 +40,7 @@ class _Status(Collector):
             value={key: str(s[key]) for key in ("mountpoint", "repo", "type", "revision", "commit", "binding")},
         )
         state = GaugeMetricFamily("hffs_state", "1 for the state that the mount is in", labels=["state"])
-        for each in get_args(protocol.State):
+        for each in get_args(messages.State):
             state.add_metric([each], float(s["state"] == each))
         yield state
         yield _gauge("hffs_uptime_seconds", "Since the mount came up", s["uptime_s"])
@@ -62,7 +62,7 @@ class _Status(Collector):
             errors.add_metric([kind], count)
         yield errors
 
-    def _files(self, s: protocol.Status) -> Iterator[Metric]:
+    def _files(self, s: messages.Status) -> Iterator[Metric]:
         yield from _known("hffs_files", "Files of the mount; absent until all are listed", s["files"])
         yield from _known("hffs_size_bytes", "Bytes of the mount; absent until all files are listed", s["bytes_total"])
         yield _gauge("hffs_local_bytes", "Of the mount's bytes those on this disk", s["bytes_local"])
@@ -71,7 +71,7 @@ class _Status(Collector):
         yield _gauge("hffs_mismatched_files", "Files whose content was wrong", len(s["verification"]["failed"]))
         yield _gauge("hffs_open_files", "Files that are open", len(s["open_files"]))
 
-    def _moving(self, s: protocol.Status) -> Iterator[Metric]:
+    def _moving(self, s: messages.Status) -> Iterator[Metric]:
         yield CounterMetricFamily("hffs_fetched_bytes", "Bytes fetched by this process", s["bytes_fetched"])
         yield CounterMetricFamily("hffs_requests", "Requests to servers by this process", s["requests"])
         yield _gauge("hffs_waiting_reads", "Reads that wait for bytes", len(s["waiting_reads"]))
@@ -84,7 +84,7 @@ class _Status(Collector):
             "hffs_bandwidth_limit_bytes_per_second", "The bandwidth limit; absent: none", s["bandwidth"]["limit"]
         )
 
-    def _hydration(self, job: protocol.Hydration) -> Iterator[Metric]:
+    def _hydration(self, job: messages.HydrationStatus) -> Iterator[Metric]:
         """Of all hydrations that run, else of the last one."""
         yield _gauge("hffs_job_running", "1 while a hydration runs", job["state"] == "running")
         yield _gauge("hffs_job_done_bytes", "Bytes of it that are local", job["bytes_done"])

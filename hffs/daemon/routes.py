@@ -12,41 +12,42 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import protocol
-from ..cache import known
+from ..cache import revisions
+from ..control import messages
+from ..control.http import HttpError
+from ..control.messages import API
+from ..control.server import Request, Route
+from ..engine.session import HubContext
 from ..errors import MountFailed, UsageError
 from ..model import RepoRef
-from ..protocol import API
+from ..system import mountpoint
 from ..transfer import Fetcher
-from . import background, mountpoint
-from .control import Request, Route
-from .engine import Hub
+from . import launcher
 from .events import Feed
-from .http import Refusal
+from .file_routes import FileRoutes
 from .jobs import Jobs
-from .keeping import Keeper
-from .spec import MountSpec
+from .mount_spec import MountSpec
 from .status import Reporter
-from .supervised import Link
+from .supervisor_link import SupervisorLink
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ControlRoutes:
     """The parts of one mount that have something to say; ``where`` is its mountpoint, ``commit`` what it shows."""
 
     spec: MountSpec
     where: str
     commit: str
     ref: RepoRef
-    hub: Hub
+    hub: HubContext
     fetcher: Fetcher
     reporter: Reporter
     jobs: Jobs
-    keeper: Keeper
+    keeper: FileRoutes
     feed: Feed
-    link: Link | None
+    link: SupervisorLink | None
     _asking: threading.Lock = field(default_factory=threading.Lock)
 
     def routes(self) -> dict[tuple[str, str], Route]:
@@ -70,18 +71,18 @@ class Answers:
             ("GET", "/healthz"): lambda _: {"state": self.reporter.state},
         }
 
-    def refresh(self) -> protocol.Refreshed:
+    def refresh(self) -> messages.RefreshReply:
         """Ask the Hub what the revision is now, for whoever mounts it next: this mount shows its commit for ever, and
         what a commit lists never changes. Raises what asking may raise."""
         if not self._asking.acquire(blocking=False):
-            raise Refusal(409, "the Hub is being asked already", {"Retry-After": "5"})
+            raise HttpError(409, "the Hub is being asked already", {"Retry-After": "5"})
         try:
             self.hub.reach.ask_now()
             with self.hub.reach.asking("a commit"):
                 newest = self.hub.catalog.resolve(self.ref)
         finally:
             self._asking.release()
-        known.learn(self.hub.index, self.ref.id, newest, time.time())
+        revisions.learn(self.hub.index, self.ref.id, newest, time.time())
         log.info("event=refreshed revision=%s newest=%s commit=%s", newest.revision, newest.sha, self.commit)
         return {
             "revision": newest.revision,
@@ -110,7 +111,7 @@ class Answers:
         if self.link is None:
             raise MountFailed("only a mount of the kernel binding can be restarted", "unmount it and mount it again")
         if self.link.supervisor() is not None:
-            background.rehearse(self.spec, self.link.handed)
+            launcher.rehearse(self.spec, self.link.handed)
         self.link.ask_restart()
         return {"restarting": self.where}
 

@@ -1,4 +1,4 @@
-"""What a mount says of itself: the values of ``protocol.Status``, derived from store, queue and listing when asked.
+"""What a mount says of itself: the values of ``messages.Status``, derived from store, queue and listing when asked.
 
 Nothing is counted on the side; asking never waits for the network or for a lock that is held across it.
 """
@@ -13,25 +13,25 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final, Literal, Protocol
 
-from .. import protocol
+from ..control import messages
+from ..control.server import Request
+from ..engine.hydrate import worker_report
+from ..engine.session import HubContext, Session
 from ..errors import EntryNotFound
 from ..fuse import Binding
 from ..model import Entry
 from ..policy import is_tiny
-from ..remote import Standing
+from ..sources.hub import HubAccess
+from ..system import log_setup
+from ..system.bdi_readahead import DeviceReadahead
 from ..vfs import Filesystem, Tree
-from . import logs
-from .control import Request
-from .engine import Engine, Hub
-from .hydration import worker_report
-from .readahead import ReadAhead
-from .spec import MountSpec
-from .supervised import ALONE, Link
+from .mount_spec import MountSpec
+from .supervisor_link import ALONE, SupervisorLink
 
 _PROBLEMS: Final = 16  # as many as last errors: a repo cloned without git-lfs has a pointer for every weight
 
 
-def hub(standing: Standing) -> protocol.Hub:
+def hub(standing: HubAccess) -> messages.HubStatus:
     """How we stand with the Hub, as its answers so far told."""
     now, refused = time.monotonic(), standing.refused
     return {
@@ -46,7 +46,7 @@ def hub(standing: Standing) -> protocol.Hub:
 
 
 class Hydrating(Protocol):
-    def hydration(self) -> protocol.Hydration: ...
+    def hydration(self) -> messages.HydrationStatus: ...
 
 
 class Reporter:
@@ -57,15 +57,15 @@ class Reporter:
         spec: MountSpec,
         where: str,
         binding: Binding,
-        parts: Engine,
+        parts: Session,
         tree: Tree,
         filesystem: Filesystem,
-        hub: Hub,
+        hub: HubContext,
         jobs: Hydrating,
-        link: Link | None = None,
+        link: SupervisorLink | None = None,
     ) -> None:
-        self.state: protocol.State = "starting"
-        self.read_ahead = ReadAhead(None)
+        self.state: messages.State = "starting"
+        self.read_ahead = DeviceReadahead(None)
         self.pid = os.getpid()
         self._spec = spec
         self._where = where
@@ -88,7 +88,7 @@ class Reporter:
         self.started = before.started if before else time.monotonic()  # of the mount: this clock is the machine's
         self.started_at = before.started_at if before else time.time()
 
-    def record(self) -> protocol.MountRecord:
+    def record(self) -> messages.MountRecord:
         commit = self._content.commit
         return {
             "mountpoint": self._where,
@@ -101,7 +101,7 @@ class Reporter:
             "supervisor": None if self._link is None else self._link.supervisor(),
         }
 
-    def status(self) -> protocol.Status:
+    def status(self) -> messages.Status:
         commit = self._content.commit
         complete = self._content.listings.complete
         files = [entry for entry in self._content.listings.files() if self._tree.visible(entry.path)]
@@ -115,7 +115,7 @@ class Reporter:
             "commit": commit.sha,
             "pid": self.pid,
             "state": self._state(),
-            "socket": protocol.socket_path(self._spec.settings.runtime_dir, self._where),
+            "socket": messages.socket_path(self._spec.settings.runtime_dir, self._where),
             "binding": self._binding.name,
             "supervisor": None if self._link is None else self._link.supervisor(),
             "endpoint": commit.endpoint,
@@ -170,10 +170,10 @@ class Reporter:
             "hub": hub(self._standing),
             "root": self._content.root,
             "problems": self._problems(files),
-            "log": logs.where(),
+            "log": log_setup.where(),
         }
 
-    def _problems(self, files: Iterable[Entry]) -> list[protocol.FileProblem]:
+    def _problems(self, files: Iterable[Entry]) -> list[messages.FileProblem]:
         tiny = (entry for entry in files if entry.size is not None and is_tiny(entry.path, entry.size))
         return [
             {"path": self._below(entry), "what": f"has {entry.size} bytes, which is too few for weights"}
@@ -184,7 +184,7 @@ class Reporter:
         root = self._content.root
         return entry.path.removeprefix(f"{root}/") if root else entry.path
 
-    def progress(self) -> protocol.Progress:
+    def progress(self) -> messages.ProgressEvent:
         """What of the status changes from second to second; costs nothing that grows with the repo."""
         return {
             "bytes_fetched": self._fetcher.bytes_fetched,
@@ -203,18 +203,18 @@ class Reporter:
         reads = "1 read waits" if waiting == 1 else f"{waiting} reads wait"
         return f"{told}, {reads}" if waiting else told
 
-    def _state(self) -> protocol.State:
+    def _state(self) -> messages.State:
         if self.state != "serving":
             return self.state
         if self._reach.offline:
             return "offline"
         return "degraded" if self._fetcher.degraded or self._standing.refused else "serving"
 
-    def files(self, request: Request) -> protocol.FileList:
+    def files(self, request: Request) -> messages.FileList:
         """Per file: size, local bytes, state; ``?path=`` names a folder or file of the mount, default all."""
         asked = request.query.get("path", "").strip("/")
         root = self._content.root + "/" if self._content.root else ""
-        found: list[protocol.FileStatus] = []
+        found: list[messages.FileStatus] = []
         for entry in self._content.listings.files():
             path = entry.path.removeprefix(root)
             inside = not asked or path == asked or path.startswith(asked + "/")
@@ -224,16 +224,16 @@ class Reporter:
                 found.append({"path": path, "size": entry.size, "bytes_local": local, "state": state})
         return {"path": asked, "complete": self._content.listings.complete, "files": found}
 
-    def _last_errors(self) -> list[protocol.LastError]:
-        found: list[protocol.LastError] = [
+    def _last_errors(self) -> list[messages.LastError]:
+        found: list[messages.LastError] = [
             {"at": failure.at, "what": failure.what, "path": failure.path} for failure in self._fetcher.errors()
         ]
         if self._link is not None and self._link.lost_at is not None:
             found.append({"at": self._link.lost_at, "what": ALONE})
         return found
 
-    def _open_files(self) -> list[protocol.OpenFile]:
-        found: list[protocol.OpenFile] = []
+    def _open_files(self) -> list[messages.OpenFile]:
+        found: list[messages.OpenFile] = []
         counts = Counter(handle.node for handle in self._filesystem.handles())
         for number, count in self._binding.open_nodes().items():  # also what a worker before us opened
             with suppress(EntryNotFound):

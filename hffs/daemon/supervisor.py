@@ -19,8 +19,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-from . import lines
-from .notify import Notify
+from ..system import log_format
+from ..system.sd_notify import SdNotify
 
 # Deaths are counted over a minute: a worker needs one to two seconds to come up, so that ten deaths in it mean that
 # hardly anything was served in between, while one that dies of something rare, even hourly, is started for ever.
@@ -51,7 +51,7 @@ class Supervisor:
     """One mount's supervisor. ``told`` is what ``background`` decided: ``spec`` and ``secrets`` (for the worker, as
     they stand), ``mountpoint``, ``leftovers`` (files to remove when it gives up), ``report_fd`` (the starter's pipe,
     given to the first worker); perhaps ``worker`` (its command), ``foreground`` and ``manager`` (of services, for
-    ``Notify``). One that was replaced in place adds ``kept``. ``clock`` is monotonic seconds.
+    ``SdNotify``). One that was replaced in place adds ``kept``. ``clock`` is monotonic seconds.
     """
 
     def __init__(self, told: dict[str, Any], clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,7 +69,7 @@ class Supervisor:
         self._replacing = bool(kept)  # a new program supervises: the worker is to be a new one, too
         self._start_at: float | None = None if self._worker else self._clock()
         self._kill_at: float | None = None
-        self._manager = Notify(told.get("manager"))
+        self._manager = SdNotify(told.get("manager"))
         self._hung_at: float | None = None
         self._terminal = bool(told.get("foreground")) and _has_terminal()
         for fd in (self._device, self._listener, kept.get("link"), told.get("report_fd")):
@@ -264,20 +264,20 @@ class Supervisor:
 
     def _detach(self) -> None:
         from ..errors import HffsError
-        from . import mountinfo
+        from ..system import mount_table
 
         with suppress(HffsError):
-            mountinfo.detach(self._told["mountpoint"], lazy=True)
+            mount_table.detach(self._told["mountpoint"], lazy=True)
 
     def _take_off_dead(self) -> None:
         """A worker that died before it handed over may have left a mount that nobody serves. Only such a one is taken
         off: what answers there is somebody else's."""
         from errno import ENOTCONN
 
-        from . import mountinfo
+        from ..system import mount_table
 
-        found = mountinfo.table().get(self._told["mountpoint"])
-        if found is not None and found.is_hffs and mountinfo.probe(found.mountpoint) == ENOTCONN:
+        found = mount_table.table().get(self._told["mountpoint"])
+        if found is not None and found.is_hffs and mount_table.probe(found.mountpoint) == ENOTCONN:
             self._clear_place()
 
     def _clear_place(self) -> None:
@@ -345,7 +345,7 @@ class Supervisor:
         """A line as the worker's log has them, without the 2 MiB of the logging package."""
         fields = {"event": event, **values, "logger": "hffs.daemon.supervisor"}
         form, journal = self._told.get("log_format", "logfmt"), bool(self._told.get("journal"))
-        print(lines.line(level, fields, form=form, journal=journal, now=time.time()), file=sys.stderr, flush=True)
+        print(log_format.line(level, fields, form=form, journal=journal, now=time.time()), file=sys.stderr, flush=True)
 
     def _close_link(self) -> None:
         if self._link is not None:

@@ -17,7 +17,7 @@ from typing import Any
 from ..config import keep_secrets
 from ..errors import HffsError
 from ..names import shown
-from .spec import MountSpec
+from .mount_spec import MountSpec
 from .supervisor import LEFT, from_file
 
 
@@ -55,8 +55,8 @@ def supervised(start: int) -> int:
 def rehearse(told: Mapping[str, Any]) -> int:
     """Whether a worker of this version would come up with what one is told: everything it is made of is imported, and
     what it would be handed is read. The exit code; what is wrong is said on standard error, last line last."""
-    from . import app, logs  # noqa: F401 - that they can be imported is what is asked
-    from .supervised import Handover
+    from ..system import log_setup  # noqa: F401 - that they can be imported is what is asked
+    from .supervisor_link import Handover
 
     try:
         MountSpec.from_json(told["spec"])
@@ -75,13 +75,13 @@ def serve(told: Mapping[str, Any], report: Report, *, linked: bool = False) -> i
         keep_secrets(told.get("secrets", {}))  # before huggingface_hub is loaded
         spec = MountSpec.from_json(told["spec"])
         debug = spec.settings.debug
-        from . import logs
+        from ..system import log_setup
         from .app import run
-        from .supervised import Link
+        from .supervisor_link import SupervisorLink
 
         to_stderr = not (told.get("foreground") and spec.settings.log_file)
-        logs.start(spec.settings, to_stderr=to_stderr, journal=bool(told.get("journal")))
-        link = Link(told) if linked else None
+        log_setup.start(spec.settings, to_stderr=to_stderr, journal=bool(told.get("journal")))
+        link = SupervisorLink(told) if linked else None
         return run(spec, report, link, link if link is not None and link.managed else None)
     except HffsError as wrong:
         if debug:

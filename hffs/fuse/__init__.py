@@ -11,7 +11,7 @@ from .connection import Connection, Resumption
 from .errnos import errno_of
 
 if TYPE_CHECKING:
-    from .kernel.trial import Offer
+    from .kernel.probe import KernelFeatures
 
 
 class Binding(Protocol):
@@ -56,11 +56,11 @@ def make_binding(
     return LibfuseBinding(filesystem, mountpoint, device=device, allow_other=allow_other)
 
 
-def trial(mountpoint: str, backing: int) -> Offer:
+def probe(mountpoint: str, backing: int) -> KernelFeatures:
     """As ``kernel.trial.trial``: what this kernel offers, by a mount that is left dead. Raises MountFailed."""
-    from .kernel import trial
+    from .kernel import probe
 
-    return trial.trial(mountpoint, backing)
+    return probe.probe(mountpoint, backing)
 
 
 __all__ = ["Binding", "Connection", "Resumption", "errno_of", "make_binding", "trial"]

@@ -145,7 +145,7 @@ def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], Non
     mistrusted: set[int] = set()
     filesystem.on_content_wrong(mistrusted.add)
 
-    class Operations(library.Operations):  # type: ignore[misc]
+    class LibfuseOperations(library.Operations):  # type: ignore[misc]
         use_ns = True
 
         def init_with_config(self, connection: Any, config: Any) -> None:
@@ -210,7 +210,7 @@ def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], Non
         def listxattr(self, path: str) -> list[str]:
             return filesystem.xattr_names(tree.find(path))
 
-    return Operations()
+    return LibfuseOperations()
 
 
 def _kind(node: Node) -> int:

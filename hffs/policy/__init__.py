@@ -3,41 +3,41 @@
 Values in, values out: no thread, socket, clock, log or file is touched here. Callers pass ``now`` and hold the locks.
 """
 
-from .allowance import RESERVED, USUAL, Allowance
 from .bandwidth import Bandwidth
 from .blocks import Priority
+from .concurrency_controller import ConcurrencyController
+from .concurrency_limits import RESERVED, USUAL, ConcurrencyLimits
+from .disk_breaker import DiskBreaker
+from .file_checks import POINTER_BELOW, FormatProblem, Pointer, is_tiny, is_weights, pointer_of, problem_of
 from .formats import Format, format_of
-from .limiter import WorkerLimiter
-from .outage import Outage
-from .plan import Plan
 from .prefetch import small_files
 from .queue import BlockQueue, Fetch, Waiting
-from .quota import Pace, Quota
+from .quota import Quota, RequestPacer
+from .read_plan import ReadPlan
 from .readahead import ReadCursors, Window
 from .retry import RetryPolicy
-from .structure import POINTER_BELOW, Pointer, Problem, is_tiny, is_weights, pointer_of, problem_of
 
 __all__ = [
     "POINTER_BELOW",
     "RESERVED",
     "USUAL",
-    "Allowance",
     "Bandwidth",
     "BlockQueue",
+    "ConcurrencyController",
+    "ConcurrencyLimits",
+    "DiskBreaker",
     "Fetch",
     "Format",
-    "Outage",
-    "Pace",
-    "Plan",
+    "FormatProblem",
     "Pointer",
     "Priority",
-    "Problem",
     "Quota",
     "ReadCursors",
+    "ReadPlan",
+    "RequestPacer",
     "RetryPolicy",
     "Waiting",
     "Window",
-    "WorkerLimiter",
     "format_of",
     "is_tiny",
     "is_weights",

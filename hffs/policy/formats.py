@@ -1,7 +1,7 @@
 """What a file's own bytes tell of where its parts lie: safetensors, GGUF, parquet and zip, by name.
 
 ``transfer.planner`` asks ``format_of`` for a file's format, wants its ``first`` bytes when the file is first read, and
-hands them to ``learn`` when they are here, which names more bytes to see, or gives a ``Plan``, or is done (None).
+hands them to ``learn`` when they are here, which names more bytes to see, or gives a ``ReadPlan``, or is done (None).
 
 Whatever a file holds, ``learn`` raises nothing, and ends: every step of every loop consumes bytes, of which it never
 asks for more than ``LONGEST``. Pure: bytes in, values out.
@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Final
 
 from ..ranges import ByteRange
-from .plan import MOST_PIECES, Plan
+from .read_plan import MOST_PIECES, ReadPlan
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
@@ -28,7 +28,7 @@ _MIB: Final = 1024 * 1024
 LONGEST: Final = 32 * _MIB
 
 # What is to be seen next, a plan, or None: there is nothing (more) to be learnt.
-Learnt = ByteRange | Plan | None
+Learnt = ByteRange | ReadPlan | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ def gguf_reaches(size: int, read: Callable[[int, int], bytes]) -> int | None:
             stop = min(max(short.stop, 2 * stop), size, LONGEST)
 
 
-def _gguf_plan(size: int, walk: _Walk) -> Plan | None:
+def _gguf_plan(size: int, walk: _Walk) -> ReadPlan | None:
     # Loaders of GGUF take the tensors as they stand in the file; an empty one shares its offset with the next.
     starts = sorted(_gguf_starts(walk))
     return _plan(size, starts, range(len(starts)))
@@ -274,9 +274,9 @@ def _gguf_starts(walk: _Walk) -> set[int]:
     return {start + offset for offset in offsets}
 
 
-def _plan(size: int, starts: list[int], order: list[int] | range) -> Plan | None:
+def _plan(size: int, starts: list[int], order: list[int] | range) -> ReadPlan | None:
     try:
-        return Plan(size, starts, order)
+        return ReadPlan(size, starts, order)
     except ValueError:
         return None
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Generic
 
 from ..ranges import runs as gathered
-from .agenda import Agenda
 from .blocks import BlockMap, E, Event, Priority, Run, State, after
+from .ready_queue import ReadyQueue
 
 # A demanded block may wait for demanded neighbours right before it to share its GET: the kernel hands the requests of
 # one read-ahead over in any order. No more than 4 (1 MiB, the longest read the kernel sends), as it waits for them.
@@ -67,7 +67,7 @@ class BlockQueue(Generic[E]):
         self._maps: dict[str, BlockMap[E]] = {}
         self._running: dict[int, Fetch] = {}
         self._tickets: dict[int, _Waiter] = {}
-        self._agenda: Agenda[E] = Agenda()
+        self._agenda: ReadyQueue[E] = ReadyQueue()
         self._failures: deque[tuple[float, str, range]] = deque()
         self._queued = [0] * len(Priority)
         self._fetches = self._wants = 0

@@ -38,7 +38,7 @@ class Quota:
         return (self.resets_at - now) / max(1, self.spare())
 
 
-class Pace:
+class RequestPacer:
     """The times of background requests against one quota."""
 
     def __init__(self) -> None:

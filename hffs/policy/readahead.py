@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..ranges import BLOCK_SIZE, ByteRange, clip
-from .plan import Plan
+from .read_plan import ReadPlan
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
@@ -82,7 +82,7 @@ class ReadCursors:
         """16 cursors: loaders read one file with as many threads. 256 MiB: ample for 10 Gbit/s at 50 ms (60 MiB)."""
         if max_cursors < 1 or min(size, max_window) < 0:
             raise ValueError("at least one cursor; sizes count from 0")
-        self.plan: Plan | None = None  # may be given at any time
+        self.plan: ReadPlan | None = None  # may be given at any time
         self._size = size
         self._max_cursors = max_cursors
         self._max_window = max_window
@@ -220,7 +220,7 @@ class ReadCursors:
 
     # what the plan says
 
-    def _piece(self, cursor: _Cursor, plan: Plan) -> tuple[int, bool]:
+    def _piece(self, cursor: _Cursor, plan: ReadPlan) -> tuple[int, bool]:
         """The piece its reader is in, and whether it goes from one to the next."""
         began = plan.piece_at(min(cursor.begun + AROUND, cursor.position - 1))
         now = plan.piece_at(cursor.position - 1 - OVERSHOT)
@@ -243,7 +243,7 @@ class ReadCursors:
             return self._size, None, False
         return plan.end_of(piece), None, known
 
-    def _place(self, name: int, cursor: _Cursor, plan: Plan) -> None:
+    def _place(self, name: int, cursor: _Cursor, plan: ReadPlan) -> None:
         """Whether a reader that jumped did so in the plan's order; asked once, when it is sure where it jumped to."""
         cursor.placed = True
         piece = plan.piece_at(cursor.begun + AROUND)
@@ -256,7 +256,7 @@ class ReadCursors:
         if 0 not in steps:  # a jump within a tensor says nothing
             self._in_order = self._in_order + 1 if any(0 < step <= STEPS for step in steps) else 0
 
-    def _pieces_near(self, cursor: _Cursor, plan: Plan) -> range:
+    def _pieces_near(self, cursor: _Cursor, plan: ReadPlan) -> range:
         """Those its reader may have read last: the kernel read on behind it."""
         last = plan.piece_at(cursor.position - 1)
         first = plan.piece_at(max(cursor.begun, cursor.position - 1 - OVERSHOT))

@@ -1,32 +1,32 @@
 """Movement: listings, the fetcher and its workers, readers. Threads start here."""
 
-from .content import Content, DiskSpace
-from .fetcher import Failure, Fetcher, WaitingRead
-from .housekeeping import Housekeeping
+from .blob_handle import BlobHandle
+from .cache_maintenance import CacheMaintenance
+from .commit_files import CommitFiles, DiskSpace
+from .fetcher import Fetcher, FetchFailure, WaitingRead
+from .hash_worker import NICE
 from .hydrate import Hydration, Lay
 from .listings import Listings, kept
 from .progress import Part, Snapshot
 from .reader import BlobReader, Pending
-from .target import Target
 from .throttle import Throttle
 from .timers import Timers
-from .verifier import NICE
 
 __all__ = [
     "NICE",
+    "BlobHandle",
     "BlobReader",
-    "Content",
+    "CacheMaintenance",
+    "CommitFiles",
     "DiskSpace",
-    "Failure",
+    "FetchFailure",
     "Fetcher",
-    "Housekeeping",
     "Hydration",
     "Lay",
     "Listings",
     "Part",
     "Pending",
     "Snapshot",
-    "Target",
     "Throttle",
     "Timers",
     "WaitingRead",

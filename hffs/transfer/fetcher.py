@@ -14,10 +14,10 @@ from .. import ranges
 from ..errors import Cancelled, DeadlineExceeded, HffsError, NoSpace
 from ..model import Blob, RemoteFile
 from ..policy import Priority, eviction
-from .carrier import Transport
-from .target import UNSTORED_LIMIT, Target
-from .waiting import Callback, Waiter, WaitingRead, tell
-from .workshop import Failure, Watcher, Workshop
+from .blob_handle import UNSTORED_LIMIT, BlobHandle
+from .fetch_task import Transport
+from .waiters import Callback, Waiter, WaitingRead, tell
+from .workshop import FetchFailure, Watcher, Workshop
 
 # While nothing can be stored, what is read ahead lives in a small memory: eight readers at a time share it.
 UNSTORED_WINDOW = UNSTORED_LIMIT // 8
@@ -71,11 +71,11 @@ class Fetcher(Workshop):
 
     # --- what readers call ------------------------------------------------------------------------------------------
 
-    def attach(self, file: RemoteFile) -> Target:
+    def attach(self, file: RemoteFile) -> BlobHandle:
         """The target of this file's blob, to be given back with ``detach``. Raises CacheUnusable, Cancelled."""
         stored = self._store.open(file.blob)
         key = blob_key(file.blob)
-        fresh = Target(key, file, stored, self._unstored)
+        fresh = BlobHandle(key, file, stored, self._unstored)
         self.distrust.admit(fresh)
         with self._ready:
             stopped = self._stopping
@@ -97,13 +97,13 @@ class Fetcher(Workshop):
                 raise
         return target
 
-    def detach(self, target: Target) -> None:
+    def detach(self, target: BlobHandle) -> None:
         """What was wanted in the background is still fetched; what was wanted for the reader is not."""
         with self._ready:
             target.readers -= 1
         self._release(target)
 
-    def want(self, target: Target, blocks: range, priority: Priority) -> None:
+    def want(self, target: BlobHandle, blocks: range, priority: Priority) -> None:
         """Have these blocks fetched, unless they are there already. Returns at once."""
         absent = target.missing(blocks)
         if not absent:
@@ -112,18 +112,18 @@ class Fetcher(Workshop):
             if self._knows(target) and target.refused is None:
                 self._want(target, absent, priority, time.monotonic())
 
-    def relinquish(self, target: Target) -> None:
+    def relinquish(self, target: BlobHandle) -> None:
         """What of the target is only wanted in the background is not fetched any more."""
         with self._ready:
             self._queue.relinquish(target.key, Priority.BACKGROUND)
 
-    def watch(self, target: Target, told: Watcher) -> None:
+    def watch(self, target: BlobHandle, told: Watcher) -> None:
         """``told(None)`` when a fetch of the target has ended or it was found right, ``told(error)`` when one failed
         for good or its content is wrong; on threads of ours, so hand over. Ends with ``unwatch``."""
         with self._ready:
             self._watchers.setdefault(target.key, []).append(told)
 
-    def unwatch(self, target: Target, told: Watcher) -> None:
+    def unwatch(self, target: BlobHandle, told: Watcher) -> None:
         with self._ready:
             watchers = self._watchers.get(target.key, [])
             if told in watchers:
@@ -131,12 +131,12 @@ class Fetcher(Workshop):
             if not watchers:
                 self._watchers.pop(target.key, None)
 
-    def busy(self, target: Target) -> bool:
+    def busy(self, target: BlobHandle) -> bool:
         """Whether anything of the target is queued or under way."""
         with self._ready:
             return self._queue.busy(target.key)
 
-    def wait(self, target: Target, asked: ranges.ByteRange, deadline: float, callback: Callback) -> int:
+    def wait(self, target: BlobHandle, asked: ranges.ByteRange, deadline: float, callback: Callback) -> int:
         """Want the blocks of ``asked`` for a waiting reader; ``callback(None)`` comes once when they can be read,
         ``callback(error)`` when they cannot be had or ``deadline`` (monotonic) passed. It may come before this returns.
         """
@@ -194,7 +194,7 @@ class Fetcher(Workshop):
         with self._ready:
             return self._waiters.reads()
 
-    def errors(self) -> list[Failure]:
+    def errors(self) -> list[FetchFailure]:
         with self._ready:
             return list(self._errors)
 
@@ -286,4 +286,4 @@ def blob_key(blob: Blob) -> str:
     return f"{blob.etag}@{blob.origin}"
 
 
-__all__ = ["Failure", "Fetcher", "Transport", "WaitingRead", "Working", "blob_key"]
+__all__ = ["FetchFailure", "Fetcher", "Transport", "WaitingRead", "Working", "blob_key"]

@@ -29,10 +29,10 @@ from ..errors import (
 from ..model import RemoteFile
 from ..policy import Priority
 from ..ranges import block_count
+from .blob_handle import BlobHandle
 from .fetcher import Fetcher
-from .meter import Meter
 from .progress import Outcome, Part, Snapshot, State
-from .target import Target
+from .throughput import Throughput
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class _Work:
     file: RemoteFile
     local: int
     state: State = "waiting"
-    target: Target | None = None
+    target: BlobHandle | None = None
     wanted: bool = False
     mended: bool = False  # its content was wrong and is being fetched once more
     told: Callable[[HffsError | None], None] | None = field(default=None, repr=False)
@@ -110,7 +110,7 @@ class Hydration:
         self._aside = 0  # local bytes of all that are not open
         self._seen = 0  # bytes done when last asked
         self._error: HffsError | None = None
-        self._meter = Meter(time.monotonic(), RATE_SECONDS)
+        self._meter = Throughput(time.monotonic(), RATE_SECONDS)
         self._state: Outcome = "running"
 
     def start(self) -> None:
@@ -191,7 +191,7 @@ class Hydration:
             self._total = sum(work.size for work in works)
             self._files = len(works)
             self._aside = self._seen = sum(work.local for work in works)
-            self._meter = Meter(time.monotonic(), RATE_SECONDS)
+            self._meter = Throughput(time.monotonic(), RATE_SECONDS)
 
     def _bring(self) -> None:
         look_at = time.monotonic() + LOOK_SECONDS
@@ -269,7 +269,7 @@ class Hydration:
         except HffsError as wrong:
             self._end(work, wrong)
 
-    def _look(self, work: _Work, target: Target, again: bool) -> None:
+    def _look(self, work: _Work, target: BlobHandle, again: bool) -> None:
         stored = target.stored
         self._fetcher.distrust.check(target)
         missing = stored.missing(range(block_count(target.size)))

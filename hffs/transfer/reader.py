@@ -1,9 +1,9 @@
 """Reading a blob: bytes at once when they are here, else a Pending that settles when they are, or cannot be.
 
 A BlobReader is one open file: any number of threads may read from it at once, and none waits for another. What to read
-ahead is ``policy.ReadCursors``' decision; the reader only passes it on, and to them the plan that ``Planner`` made of
-the file's header. A Pending holds no thread: whoever started it either blocks on ``result`` or is called back and then
-takes the bytes.
+ahead is ``policy.ReadCursors``' decision; the reader only passes it on, and to them the plan that
+``HeaderPrefetch`` made of the file's header. A Pending holds no thread: its caller either blocks on ``result``, or is
+called back and then takes the bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import BlockAbsent, CacheUnusable, Cancelled, DeadlineExceeded
 from ..model import RemoteFile
 from ..policy import Priority, ReadCursors
 from .fetcher import Fetcher
-from .planner import Planner, Planning
+from .header_prefetch import HeaderLookup, HeaderPrefetch
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class BlobReader:
         file: RemoteFile,
         *,
         read_timeout: float = 120.0,
-        planner: Planner | None = None,
+        planner: HeaderPrefetch | None = None,
         fill: bool = False,
     ) -> None:
         self.fetcher = fetcher
@@ -175,7 +175,7 @@ class BlobReader:
         self._fill = fill
         self._lock = threading.Lock()
         # guarded by _lock
-        self._planning: Planning | None = None  # while something is still to be learnt
+        self._planning: HeaderLookup | None = None  # while something is still to be learnt
         self._untouched = True
         self._cursors = ReadCursors(self.size)
         self._closed = False

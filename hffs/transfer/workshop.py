@@ -17,19 +17,28 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..cache import BlobStore, Room
+from ..cache import BlobStore, CacheBudget
 from ..errors import AccessDenied, AccessLapsed, Cancelled, DeadlineExceeded, HffsError, RateLimited
 from ..model import RemoteFile
-from ..policy import USUAL, Allowance, BlockQueue, Fetch, Outage, Priority, RetryPolicy, WorkerLimiter
+from ..policy import (
+    USUAL,
+    BlockQueue,
+    ConcurrencyController,
+    ConcurrencyLimits,
+    DiskBreaker,
+    Fetch,
+    Priority,
+    RetryPolicy,
+)
 from ..ranges import BLOCK_SIZE, block_count
-from .carrier import Carrier, Transport
-from .crew import Crew, Job
-from .distrust import Distrust, Measures
-from .target import Target, UnstoredBlocks
+from .blob_handle import BlobHandle, MemoryBlocks
+from .fetch_task import FetchTask, Transport
+from .hash_worker import NICE, HashWorker
+from .quarantine import Quarantine, QuarantineActions
 from .throttle import Throttle
 from .timers import Timers
-from .verifier import NICE, Verifier
-from .waiting import LATE_SECONDS, Waiter, WaitingRoom, tell
+from .waiters import LATE_SECONDS, Waiter, WaiterTable, tell
+from .worker_pool import PoolTask, WorkerPool
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +56,7 @@ Watcher = Callable[[HffsError | None], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FetchFailure:
     """Something that went wrong, for ``status``; ``at`` is wall-clock seconds."""
 
     at: float
@@ -66,12 +75,12 @@ class Workshop:
         *,
         workers: int = 10,
         ahead: int | None = None,
-        limiter: WorkerLimiter | None = None,
+        limiter: ConcurrencyController | None = None,
         fetch_size: int = 4 * 1024 * 1024,
         retry: RetryPolicy | None = None,
         throttle: Throttle | None = None,
-        room: Room | None = None,
-        outage: Outage | None = None,
+        room: CacheBudget | None = None,
+        outage: DiskBreaker | None = None,
         pace: Callable[[RemoteFile], float] = lambda _: 0.0,
         late_seconds: float = LATE_SECONDS,
         verify_nice: int = NICE,
@@ -84,7 +93,7 @@ class Workshop:
         the hashing thread: the lowest priority, where there may be readers."""
         self._store = store
         self.throttle = throttle or Throttle()
-        self._carrier = Carrier(
+        self._carrier = FetchTask(
             transport,
             landed=self._landed,
             refused=self._note,
@@ -99,25 +108,25 @@ class Workshop:
         self._retry = retry or RetryPolicy()
         self._dice = dice
         self._workers = workers
-        self._unstored = UnstoredBlocks()
+        self._unstored = MemoryBlocks()
         self.on_local: Callable[[RemoteFile], None] = lambda _: None  # set before start
-        measures = Measures(self._refuse, transport.forget, self._refetch)
-        self.distrust = Distrust(store.layout, measures, clock)
-        self.verifier = Verifier(self._hold, self._let_go, self.distrust, self._tell_watchers, nice=verify_nice)
+        measures = QuarantineActions(self._refuse, transport.forget, self._refetch)
+        self.distrust = Quarantine(store.layout, measures, clock)
+        self.verifier = HashWorker(self._hold, self._let_go, self.distrust, self._tell_watchers, nice=verify_nice)
         self._ready = threading.Condition()
         # guarded by _ready
         self._queue: BlockQueue[Exception] = BlockQueue(
             demand_blocks=max(1, fetch_size // BLOCK_SIZE), workers=min(workers, USUAL)
         )
-        self._allowance = Allowance(workers=workers, ahead=ahead, limiter=limiter)
-        self._targets: dict[str, Target] = {}
-        self._waiters = WaitingRoom(late_seconds)
+        self._allowance = ConcurrencyLimits(workers=workers, ahead=ahead, limiter=limiter)
+        self._targets: dict[str, BlobHandle] = {}
+        self._waiters = WaiterTable(late_seconds)
         self._watchers: dict[str, list[Watcher]] = {}
         self._tickets = itertools.count(1)
         self._stopping = False
         self._sampling = False
-        self._errors: deque[Failure] = deque(maxlen=16)
-        self._crew = Crew(
+        self._errors: deque[FetchFailure] = deque(maxlen=16)
+        self._crew = WorkerPool(
             self._ready,
             workers,
             take=self._take,
@@ -128,20 +137,20 @@ class Workshop:
 
     # --- whoever is at work on a target keeps it open ----------------------------------------------------------------
 
-    def _hold(self, target: Target) -> bool:
+    def _hold(self, target: BlobHandle) -> bool:
         with self._ready:
             held = self._targets.get(target.key) is target
             target.holders += held
             return held
 
-    def _let_go(self, target: Target) -> None:
+    def _let_go(self, target: BlobHandle) -> None:
         with self._ready:
             target.holders -= 1
         self._release(target)
 
     # --- a worker ---------------------------------------------------------------------------------------------------
 
-    def _take(self, now: float) -> tuple[Fetch, Target] | None:
+    def _take(self, now: float) -> tuple[Fetch, BlobHandle] | None:
         """The next fetch for a free worker; the crew holds the lock."""
         fetch = self._queue.next(now, self._allowance.among(now))
         if fetch is None:
@@ -155,7 +164,7 @@ class Workshop:
         times = (self._queue.due(now), self._allowance.paused(now))
         return min((each for each in times if each is not None), default=None)
 
-    def _do(self, job: Job, buffer: memoryview) -> None:
+    def _do(self, job: PoolTask, buffer: memoryview) -> None:
         try:
             self._carry_out(job.fetch, job.target, buffer)
         finally:
@@ -163,7 +172,7 @@ class Workshop:
                 self._allowance.ended(job.fetch.priority)
             self._let_go(job.target)
 
-    def _carry_out(self, fetch: Fetch, target: Target, buffer: memoryview) -> None:
+    def _carry_out(self, fetch: Fetch, target: BlobHandle, buffer: memoryview) -> None:
         """One fetch from claim to settlement; every way out settles, retries or defers it."""
         if fetch.priority >= Priority.BACKGROUND and not self._awaited(fetch) and (wait := self._pace(target.file)):
             with self._ready:
@@ -203,7 +212,7 @@ class Workshop:
 
     # --- content that proved wrong ----------------------------------------------------------------------------------
 
-    def _refuse(self, target: Target) -> None:
+    def _refuse(self, target: BlobHandle) -> None:
         """Nothing of it is fetched any more, and whoever waits for it is told; fetches under way go on for nobody."""
         refused = target.refused
         assert refused is not None
@@ -211,7 +220,7 @@ class Workshop:
             left = [self._waiters.leave(t) for t in self._queue.drop(target.key)]
         tell(left, refused.error())
 
-    def _refetch(self, target: Target) -> None:
+    def _refetch(self, target: BlobHandle) -> None:
         """All of it anew in the background, if it can be kept beside what others read; else what a reader asks for."""
         budget = None if self._room is None else self._room.budget
         if self._carrier.refusal is None and (budget is None or target.size <= budget // 2):
@@ -227,7 +236,7 @@ class Workshop:
             done = [self._waiters.leave(t) for block in blocks for t in self._queue.landed(fetch, block)]
         tell(done, None)
 
-    def _failed(self, fetch: Fetch, target: Target, error: HffsError) -> None:
+    def _failed(self, fetch: Fetch, target: BlobHandle, error: HffsError) -> None:
         self._note(target, error)
         now = time.monotonic()
         if isinstance(error, AccessDenied):
@@ -257,7 +266,7 @@ class Workshop:
             tell(gone, error)
             self._tell_watchers(target, error)
 
-    def _denied(self, fetch: Fetch, target: Target, error: AccessDenied, now: float) -> None:
+    def _denied(self, fetch: Fetch, target: BlobHandle, error: AccessDenied, now: float) -> None:
         """Who refuses remembers it himself, and knows of a new token first. Readers hear it at once; what nobody waits
         for stays wanted where it had been given before, and is tried again after a while or at ``resume``; who watches
         is not told, but wants what a reader had asked for meanwhile once more, as always."""
@@ -273,7 +282,7 @@ class Workshop:
         if not lapsed:
             self._tell_watchers(target, error)
 
-    def _tell_watchers(self, target: Target, error: HffsError | None) -> None:
+    def _tell_watchers(self, target: BlobHandle, error: HffsError | None) -> None:
         with self._ready:
             watchers = list(self._watchers.get(target.key, ()))
         for told in watchers:
@@ -311,11 +320,11 @@ class Workshop:
             self._carrier.abort(fetch)
         tell([waiter], DeadlineExceeded(f"{waiter.path} did not arrive in time"))
 
-    def _note(self, target: Target, error: HffsError) -> None:
+    def _note(self, target: BlobHandle, error: HffsError) -> None:
         with self._ready:
-            self._errors.append(Failure(time.time(), str(error), target.file.path))
+            self._errors.append(FetchFailure(time.time(), str(error), target.file.path))
 
-    def _want(self, target: Target, absent: list[range], priority: Priority, now: float) -> None:
+    def _want(self, target: BlobHandle, absent: list[range], priority: Priority, now: float) -> None:
         """Queue these blocks and wake whoever sleeps if any was new; the caller holds the lock. What is queued has been
         announced, without exception: who wants it next wakes nobody."""
         more = [self._queue.want(target.key, run, priority, now) for run in absent]
@@ -325,11 +334,11 @@ class Workshop:
             self._sampling = True
             self._timers.call_at(now, self._sample)
 
-    def _knows(self, target: Target) -> bool:
+    def _knows(self, target: BlobHandle) -> bool:
         """Whether a target is still served; the caller holds the lock. What is queued for another has no worker."""
         return self._targets.get(target.key) is target
 
-    def _release(self, target: Target) -> None:
+    def _release(self, target: BlobHandle) -> None:
         """Forget what nobody will read; and the target, when nobody is at work on it and nothing is left to do."""
         with self._ready:
             if not self._knows(target) or target.readers:
@@ -342,7 +351,7 @@ class Workshop:
         if not needed:  # else whoever is at work comes here again
             self._close(target)
 
-    def _close(self, target: Target) -> None:
+    def _close(self, target: BlobHandle) -> None:
         self._unstored.forget(target.key)
         target.stored.close()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import BadHandle, IsDirectory, NoAttribute
-from ..transfer import BlobReader, Content, DiskSpace, Pending
+from ..transfer import BlobReader, CommitFiles, DiskSpace, Pending
 from .tree import Node, Tree
 
 XATTR_PREFIX = "user.hffs."
@@ -45,7 +45,7 @@ class OpenHandle:
 class Filesystem:
     """One mounted commit."""
 
-    def __init__(self, tree: Tree, content: Content) -> None:
+    def __init__(self, tree: Tree, content: CommitFiles) -> None:
         self.tree = tree
         self._content = content
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
 """Names and node numbers of a mounted commit: which entries are visible, and which number stands for which.
 
 A file's number is made of its path and its content, a directory's of its path alone, so that a restarted daemon, or a
-later commit with the same file in the same place, gives the same number again. Thread-safe; asks ``Content`` for
+later commit with the same file in the same place, gives the same number again. Thread-safe; asks ``CommitFiles`` for
 listings and may therefore wait for the network, but never for a name whose directory has been listed.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..errors import EntryNotFound, NotDirectory
 from ..model import Entry
-from ..transfer import Content
+from ..transfer import CommitFiles
 
 ROOT_ID = 1  # FUSE_ROOT_ID in linux/fuse.h
 
@@ -57,7 +57,7 @@ def _everything_below(pattern: str) -> str:
 class Tree:
     """The nodes of ``content`` that ``patterns`` leave visible."""
 
-    def __init__(self, content: Content, patterns: Patterns | None = None) -> None:
+    def __init__(self, content: CommitFiles, patterns: Patterns | None = None) -> None:
         self._content = content
         self._patterns = patterns or Patterns()
         self.root = Node(ROOT_ID, content.root, None)

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, scan_cache_dir, snapshot_download
 
 import hffs
 from hffs.api import hub_cache
-from hffs.api.hydrating import HydrationFailed
+from hffs.api.hydrate import HydrationFailed
 from hffs.cache import BlobStore, Layout
 from hffs.errors import NotFound, UsageError
 from hffs.model import Blob
@@ -22,7 +22,7 @@ from hffs.ranges import block_count
 from tests.contract.conftest import Run
 from tests.contract.sample import CONFIG, FILES, ODD_NAME
 from tests.hub import Hub, Repo, Synthetic
-from tests.unit.cache.test_adopting import tree
+from tests.unit.cache.test_adopt import tree
 
 CHECKOUT = Path(__file__).parents[2]
 BIG = Synthetic(20 << 20, seed=3)  # beyond what is hashed at the first open, or copied
@@ -393,7 +393,7 @@ def test_a_download_under_way_is_waited_for(
 ) -> None:
     from filelock import FileLock
 
-    from hffs.cache import hub_cache as module
+    from hffs.cache.hf_cache import hub_cache as module
 
     monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
     etag = repo.commits[repo.commit_of("main")].tree.files["config.json"].oid

@@ -15,7 +15,7 @@ from hffs.errors import DeadlineExceeded, HubUnreachable
 from hffs.fuse.errnos import errno_of
 from hffs.policy import RetryPolicy
 from hffs.ranges import BLOCK_SIZE
-from hffs.remote.guard import LONGEST_WAIT
+from hffs.sources.hub.http_errors import LONGEST_WAIT
 from tests.hub import Match, Synthetic, faults
 from tests.hub.script import Fault
 

@@ -160,8 +160,8 @@ def test_bytes_that_fit_their_blocks_and_not_their_hash_are_found(
     commands: Commands, verify: Verify, hydrate: Hydrate, run: Run
 ) -> None:
     """As by whoever can write the cache: CRCs are no signature."""
-    from hffs.cache.checksum import crc32
-    from hffs.cache.state import StateFile
+    from hffs.cache.store.checksum import crc32
+    from hffs.cache.store.state_file import StateFile
 
     hydrate("acme/tiny")
     path = data_of(commands, WEIGHTS)

@@ -10,12 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hffs.errors import (
-    BadResponse,
-    HffsError,
-    HubUnreachable,
-    RateLimited,
-)
+from hffs.errors import BadResponse, HffsError, HubUnreachable, RateLimited
 from hffs.fuse.errnos import errno_of
 from hffs.ranges import BLOCK_SIZE
 from tests.hub import Answer, Match, Request, Synthetic, faults

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import strategies as st
 
-from hffs.client import _Question
-from hffs.daemon.http import LARGEST, Refusal, Request, parse
+from hffs.control.client import _Question
+from hffs.control.http import LARGEST, HttpError, Request, parse
 from hffs.errors import HffsError, NotFound
 from hffs.fuse.kernel import abi
 from hffs.fuse.kernel.operations import Operations
@@ -44,7 +44,7 @@ def test_requests_to_the_control_socket(raw: bytes) -> None:
                 ask(request)
         (jobs.verify if "verify" in request.path else jobs.hydrate)(request)
         proper(jobs.started)
-    except Refusal as refused:
+    except HttpError as refused:
         assert 400 <= refused.status < 500
     except HffsError as error:
         assert error.exit_code == 2
@@ -65,7 +65,7 @@ def test_wishes_for_jobs(raw: bytes, kind: str) -> None:
         getattr(jobs, kind)(Request("POST", f"/v1/{kind}", {}, raw))
         assert jobs.started[0].kind == kind
         proper(jobs.started)
-    except Refusal as refused:
+    except HttpError as refused:
         assert refused.status == 400
     except HffsError as error:
         assert error.exit_code == 2

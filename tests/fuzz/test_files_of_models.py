@@ -9,7 +9,7 @@ import zipfile
 
 from hypothesis import strategies as st
 
-from hffs.policy import Plan, format_of
+from hffs.policy import ReadPlan, format_of
 from hffs.policy.formats import LONGEST
 from hffs.ranges import ByteRange
 
@@ -63,10 +63,10 @@ SAMPLES = {
 def test_the_samples_are_right() -> None:
     for name in ("model.safetensors", "model.gguf"):
         (data,) = SAMPLES[name]
-        assert isinstance(learnt(name, data, 0, front=True), Plan)
+        assert isinstance(learnt(name, data, 0, front=True), ReadPlan)
 
 
-def learnt(name: str, data: bytes, more: int, *, front: bool) -> Plan | None:
+def learnt(name: str, data: bytes, more: int, *, front: bool) -> ReadPlan | None:
     """What comes of a file of ``data`` with ``more`` bytes of nothing behind it, or before."""
     size = len(data) + more
     found = format_of(name, size)

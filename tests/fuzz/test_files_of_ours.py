@@ -11,19 +11,23 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hffs.cache import Index, Layout, known, ledger, mismatches, state
-from hffs.cache.hub_cache import HubCache
-from hffs.cache.layout import file_system_of
-from hffs.daemon import mountinfo, records
+from hffs.cache import Index, Layout, revisions
+from hffs.cache.budget import ledger
+from hffs.cache.hf_cache.hub_cache import HubCache
+from hffs.cache.integrity import mismatches
+from hffs.cache.store import state_file
+from hffs.cache.store.layout import file_system_of
+from hffs.control import mount_records
+from hffs.control.messages import record_path
+from hffs.daemon.job_requests import JobRequest
 from hffs.daemon.jobs import Jobs
-from hffs.daemon.supervised import Handover
-from hffs.daemon.wishes import Wish
+from hffs.daemon.supervisor_link import Handover
 from hffs.errors import HffsError
 from hffs.fuse.connection import Connection
 from hffs.fuse.kernel.journal import encode, replay
 from hffs.model import Blob, Commit, Digest, RemoteFile, RepoType
 from hffs.names import check_name
-from hffs.protocol import record_path
+from hffs.system import mount_table
 from hffs.transfer import listings
 
 from .mutations import broken, broken_text, fuzzed, misfits
@@ -40,9 +44,9 @@ def _state() -> bytes:
     size = 700_000
     digest = Digest("sha256", SHA256)
     with tempfile.TemporaryDirectory() as folder:
-        made = state.StateFile.create(f"{folder}/x.state", Blob(SHA256, size, HUB, digest), "boot")
-        verified = state.Verification(digest, 5, state.FileMark(1, 2, size, 3, 4))
-        made.write_header(state.Header(SHA256, HUB, size, "boot", True, verified))
+        made = state_file.StateFile.create(f"{folder}/x.state", Blob(SHA256, size, HUB, digest), "boot")
+        verified = state_file.VerificationRecord(digest, 5, state_file.FileMark(1, 2, size, 3, 4))
+        made.write_header(state_file.StateHeader(SHA256, HUB, size, "boot", True, verified))
         made.set_present(0, b"\1\2\3")
         raw = os.pread(made.fd, 1 << 20, 0)
         made.close()
@@ -54,20 +58,20 @@ STATE = _state()
 
 def sealed(raw: bytes) -> bytes:
     """The checksum of its header put right, as nobody but a liar would do."""
-    body = raw[state._PREFIX.size : state.PRESENCE]
-    crc = state.crc32(body, state.crc32(state._PREFIX.pack(state._MAGIC, state.VERSION, 0)))
-    return state._PREFIX.pack(state._MAGIC, state.VERSION, crc) + raw[state._PREFIX.size :]
+    body = raw[state_file._PREFIX.size : state_file.PRESENCE]
+    crc = state_file.crc32(body, state_file.crc32(state_file._PREFIX.pack(state_file._MAGIC, state_file.VERSION, 0)))
+    return state_file._PREFIX.pack(state_file._MAGIC, state_file.VERSION, crc) + raw[state_file._PREFIX.size :]
 
 
 def test_state_files(tmp_path: Path) -> None:
     path = tmp_path / "x.state"
 
-    @fuzzed(broken([STATE, STATE[: state._TEXTS + 200]]), st.booleans())
+    @fuzzed(broken([STATE, STATE[: state_file._TEXTS + 200]]), st.booleans())
     def run(raw: bytes, seal: bool) -> None:
         path.write_bytes(sealed(raw) if seal else raw)
         try:
-            found, header = state.StateFile.open(str(path), writing=False)
-        except (state.Damaged, HffsError):
+            found, header = state_file.StateFile.open(str(path), writing=False)
+        except (state_file.Damaged, HffsError):
             return
         try:
             assert found.missing(range(found.blocks)) is not None
@@ -81,12 +85,12 @@ def test_state_files(tmp_path: Path) -> None:
     run()
 
 
-@fuzzed(broken([state.Header(SHA, HUB, 5, "boot").encode()]))
+@fuzzed(broken([state_file.StateHeader(SHA, HUB, 5, "boot").encode()]))
 def test_headers_of_states(raw: bytes) -> None:
-    for each in (raw, sealed(raw.ljust(state.PRESENCE, b"\0"))):
+    for each in (raw, sealed(raw.ljust(state_file.PRESENCE, b"\0"))):
         try:
-            header = state.Header.decode(each, "x.state")
-        except (state.Damaged, HffsError):
+            header = state_file.StateHeader.decode(each, "x.state")
+        except (state_file.Damaged, HffsError):
             continue
         assert header.encode()
 
@@ -121,7 +125,7 @@ def test_rows_of_listings_in_the_index(text: str) -> None:
 
 @fuzzed(broken_text([json.dumps(KNOWN), "[]"]) | misfits([KNOWN]).map(bytes.decode))
 def test_rows_of_revisions_in_the_index(text: str) -> None:
-    for name, sha, date, _, _ in known._decode(text):
+    for name, sha, date, _, _ in revisions._decode(text):
         assert ".." not in name
         assert len(sha) == 40
         assert 0 <= date < 1e12
@@ -203,9 +207,9 @@ class Quiet(Jobs):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, "/mnt/model", *[None] * 4, 1)  # type: ignore[arg-type]
-        self.started: list[Wish] = []
+        self.started: list[JobRequest] = []
 
-    def _start(self, wish: Wish) -> Any:
+    def _start(self, wish: JobRequest) -> Any:
         self.started.append(wish)
 
     def _told(self, job: Any, since: int) -> Any:
@@ -217,7 +221,7 @@ CHECK = {"id": "c", "target": "/mnt/model", "kind": "verify", "path": "", "fix":
 JOBS = [{"wish": WISH, "ended_at": None}, {"wish": CHECK, "ended_at": 1e18}]
 
 
-def proper(wishes: list[Wish]) -> None:
+def proper(wishes: list[JobRequest]) -> None:
     for wish in wishes:
         texts = (wish.path, wish.id, wish.target, *wish.include, *wish.exclude, *wish.require)
         assert all(isinstance(each, str) for each in texts)
@@ -247,14 +251,14 @@ RECORD = {
 
 def test_records_of_mounts(tmp_path: Path) -> None:
     directory = str(tmp_path / "run")
-    records.runtime_dir(directory)
+    mount_records.runtime_dir(directory)
 
     @fuzzed(broken([json.dumps(RECORD).encode()]) | misfits([RECORD]))
     def run(raw: bytes) -> None:
         Path(record_path(directory, "/mnt/model")).write_bytes(raw)
-        for found in records.every(directory):
+        for found in mount_records.every(directory):
             assert found["mountpoint"] == "/mnt/model"
-            assert records.alive(found) in (True, False)
+            assert mount_records.alive(found) in (True, False)
 
     run()
 
@@ -294,9 +298,9 @@ def test_tables_of_mounts(tmp_path: Path) -> None:
     @fuzzed(broken([MOUNTINFO]))
     def run(raw: bytes) -> None:
         path.write_bytes(raw)
-        for where, mounted in mountinfo.table(str(path)).items():
+        for where, mounted in mount_table.table(str(path)).items():
             assert where == mounted.mountpoint
-        mountinfo.locate("/mnt/a b/c", mountinfo.table(str(path)))
+        mount_table.locate("/mnt/a b/c", mount_table.table(str(path)))
         assert isinstance(file_system_of("/mnt/a b", raw.decode("utf-8", "surrogateescape")), str)
 
     run()

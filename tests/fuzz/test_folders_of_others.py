@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from hffs.cache import folders
+from hffs.cache.hf_cache import local_folder
 from hffs.errors import UsageError
 from hffs.policy import format_of, pointer_of, problem_of
-from hffs.remote import parse_repo
+from hffs.sources.hub import parse_repo
 
 from .mutations import broken, fuzzed
 from .test_files_of_models import HEADERS, SAMPLES
@@ -89,12 +89,12 @@ def test_folders_of_downloads(tmp_path: Path) -> None:
     @fuzzed(broken([METADATA]))
     def run(raw: bytes) -> None:
         (noted / "a.bin.metadata").write_bytes(raw)
-        (found,) = folders.recognise(str(tmp_path))
+        (found,) = local_folder.recognise(str(tmp_path))
         assert found.made == "local-dir"
         assert found.commit is None or len(found.commit) == 40
-        (lying,) = folders.files(found)
+        (lying,) = local_folder.files(found)
         assert lying.etag is None or len(lying.etag) in (40, 64)
-        seconds = folders._metadata(str(noted / "a.bin.metadata"))
+        seconds = local_folder._metadata(str(noted / "a.bin.metadata"))
         assert seconds is None or math.isfinite(seconds[2])
 
     run()
@@ -116,7 +116,7 @@ def test_clones(tmp_path: Path) -> None:
         for name, raw in (("config", config), ("HEAD", head), ("refs/heads/main", ref), ("packed-refs", packed)):
             (other / name).write_bytes(raw)
         git.write_bytes(link)
-        (found,) = folders.recognise(str(tmp_path))
+        (found,) = local_folder.recognise(str(tmp_path))
         assert found.made == "clone"
         assert found.commit is None or len(found.commit) == 40
         if found.repo is not None:
@@ -124,7 +124,7 @@ def test_clones(tmp_path: Path) -> None:
                 assert ".." not in parse_repo(found.repo[1], type=found.repo[0].value).id
             except UsageError:
                 pass
-        assert list(folders.files(found))
+        assert list(local_folder.files(found))
 
     run()
 
@@ -142,9 +142,9 @@ def test_names_in_huggingface_hubs_cache(tmp_path: Path) -> None:
         os.makedirs(folder)
         os.symlink(b"../../blobs/" + names[2], os.path.join(folder, b"a.bin"))
         try:
-            for found in folders.recognise(os.fsdecode(below)):
+            for found in local_folder.recognise(os.fsdecode(below)):
                 assert found.made == "plain" or found.commit == os.fsdecode(names[1])
-                for lying in folders.files(found):
+                for lying in local_folder.files(found):
                     assert lying.etag is None or len(lying.etag) in (40, 64)
         finally:
             os.unlink(os.path.join(folder, b"a.bin"))

@@ -15,12 +15,12 @@ from urllib3.util import parse_url
 from hffs.errors import BadResponse, HffsError, UsageError
 from hffs.model import Commit, Entry, RepoRef, RepoType
 from hffs.names import MOST_SIZE, check_name, shown
-from hffs.policy import Pace, Quota
-from hffs.remote import Auth, Catalog, Standing, parse_repo
-from hffs.remote.answers import Pages
-from hffs.remote.guard import LONGEST_WAIT, Subject, http_errors, httpx, refusal
-from hffs.remote.headers import compact_date, content_length, content_range, http_date, plain_etag, retry_after
-from hffs.remote.urls import RESOLVERS, expires_at, next_hop, origin_of
+from hffs.policy import Quota, RequestPacer
+from hffs.sources.http.headers import compact_date, content_length, content_range, http_date, plain_etag, retry_after
+from hffs.sources.hub import Auth, HubAccess, HubCatalog, parse_repo
+from hffs.sources.hub.bounded_response import PageGuard
+from hffs.sources.hub.http_errors import LONGEST_WAIT, RequestSubject, http_errors, httpx, refusal
+from hffs.sources.hub.urls import RESOLVERS, expires_at, next_hop, origin_of
 
 from .mutations import broken, broken_text, fuzzed, latin, misfits
 
@@ -60,8 +60,8 @@ def _answers() -> Iterator[None]:
     huggingface_hub.close_session()
 
 
-def catalog() -> Catalog:
-    return Catalog(HUB, Auth(find=lambda: None), sleep=lambda _: None)
+def catalog() -> HubCatalog:
+    return HubCatalog(HUB, Auth(find=lambda: None), sleep=lambda _: None)
 
 
 def possible(entries: list[Entry]) -> None:
@@ -150,7 +150,7 @@ def test_refusals_and_waits(limit: str, after: str, status: int, code: str) -> N
     assert wait is None or wait >= 0
     moment = http_date(after)
     assert moment is None or isinstance(moment, float)
-    error = refusal(Subject.of_commit(COMMIT, "a"), status, headers)
+    error = refusal(RequestSubject.of_commit(COMMIT, "a"), status, headers)
     assert str(error).isprintable()
     assert (getattr(error, "retry_after", None) or 0) <= 300
 
@@ -180,8 +180,8 @@ class Answered:
 )
 def test_how_we_stand_with_a_hub(answers: list[tuple[int, str, str, str, str, float]]) -> None:
     now = 1000.0
-    standing = Standing(Auth(find=lambda: "hf_token"), lapse_seconds=60.0, now=lambda: now)
-    about = Subject.of_commit(COMMIT, "a")
+    standing = HubAccess(Auth(find=lambda: "hf_token"), lapse_seconds=60.0, now=lambda: now)
+    about = RequestSubject.of_commit(COMMIT, "a")
     for status, limit, rule, after, code, passed in answers:
         now += passed
         headers = {"ratelimit": limit, "ratelimit-policy": rule, "retry-after": after, "x-error-code": code}
@@ -203,7 +203,7 @@ def test_how_we_stand_with_a_hub(answers: list[tuple[int, str, str, str, str, fl
     st.integers(0, 10**9), st.none() | st.integers(1, 10**9), st.floats(0, 300), st.lists(st.floats(0, 60), max_size=9)
 )
 def test_paces(left: int, limit: int | None, seconds: float, waits: list[float]) -> None:
-    quota, pace, now = Quota(left, limit, 1000.0 + seconds), Pace(), 1000.0
+    quota, pace, now = Quota(left, limit, 1000.0 + seconds), RequestPacer(), 1000.0
     for wait in waits:
         now += wait
         assert 0 <= pace.wait(quota, now) <= max(0.0, quota.resets_at - now)
@@ -232,7 +232,7 @@ SIGNED = [
 def test_addresses_of_redirects(location: str) -> None:
     try:
         target = next_hop(f"{HUB}/a/b", location)
-        with http_errors(Subject.of_commit(COMMIT, "a"), target):  # as the transport asks
+        with http_errors(RequestSubject.of_commit(COMMIT, "a"), target):  # as the transport asks
             sent = Session().prepare_request(Request("GET", target)).url
     except BadResponse as error:
         assert str(error).isprintable()
@@ -260,7 +260,7 @@ def test_ends_of_signed_addresses(url: str, date: str) -> None:
 
 @fuzzed(st.lists(st.tuples(latin([f"{HUB}/next?cursor=1", f"{HUB}/next?cursor=2"]), st.integers(0, 3)), max_size=9))
 def test_links_from_page_to_page(turns: list[tuple[str, int]]) -> None:
-    pages, seen = Pages(Subject.of_commit(COMMIT)), {f"{HUB}/first"}
+    pages, seen = PageGuard(RequestSubject.of_commit(COMMIT)), {f"{HUB}/first"}
     at = f"{HUB}/first"
     for link, rows in turns:
         try:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from hffs import config, configfiles
+from hffs import config
 from hffs.cli import mount_helper
-from hffs.daemon.spec import MountSpec
+from hffs.config import files
+from hffs.daemon.mount_spec import MountSpec
 from hffs.errors import HffsError, NotFound, UsageError
 
 from .mutations import MISFITS, broken, broken_text, fuzzed
@@ -70,7 +71,7 @@ OPTIONS = [
 @pytest.fixture(autouse=True)
 def _no_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What this machine is set to is no part of it."""
-    monkeypatch.setattr(configfiles, "SYSTEM", str(tmp_path / "etc"))
+    monkeypatch.setattr(files, "SYSTEM", str(tmp_path / "etc"))
 
 
 def usable(settings: config.Settings) -> None:
@@ -119,7 +120,7 @@ def test_values_of_settings(name: str, text: str) -> None:
 @fuzzed(broken_text(["tiny", "../tiny", "hffs", "x" * 250]))
 def test_names_of_the_files_of_mounts(name: str) -> None:
     try:
-        place = configfiles.of_mount(name, {"HOME": "/home/x"})
+        place = files.of_mount(name, {"HOME": "/home/x"})
     except (UsageError, NotFound):
         return
     raise AssertionError(f"found {place}")

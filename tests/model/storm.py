@@ -17,6 +17,7 @@ from hffs.cache import BlobStore, Layout, StoredBlob
 from hffs.errors import BlockAbsent
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE, block_count, bytes_of
+from tests.support.blobs import verify_blob
 
 ORIGIN = "http://hub"
 SIZES = (9 * BLOCK_SIZE + 77, 70 * BLOCK_SIZE, 5)  # the second has two segments of 64 blocks
@@ -85,7 +86,7 @@ class Storm:
         if self.dice.random() < 0.5:
             for _ in range(4):
                 self.fetch(stored, data)
-        stored.verify(1.0)
+        verify_blob(stored, 1.0)
 
     def lend(self, stored: StoredBlob, data: bytes) -> None:
         fd = stored.lend()

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hffs.cache import BlobStore, Hashing, Layout, StoredBlob
+from hffs.cache import BlobStore, IncrementalHash, Layout, StoredBlob
 from hffs.errors import BlockAbsent, IntegrityError
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE, block_count, bytes_of
+from tests.support.blobs import verify_blob
 from tests.unit.cache.content import some_bytes
 
 LONGEST = 5 * BLOCK_SIZE + 123
@@ -54,7 +55,7 @@ def blob_of(data: bytes, algorithm: str) -> Blob:
     return Blob(hexed, len(data), "http://hub", Digest("git-sha1", hexed))
 
 
-def concluded(hashing: Hashing) -> str:
+def concluded(hashing: IncrementalHash) -> str:
     """What comes of it in the end: a block that came anew has the whole hashed again, if that is here."""
     outcome = hashing.conclude(1.0)
     if outcome == "again":
@@ -103,11 +104,11 @@ def test_a_bit_that_flips_on_its_way(flip: tuple[int, int], algorithm: str) -> N
         disk = Disk(folder, blob_of(right, algorithm))
         disk.land(flipped(right, bit), range(block_count(size)))
         with pytest.raises(IntegrityError):
-            disk.stored.verify(1.0)
+            verify_blob(disk.stored, 1.0)
         assert not disk.stored.verified
         disk.stored.discard(range(block_count(size)))
         disk.land(right, range(block_count(size)))
-        assert disk.stored.verify(2.0), "and the right content is none the worse for it"
+        assert verify_blob(disk.stored, 2.0), "and the right content is none the worse for it"
         disk.close()
 
 
@@ -126,14 +127,14 @@ def test_a_bit_that_flips_on_the_disk_before_the_file_is_hashed(flip: tuple[int,
             disk = Disk(folder, blob_of(right, "sha256"))
         disk.flip(bit)
         if reopened:
-            assert not disk.stored.verify(1.0)
+            assert not verify_blob(disk.stored, 1.0)
             with pytest.raises(BlockAbsent):
                 disk.stored.read(bit // 8, 1)
             disk.land(right, range(block_count(size)))
-            assert disk.stored.verify(2.0), "the block that was damaged has come again"
+            assert verify_blob(disk.stored, 2.0), "the block that was damaged has come again"
         else:
             with pytest.raises(IntegrityError):
-                disk.stored.verify(1.0)
+                verify_blob(disk.stored, 1.0)
             assert not disk.stored.verified
         disk.close()
 
@@ -146,12 +147,12 @@ def test_a_bit_that_flips_on_the_disk_after_the_file_was_verified(flip: tuple[in
     with tempfile.TemporaryDirectory() as folder:
         disk = Disk(folder, blob_of(right, "sha256"))
         disk.land(right, range(block_count(size)))
-        assert disk.stored.verify(1.0)
+        assert verify_blob(disk.stored, 1.0)
         disk.flip(bit)
         assert not disk.stored.verified, "somebody wrote to it: it has to be hashed again"
         assert disk.stored.lend() is None, "and the kernel is not given it"
         with pytest.raises(IntegrityError):
-            disk.stored.verify(2.0)
+            verify_blob(disk.stored, 2.0)
         disk.close()
 
 
@@ -169,7 +170,7 @@ def test_a_bit_that_flips_on_its_way_into_a_file_that_passes_through_a_small_cac
         blob = blob_of(right, "sha256")
         assert blob.digest is not None
         disk = stack.enter_context(contextlib.closing(Disk(folder, blob)))
-        hashing = Hashing(disk.stored, blob.digest)
+        hashing = IncrementalHash(disk.stored, blob.digest)
         hashing.listen()
         for block in range(count):
             disk.land(came, range(block, block + 1))
@@ -203,7 +204,7 @@ def test_a_bit_that_flips_on_the_disk_in_what_was_hashed_while_the_rest_still_co
         blob = blob_of(right, "sha256")
         assert blob.digest is not None
         disk = Disk(folder, blob)
-        hashing = Hashing(disk.stored, blob.digest)
+        hashing = IncrementalHash(disk.stored, blob.digest)
         disk.land(right, range(here))
         hashing.advance(limit=here * BLOCK_SIZE)
         assert hashing.hashed == min(here * BLOCK_SIZE, size)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hffs.policy import Plan, ReadCursors
+from hffs.policy import ReadCursors, ReadPlan
 from hffs.policy.formats import natural
 
 MIB = 1024**2
@@ -23,15 +23,15 @@ NAMES = sorted(WEIGHTS)
 HEADER = 30_000
 
 
-def plan_of_file() -> Plan:
+def plan_of_file() -> ReadPlan:
     starts, at = [], HEADER
     for name in NAMES:
         starts.append(at)
         at += WEIGHTS[name]
-    return Plan(at, starts, sorted(range(len(NAMES)), key=lambda piece: natural(NAMES[piece])))
+    return ReadPlan(at, starts, sorted(range(len(NAMES)), key=lambda piece: natural(NAMES[piece])))
 
 
-def requests(plan: Plan, piece: int) -> Iterator[int]:
+def requests(plan: ReadPlan, piece: int) -> Iterator[int]:
     """As the kernel asks, 1 MiB each: from before the first page that is touched to behind the last one."""
     start = max(plan.start_of(piece) // 4096 * 4096 - MIB, 4096)
     behind = 2 * MIB if WEIGHTS[NAMES[piece]] > MIB else MIB

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hffs.policy import Plan, ReadCursors
+from hffs.policy import ReadCursors, ReadPlan
 from hffs.ranges import BLOCK_SIZE, ByteRange, span_of
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
@@ -63,10 +63,10 @@ sequences = st.lists(
 
 
 @st.composite
-def plans(draw: st.DrawFn, size: int) -> Plan:
+def plans(draw: st.DrawFn, size: int) -> ReadPlan:
     """Any tensors in any order; a plan may be wrong about the file, too."""
     starts = sorted(draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=30)))
-    return Plan(size, starts, draw(st.one_of(st.permutations(range(len(starts))), st.just(range(len(starts))))))
+    return ReadPlan(size, starts, draw(st.one_of(st.permutations(range(len(starts))), st.just(range(len(starts))))))
 
 
 @given(data=st.data(), size=st.sampled_from([0, 1, 300 * KIB, 20 * MIB, 64 * MIB]), sequence=sequences)
@@ -98,9 +98,9 @@ def test_whatever_is_read_wants_are_whole_blocks_in_the_file_and_bounded_by_what
             assert 0 <= window.wanted - window.position <= max(8 * MIB, window.read)
 
 
-def plan_of(header: int, *tensors: int, order: Iterable[int] | None = None) -> Plan:
+def plan_of(header: int, *tensors: int, order: Iterable[int] | None = None) -> ReadPlan:
     starts = [header + sum(tensors[:number]) for number in range(len(tensors))]
-    return Plan(header + sum(tensors), starts, list(range(len(tensors)) if order is None else order))
+    return ReadPlan(header + sum(tensors), starts, list(range(len(tensors)) if order is None else order))
 
 
 @given(
@@ -268,7 +268,7 @@ def test_with_a_plan_a_header_and_one_tensor_cost_at_most_the_header_the_tensor_
     size = 2 * GIB
     start = header + int(where * (size - header - tensor))
     starts = sorted({header, start, start + tensor} - {size})
-    plan = Plan(size, starts, range(len(starts)))
+    plan = ReadPlan(size, starts, range(len(starts)))
     opened = ReadCursors(size)
     blocks = {block for read in requests(0, header, step) for block in blocks_of(opened, read)}
     mapped = ReadCursors(size)

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hffs.cache import BlobStore, Claim, Layout, StoredBlob
-from hffs.cache.state import PRESENCE
+from hffs.cache import BlobStore, BlockLease, Layout, StoredBlob
+from hffs.cache.store.state_file import PRESENCE
 from hffs.errors import BlockAbsent
 from hffs.ranges import BLOCK_SIZE, block_count, block_length, runs
+from tests.support.blobs import verify_blob
 from tests.unit.cache.content import blob_of, pieces, some_bytes
 
 CONTENT = some_bytes(4 * BLOCK_SIZE + 4321)
@@ -44,7 +45,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.layout = Layout(self.folder)
         self.stores: list[BlobStore] = []
         self.blobs: list[StoredBlob] = []
-        self.claims: list[Claim | None] = [None, None]
+        self.claims: list[BlockLease | None] = [None, None]
         self.held: list[set[int]] = [set(), set()]
         self.present: set[int] = set()
         self.damaged: set[int] = set()  # present, but nobody will ever see these bytes
@@ -155,7 +156,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(one=who)
     def verify(self, one: int) -> None:
         complete = len(self.present) == COUNT
-        done = self.blobs[one].verify(2e9)
+        done = verify_blob(self.blobs[one], 2e9)
         if self.verified:
             assert done
         elif complete and self.damaged:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hffs.cache import BlobStore, Index, Layout
 from hffs.errors import EntryNotFound, NotDirectory
-from hffs.transfer import Content, Fetcher, Listings, Timers
+from hffs.transfer import CommitFiles, Fetcher, Listings, Timers
 from hffs.vfs import Patterns, Tree
 from tests.unit.memory import COMMIT, MemoryCatalog, MemorySource
 
@@ -44,7 +44,7 @@ def tree_of(catalog: MemoryCatalog, include: list[str], exclude: list[str]) -> I
             listings = Listings(catalog, index, COMMIT, timeout=10)
             listings.load()
             fetcher = Fetcher(store, MemorySource(), Timers(), workers=1)
-            yield Tree(Content(listings, store, fetcher), Patterns(include, exclude))
+            yield Tree(CommitFiles(listings, store, fetcher), Patterns(include, exclude))
         finally:
             index.close()
             store.close()

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from hffs import client
+from hffs.control import client
 from hffs.daemon.events import BACKLOG
 from tests.hub import Hub, Match, Synthetic, faults
 

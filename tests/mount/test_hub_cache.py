@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub import Hub, Repo, Synthetic
-from tests.unit.cache.test_adopting import tree
+from tests.unit.cache.test_adopt import tree
 
 from .conftest import Mount
 from .models import Samples

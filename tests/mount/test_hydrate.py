@@ -17,7 +17,7 @@ import huggingface_hub
 import pytest
 
 import hffs
-from hffs import client
+from hffs.control import client
 from hffs.errors import HffsError, NotFound, UsageError
 from tests.hub import Hub, Match, Synthetic, faults
 

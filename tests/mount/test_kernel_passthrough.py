@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hffs.cache import BlobStore, Layout
-from hffs.cache.layout import Place
+from hffs.cache.store.layout import BlobPaths
 from hffs.model import Blob, Digest
 from hffs.ranges import block_count
 from tests.hub import Hub
@@ -180,12 +180,12 @@ ORDINARY = "not wholly local and verified when it was opened"
 
 
 @pytest.fixture
-def place(hub: Hub, mounted: Mounted) -> Place:
+def place(hub: Hub, mounted: Mounted) -> BlobPaths:
     """Where the cache keeps the file."""
     return Layout(str(mounted.commands.cache)).place(SHA256, hub.endpoint)
 
 
-def test_a_passthrough_file_is_never_punched_under_its_reader(hub: Hub, mounted: Mounted, place: Place) -> None:
+def test_a_passthrough_file_is_never_punched_under_its_reader(hub: Hub, mounted: Mounted, place: BlobPaths) -> None:
     verified(mounted)
     store = BlobStore(Layout(str(mounted.commands.cache)))
     stored = store.open(Blob(SHA256, BIG.size, hub.endpoint, Digest("sha256", SHA256)))
@@ -227,7 +227,7 @@ def test_a_file_that_is_read_in_the_ordinary_way_may_be_punched_and_is_fetched_a
 
 
 @pytest.mark.allow_warnings
-def test_what_was_damaged_on_disk_is_read_in_the_ordinary_way_and_mended(mounted: Mounted, place: Place) -> None:
+def test_what_was_damaged_on_disk_is_read_in_the_ordinary_way_and_mended(mounted: Mounted, place: BlobPaths) -> None:
     verified(mounted)
     with open(place.data, "r+b") as data:
         data.seek(BLOCK + 100)

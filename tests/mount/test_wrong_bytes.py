@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hffs.cache import Layout, mismatches
+from hffs.cache import Layout
+from hffs.cache.integrity import mismatches
 from tests.hub import Hub, Match, Synthetic, faults
 
 from .conftest import Mount

@@ -9,7 +9,7 @@ import pytest
 
 from hffs.cache import BlobStore, Index, Layout
 from hffs.policy import RetryPolicy
-from hffs.transfer import Content, Fetcher, Listings, Timers
+from hffs.transfer import CommitFiles, Fetcher, Listings, Timers
 from hffs.vfs import Filesystem, Patterns, Tree
 from tests.unit.memory import COMMIT, MemoryCatalog, MemorySource
 
@@ -74,7 +74,7 @@ def filesystem_of(store: BlobStore, index: Index, source: MemorySource, fetcher_
                 source.contents[entry.path] = bytes(range(256)) * (1 + (entry.size or 0) // 256)
         listings = Listings(catalog, index, COMMIT, root=root, timeout=10)
         listings.load()
-        content = Content(listings, store, fetcher_of(), read_timeout=10)
+        content = CommitFiles(listings, store, fetcher_of(), read_timeout=10)
         filesystem = Filesystem(Tree(content, Patterns(**patterns)), content)  # type: ignore[arg-type]
         filesystem.catalog = catalog  # type: ignore[attr-defined]
         return filesystem

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from ...config import Settings, load
 from ...errors import HffsError
 from . import disk, hub, kernel, loaders, mounted
-from .finding import Finding
+from .finding import DoctorFinding
 from .report import report
 
-__all__ = ["Finding", "examine", "report"]
+__all__ = ["DoctorFinding", "examine", "report"]
 
-_LOOKS: tuple[tuple[str, Callable[[Settings], Iterable[Finding]]], ...] = (
+_LOOKS: tuple[tuple[str, Callable[[Settings], Iterable[DoctorFinding]]], ...] = (
     ("fuse", kernel.look),
     ("cache", disk.look),
     ("hub", hub.look),
@@ -26,7 +26,7 @@ _LOOKS: tuple[tuple[str, Callable[[Settings], Iterable[Finding]]], ...] = (
 )
 
 
-def examine(settings: Settings | None = None) -> Iterator[Finding]:
+def examine(settings: Settings | None = None) -> Iterator[DoctorFinding]:
     """Every finding, area by area. Raises UsageError for settings that make no sense."""
     settings = settings or load()
     for area, look in _LOOKS:
@@ -35,4 +35,4 @@ def examine(settings: Settings | None = None) -> Iterator[Finding]:
         except (HffsError, OSError) as error:
             remedy = error.remedy if isinstance(error, HffsError) else "see whether /proc and /sys are there"
             what = error.what if isinstance(error, HffsError) else str(error)
-            yield Finding(area, "fail", what, remedy)
+            yield DoctorFinding(area, "fail", what, remedy)

@@ -7,11 +7,11 @@ import resource
 from collections.abc import Iterator
 from typing import Final
 
-from ...cache import Layout, holdings, kept_free
-from ...cache.layout import file_system_of, unfit
+from ...cache import Layout, blob_info, kept_free
+from ...cache.store.layout import file_system_of, unfit
 from ...config import Settings
 from ...errors import HffsError
-from .finding import Finding
+from .finding import DoctorFinding
 
 _AREA: Final = "cache"
 _MIB: Final = 1 << 20
@@ -19,7 +19,7 @@ _MIB: Final = 1 << 20
 _FEW_FILES: Final = 4096
 
 
-def look(settings: Settings) -> Iterator[Finding]:
+def look(settings: Settings) -> Iterator[DoctorFinding]:
     layout = Layout(settings.cache_dir)
     there = (layout.root / "version").exists()
     yield _usable(layout) if there else _to_be_made(str(layout.root))
@@ -28,34 +28,38 @@ def look(settings: Settings) -> Iterator[Finding]:
         yield _sound(layout)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if most != resource.RLIM_INFINITY and most < _FEW_FILES:
-        yield Finding(_AREA, "warn", f"at most {most} files may be open at once", "raise it: ulimit -Hn 65536, as root")
+        yield DoctorFinding(
+            _AREA, "warn", f"at most {most} files may be open at once", "raise it: ulimit -Hn 65536, as root"
+        )
 
 
-def _usable(layout: Layout) -> Finding:
+def _usable(layout: Layout) -> DoctorFinding:
     try:
         layout.prepare()
     except HffsError as error:
-        return Finding(_AREA, "fail", error.what, error.remedy)
-    return Finding(_AREA, "ok", f"{layout.root} works: locks and holes are kept")
+        return DoctorFinding(_AREA, "fail", error.what, error.remedy)
+    return DoctorFinding(_AREA, "ok", f"{layout.root} works: locks and holes are kept")
 
 
-def _to_be_made(root: str) -> Finding:
+def _to_be_made(root: str) -> DoctorFinding:
     """Looks at the folder it would be made in, and makes nothing."""
     above = root
     while not os.path.exists(above):
         above = os.path.dirname(above)
     if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
         remedy = f"mkdir -p {root} as somebody who may, or choose another --cache-dir"
-        return Finding(_AREA, "fail", f"{root} is not there, and {above} cannot be written to", remedy)
+        return DoctorFinding(_AREA, "fail", f"{root} is not there, and {above} cannot be written to", remedy)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         kind = file_system_of(os.path.realpath(above), file.read())
     if unfit(kind):
         remedy = "choose a --cache-dir on a local disk (ext4, xfs, btrfs, tmpfs)"
-        return Finding(_AREA, "fail", f"{root} would lie on {kind}, where locks and holes cannot be relied on", remedy)
-    return Finding(_AREA, "ok", f"{root} will be made at the first mount, on {kind or 'a local disk'}")
+        return DoctorFinding(
+            _AREA, "fail", f"{root} would lie on {kind}, where locks and holes cannot be relied on", remedy
+        )
+    return DoctorFinding(_AREA, "ok", f"{root} will be made at the first mount, on {kind or 'a local disk'}")
 
 
-def _room(root: str, settings: Settings) -> Iterator[Finding]:
+def _room(root: str, settings: Settings) -> Iterator[DoctorFinding]:
     above = root
     while not os.path.exists(above):
         above = os.path.dirname(above)
@@ -65,27 +69,27 @@ def _room(root: str, settings: Settings) -> Iterator[Finding]:
     room = f"{_size(free)} free, {_size(keep)} of it are kept free"
     if free <= keep:
         remedy = "free some disk space, lower --min-free or choose another --cache-dir"
-        yield Finding(_AREA, "warn", f"the disk is full: {room}", remedy)
+        yield DoctorFinding(_AREA, "warn", f"the disk is full: {room}", remedy)
     else:
-        yield Finding(_AREA, "ok", room)
+        yield DoctorFinding(_AREA, "ok", room)
     if settings.cache_size is not None:
-        yield Finding(_AREA, "ok", f"the cache is kept below {_size(settings.cache_size)}")
+        yield DoctorFinding(_AREA, "ok", f"the cache is kept below {_size(settings.cache_size)}")
 
 
-def _sound(layout: Layout) -> Finding:
+def _sound(layout: Layout) -> DoctorFinding:
     blobs = wrong = newer = size = 0
-    for holding in holdings.scan(layout):
+    for holding in blob_info.scan(layout):
         blobs += 1
         size += holding.bytes_disk
         newer += holding.newer
         wrong += bool(holding.wrong) and not holding.newer
     if wrong:
-        return Finding(
+        return DoctorFinding(
             _AREA, "warn", f"{wrong} of {blobs} blobs are damaged or unfinished", "hffs cache check --repair"
         )
     if newer:
-        return Finding(_AREA, "warn", f"{newer} of {blobs} blobs were written by a newer hffs", "upgrade hffs")
-    return Finding(_AREA, "ok", f"{blobs} {'blob' if blobs == 1 else 'blobs'}, {_size(size)} on disk")
+        return DoctorFinding(_AREA, "warn", f"{newer} of {blobs} blobs were written by a newer hffs", "upgrade hffs")
+    return DoctorFinding(_AREA, "ok", f"{blobs} {'blob' if blobs == 1 else 'blobs'}, {_size(size)} on disk")
 
 
 def _size(count: int) -> str:

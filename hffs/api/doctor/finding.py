@@ -9,7 +9,7 @@ State = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DoctorFinding:
     """``fail``: something hffs cannot do here until it is mended; ``warn``: it works, but not as well as it could.
     ``remedy`` is empty where there is nothing to do."""
 

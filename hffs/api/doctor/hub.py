@@ -9,8 +9,8 @@ from typing import Final
 from ... import config
 from ...config import Settings
 from ...errors import AccessDenied, HffsError
-from ...remote import Auth, greet
-from .finding import Finding
+from ...sources.hub import Auth, ping
+from .finding import DoctorFinding
 
 _AREA: Final = "hub"
 # What signed URLs bear is minutes; a clock that is further off than this is not kept by anybody.
@@ -18,42 +18,42 @@ _CLOCK_SECONDS: Final = 60.0
 _SLOW_SECONDS: Final = 2.0  # a Hub at the other end of the world answers in half of one
 
 
-def look(settings: Settings) -> Iterator[Finding]:
+def look(settings: Settings) -> Iterator[DoctorFinding]:
     names = config.proxies()
     if names:
-        yield Finding(_AREA, "ok", f"requests go through a proxy where {', '.join(names)} say so")
+        yield DoctorFinding(_AREA, "ok", f"requests go through a proxy where {', '.join(names)} say so")
     if settings.offline:
         remedy = "to ask the Hub leave out --offline, or unset HF_HUB_OFFLINE"
-        yield Finding(_AREA, "warn", "hffs is told to be offline; the Hub was not asked", remedy)
+        yield DoctorFinding(_AREA, "warn", "hffs is told to be offline; the Hub was not asked", remedy)
         return
     auth = Auth(settings.token_file)
     try:
         token = auth.token() is not None
     except AccessDenied as error:
-        yield Finding(_AREA, "fail", error.what, error.remedy)
+        yield DoctorFinding(_AREA, "fail", error.what, error.remedy)
         return
     began = time.time()
     try:
-        answer = greet(settings.endpoint, auth)
+        answer = ping(settings.endpoint, auth)
     except HffsError as error:
-        yield Finding(_AREA, "fail", error.what, error.remedy)
+        yield DoctorFinding(_AREA, "fail", error.what, error.remedy)
         return
     took = f"{answer.host} answers in {answer.seconds * 1000:.0f} ms"
     if answer.seconds > _SLOW_SECONDS:
-        yield Finding(_AREA, "warn", took, "check the network, a proxy, or the endpoint")
+        yield DoctorFinding(_AREA, "warn", took, "check the network, a proxy, or the endpoint")
     else:
-        yield Finding(_AREA, "ok", took)
+        yield DoctorFinding(_AREA, "ok", took)
     if answer.date is not None and abs(answer.date - began) > _CLOCK_SECONDS:
         off = f"this machine's clock is {abs(answer.date - began):.0f} s {'behind' if answer.date > began else 'ahead'}"
-        yield Finding(_AREA, "warn", off, "let NTP set it: timedatectl set-ntp true")
+        yield DoctorFinding(_AREA, "warn", off, "let NTP set it: timedatectl set-ntp true")
     yield _login(answer.user, answer.role, token)
 
 
-def _login(user: str | None, role: str | None, token: bool) -> Finding:
+def _login(user: str | None, role: str | None, token: bool) -> DoctorFinding:
     if user is not None:
         kind = f", with a token of the kind {role}" if role else ""
-        return Finding(_AREA, "ok", f"logged in as {user}{kind}")
+        return DoctorFinding(_AREA, "ok", f"logged in as {user}{kind}")
     if token:
         remedy = "log in anew with `hf auth login`, or set HF_TOKEN"
-        return Finding(_AREA, "fail", "the Hub refuses the token: it is wrong or has expired", remedy)
-    return Finding(_AREA, "ok", "not logged in: public repos only (hf auth login)")
+        return DoctorFinding(_AREA, "fail", "the Hub refuses the token: it is wrong or has expired", remedy)
+    return DoctorFinding(_AREA, "ok", "not logged in: public repos only (hf auth login)")

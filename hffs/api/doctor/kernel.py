@@ -10,47 +10,49 @@ from collections.abc import Iterator
 from typing import Final
 
 from ...config import Settings
-from ...daemon import mountinfo, mountpoint
 from ...errors import HffsError
-from ...fuse import trial
-from .finding import Finding
+from ...fuse import probe
+from ...system import mount_table, mountpoint
+from .finding import DoctorFinding
 
 FUSE_CONF: Final = "/etc/fuse.conf"
 _AREA: Final = "fuse"
 
 
-def look(settings: Settings) -> Iterator[Finding]:
-    yield Finding(_AREA, "ok", f"Linux {os.uname().release}")
+def look(settings: Settings) -> Iterator[DoctorFinding]:
+    yield DoctorFinding(_AREA, "ok", f"Linux {os.uname().release}")
     try:
         mountpoint.check_fuse()
     except HffsError as error:
-        yield Finding(_AREA, "fail", error.what, error.remedy)
+        yield DoctorFinding(_AREA, "fail", error.what, error.remedy)
         return
-    yield Finding(_AREA, "ok", f"{mountpoint.DEVICE} can be opened")
+    yield DoctorFinding(_AREA, "ok", f"{mountpoint.DEVICE} can be opened")
     yield _helper()
     yield _others(settings)
     yield from _trial(settings)
 
 
-def _helper() -> Finding:
+def _helper() -> DoctorFinding:
     path = shutil.which("fusermount3")
     if path is None:  # as root only: check_fuse refuses otherwise
-        return Finding(_AREA, "ok", "fusermount3 is not installed; only other users than root need it")
+        return DoctorFinding(_AREA, "ok", "fusermount3 is not installed; only other users than root need it")
     found = os.stat(path)
     if os.geteuid() != 0 and not (found.st_mode & stat.S_ISUID and found.st_uid == 0):
-        return Finding(_AREA, "warn", f"{path} is not setuid root", f"chown root {path} && chmod u+s {path}, as root")
-    return Finding(_AREA, "ok", f"{path} is there")
+        return DoctorFinding(
+            _AREA, "warn", f"{path} is not setuid root", f"chown root {path} && chmod u+s {path}, as root"
+        )
+    return DoctorFinding(_AREA, "ok", f"{path} is there")
 
 
-def _others(settings: Settings, conf: str = FUSE_CONF) -> Finding:
+def _others(settings: Settings, conf: str = FUSE_CONF) -> DoctorFinding:
     if os.geteuid() == 0:
-        return Finding(_AREA, "ok", "--allow-other is always granted to root")
+        return DoctorFinding(_AREA, "ok", "--allow-other is always granted to root")
     if allows_other(conf):
-        return Finding(_AREA, "ok", f"user_allow_other is set in {conf}: --allow-other works")
+        return DoctorFinding(_AREA, "ok", f"user_allow_other is set in {conf}: --allow-other works")
     remedy = f"echo user_allow_other | sudo tee -a {conf}"
     if settings.allow_other:
-        return Finding(_AREA, "fail", f"allow_other is set, but user_allow_other is not in {conf}", remedy)
-    return Finding(_AREA, "ok", f"user_allow_other is not in {conf}: --allow-other is for root only")
+        return DoctorFinding(_AREA, "fail", f"allow_other is set, but user_allow_other is not in {conf}", remedy)
+    return DoctorFinding(_AREA, "ok", f"user_allow_other is not in {conf}: --allow-other is for root only")
 
 
 def allows_other(conf: str) -> bool:
@@ -62,26 +64,28 @@ def allows_other(conf: str) -> bool:
         return False
 
 
-def _trial(settings: Settings) -> Iterator[Finding]:
+def _trial(settings: Settings) -> Iterator[DoctorFinding]:
     """Mounts nothing at a folder of no use, hears what the kernel offers, and takes it off again."""
     folder = tempfile.mkdtemp(prefix="hffs-doctor-")
     try:
         with tempfile.TemporaryFile(dir=_nearest(settings.cache_dir)) as backing:
             backing.write(bytes(4096))
             backing.flush()
-            offer = trial(os.path.realpath(folder), backing.fileno())
+            offer = probe(os.path.realpath(folder), backing.fileno())
     except HffsError as error:
-        yield Finding(_AREA, "fail", f"a trial mount failed: {error.what}", error.remedy)
+        yield DoctorFinding(_AREA, "fail", f"a trial mount failed: {error.what}", error.remedy)
         return
     finally:
-        if os.path.realpath(folder) in mountinfo.table():
-            mountinfo.detach(os.path.realpath(folder), lazy=True)
+        if os.path.realpath(folder) in mount_table.table():
+            mount_table.detach(os.path.realpath(folder), lazy=True)
         os.rmdir(folder)
-    yield Finding(_AREA, "ok", f"a trial mount works; the kernel speaks FUSE {offer.major}.{offer.minor}")
+    yield DoctorFinding(_AREA, "ok", f"a trial mount works; the kernel speaks FUSE {offer.major}.{offer.minor}")
     if offer.passthrough:
-        yield Finding(_AREA, "ok", "passthrough works: verified local files are read at the disk's own speed")
+        yield DoctorFinding(_AREA, "ok", "passthrough works: verified local files are read at the disk's own speed")
     else:
-        yield Finding(_AREA, "warn", f"no passthrough: {offer.refused}", "local files are read through the daemon")
+        yield DoctorFinding(
+            _AREA, "warn", f"no passthrough: {offer.refused}", "local files are read through the daemon"
+        )
 
 
 def _nearest(path: str) -> str | None:

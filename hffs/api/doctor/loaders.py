@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Final
 
 from ...config import Settings
-from .finding import Finding
+from .finding import DoctorFinding
 
 _AREA: Final = "loaders"
 # vLLM prefetches by itself on NFS and Lustre only (its default_loader.py, 0.33), and maps other file systems lazily.
@@ -23,7 +23,7 @@ _HINTS: Final = {
 }
 
 
-def look(_: Settings) -> Iterator[Finding]:
+def look(_: Settings) -> Iterator[DoctorFinding]:
     seen = False
     for name, hint in _HINTS.items():
         try:
@@ -31,6 +31,6 @@ def look(_: Settings) -> Iterator[Finding]:
         except metadata.PackageNotFoundError:
             continue
         seen = True
-        yield Finding(_AREA, "ok", f"{name.replace('_', '-')} {version}: {hint}")
+        yield DoctorFinding(_AREA, "ok", f"{name.replace('_', '-')} {version}: {hint}")
     if not seen:
-        yield Finding(_AREA, "ok", "none is installed beside hffs; see the documentation for what to tell them")
+        yield DoctorFinding(_AREA, "ok", "none is installed beside hffs; see the documentation for what to tell them")

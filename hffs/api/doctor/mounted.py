@@ -8,37 +8,39 @@ from collections.abc import Iterator
 from typing import Final
 
 from ...config import Settings
-from ...daemon import mountinfo
+from ...system import mount_table
 from .. import mounts
-from .finding import Finding
+from .finding import DoctorFinding
 
 _AREA: Final = "mounts"
 
 
-def look(settings: Settings) -> Iterator[Finding]:
+def look(settings: Settings) -> Iterator[DoctorFinding]:
     found = mounts.status(settings.runtime_dir)
     if not found:
-        yield Finding(_AREA, "ok", "none of yours")
+        yield DoctorFinding(_AREA, "ok", "none of yours")
     for each in found:
         where, last = each["mountpoint"], each["last_errors"][-1:]
         why = f": {last[0]['what']}" if last else ""
         if each["state"] == "dead":
-            yield Finding(_AREA, "fail", f"{where} is dead", f"hffs unmount {where}")
+            yield DoctorFinding(_AREA, "fail", f"{where} is dead", f"hffs unmount {where}")
         elif each["state"] != "serving":
-            yield Finding(_AREA, "warn", f"{where} is {each['state']}{why}", f"hffs status {where}")
+            yield DoctorFinding(_AREA, "warn", f"{where} is {each['state']}{why}", f"hffs status {where}")
         else:
-            yield Finding(_AREA, "ok", f"{where} serves {each['repo']}")
+            yield DoctorFinding(_AREA, "ok", f"{where} serves {each['repo']}")
         if each["read_ahead"]["command"]:
             what = f"the kernel reads {each['read_ahead']['kb']} KiB ahead on {where}; mmap is faster with more"
-            yield Finding(_AREA, "warn", what, each["read_ahead"]["command"])
+            yield DoctorFinding(_AREA, "warn", what, each["read_ahead"]["command"])
     known = {each["mountpoint"] for each in found}
-    for other in mountinfo.mounts():
+    for other in mount_table.mounts():
         if other.mountpoint in known:
             continue
-        number = mountinfo.probe(other.mountpoint)
+        number = mount_table.probe(other.mountpoint)
         if number == errno.ENOTCONN:
             remedy = f"hffs unmount {other.mountpoint}"
-            yield Finding(_AREA, "fail", f"{other.mountpoint} is a dead mount that nobody has a record of", remedy)
+            yield DoctorFinding(
+                _AREA, "fail", f"{other.mountpoint} is a dead mount that nobody has a record of", remedy
+            )
         elif number not in (0, errno.EACCES):
             what = f"{other.mountpoint}, of somebody else, does not answer ({os.strerror(number)})"
-            yield Finding(_AREA, "warn", what, "ask who mounted it")
+            yield DoctorFinding(_AREA, "warn", what, "ask who mounted it")

@@ -15,7 +15,7 @@ from typing import Final
 
 from ... import __version__
 from ...config import Settings
-from .finding import Finding
+from .finding import DoctorFinding
 
 _PACKAGES: Final = ("huggingface_hub", "requests", "urllib3", "mfusepy", "diskcache", "isal", "rich", "PyYAML")
 _HIDDEN: Final = "(set)"
@@ -24,7 +24,7 @@ _PRIVATE: Final = frozenset({"token_file", "include", "exclude"})
 _PUBLIC_HUB: Final = Settings().endpoint
 
 
-def report(findings: Iterable[Finding], settings: Settings) -> str:
+def report(findings: Iterable[DoctorFinding], settings: Settings) -> str:
     """Markdown, fit to be pasted into an issue."""
     lines = ["### hffs doctor", "", *_machine(), "", "```"]
     for each in findings:
@@ -66,7 +66,7 @@ def _settings(settings: Settings) -> list[str]:
     return ["Settings:", "", *changed]
 
 
-def _mount(finding: Finding) -> str:
+def _mount(finding: DoctorFinding) -> str:
     words = finding.what.split()
     state = next((word for word in ("dead", "degraded", "offline", "restarting", "serves") if word in words), "")
     return f"a mount: {state}" if state else "a mount" if "/" in finding.what else finding.what

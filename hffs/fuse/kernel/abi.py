@@ -68,7 +68,7 @@ class OpenFlag(IntFlag):
     PASSTHROUGH = 1 << 7
 
 
-class Notify(IntEnum):
+class NotifyCode(IntEnum):
     """enum fuse_notify_code"""
 
     INVAL_INODE = 2
@@ -101,7 +101,7 @@ backing_map: Final = Struct("=iIQ")  # fuse_backing_map: fd flags padding
 backing_id: Final = Struct("=i")
 
 
-class Header(NamedTuple):
+class RequestHeader(NamedTuple):
     """The part of fuse_in_header that is used."""
 
     length: int
@@ -110,14 +110,14 @@ class Header(NamedTuple):
     node: int
 
 
-def parse_header(message: memoryview) -> Header:
+def parse_header(message: memoryview) -> RequestHeader:
     """Raises ValueError for a message that is shorter than it says, or than a header."""
     if len(message) < in_header.size:
         raise ValueError(f"a message of {len(message)} bytes")
     length, opcode, unique, node, *_ = in_header.unpack_from(message)
     if length != len(message):
         raise ValueError(f"a message of {len(message)} bytes that says {length}")
-    return Header(length, opcode, unique, node)
+    return RequestHeader(length, opcode, unique, node)
 
 
 def name_in(body: memoryview) -> bytes:

@@ -199,7 +199,7 @@ class KernelBinding:
         """Have the kernel send again what the worker before us was asked and did not answer; before the first request
         is read, so that each comes once. Raises MountFailed."""
         try:
-            self._device.notify(abi.Notify.RESEND)
+            self._device.notify(abi.NotifyCode.RESEND)
         except OSError as error:
             if error.errno not in OVER:  # unmounted meanwhile: the first read will tell
                 raise MountFailed(f"the kernel does not send its requests again: {error.strerror}") from error
@@ -294,7 +294,7 @@ class KernelBinding:
             return
         self._answer(header, body)
 
-    def _ask(self, header: abi.Header, body: memoryview) -> None:
+    def _ask(self, header: abi.RequestHeader, body: memoryview) -> None:
         """On the slow pool: a request that may wait for the network, unless an interrupt has answered it meanwhile."""
         number = header.unique & ~abi.UNIQUE_RESEND
         if number not in self._asking:
@@ -311,7 +311,7 @@ class KernelBinding:
         elif not isinstance(answer, Exception):
             self._operations.undo(header)
 
-    def _answer(self, header: abi.Header, body: memoryview) -> None:
+    def _answer(self, header: abi.RequestHeader, body: memoryview) -> None:
         try:
             answer = self._operations.answer(header, body)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request is answered
@@ -319,7 +319,7 @@ class KernelBinding:
             return
         self._give(header, answer)
 
-    def _give(self, header: abi.Header, answer: Answer | Exception) -> None:
+    def _give(self, header: abi.RequestHeader, answer: Answer | Exception) -> None:
         if isinstance(answer, Exception):
             self._refuse(header, answer)
             return
@@ -335,7 +335,7 @@ class KernelBinding:
         if interrupted:
             answer.cancel()
 
-    def _refuse(self, header: abi.Header, error: Exception) -> None:
+    def _refuse(self, header: abi.RequestHeader, error: Exception) -> None:
         if isinstance(error, (ValueError, struct.error)):
             log.error("event=malformed-request opcode=%d error=%s", header.opcode, error)
             self._device.refuse(header.unique, errnos.MALFORMED)
@@ -390,7 +390,7 @@ class KernelBinding:
     def _drop_attributes(self, node: int) -> None:
         """Its next stat asks us again. An offset below 0 leaves pages alone, so nothing that is read is waited for."""
         try:
-            self._device.notify(abi.Notify.INVAL_INODE, abi.inval_inode_out.pack(node, -1, 0))
+            self._device.notify(abi.NotifyCode.INVAL_INODE, abi.inval_inode_out.pack(node, -1, 0))
         except OSError as error:  # mostly ENOENT: the kernel has forgotten the inode
             log.debug("event=attributes-not-dropped node=%d error=%s", node, error)
 

@@ -54,7 +54,7 @@ class Device:
         """Answer a request with an errno."""
         self._write([abi.out_header.pack(abi.out_header.size, -number, unique)])
 
-    def notify(self, code: abi.Notify, body: bytes = b"") -> None:
+    def notify(self, code: abi.NotifyCode, body: bytes = b"") -> None:
         """Tell the kernel something unasked. Raises OSError: ENOENT when it does not know the inode (any more)."""
         os.writev(self.fd, [abi.out_header.pack(abi.out_header.size + len(body), code, 0), body])
 

@@ -32,7 +32,7 @@ def drop_pages(device: int, node: int) -> bool:
     """Have all pages of a node dropped, on the connection of this descriptor; False when that failed or still goes on
     after ``PATIENCE_S``. Blocks: not for a thread that serves requests."""
     body = abi.inval_inode_out.pack(node, 0, 0)  # from 0, of length 0: to the end
-    message = abi.out_header.pack(abi.out_header.size + len(body), abi.Notify.INVAL_INODE, 0) + body
+    message = abi.out_header.pack(abi.out_header.size + len(body), abi.NotifyCode.INVAL_INODE, 0) + body
     command = [sys.executable, "-I", "-S", "-c", _SEND, str(device), message.hex()]
     helper = subprocess.Popen(command, pass_fds=[device], stdin=subprocess.DEVNULL, env=helper_environ())
     try:

@@ -50,7 +50,7 @@ class Operations:
         self._lock = threading.Lock()
         # guarded by _lock
         self._directories: dict[int, OpenDirectory] = {}
-        self._answers: dict[int, Callable[[abi.Header, memoryview], Answer]] = {
+        self._answers: dict[int, Callable[[abi.RequestHeader, memoryview], Answer]] = {
             abi.Op.LOOKUP: self._lookup,
             abi.Op.GETATTR: self._getattr,
             abi.Op.OPEN: self._open,
@@ -68,7 +68,7 @@ class Operations:
     def knows(self, opcode: int) -> bool:
         return opcode in self._answers
 
-    def may_wait(self, header: abi.Header, body: memoryview) -> bool:
+    def may_wait(self, header: abi.RequestHeader, body: memoryview) -> bool:
         """Whether answering could ask the network or take long. Raises EntryNotFound, ValueError."""
         opcode = header.opcode
         if opcode == abi.Op.READ or opcode == abi.Op.RELEASE:  # noqa: PLR1714 - the two that are most
@@ -84,11 +84,11 @@ class Operations:
             return self._filesystem.attributes_wait(self._tree.node(header.node))
         return False
 
-    def answer(self, header: abi.Header, body: memoryview) -> Answer:
+    def answer(self, header: abi.RequestHeader, body: memoryview) -> Answer:
         """Raises HffsError, ValueError and struct.error (a message that makes no sense)."""
         return self._answers[header.opcode](header, body)
 
-    def undo(self, header: abi.Header) -> None:
+    def undo(self, header: abi.RequestHeader) -> None:
         """What answering has opened is closed again, since the answer comes too late for its process."""
         if header.opcode == abi.Op.OPEN:
             self._passthrough.release(header.node, _number(header))
@@ -99,7 +99,7 @@ class Operations:
 
     # --- names and attributes ---------------------------------------------------------------------------------------
 
-    def _lookup(self, header: abi.Header, body: memoryview) -> Parts:
+    def _lookup(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         name = abi.name_in(body)
         try:
             node = self._tree.lookup(self._tree.node(header.node), name.decode("utf-8"))
@@ -108,7 +108,7 @@ class Operations:
             return (abi.entry_out.pack(0, 0, VALID_SECONDS, 0, 0, 0), abi.attr.pack(*[0] * 16))
         return (self._entry(node),)
 
-    def _getattr(self, header: abi.Header, body: memoryview) -> Parts:
+    def _getattr(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del body
         found = self._filesystem.attributes(self._tree.node(header.node))
         return (abi.attr_out.pack(_valid(found), 0, 0) + self._attr(found),)
@@ -127,7 +127,7 @@ class Operations:
             fraction, fraction, fraction, found.mode, links, uid, gid, 0, BLOCK, 0,
         )  # fmt: skip
 
-    def _statfs(self, header: abi.Header, body: memoryview) -> Parts:
+    def _statfs(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del header, body
         space = self._filesystem.space()
         total, free = space.total // BLOCK, space.free // BLOCK
@@ -135,7 +135,7 @@ class Operations:
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def _open(self, header: abi.Header, body: memoryview) -> Parts:
+    def _open(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del body
         handle = self._filesystem.open(self._tree.node(header.node), _number(header))
         try:
@@ -147,26 +147,26 @@ class Operations:
             return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE, 0),)
         return (abi.open_out.pack(handle, abi.OpenFlag.PASSTHROUGH, backing),)
 
-    def _read(self, header: abi.Header, body: memoryview) -> Answer:
+    def _read(self, header: abi.RequestHeader, body: memoryview) -> Answer:
         handle, offset, size, *_ = abi.read_in.unpack_from(body)
         if not self._filesystem.is_open(handle) and self._passthrough.holds(header.node, handle):
             self._filesystem.open(self._tree.node(header.node), handle)  # opened by the worker before us
         answer = self._filesystem.read(handle, offset, size)
         return (answer,) if isinstance(answer, bytes) else answer
 
-    def _release(self, header: abi.Header, body: memoryview) -> Parts:
+    def _release(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         handle, *_ = abi.release_in.unpack_from(body)
         self._passthrough.release(header.node, handle)
         self._filesystem.release(handle)
         return ()
 
-    def _reopening_waits(self, header: abi.Header, body: memoryview) -> bool:
+    def _reopening_waits(self, header: abi.RequestHeader, body: memoryview) -> bool:
         handle, *_ = abi.read_in.unpack_from(body)
         return not self._filesystem.is_open(handle) and self._filesystem.attributes_wait(self._tree.node(header.node))
 
     # --- directories ------------------------------------------------------------------------------------------------
 
-    def _opendir(self, header: abi.Header, body: memoryview) -> Parts:
+    def _opendir(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del body
         node = self._tree.node(header.node)
         opened = OpenDirectory(node, self._tree.children(node))
@@ -175,14 +175,14 @@ class Operations:
             self._directories[handle] = opened
         return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE | abi.OpenFlag.CACHE_DIR, 0),)
 
-    def _releasedir(self, header: abi.Header, body: memoryview) -> Parts:
+    def _releasedir(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del header
         handle, *_ = abi.release_in.unpack_from(body)
         with self._lock:
             self._directories.pop(handle, None)
         return ()
 
-    def _readdir(self, header: abi.Header, body: memoryview) -> Parts:
+    def _readdir(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         """As many records from ``offset`` on as fit into ``size`` bytes. A record's ``off`` is where to go on: 1 and 2
         follow the two dots, then the children in order."""
         plus = header.opcode == abi.Op.READDIRPLUS
@@ -221,12 +221,12 @@ class Operations:
 
     # --- extended attributes ----------------------------------------------------------------------------------------
 
-    def _getxattr(self, header: abi.Header, body: memoryview) -> Parts:
+    def _getxattr(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         size, _ = abi.getxattr_in.unpack_from(body)
         name = abi.name_in(body[abi.getxattr_in.size :])
         return self._sized(self._filesystem.xattr(self._tree.node(header.node), name.decode("utf-8", "replace")), size)
 
-    def _listxattr(self, header: abi.Header, body: memoryview) -> Parts:
+    def _listxattr(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         size, _ = abi.getxattr_in.unpack_from(body)
         names = self._filesystem.xattr_names(self._tree.node(header.node))
         return self._sized(b"".join(name.encode() + b"\0" for name in names), size)
@@ -244,6 +244,6 @@ def _valid(found: Attributes) -> int:
     return VALID_SECONDS if found.lasting else ARRIVING_SECONDS
 
 
-def _number(header: abi.Header) -> int:
+def _number(header: abi.RequestHeader) -> int:
     """A handle's number is its OPEN's own, which comes once in the life of a mount: no worker after us repeats it."""
     return header.unique & ~abi.UNIQUE_RESEND

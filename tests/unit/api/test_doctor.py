@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from hffs.api import doctor
-from hffs.api.doctor import Finding, disk, hub, kernel, loaders, mounted
+from hffs.api.doctor import DoctorFinding, disk, hub, kernel, loaders, mounted
 from hffs.config import Settings
-from hffs.daemon import mountinfo
-from hffs.daemon.mountinfo import Mounted
+from hffs.system import mount_table
+from hffs.system.mount_table import Mounted
 from tests.hub import Answer, Hub, Match, faults
 from tests.unit.cache.content import blob_of, some_bytes
 
@@ -36,11 +36,11 @@ def local_hub() -> Iterator[Hub]:
         yield made
 
 
-def states(found: list[Finding]) -> list[str]:
+def states(found: list[DoctorFinding]) -> list[str]:
     return [each.state for each in found]
 
 
-def only(found: list[Finding], state: str) -> Finding:
+def only(found: list[DoctorFinding], state: str) -> DoctorFinding:
     (one,) = [each for each in found if each.state == state]
     return one
 
@@ -144,15 +144,15 @@ def test_proxies_are_told_by_the_names_of_their_variables(settings: Settings, mo
 
 
 def test_no_mounts_are_nothing_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mountinfo, "mounts", list)
-    assert list(mounted.look(settings)) == [Finding("mounts", "ok", "none of yours")]
+    monkeypatch.setattr(mount_table, "mounts", list)
+    assert list(mounted.look(settings)) == [DoctorFinding("mounts", "ok", "none of yours")]
 
 
 def test_a_dead_mount_without_a_record_is_found(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    monkeypatch.setattr(mountinfo, "mounts", lambda: [Mounted("/mnt/lost", "fuse.hffs", "hffs:acme/tiny")])
-    monkeypatch.setattr(mountinfo, "probe", lambda _path: errno.ENOTCONN)
+    monkeypatch.setattr(mount_table, "mounts", lambda: [Mounted("/mnt/lost", "fuse.hffs", "hffs:acme/tiny")])
+    monkeypatch.setattr(mount_table, "probe", lambda _path: errno.ENOTCONN)
     bad = only(list(mounted.look(settings)), "fail")
     assert bad.remedy == "hffs unmount /mnt/lost"
 
@@ -167,8 +167,8 @@ def test_user_allow_other_is_read_as_fusermount_does(tmp_path: Path) -> None:
 
 
 def test_no_device_is_a_failure_and_nothing_is_tried(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hffs.daemon import mountpoint
     from hffs.errors import MountFailed
+    from hffs.system import mountpoint
 
     def refuse() -> None:
         raise MountFailed("there is no /dev/fuse", "modprobe fuse")
@@ -198,7 +198,7 @@ def test_hints_are_for_what_is_installed(settings: Settings, monkeypatch: pytest
 def test_a_look_that_breaks_is_a_finding_and_the_others_go_on(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: Settings) -> Iterator[Finding]:
+    def broken(_: Settings) -> Iterator[DoctorFinding]:
         raise PermissionError(13, "Permission denied", "/proc/self/mountinfo")
 
     monkeypatch.setattr(doctor, "_LOOKS", (("mounts", broken), ("loaders", loaders.look)))
@@ -218,10 +218,10 @@ def test_the_report_tells_no_names(settings: Settings, monkeypatch: pytest.Monke
     )
     text = doctor.report(
         [
-            Finding("hub", "ok", "models.company.example answers in 20 ms"),
-            Finding("hub", "ok", "logged in as alice, with a token of the kind read"),
-            Finding("mounts", "ok", "/mnt/secret serves acme/secret"),
-            Finding("mounts", "fail", "/mnt/secret is dead", "hffs unmount /mnt/secret"),
+            DoctorFinding("hub", "ok", "models.company.example answers in 20 ms"),
+            DoctorFinding("hub", "ok", "logged in as alice, with a token of the kind read"),
+            DoctorFinding("mounts", "ok", "/mnt/secret serves acme/secret"),
+            DoctorFinding("mounts", "fail", "/mnt/secret is dead", "hffs unmount /mnt/secret"),
         ],
         told,
     )

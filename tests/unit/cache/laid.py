@@ -13,6 +13,7 @@ from typing import Self
 
 from hffs.cache import BlobStore, Layout, StoredBlob
 from hffs.ranges import BLOCK_SIZE
+from tests.support.blobs import verify_blob
 from tests.unit.cache.content import ROOT, blob_of, publish_all, some_bytes
 
 CONTENT = some_bytes(3 * BLOCK_SIZE + 1000)
@@ -31,7 +32,7 @@ def whole(store: BlobStore, content: bytes = CONTENT) -> StoredBlob:
     stored = store.open(blob_of(content))
     publish_all(stored, content)
     os.utime(stored._data, ns=(0, 10**18))  # a while ago: a write of now shows, however coarse the clock
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
     return stored
 
 
@@ -53,7 +54,7 @@ def temporaries(folder: Path) -> list[str]:
 
 CHILD = """
 import fcntl, os, sys
-from hffs.cache import BlobStore, Layout, lay
+from hffs.cache import BlobStore, Layout, export_file
 from tests.unit.cache.content import blob_of, some_bytes
 from tests.unit.cache.laid import no_reflink
 
@@ -73,7 +74,7 @@ fcntl.ioctl = no_reflink
 print("ready", flush=True)
 sys.stdin.readline()
 for time in range(int(times)):
-    lay(stored, destination.format(time), copy_below=int(copy_below))
+    export_file(stored, destination.format(time), copy_below=int(copy_below))
 print("laid", flush=True)
 """
 

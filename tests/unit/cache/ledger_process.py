@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hffs.cache.ledger import Ledger
+from hffs.cache.budget.ledger import Ledger
 
 
 def main(path: str, limit: str) -> None:

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from hffs.cache import BlobStore, Claim, Layout, StoredBlob
+from hffs.cache import BlobStore, BlockLease, Layout, StoredBlob
 from hffs.errors import BlockAbsent
 from hffs.model import Blob, Digest
+from tests.support.blobs import verify_blob
 from tests.unit.cache.content import pieces, some_bytes
 
 
@@ -36,7 +37,7 @@ def halt_at_write(number: int, real: Callable[..., int]) -> Callable[..., int]:
     return pwrite
 
 
-def publish(stored: StoredBlob, claim: Claim, content: bytes, *, whole: bool) -> None:
+def publish(stored: StoredBlob, claim: BlockLease, content: bytes, *, whole: bool) -> None:
     for run in claim.blocks:
         for part in [run] if whole else [range(block, block + 1) for block in run]:
             stored.publish(claim, part.start, pieces(content, part))
@@ -49,7 +50,7 @@ def main(cache_dir: str, blob_json: str, seed: str) -> None:
     content = some_bytes(blob.size, int(seed))
     store = BlobStore(Layout(cache_dir))
     stored = store.open(blob)
-    claims: list[Claim] = []
+    claims: list[BlockLease] = []
     for line in sys.stdin:
         command, *numbers = line.split()
         run = range(*map(int, numbers[:2])) if len(numbers) > 1 else range(0)
@@ -70,7 +71,7 @@ def main(cache_dir: str, blob_json: str, seed: str) -> None:
         elif command == "discard":
             say(str(stored.discard(run)))
         elif command == "verify":
-            say(str(stored.verify(1.0)))
+            say(str(verify_blob(stored, 1.0)))
         elif command == "read":
             try:
                 say(hashlib.sha256(stored.read(run.start, len(run))).hexdigest())

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from hffs.cache import BlobStore, Layout, StoredBlob
-from hffs.cache.layout import Place
+from hffs.cache.store.layout import BlobPaths
 from hffs.errors import BlockAbsent, CacheUnusable, NoSpace
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE
+from tests.support.blobs import verify_blob
 from tests.unit.cache.conftest import Clock
 from tests.unit.cache.content import HUB, MIRROR, ROOT, blob_of, fill, piece, publish, publish_all, some_bytes
 
@@ -28,7 +29,7 @@ ALL = range(3)
 def verified(store: BlobStore, content: bytes = CONTENT, origin: str = HUB) -> Blob:
     blob = fill(store, content, origin)
     stored = store.open(blob)
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
     stored.close()
     return blob
 
@@ -55,7 +56,7 @@ def test_a_blob_costs_three_descriptors_and_gives_them_back(store: BlobStore) ->
     before = descriptors()
     several = [store.open(BLOB) for _ in range(3)]
     publish_all(several[0], CONTENT)
-    several[0].verify(0)
+    verify_blob(several[0], 0)
     several[0].discard(range(1))
     assert descriptors() == before + 3
     for each in several:
@@ -86,7 +87,7 @@ def test_the_second_of_two_openings_at_once_gives_its_files_back(
 ) -> None:
     real, first = store._open_files, []
 
-    def open_files(blob: Blob, place: Place) -> StoredBlob:
+    def open_files(blob: Blob, place: BlobPaths) -> StoredBlob:
         monkeypatch.undo()
         first.append(store.open(BLOB))
         return real(blob, place)
@@ -155,9 +156,9 @@ def test_a_copy_serves_others_only_as_long_as_its_verification_holds(
 def test_a_digest_learnt_later_counts(store: BlobStore) -> None:
     stored = store.open(replace(BLOB, digest=None))
     publish_all(stored, CONTENT)
-    assert not stored.verify(0)
+    assert not verify_blob(stored, 0)
     assert store.open(BLOB) is stored
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
 
 
 # Damage
@@ -224,7 +225,7 @@ def test_a_blob_of_a_newer_hffs_is_refused_and_kept(
     store: BlobStore, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as future:
-        future.setattr("hffs.cache.state.VERSION", 2)
+        future.setattr("hffs.cache.store.state_file.VERSION", 2)
         fill(store, CONTENT)
     before = descriptors()
     with pytest.raises(CacheUnusable, match="upgrade hffs"):
@@ -270,7 +271,7 @@ def test_on_a_full_disk_a_new_blob_opens_and_takes_nothing(
         with pytest.raises(NoSpace, match=r"no room for the cache file .*: free some disk space"):
             stored.publish(claim, 0, piece(CONTENT, 0))
     assert stored.missing(ALL) == [ALL]
-    assert (stored.local_bytes, stored.verified, stored.verify(0)) == (0, False, False)
+    assert (stored.local_bytes, stored.verified, verify_blob(stored, 0)) == (0, False, False)
     with pytest.raises(BlockAbsent):
         stored.read(0, 1)
     assert stored.discard(ALL) == 0
@@ -282,7 +283,7 @@ def test_on_a_full_disk_a_new_blob_opens_and_takes_nothing(
 SMALL_DISK = """
 import os, sys
 from hffs.cache import BlobStore, Layout, StoredBlob
-from hffs.cache.layout import Place
+from hffs.cache.store.layout import BlobPaths
 from hffs.errors import NoSpace
 from tests.unit.cache.content import blob_of, piece, publish_all, some_bytes
 

@@ -5,7 +5,7 @@ import zlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hffs.cache.checksum import crc32
+from hffs.cache.store.checksum import crc32
 
 
 @given(data=st.binary(max_size=5000), before=st.binary(max_size=50))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hffs.cache import Hasher
-from hffs.cache.checksum import crc32
+from hffs.cache.store.checksum import crc32
 from hffs.model import Digest
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from hffs.cache import BlobStore, Layout, holdings, inventory
-from hffs.cache.inventory import Listed, Shelf
+from hffs.cache import BlobStore, Layout, blob_info, inventory
+from hffs.cache.inventory import BlobIndex, Listed
 from hffs.model import Commit, Entry, RepoType
 from hffs.ranges import BLOCK_SIZE
+from tests.support.blobs import verify_blob
 from tests.unit.cache.conftest import Clock
 from tests.unit.cache.content import HUB, MIRROR, blob_of, fill, publish, some_bytes
 
@@ -31,8 +32,8 @@ NOW = listed("b", entry("model.bin", WEIGHTS), entry("config.json", CONFIG), ent
 BEFORE = listed("a", entry("model.bin", OLD), entry("config.json", CONFIG), revisions=())
 
 
-def shelf(layout: Layout) -> Shelf:
-    return Shelf(holdings.scan(layout))
+def shelf(layout: Layout) -> BlobIndex:
+    return BlobIndex(blob_info.scan(layout))
 
 
 def test_a_commit_is_told_with_how_much_of_it_is_here(layout: Layout, store: BlobStore, clock: Clock) -> None:
@@ -50,8 +51,8 @@ def test_a_commit_is_told_with_how_much_of_it_is_here(layout: Layout, store: Blo
     assert (revision.files, revision.files_complete, revision.files_partial, revision.files_verified) == (3, 2, 1, 0)
     assert (revision.bytes_total, revision.bytes_local) == (len(WEIGHTS) + 200, BLOCK_SIZE + 200)
     assert not revision.complete
-    every = list(holdings.scan(layout))
-    assert revision.bytes_disk == repo.bytes_disk == found.bytes_disk == holdings.allocated(every), "config.json once"
+    every = list(blob_info.scan(layout))
+    assert revision.bytes_disk == repo.bytes_disk == found.bytes_disk == blob_info.allocated(every), "config.json once"
     assert (found.blobs, found.others) == (2, ())
 
 
@@ -65,7 +66,7 @@ def test_what_revisions_share_counts_once_and_what_no_listing_names_is_told_apar
     (repo,) = found.repos
     assert [each.revisions for each in repo.revisions] == [("main",), ()], "what is current comes first"
     assert all(each.complete for each in repo.revisions)
-    disk = {each.etag: each.bytes_disk for each in holdings.scan(layout)}
+    disk = {each.etag: each.bytes_disk for each in blob_info.scan(layout)}
     assert [each.etag for each in found.others] == [orphan.etag]
     assert found.bytes_disk == sum(disk.values())
     assert repo.bytes_disk == found.bytes_disk - disk[orphan.etag]
@@ -92,7 +93,7 @@ def test_anothers_copy_counts_only_when_it_is_verified(layout: Layout, store: Bl
     blob = fill(store, CONFIG, MIRROR)
     assert inventory.take(shelf(layout), [NOW]).repos == ()
     stored = store.open(blob)
-    assert stored.verify(1.0)
+    assert verify_blob(stored, 1.0)
     stored.close()
     (revision,) = inventory.take(shelf(layout), [NOW]).repos[0].revisions
     assert (revision.files_complete, revision.files_verified) == (2, 2)
@@ -119,8 +120,8 @@ def test_needless_is_what_no_commit_names_and_what_nobody_used_for_long(
         stored.read(0, 10)
         stored.close()
         if name == "pinned":
-            (found,) = (each for each in holdings.scan(layout) if each.etag == blob.etag)
-            holdings.pin(found, True)
+            (found,) = (each for each in blob_info.scan(layout) if each.etag == blob.etag)
+            blob_info.pin(found, True)
         clock.now += 1800
     stored = store.open(blob_of(CONFIG))
     stored.read(0, 10)

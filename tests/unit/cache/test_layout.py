@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hffs.cache import Layout
-from hffs.cache.layout import disk_error, etag_name, file_system_of, origin_id
+from hffs.cache.store.layout import disk_error, etag_name, file_system_of, origin_id
 from hffs.errors import CacheUnusable, NoSpace
 
 MOUNTS = """\
@@ -101,7 +101,7 @@ def test_a_file_system_without_holes_is_refused(tmp_path: Path, monkeypatch: pyt
     def no_holes(fd: int, start: int, length: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "not supported")
 
-    monkeypatch.setattr("hffs.cache.layout.holes.punch", no_holes)
+    monkeypatch.setattr("hffs.cache.store.layout.holes.punch", no_holes)
     with pytest.raises(CacheUnusable, match="without range locks or holes"):
         Layout(tmp_path).prepare()
 

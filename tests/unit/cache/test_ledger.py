@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hffs.cache import ledger as ledger_module
-from hffs.cache.ledger import SLOTS, Account, Ledger
+from hffs.cache.budget import ledger as ledger_module
+from hffs.cache.budget.ledger import SLOTS, Account, Ledger
 from hffs.errors import CacheUnusable
 from tests.unit.cache.content import ROOT
 

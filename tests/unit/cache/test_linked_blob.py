@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from hffs.cache import BlobStore, Layout, StoredBlob, lay
-from hffs.cache.locks import HEADER
+from hffs.cache import BlobStore, Layout, StoredBlob, export_file
+from hffs.cache.store.locks import HEADER
 from hffs.errors import BlockAbsent, CacheUnusable, HffsError
 from hffs.ranges import BLOCK_SIZE
+from tests.support.blobs import verify_blob
 from tests.unit.cache.content import OtherProcess, publish_all
 from tests.unit.cache.laid import (
     ALL,
@@ -42,7 +43,7 @@ def test_a_write_during_the_link_does_not_pass_as_verified(
             file.write(b"x")
 
     monkeypatch.setattr(os, "rename", rename)
-    assert lay(stored, str(tmp_path / "laid"), copy_below=LINKED) == "link"
+    assert export_file(stored, str(tmp_path / "laid"), copy_below=LINKED) == "link"
     assert not stored.verified
 
 
@@ -51,7 +52,7 @@ def test_a_file_that_was_changed_before_is_not_made_verified_by_a_link(
 ) -> None:
     os.utime(data_file(layout), ns=(0, 0))
     with pytest.raises(HffsError, match="has not been verified"):
-        lay(stored, str(tmp_path / "laid"), copy_below=LINKED)
+        export_file(stored, str(tmp_path / "laid"), copy_below=LINKED)
     assert not stored.verified
 
 
@@ -65,7 +66,7 @@ def test_a_write_between_the_first_look_and_the_link_is_found_out(
 
     monkeypatch.setattr(fcntl, "ioctl", write)
     with pytest.raises(HffsError, match="has not been verified"):
-        lay(stored, str(tmp_path / "laid"), copy_below=LINKED)
+        export_file(stored, str(tmp_path / "laid"), copy_below=LINKED)
     assert not stored.verified
     assert data_file(layout).stat().st_nlink == 1
 
@@ -82,7 +83,7 @@ def test_whether_it_is_verified_is_asked_while_nobody_gives_it_a_name(
         return real()
 
     monkeypatch.setattr(stored, "lend", lend)
-    assert lay(stored, str(tmp_path / "laid"), copy_below=LINKED) == "link"
+    assert export_file(stored, str(tmp_path / "laid"), copy_below=LINKED) == "link"
     other_store.close()
 
 
@@ -101,7 +102,7 @@ def test_one_who_lays_while_another_links_waits_for_it(
             refused.set()
         return taken, busy
 
-    worker = threading.Thread(target=lambda: done.append(lay(other, str(tmp_path / "two"), copy_below=LINKED)))
+    worker = threading.Thread(target=lambda: done.append(export_file(other, str(tmp_path / "two"), copy_below=LINKED)))
 
     def rename(*arguments: Any, **more: Any) -> None:
         monkeypatch.setattr(os, "rename", real_rename)
@@ -111,7 +112,7 @@ def test_one_who_lays_while_another_links_waits_for_it(
 
     monkeypatch.setattr(other._locks, "take", take)
     monkeypatch.setattr(os, "rename", rename)
-    assert lay(stored, str(tmp_path / "one"), copy_below=LINKED) == "link"
+    assert export_file(stored, str(tmp_path / "one"), copy_below=LINKED) == "link"
     worker.join(30)
     assert done == ["link"]
     assert stored.verified
@@ -128,11 +129,11 @@ def test_one_who_hashes_while_another_links_finds_it_verified(
 
     def fdatasync(fd: int) -> None:
         monkeypatch.undo()
-        assert other.verify(0)
-        lay(other, str(tmp_path / "laid"), copy_below=LINKED)
+        assert verify_blob(other, 0)
+        export_file(other, str(tmp_path / "laid"), copy_below=LINKED)
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
     other_store.close()
 
 
@@ -140,22 +141,22 @@ def test_a_link_the_user_deletes_costs_one_hashing(
     layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path
 ) -> None:
     laid = tmp_path / "laid"
-    lay(stored, str(laid), copy_below=LINKED)
+    export_file(stored, str(laid), copy_below=LINKED)
     stored.close()
     laid.unlink()
     again = store.open(BLOB)
     assert again.complete
     assert not again.verified
     assert again.read(0, len(CONTENT)) == CONTENT
-    assert again.verify(0)
-    assert lay(again, str(laid), copy_below=LINKED) == "link"
+    assert verify_blob(again, 0)
+    assert export_file(again, str(laid), copy_below=LINKED) == "link"
     assert laid.samefile(data_file(layout))
 
 
 @pytest.mark.allow_warnings("is damaged")
 def test_an_edited_link_is_found_out_and_left_to_its_user(store: BlobStore, stored: StoredBlob, tmp_path: Path) -> None:
     laid = tmp_path / "laid"
-    lay(stored, str(laid), copy_below=LINKED)
+    export_file(stored, str(laid), copy_below=LINKED)
     stored.close()
     laid.chmod(0o644)
     with open(laid, "r+b") as file:
@@ -177,7 +178,7 @@ def test_an_edited_link_is_found_out_and_left_to_its_user(store: BlobStore, stor
 @pytest.mark.allow_warnings("begins anew")
 def test_a_link_written_over_is_no_longer_the_caches(store: BlobStore, stored: StoredBlob, tmp_path: Path) -> None:
     laid = tmp_path / "laid"
-    lay(stored, str(laid), copy_below=LINKED)
+    export_file(stored, str(laid), copy_below=LINKED)
     stored.close()
     laid.chmod(0o644)
     laid.write_bytes(b"all new")
@@ -193,7 +194,7 @@ def test_a_linked_file_outlives_its_blob(
     layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path, dropped: range
 ) -> None:
     laid = tmp_path / "laid"
-    lay(stored, str(laid), copy_below=LINKED)
+    export_file(stored, str(laid), copy_below=LINKED)
     before = (laid.stat().st_ino, laid.stat().st_mtime_ns)
     assert stored.discard(dropped) == 0
     with stored.claim(dropped) as claim, pytest.raises(CacheUnusable, match="laid in a folder"):
@@ -204,7 +205,7 @@ def test_a_linked_file_outlives_its_blob(
     again = store.open(BLOB)
     assert again.missing(ALL) == [ALL]
     publish_all(again, CONTENT)
-    assert again.verify(0)
+    assert verify_blob(again, 0)
     assert again.read(0, len(CONTENT)) == CONTENT
     assert not laid.samefile(data_file(layout))
     assert again.discard(range(1, 2)) == BLOCK_SIZE  # a file of its own again, with holes where there is nothing
@@ -216,7 +217,7 @@ def test_a_linked_file_outlives_its_blob(
 def test_a_linked_blob_dropped_as_a_whole_leaves_the_disk_to_its_user(
     layout: Layout, stored: StoredBlob, tmp_path: Path
 ) -> None:
-    lay(stored, str(tmp_path / "laid"), copy_below=LINKED)
+    export_file(stored, str(tmp_path / "laid"), copy_below=LINKED)
     stored.discard(range(1, 4))
     assert data_file(layout).exists()
     stored.discard(range(1))
@@ -227,7 +228,7 @@ def test_a_linked_blob_dropped_as_a_whole_leaves_the_disk_to_its_user(
 def test_one_who_began_anew_is_not_disturbed_by_the_end_of_the_old(
     layout: Layout, stored: StoredBlob, tmp_path: Path
 ) -> None:
-    lay(stored, str(tmp_path / "laid"), copy_below=LINKED)
+    export_file(stored, str(tmp_path / "laid"), copy_below=LINKED)
     stored.discard(range(1, 2))
     other_store = BlobStore(layout, boot_id="this boot")
     new = whole(other_store)
@@ -244,7 +245,7 @@ def test_another_process_with_the_blob_open_changes_nothing_of_a_link(
     laid = tmp_path / "laid"
     with OtherProcess(layout.root, BLOB) as other:
         assert other.ask("claim 0 4") == "[] []"  # it has the files open, for writing
-        lay(stored, str(laid), copy_below=LINKED)
+        export_file(stored, str(laid), copy_below=LINKED)
         assert other.ask("verify") == "True"
         assert other.ask("discard 0 2") == "0"
         assert other.ask("claim 0 2") == "[range(0, 2)] []"
@@ -257,7 +258,7 @@ def test_a_deleted_link_that_is_still_open_keeps_its_bytes(
     layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path
 ) -> None:
     laid = tmp_path / "laid"
-    lay(stored, str(laid), copy_below=LINKED)
+    export_file(stored, str(laid), copy_below=LINKED)
     with open(laid, "rb") as reader:
         laid.unlink()
         assert data_file(layout).stat().st_nlink == 1

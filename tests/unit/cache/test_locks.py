@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hffs.cache.locks import HEADER, RangeLocks, alone_on, try_lock, unlock
+from hffs.cache.store.locks import HEADER, RangeLocks, alone_on, try_lock, unlock
 from hffs.errors import CacheUnusable
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hffs.cache import Layout, mismatches
-from hffs.cache.mismatches import MOST, Mismatches
+from hffs.cache import Layout
+from hffs.cache.integrity import mismatches
+from hffs.cache.integrity.mismatches import MOST, Mismatches
 from hffs.model import Blob, RemoteFile
 from tests.unit.memory import COMMIT
 
@@ -93,7 +94,7 @@ def test_what_another_process_found_is_seen(layout: Layout) -> None:
 MANY = """
 import sys
 from hffs.cache import Layout
-from hffs.cache.mismatches import Mismatches
+from hffs.cache.integrity.mismatches import Mismatches
 from hffs.model import Blob, RemoteFile
 from tests.unit.memory import COMMIT
 record = Mismatches(Layout(sys.argv[1]))

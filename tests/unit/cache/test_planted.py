@@ -13,8 +13,10 @@ from typing import Any
 import diskcache
 import pytest
 
-from hffs.cache import BlobStore, Index, Layout, known, ledger, state
-from hffs.cache.ledger import Ledger
+from hffs.cache import BlobStore, Index, Layout, revisions
+from hffs.cache.budget import ledger
+from hffs.cache.budget.ledger import Ledger
+from hffs.cache.store import state_file
 from hffs.errors import CacheUnusable
 from hffs.model import RepoRef, RepoType
 from hffs.transfer import listings
@@ -56,7 +58,7 @@ def victim(tmp_path: Path) -> Path:
 def test_a_cache_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = tmp_path / "cache"
     theirs.mkdir(0o755)
-    monkeypatch.setattr("hffs.cache.layout.os.geteuid", lambda: os.getuid() + 4711)
+    monkeypatch.setattr("hffs.cache.store.layout.os.geteuid", lambda: os.getuid() + 4711)
     with pytest.raises(CacheUnusable, match="belongs to another user"):
         Layout(theirs).prepare()
     assert os.listdir(theirs) == []
@@ -164,19 +166,19 @@ def test_a_state_that_was_never_written_by_us_begins_anew(layout: Layout, broken
     store.close()
     place = layout.place(BLOB.etag, BLOB.origin)
     raw = bytearray(Path(place.state).read_bytes())
-    header = raw[: state.PRESENCE]
-    at = state._PREFIX.size
-    fields = list(state._FIXED.unpack_from(header, at))
+    header = raw[: state_file.PRESENCE]
+    at = state_file._PREFIX.size
+    fields = list(state_file._FIXED.unpack_from(header, at))
     names = ["block_size", "size", "pinned", "algorithm", "etag_bytes", "origin_bytes", "boot"]
     for name, value in broken.items():
         if name != "text":
             fields[names.index(name)] = value
-    state._FIXED.pack_into(header, at, *fields)
+    state_file._FIXED.pack_into(header, at, *fields)
     if "text" in broken:
-        header[state._TEXTS : state._TEXTS + 2] = broken["text"]
+        header[state_file._TEXTS : state_file._TEXTS + 2] = broken["text"]
     body = bytes(header[at:])
-    crc = state.crc32(body, state.crc32(state._PREFIX.pack(state._MAGIC, state.VERSION, 0)))
-    raw[: state.PRESENCE] = state._PREFIX.pack(state._MAGIC, state.VERSION, crc) + body
+    crc = state_file.crc32(body, state_file.crc32(state_file._PREFIX.pack(state_file._MAGIC, state_file.VERSION, 0)))
+    raw[: state_file.PRESENCE] = state_file._PREFIX.pack(state_file._MAGIC, state_file.VERSION, crc) + body
     Path(place.state).write_bytes(raw)
     again = BlobStore(layout)
     try:
@@ -290,7 +292,7 @@ def test_a_revision_row_that_was_never_written_by_us_is_not_known(tmp_path: Path
     index = Index(tmp_path / "index")
     ref = RepoRef(RepoType.MODEL, "acme/tiny", "main")
     for rows in ([row], "[" * 100_000):
-        index.set(known._key(HUB, ref.type, ref.id, "main"), rows if isinstance(rows, str) else json.dumps(rows))
-        assert known.last_known(index, HUB, ref) is None
-        assert known.sightings(index) == []
+        index.set(revisions._key(HUB, ref.type, ref.id, "main"), rows if isinstance(rows, str) else json.dumps(rows))
+        assert revisions.last_known(index, HUB, ref) is None
+        assert revisions.sightings(index) == []
     index.close()

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from hffs.cache import BlobStore, Layout, StoredBlob
-from hffs.cache.holes import punch
-from hffs.cache.locks import CLOSED
+from hffs.cache.store.holes import punch
+from hffs.cache.store.locks import CLOSED
 from hffs.errors import BlockAbsent, CacheUnusable, IntegrityError, NoSpace
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE
+from tests.support.blobs import verify_blob
 from tests.unit.cache.conftest import Clock
 from tests.unit.cache.content import HUB, MIRROR, blob_of, piece, pieces, publish, publish_all, some_bytes
 
@@ -123,7 +124,7 @@ def test_damage_to_many_blocks_is_one_warning(
 def test_a_damaged_block_somebody_works_at_is_left_to_him(
     store: BlobStore, layout: Layout, stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hffs.cache.blocks._LOOK_S", 0.0)
+    monkeypatch.setattr("hffs.cache.store.blocks._LOOK_S", 0.0)
     publish_all(stored, CONTENT)
     stored.close()
     overwrite(data_file(layout), 2 * BLOCK_SIZE, bytes(100))
@@ -539,7 +540,7 @@ def test_a_hole_that_cannot_be_made_is_told_and_the_blocks_are_absent(
 ) -> None:
     publish_all(stored, CONTENT)
     with monkeypatch.context() as bad_disk:
-        bad_disk.setattr("hffs.cache.blocks.punch", lambda *_: punch(CLOSED, 0, 1))
+        bad_disk.setattr("hffs.cache.store.blocks.punch", lambda *_: punch(CLOSED, 0, 1))
         with pytest.raises(CacheUnusable, match="Bad file descriptor"):
             stored.discard(ALL)
     assert stored.missing(ALL) == [ALL]
@@ -551,11 +552,11 @@ def test_a_hole_that_cannot_be_made_is_told_and_the_blocks_are_absent(
 
 def test_a_complete_blob_is_verified_and_says_so_to_others(layout: Layout, stored: StoredBlob) -> None:
     publish(stored, CONTENT, range(3))
-    assert not stored.verify(5.0)
+    assert not verify_blob(stored, 5.0)
     publish_all(stored, CONTENT)
     assert stored.complete
     assert not stored.verified
-    assert stored.verify(5.0)
+    assert verify_blob(stored, 5.0)
     assert stored.verified
     other_store = BlobStore(layout)
     assert other_store.open(BLOB).verified
@@ -568,7 +569,7 @@ def test_a_git_blob_is_verified_by_gits_name(store: BlobStore) -> None:
     etag = "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
     stored = store.open(Blob(etag, 16, HUB, Digest("git-sha1", etag)))
     publish_all(stored, content)
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
 
 
 def test_an_empty_blob_is_complete_at_once(store: BlobStore) -> None:
@@ -577,7 +578,7 @@ def test_an_empty_blob_is_complete_at_once(store: BlobStore) -> None:
     assert (stored.complete, stored.local_bytes, stored.missing(range(0))) == (True, 0, [])
     assert stored.read(0, 10) == b""
     assert stored.claim(range(0)).blocks == []
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
     assert stored.verified
     stored.discard(range(0))
 
@@ -587,7 +588,7 @@ def test_wrong_bytes_are_told_with_both_hashes(store: BlobStore) -> None:
     stored = store.open(blob)
     publish_all(stored, CONTENT)
     with pytest.raises(IntegrityError) as caught:
-        stored.verify(0)
+        verify_blob(stored, 0)
     assert (caught.value.expected, caught.value.got) == ("0" * 64, BLOB.etag)
     assert not stored.verified
     assert stored.complete
@@ -596,7 +597,7 @@ def test_wrong_bytes_are_told_with_both_hashes(store: BlobStore) -> None:
 def test_without_a_promised_hash_nothing_is_verified(store: BlobStore) -> None:
     stored = store.open(Blob("e", len(CONTENT), HUB))
     publish_all(stored, CONTENT)
-    assert not stored.verify(0)
+    assert not verify_blob(stored, 0)
 
 
 @pytest.mark.parametrize("change", ["drop", "rewrite", "exchange", "touch"])
@@ -604,7 +605,7 @@ def test_whatever_happens_to_a_verified_file_takes_the_word_back(
     layout: Layout, stored: StoredBlob, store: BlobStore, change: str
 ) -> None:
     publish_all(stored, CONTENT)
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
     path = data_file(layout)
     if change == "drop":
         stored.discard(range(1))
@@ -624,7 +625,7 @@ def test_whatever_happens_to_a_verified_file_takes_the_word_back(
 
 def test_dropping_takes_the_word_back_also_where_nothing_is_punched(layout: Layout, stored: StoredBlob) -> None:
     publish_all(stored, CONTENT)
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
     reader = os.open(data_file(layout), os.O_RDONLY)
     fcntl.flock(reader, fcntl.LOCK_SH | fcntl.LOCK_NB)
     stored.discard(range(1))
@@ -635,7 +636,7 @@ def test_dropping_takes_the_word_back_also_where_nothing_is_punched(layout: Layo
 
 def test_what_is_not_complete_is_not_verified(store: BlobStore, stored: StoredBlob) -> None:
     publish_all(stored, CONTENT)
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
     stored._state.set_absent(range(1))  # and then its process died
     assert not stored.verified
     assert store.open(replace(BLOB, origin=MIRROR)).missing(ALL) == [ALL]
@@ -656,10 +657,10 @@ def test_a_change_during_hashing_leaves_it_unverified(
 
     with monkeypatch.context() as busy:
         busy.setattr(os, "fdatasync", fdatasync)
-        assert not stored.verify(0)
+        assert not verify_blob(stored, 0)
     assert not stored.verified
     publish_all(stored, CONTENT)
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
 
 
 def test_verified_comes_after_the_data_is_on_disk(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -671,7 +672,7 @@ def test_verified_comes_after_the_data_is_on_disk(stored: StoredBlob, monkeypatc
         synced.append(fd)
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
     assert synced == [stored._data, stored._state.fd]
 
 
@@ -683,7 +684,7 @@ def test_verifying_drops_a_damaged_block_instead_of_blaming_the_whole(
     stored.close()
     overwrite(data_file(layout), 5, bytes([CONTENT[5] ^ 1]))
     again = store.open(BLOB)
-    assert not again.verify(0)
+    assert not verify_blob(again, 0)
     assert again.missing(ALL) == [range(1)]
 
 
@@ -691,7 +692,7 @@ def test_verifying_is_no_use(stored: StoredBlob, clock: Clock) -> None:
     publish_all(stored, CONTENT)
     published = stored._state.last_used()
     clock.now += 120
-    assert stored.verify(0)
+    assert verify_blob(stored, 0)
     assert stored._state.last_used() == published
     assert stored.last_use(0) == (1_700_000_000.0, False)
 
@@ -711,7 +712,7 @@ def test_after_the_end_everything_is_an_error_of_ours(store: BlobStore) -> None:
         lambda: stored.discard(ALL),
         lambda: stored.local_bytes,
         lambda: stored.verified,
-        lambda: stored.verify(0),
+        lambda: verify_blob(stored, 0),
     ]
     for use in uses:
         with pytest.raises(CacheUnusable):

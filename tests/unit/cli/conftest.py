@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from hffs.api import mounts
-from hffs.daemon import records
-from hffs.daemon.control import ControlServer, Request
+from hffs.control import mount_records
+from hffs.control.messages import FileBlockMap, FileStatus, MountRecord, Status, socket_path
+from hffs.control.server import ControlServer, Request
 from hffs.errors import NotFound
-from hffs.protocol import BlockMap, FileStatus, MountRecord, Status, socket_path
 
 CHECKOUT = str(Path(__file__).parents[3])
 Daemon = Callable[..., Status]
@@ -39,7 +39,7 @@ def daemon(runtime: str) -> Iterator[Daemon]:
         def start(
             mountpoint: str = "/mnt/model",
             files: tuple[FileStatus, ...] = (),
-            blocks: BlockMap | None = None,
+            blocks: FileBlockMap | None = None,
             **more: Any,
         ) -> Status:
             record: MountRecord = {
@@ -90,7 +90,7 @@ def daemon(runtime: str) -> Iterator[Daemon]:
             server = ControlServer(socket_path(runtime, mountpoint), routes)
             server.start()
             stack.callback(server.stop)
-            records.write(runtime, {**record, **{key: told[key] for key in record if key in told}})  # type: ignore[typeddict-item]
+            mount_records.write(runtime, {**record, **{key: told[key] for key in record if key in told}})  # type: ignore[typeddict-item]
             return told  # type: ignore[no-any-return]
 
         yield start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hffs.protocol import Job, JobError, JobFile
+from hffs.control.messages import Job, JobError, JobFile
 
 KEPT = "what was fetched is kept; run the same command to go on"
 MIB = 2**20
@@ -74,9 +74,9 @@ def follow(target, **options):
         print("cancelled", file=sys.stderr)
         raise
     yield made.done()
-module = types.ModuleType("hffs.api.hydrating")
+module = types.ModuleType("hffs.api.hydrate")
 module.follow = follow
-sys.modules["hffs.api.hydrating"] = module
+sys.modules["hffs.api.hydrate"] = module
 from hffs.cli import main
 sys.exit(main(["hydrate", *sys.argv[2:]]))
 """

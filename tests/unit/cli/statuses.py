@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hffs.api import mounts
-from hffs.protocol import Status
+from hffs.control.messages import Status
 
 NOW = 1_700_000_000.0
 GIB = 2**30

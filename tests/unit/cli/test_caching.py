@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hffs as api
-from hffs.cache import Layout, holdings
+from hffs.cache import Layout, blob_info
 from tests.hub import Hub, Repo, Synthetic
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -49,7 +49,7 @@ def cache() -> Layout:
 
 def held() -> dict[str, int]:
     """What is here of each blob, by its size."""
-    return {str(each.size): each.bytes_local for each in holdings.scan(cache())}
+    return {str(each.size): each.bytes_local for each in blob_info.scan(cache())}
 
 
 def disk() -> int:
@@ -170,7 +170,7 @@ def test_prune_without_an_index_goes_by_use_alone(hffs: Run, hydrated: Repo) -> 
 
 def test_check_finds_damage_says_where_and_mends_it(hffs: Run, hydrated: Repo) -> None:
     assert good(hffs("cache", "check")) == ["3 blobs, 14 blocks, 3.0M looked at", "no damage"]
-    (big,) = (each for each in holdings.scan(cache()) if each.size == WEIGHTS)
+    (big,) = (each for each in blob_info.scan(cache()) if each.size == WEIGHTS)
     data = Path(big.place.data)
     damaged = data.read_bytes()
     data.write_bytes(b"x" + damaged[1:])

@@ -19,7 +19,7 @@ import pytest
 from hffs import cli
 from hffs.cli import parser
 from hffs.config import PARSERS
-from hffs.protocol import FileStatus, Status
+from hffs.control.messages import FileStatus, Status
 
 from .conftest import CHECKOUT, Daemon
 

@@ -15,15 +15,15 @@ import pytest
 
 from hffs import cli
 from hffs.cli import hydrating, parser
+from hffs.control.messages import Job
 from hffs.errors import AccessDenied, HubUnreachable
-from hffs.protocol import Job
 
 from .conftest import CHECKOUT
 from .snapshots import KEPT, MIB, PROGRAM, done, error, file, job
 
 
 class Followed:
-    """Stands in for ``hffs.api.hydrating.follow``: yields the snapshots it is given, raises or calls the rest."""
+    """Stands in for ``hffs.api.hydrate.follow``: yields the snapshots it is given, raises or calls the rest."""
 
     def __init__(self) -> None:
         self.script: list[Job | BaseException | Callable[[], object]] = []
@@ -50,9 +50,9 @@ class Followed:
 @pytest.fixture
 def follow(monkeypatch: pytest.MonkeyPatch) -> Followed:
     followed = Followed()
-    module: Any = ModuleType("hffs.api.hydrating")
+    module: Any = ModuleType("hffs.api.hydrate")
     module.follow = followed
-    monkeypatch.setitem(sys.modules, "hffs.api.hydrating", module)
+    monkeypatch.setitem(sys.modules, "hffs.api.hydrate", module)
     return followed
 
 

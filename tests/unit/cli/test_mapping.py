@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hffs import cli
 from hffs.cli.drawing import ASCII, Page, cells, drawn
 from hffs.cli.mapping import picture
-from hffs.daemon import mountinfo
-from hffs.protocol import BlockMap, BlockRun
+from hffs.control.messages import BlockRun, FileBlockMap
+from hffs.system import mount_table
 
 from .conftest import Daemon
 
@@ -21,7 +21,7 @@ State = Literal["local", "in_flight", "queued", "absent"]
 BLOCK = 262_144
 
 
-def file(size: int, *runs: tuple[State, int], path: str = "unet/model.safetensors") -> BlockMap:
+def file(size: int, *runs: tuple[State, int], path: str = "unet/model.safetensors") -> FileBlockMap:
     made: list[BlockRun] = []
     start = 0
     for state, count in runs:
@@ -37,7 +37,7 @@ BIG = file(
 SMALL = file(5 * BLOCK, ("local", 2), ("absent", 3), path="config.json")
 
 
-def printed(found: BlockMap, page: Page) -> list[str]:
+def printed(found: FileBlockMap, page: Page) -> list[str]:
     return [drawn(line, page) for line in picture(found, page)]
 
 
@@ -68,7 +68,7 @@ def test_a_small_file_is_a_mark_a_block_and_names_only_what_there_is() -> None:
         "a mark is 1 block, 256.0K",
     ]
     assert printed(file(0), Page(80)) == ["unet/model.safetensors  0B", "it is empty: there is nothing to fetch"]
-    unknown: BlockMap = {"path": "new.bin", "size": None, "block_size": BLOCK, "runs": []}
+    unknown: FileBlockMap = {"path": "new.bin", "size": None, "block_size": BLOCK, "runs": []}
     assert printed(unknown, Page(80)) == ["new.bin  ?", "its size is not known yet, and nothing of it is here"]
 
 
@@ -105,8 +105,8 @@ def test_a_map_fits_its_terminal_and_its_marks_and_totals_are_true(
 def mounted(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon's mount that the mount table knows."""
     daemon(blocks=SMALL)
-    mounted = {"/mnt/model": mountinfo.Mounted("/mnt/model", mountinfo.TYPE, "hffs:acme/tiny")}
-    monkeypatch.setattr(mountinfo, "table", lambda: mounted)
+    mounted = {"/mnt/model": mount_table.Mounted("/mnt/model", mount_table.TYPE, "hffs:acme/tiny")}
+    monkeypatch.setattr(mount_table, "table", lambda: mounted)
 
 
 def test_the_command_draws_and_prints_json(mounted: None, capsys: pytest.CaptureFixture[str]) -> None:

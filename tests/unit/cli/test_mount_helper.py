@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hffs.api import mounting
+from hffs.api import mount
 from hffs.cli import mount_helper
 from hffs.cli.mount_helper import parse
-from hffs.daemon import background
+from hffs.daemon import launcher
 from hffs.errors import MountFailed, UsageError
 
 
@@ -83,15 +83,15 @@ def test_exit_codes_are_those_of_mount(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(mounting, "decide", fail)
+    monkeypatch.setattr(mount, "decide", fail)
     assert mount_helper.main(["acme/tiny", "/mnt/x", "-o", "rw"]) == code
     assert capsys.readouterr().err == said
 
 
 def test_fake_mounts_nothing_but_checks_all(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(mounting, "decide", lambda *words, **names: asked.append((words, names)))
-    monkeypatch.setattr(background, "start_daemon", lambda *_: pytest.fail("it is not to be mounted"))
+    monkeypatch.setattr(mount, "decide", lambda *words, **names: asked.append((words, names)))
+    monkeypatch.setattr(launcher, "start_daemon", lambda *_: pytest.fail("it is not to be mounted"))
     assert mount_helper.main(["acme/tiny", "/mnt/x", "-s", "-f", "-n", "-v", "-t", "hffs", "-o", "rw,revision=a"]) == 0
     assert asked == [(("acme/tiny", "/mnt/x", {}), {"revision": "a"})]
     assert mount_helper.main(["acme/tiny"]) == 1

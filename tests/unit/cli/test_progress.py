@@ -21,7 +21,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from hffs.cli.progress import picture
-from hffs.protocol import Job
+from hffs.control.messages import Job
 
 from .conftest import CHECKOUT
 from .snapshots import BUSY, KEPT, PROGRAM, file, job

@@ -12,8 +12,8 @@ from typing import IO
 
 import pytest
 
-from hffs.daemon import records
-from hffs.protocol import MountRecord
+from hffs.control import mount_records
+from hffs.control.messages import MountRecord
 
 from .conftest import CHECKOUT, Daemon
 from .terminal import CONTROL, on_a_terminal
@@ -36,7 +36,7 @@ def record(mountpoint: str, pid: int) -> MountRecord:
 def leave_dead(runtime: str, mountpoint: str) -> None:
     """A mount whose daemon was killed."""
     with subprocess.Popen(["sleep", "600"]) as process:
-        records.write(runtime, record(mountpoint, process.pid))
+        mount_records.write(runtime, record(mountpoint, process.pid))
         process.kill()
 
 
@@ -49,11 +49,11 @@ def test_on_a_terminal_mounts_come_and_go_and_ctrl_c_leaves_it_as_it_was(daemon:
         leave_dead(runtime, "/mnt/third")
         terminal.wait_for(r"3 mounts, .*dead: reads fail until it is mounted anew")
         for gone in ("/mnt/third", "/mnt/first"):
-            records.remove(runtime, gone)
+            mount_records.remove(runtime, gone)
         frame = terminal.wait_for(r"\x1b\[H\x1b\[1m1 mount, .*?\x1b\[H").rpartition("1 mount, ")[2]
         assert "/mnt/second" in frame
         assert "/mnt/first" not in frame
-        records.remove(runtime, "/mnt/second")
+        mount_records.remove(runtime, "/mnt/second")
         terminal.wait_for("no mounts")
         terminal.press(b"\x03")
         assert terminal.end() == 0
@@ -112,7 +112,7 @@ def test_a_target_that_goes_is_waited_for_but_must_be_there_first(daemon: Daemon
     daemon("/mnt/first")
     with on_a_terminal(*WATCH, "acme/tiny") as terminal:
         terminal.wait_for("1 mount, ")
-        records.remove(runtime, "/mnt/first")
+        mount_records.remove(runtime, "/mnt/first")
         terminal.wait_for("no mounts")
         daemon("/mnt/again")
         terminal.wait_for("/mnt/again ")
@@ -152,7 +152,7 @@ def test_json_is_an_object_a_line(daemon: Daemon, runtime: str, words: list[str]
     with piped("--json", *words) as process:
         assert process.stdout is not None
         assert [json.loads(process.stdout.readline()) for _ in range(2)] == [{"mounts": [told]}] * 2
-        records.remove(runtime, "/mnt/first")
+        mount_records.remove(runtime, "/mnt/first")
         while json.loads(process.stdout.readline())["mounts"]:
             pass
         process.send_signal(signal.SIGINT)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from hffs import client
+from hffs.control import client
+from hffs.control.http import HttpError, Request
+from hffs.control.server import ControlServer
 from hffs.daemon import events
-from hffs.daemon.control import ControlServer
 from hffs.daemon.events import BACKLOG, Feed
-from hffs.daemon.http import Refusal, Request
 
 log = logging.getLogger("hffs.tests.events")
 
@@ -173,7 +173,7 @@ def test_too_many_are_refused() -> None:
     with feeding() as feed:
         for _ in range(events.MOST):
             follow(feed)
-        with pytest.raises(Refusal, match="follow already"):
+        with pytest.raises(HttpError, match="follow already"):
             follow(feed)
 
 

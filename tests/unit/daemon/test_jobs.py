@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hffs.cache import BlobStore
-from hffs.daemon.http import Request
+from hffs.control.http import Request
 from hffs.daemon.jobs import Jobs
 from hffs.errors import AccessLapsed
 from hffs.transfer import Fetcher

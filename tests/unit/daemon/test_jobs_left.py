@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
+from hffs.daemon.job_requests import JobRequest
 from hffs.daemon.jobs import Jobs
-from hffs.daemon.wishes import Wish
 
 WISH = {"id": "a", "target": "/mnt/model", "path": "onnx"}
 
 
 class Heard(Jobs):
-    def _start(self, wish: Wish) -> Any:
+    def _start(self, wish: JobRequest) -> Any:
         wishes.append(wish)
 
 
-wishes: list[Wish] = []
+wishes: list[JobRequest] = []
 
 
-def resumed(path: Path, text: str) -> list[Wish]:
+def resumed(path: Path, text: str) -> list[JobRequest]:
     path.write_text(text)
     wishes.clear()
     Heard(str(path), "/mnt/model", *[None] * 4, 1).resume()  # type: ignore[arg-type]
@@ -31,7 +31,7 @@ def resumed(path: Path, text: str) -> list[Wish]:
 
 def test_what_was_asked_for_is_gone_on_with(tmp_path: Path) -> None:
     kept = [{"wish": WISH, "ended_at": None}, {"wish": {**WISH, "kind": "verify"}, "ended_at": 5.0}]
-    assert resumed(tmp_path / "jobs", json.dumps(kept)) == [Wish("a", "/mnt/model", "onnx")]
+    assert resumed(tmp_path / "jobs", json.dumps(kept)) == [JobRequest("a", "/mnt/model", "onnx")]
 
 
 @pytest.mark.allow_warnings("jobs are lost, which is told")

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from hffs import client
-from hffs.daemon import background, mountinfo, records
-from hffs.daemon.http import Request
-from hffs.daemon.logs import Formatter
-from hffs.daemon.supervised import Handover
+from hffs.control import client, mount_records
+from hffs.control.http import Request
+from hffs.control.messages import MountRecord, record_path
+from hffs.daemon import launcher
+from hffs.daemon.supervisor_link import Handover
 from hffs.errors import HffsError, MountFailed, MountNotFound, UsageError
 from hffs.fuse.kernel.journal import Journal
-from hffs.protocol import MountRecord, record_path
+from hffs.system import mount_table
+from hffs.system.log_setup import LogFormatter
 
 
 def test_a_directory_that_others_could_fill_is_not_used_until_it_is_emptied(runtime: str) -> None:
@@ -28,44 +29,44 @@ def test_a_directory_that_others_could_fill_is_not_used_until_it_is_emptied(runt
     os.chmod(runtime, 0o777)
     Path(runtime, "planted").touch()
     with pytest.raises(HffsError, match="others may write"):
-        records.runtime_dir(runtime)
+        mount_records.runtime_dir(runtime)
     with pytest.raises(HffsError, match="chmod 700"):
-        records.every(runtime)
+        mount_records.every(runtime)
     os.unlink(f"{runtime}/planted")
-    assert records.runtime_dir(runtime) == runtime
-    assert records.every(runtime) == []
+    assert mount_records.runtime_dir(runtime) == runtime
+    assert mount_records.every(runtime) == []
 
 
 def place(runtime: str, content: bytes) -> str:
     """A file where the record of /mnt/model would be."""
-    records.runtime_dir(runtime)
+    mount_records.runtime_dir(runtime)
     path = record_path(runtime, "/mnt/model")
     Path(path).write_bytes(content)
     return path
 
 
 def test_a_link_in_place_of_a_record_is_not_read(runtime: str, record: MountRecord, tmp_path: Path) -> None:
-    stored = records.write(runtime, record)
+    stored = mount_records.write(runtime, record)
     path = record_path(runtime, "/mnt/model")
     os.rename(path, tmp_path / "elsewhere")
     os.symlink(tmp_path / "elsewhere", path)
-    assert records.read(runtime, "/mnt/model") is None
+    assert mount_records.read(runtime, "/mnt/model") is None
     os.unlink(path)
     os.rename(tmp_path / "elsewhere", path)
-    assert records.read(runtime, "/mnt/model") == stored
+    assert mount_records.read(runtime, "/mnt/model") == stored
 
 
 def test_a_pipe_in_place_of_a_record_is_not_waited_for(runtime: str) -> None:
-    records.runtime_dir(runtime)
+    mount_records.runtime_dir(runtime)
     os.mkfifo(record_path(runtime, "/mnt/model"))
-    assert records.every(runtime) == []
+    assert mount_records.every(runtime) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file somebody else's")
 def test_a_record_that_another_user_wrote_is_not_read(runtime: str, record: MountRecord) -> None:
-    records.write(runtime, record)
+    mount_records.write(runtime, record)
     os.chown(record_path(runtime, "/mnt/model"), 65534, 65534)
-    assert records.every(runtime) == []
+    assert mount_records.every(runtime) == []
 
 
 @pytest.mark.parametrize(
@@ -79,20 +80,20 @@ def test_a_record_that_another_user_wrote_is_not_read(runtime: str, record: Moun
 def test_a_record_of_impossible_values_is_none(runtime: str, record: MountRecord, more: dict[str, Any]) -> None:
     whole = {**record, "pid_start": 1}
     place(runtime, json.dumps(whole).encode())
-    assert records.read(runtime, "/mnt/model") == whole
+    assert mount_records.read(runtime, "/mnt/model") == whole
     place(runtime, json.dumps({**whole, **more}).encode())
-    assert records.every(runtime) == []
+    assert mount_records.every(runtime) == []
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"{", b"\xff", b"null", b" " * 70_000 + b"{}", b""])
 def test_a_record_that_is_none_at_all_is_none(runtime: str, content: bytes) -> None:
     place(runtime, content)
-    assert records.every(runtime) == []
+    assert mount_records.every(runtime) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen as somebody else")
 def test_a_socket_that_another_user_listens_on_is_not_asked(runtime: str) -> None:
-    records.runtime_dir(runtime)
+    mount_records.runtime_dir(runtime)
     path = f"{runtime}/x.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
@@ -122,7 +123,7 @@ def test_a_link_in_place_of_the_log_is_not_written_to(runtime: str, tmp_path: Pa
     victim.write_text("mine")
     os.symlink(victim, tmp_path / "log")
     with pytest.raises(MountFailed):
-        background._open_log(str(tmp_path / "log"), ours=True)
+        launcher._open_log(str(tmp_path / "log"), ours=True)
     assert victim.read_text() == "mine"
 
 
@@ -152,8 +153,8 @@ def test_a_link_in_place_of_the_journals_next_is_not_followed(tmp_path: Path) ->
 def test_a_line_of_mountinfo_that_no_kernel_writes_hides_no_other(line: bytes, tmp_path: Path) -> None:
     good = b"1 2 0:33 / /mnt/a\\040b rw,nosuid shared:1 - fuse.hffs  rw\n"  # its source is empty
     (tmp_path / "mountinfo").write_bytes(line + b"\n" + good)
-    found = mountinfo.table(str(tmp_path / "mountinfo"))
-    assert found["/mnt/a b"] == mountinfo.Mounted("/mnt/a b", "fuse.hffs", "", "0:33")
+    found = mount_table.table(str(tmp_path / "mountinfo"))
+    assert found["/mnt/a b"] == mount_table.Mounted("/mnt/a b", "fuse.hffs", "", "0:33")
     assert "/x" not in found or found["/x"].type == "fuse.hffs" or "777" in repr(found)
 
 
@@ -166,7 +167,7 @@ def test_json_too_deep_for_python_is_no_json() -> None:
 
 def test_a_record_of_the_log_is_one_line_whatever_names_are_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Formatter())
+    handler.setFormatter(LogFormatter())
     name = "\x1b]0;owned\x07\n2026-01-01 ERROR forged: all is well\u202e\udcff"
     try:
         raise ValueError(name)

@@ -10,17 +10,17 @@ from unittest.mock import MagicMock
 import pytest
 import yaml
 
-from hffs import protocol
-from hffs.daemon.http import Refusal, Request
-from hffs.daemon.routes import Answers
+from hffs.control import messages
+from hffs.control.http import HttpError, Request
+from hffs.daemon.routes import ControlRoutes
 
 DOCUMENT = yaml.safe_load((Path(__file__).parents[3] / "docs/openapi.yaml").read_text())
 
 
-def answers(**parts: Any) -> Answers:
+def answers(**parts: Any) -> ControlRoutes:
     """Of parts that are not asked."""
     names = ("spec", "where", "commit", "ref", "hub", "fetcher", "reporter", "jobs", "keeper", "feed", "link")
-    return Answers(**{name: parts.get(name, MagicMock()) for name in names})
+    return ControlRoutes(**{name: parts.get(name, MagicMock()) for name in names})
 
 
 def test_every_route_is_documented_and_every_documented_path_has_a_route() -> None:
@@ -36,19 +36,19 @@ def test_every_route_is_documented_and_every_documented_path_has_a_route() -> No
 @pytest.mark.parametrize(
     ("name", "described"),
     [
-        (protocol.Status, "Status"),
-        (protocol.Hydration, "Hydration"),
-        (protocol.Verification, "Verification"),
-        (protocol.Workers, "Workers"),
-        (protocol.FileList, "FileList"),
-        (protocol.BlockMap, "BlockMap"),
-        (protocol.LetGo, "LetGo"),
-        (protocol.Pinned, "Pinned"),
-        (protocol.Refreshed, "Refreshed"),
-        (protocol.JobList, "JobList"),
-        (protocol.Job, "Job"),
-        (protocol.JobFile, "JobFile"),
-        (protocol.Progress, "Progress"),
+        (messages.Status, "Status"),
+        (messages.HydrationStatus, "Hydration"),
+        (messages.VerificationStatus, "Verification"),
+        (messages.Workers, "Workers"),
+        (messages.FileList, "FileList"),
+        (messages.FileBlockMap, "BlockMap"),
+        (messages.EvictReply, "LetGo"),
+        (messages.PinReply, "Pinned"),
+        (messages.RefreshReply, "Refreshed"),
+        (messages.JobList, "JobList"),
+        (messages.Job, "Job"),
+        (messages.JobFile, "JobFile"),
+        (messages.ProgressEvent, "Progress"),
     ],
 )
 def test_every_message_is_documented_key_by_key(name: Any, described: str) -> None:
@@ -61,9 +61,9 @@ def test_every_message_is_documented_key_by_key(name: Any, described: str) -> No
 @pytest.mark.parametrize(
     ("kind", "described"),
     [
-        (protocol.State, DOCUMENT["components"]["schemas"]["Status"]["properties"]["state"]),
+        (messages.State, DOCUMENT["components"]["schemas"]["Status"]["properties"]["state"]),
         (
-            get_type_hints(protocol.FileStatus)["state"],
+            get_type_hints(messages.FileStatus)["state"],
             DOCUMENT["components"]["schemas"]["FileList"]["properties"]["files"]["items"]["properties"]["state"],
         ),
     ],
@@ -77,7 +77,7 @@ def test_the_hub_is_asked_for_one_client_at_a_time() -> None:
     made = answers(hub=hub)
 
     def resolve(_: Any) -> Any:
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(HttpError) as refused:
             made.routes()["POST", "/v1/refresh"](Request("POST", "/v1/refresh", {}))
         assert refused.value.status == 409
         raise OSError("no need to go on")

@@ -12,11 +12,12 @@ import pytest
 
 from hffs import config
 from hffs.config import Settings
-from hffs.daemon import background, mountinfo
-from hffs.daemon.spec import MountSpec
+from hffs.daemon import launcher
+from hffs.daemon.mount_spec import MountSpec
 from hffs.errors import HffsError
 from hffs.fuse.kernel import mounting
 from hffs.fuse.kernel.invalidation import drop_pages
+from hffs.system import mount_table
 
 SECRET = "hf_recognisable"
 DUMP = "#!/bin/sh\n/usr/bin/env > {seen}\nexit 1\n"
@@ -43,7 +44,7 @@ def told(seen: Path) -> dict[str, str]:
 
 
 def test_a_look_at_a_mountpoint_is_told_nothing_secret(seen: Path, tmp_path: Path) -> None:
-    assert mountinfo.probe(str(tmp_path)) == 1
+    assert mount_table.probe(str(tmp_path)) == 1
     assert "PATH" in told(seen)
     assert SECRET not in seen.read_text()
 
@@ -53,7 +54,7 @@ def test_unmounting_by_fusermount_tells_it_nothing_secret(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(HffsError):
-        mountinfo.detach(str(tmp_path))
+        mount_table.detach(str(tmp_path))
     assert told(seen)["LC_ALL"] == "C"
     assert SECRET not in seen.read_text()
 
@@ -89,8 +90,8 @@ def test_a_daemon_hears_its_secrets_on_its_pipe_and_nowhere_else(
         "os.write(told['report_fd'], b'{\"error\": \"enough\"}\\n')\n"
     )
     spec = MountSpec("acme/tiny", f"{tmp_path}/mnt", settings)
-    with pytest.raises(background.Failure):
-        background.start_daemon(spec, [sys.executable, "-c", script], 20.0)
+    with pytest.raises(launcher.LaunchFailure):
+        launcher.start_daemon(spec, [sys.executable, "-c", script], 20.0)
     secrets, shown = json.loads(seen.read_text())
     assert secrets == dict.fromkeys(config.SECRETS, SECRET)
     assert "PATH=" in shown

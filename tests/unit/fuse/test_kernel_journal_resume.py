@@ -46,7 +46,7 @@ def resumed(filesystem: Filesystem, journal: str, *, refuse_resent: bool = False
     kernel = Kernel(ours)
     kernel.unique = 1000  # a connection counts on over its workers
     try:
-        assert kernel.receive() == (0, -abi.Notify.RESEND, b"")  # before anything is answered, and no INIT
+        assert kernel.receive() == (0, -abi.NotifyCode.RESEND, b"")  # before anything is answered, and no INIT
         yield kernel
     finally:
         ours.close()

@@ -234,7 +234,7 @@ def test_attributes_of_a_file_that_became_local_are_dropped(kernel: Kernel) -> N
     kernel.send(abi.Op.READ, node, read_body(handle, 0, 10))
     messages = [kernel.receive() for _ in range(2)]
     [(unique, code, body)] = [message for message in messages if not message[0]]
-    assert (unique, -code) == (0, abi.Notify.INVAL_INODE)
+    assert (unique, -code) == (0, abi.NotifyCode.INVAL_INODE)
     assert abi.inval_inode_out.unpack(body) == (node, -1, 0)  # below 0: attributes only
     answer = kernel.ask(abi.Op.GETATTR, node, struct.pack("=IIQ", 0, 0, 0))
     assert abi.attr_out.unpack_from(answer)[0] == 3600

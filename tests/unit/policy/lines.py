@@ -1,4 +1,4 @@
-"""Simulated lines, and a hydration over them on a clock of its own; for the tests of ``WorkerLimiter``."""
+"""Simulated lines, and a hydration over them on a clock of its own; for the tests of ``ConcurrencyController``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from hffs.policy import WorkerLimiter
+from hffs.policy import ConcurrencyController
 from hffs.ranges import BLOCK_SIZE
 
 KIB, MIB = 1024, 1024**2
@@ -50,7 +50,7 @@ class Table:
 class Hydration:
     """Asks four times a second, not quite on time, and sees whole blocks, up to a twentieth more or less of them."""
 
-    limiter: WorkerLimiter
+    limiter: ConcurrencyController
     line: Line | Table
     now: float = 100.0
     load: float = 0.5
@@ -83,4 +83,4 @@ class Hydration:
 
 
 def hydration(line: Line | Table, *, most: int = 16, **options: float) -> Hydration:
-    return Hydration(WorkerLimiter(most=most, **options), line)  # type: ignore[arg-type]
+    return Hydration(ConcurrencyController(most=most, **options), line)  # type: ignore[arg-type]

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hffs.policy import Plan, format_of
+from hffs.policy import ReadPlan, format_of
 from hffs.policy.formats import LONGEST
 from hffs.ranges import ByteRange
 
 MIB = 1024**2
 
 
-def learn(path: str, data: bytes, size: int | None = None) -> tuple[Plan | None, list[ByteRange]]:
+def learn(path: str, data: bytes, size: int | None = None) -> tuple[ReadPlan | None, list[ByteRange]]:
     """What comes of a file that begins (or, with a tail, ends) with ``data``, and what was to be seen on the way."""
     size = len(data) if size is None else size
     found = format_of(path, size)
@@ -82,13 +82,13 @@ def test_a_safetensors_header_is_wanted_as_long_as_it_says_and_gives_its_tensors
     plan, seen = learn("a.safetensors", header, len(header) + 250)
     assert seen == [ByteRange(0, 8), ByteRange(0, len(header))]
     data = len(header)
-    assert plan == Plan(data + 250, [data, data + 100, data + 200], [1, 0, 2])
+    assert plan == ReadPlan(data + 250, [data, data + 100, data + 200], [1, 0, 2])
 
 
 def test_tensors_may_be_named_in_any_order_and_any_language() -> None:
     header = safetensors({"b.é": (4, 8), 'a."quoted"': (0, 4)})
     plan, _ = learn("a.safetensors", header, len(header) + 8)
-    assert plan == Plan(len(header) + 8, [len(header), len(header) + 4], [0, 1])
+    assert plan == ReadPlan(len(header) + 8, [len(header), len(header) + 4], [0, 1])
 
 
 def member(offsets: object) -> bytes:
@@ -149,13 +149,13 @@ def test_a_gguf_header_gives_its_tensors_in_file_order(version: int) -> None:
     data = -(-len(header) // 32) * 32
     plan, seen = learn("a.gguf", header, data + 4096)
     assert seen == [ByteRange(0, data + 4096)]
-    assert plan == Plan(data + 4096, [data, data + 1024, data + 2048], [0, 1, 2])
+    assert plan == ReadPlan(data + 4096, [data, data + 1024, data + 2048], [0, 1, 2])
 
 
 def test_a_gguf_may_say_how_its_data_is_aligned() -> None:
     header = gguf({**KEYS, "general.alignment": struct.pack("<II", 4, 4096)}, [0])
     data = -(-len(header) // 4096) * 4096
-    assert learn("a.gguf", header, data + 10)[0] == Plan(data + 10, [data], [0])
+    assert learn("a.gguf", header, data + 10)[0] == ReadPlan(data + 10, [data], [0])
 
 
 def test_a_long_gguf_header_is_asked_for_in_doubling_steps() -> None:

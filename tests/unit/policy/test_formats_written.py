@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hffs.policy import Plan, format_of
+from hffs.policy import ReadPlan, format_of
 from hffs.policy.formats import natural
 from hffs.ranges import ByteRange
 
 pytestmark = pytest.mark.loaders
 
 
-def learn(path: Path) -> tuple[Plan | None, list[ByteRange]]:
+def learn(path: Path) -> tuple[ReadPlan | None, list[ByteRange]]:
     data = path.read_bytes()
     found = format_of(str(path), len(data))
     assert found is not None
@@ -27,7 +27,7 @@ def learn(path: Path) -> tuple[Plan | None, list[ByteRange]]:
         seen.append(learnt)
 
 
-def order(plan: Plan) -> list[int]:
+def order(plan: ReadPlan) -> list[int]:
     return sorted(range(len(plan)), key=plan.rank_of)
 
 

@@ -7,21 +7,21 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hffs.policy import Pace, Quota
+from hffs.policy import Quota, RequestPacer
 from hffs.policy.quota import SHORT
 
 WINDOW = 300.0
 
 
 def test_while_most_is_left_nobody_waits() -> None:
-    pace = Pace()
+    pace = RequestPacer()
     quota = Quota(3000, 3000, WINDOW)
     for left in range(3000, 751, -1):
         assert pace.wait(replace(quota, left=left), 0.0) == 0
 
 
 def test_from_a_quarter_down_what_is_spare_is_spread_over_the_rest_of_the_window() -> None:
-    pace, quota = Pace(), Quota(750, 3000, WINDOW)
+    pace, quota = RequestPacer(), Quota(750, 3000, WINDOW)
     assert quota.spare() == 450
     assert pace.wait(quota, 0.0) == 0
     assert pace.wait(quota, 0.0) == WINDOW / 450
@@ -29,20 +29,20 @@ def test_from_a_quarter_down_what_is_spare_is_spread_over_the_rest_of_the_window
 
 
 def test_the_last_tenth_is_for_readers_until_the_window_ends() -> None:
-    pace, quota = Pace(), Quota(300, 3000, WINDOW)
+    pace, quota = RequestPacer(), Quota(300, 3000, WINDOW)
     assert pace.wait(quota, 100.0) == 200.0
     assert pace.wait(quota, WINDOW) == 0
 
 
 def test_a_server_that_does_not_say_how_many_there_are_is_taken_for_a_small_one() -> None:
-    assert Pace().wait(Quota(126, None, WINDOW), 0.0) == 0
+    assert RequestPacer().wait(Quota(126, None, WINDOW), 0.0) == 0
     assert Quota(126, None, WINDOW).interval(0.0) == 0
     assert Quota(125, None, WINDOW).interval(0.0) > 0
-    assert Pace().wait(Quota(50, None, WINDOW), 0.0) == WINDOW
+    assert RequestPacer().wait(Quota(50, None, WINDOW), 0.0) == WINDOW
 
 
 def test_no_quota_no_wait() -> None:
-    pace = Pace()
+    pace = RequestPacer()
     assert [pace.wait(None, 0.0) for _ in range(3)] == [0, 0, 0]
 
 
@@ -54,7 +54,7 @@ def test_no_quota_no_wait() -> None:
 def test_however_readers_ask_the_background_leaves_them_theirs_and_never_waits_beyond_the_window(
     limit: int, share: float, steps: list[tuple[str, float]]
 ) -> None:
-    pace, now = Pace(), 0.0
+    pace, now = RequestPacer(), 0.0
     quota = Quota(int(limit * share), limit, WINDOW)
     free = 0
     for who, seconds in steps:
@@ -76,7 +76,7 @@ def test_however_readers_ask_the_background_leaves_them_theirs_and_never_waits_b
 
 @given(limit=st.integers(10, 6000), left=st.integers(0, 6000), since=st.floats(0, 299))
 def test_who_asks_as_soon_as_it_may_uses_what_is_spare_and_no_more(limit: int, left: int, since: float) -> None:
-    pace, now, sent = Pace(), since, 0
+    pace, now, sent = RequestPacer(), since, 0
     quota = Quota(min(left, limit), limit, WINDOW)
     spare = quota.spare()
     while now < WINDOW:

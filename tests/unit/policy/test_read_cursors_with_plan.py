@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hffs.policy import Plan, ReadCursors
+from hffs.policy import ReadCursors, ReadPlan
 from hffs.ranges import BLOCK_SIZE, ByteRange
 
 KIB, MIB = 1024, 1024**2
@@ -12,13 +12,13 @@ HEADER = 100 * KIB + 8
 TENSOR = 64 * MIB
 
 
-def plan_of(tensors: int = 20, weight: int = TENSOR, order: Sequence[int] | None = None) -> Plan:
+def plan_of(tensors: int = 20, weight: int = TENSOR, order: Sequence[int] | None = None) -> ReadPlan:
     """Tensors of one weight, loaded as they lie if no order is given."""
     starts = [HEADER + n * weight for n in range(tensors)]
-    return Plan(HEADER + tensors * weight, starts, range(tensors) if order is None else order)
+    return ReadPlan(HEADER + tensors * weight, starts, range(tensors) if order is None else order)
 
 
-def cursors_of(plan: Plan) -> ReadCursors:
+def cursors_of(plan: ReadPlan) -> ReadCursors:
     cursors = ReadCursors(plan.size)
     cursors.plan = plan
     return cursors
@@ -34,7 +34,7 @@ def up(position: int) -> int:
     return -(-position // BLOCK_SIZE) * BLOCK_SIZE
 
 
-def load(cursors: ReadCursors, plan: Plan, piece: int, overshot: int = 2 * MIB) -> list[ByteRange]:
+def load(cursors: ReadCursors, plan: ReadPlan, piece: int, overshot: int = 2 * MIB) -> list[ByteRange]:
     """One tensor by page faults: from a little before it to a little behind it, as the kernel reads."""
     start = max(plan.start_of(piece) // 4096 * 4096 - MIB, 4096)
     return read_on(cursors, start, min(plan.end_of(piece) + overshot, plan.size))
@@ -141,12 +141,12 @@ def test_a_plan_that_comes_late_holds_for_readers_under_way() -> None:
 # the order in which tensors are loaded
 
 
-def beyond(wanted: list[ByteRange], plan: Plan, piece: int) -> int:
+def beyond(wanted: list[ByteRange], plan: ReadPlan, piece: int) -> int:
     """Bytes wanted outside of a tensor and its neighbourhood."""
     return sum(ahead.length for ahead in wanted if not plan.start_of(piece) <= ahead.start < up(plan.end_of(piece)))
 
 
-def jumps(count: int) -> Plan:
+def jumps(count: int) -> ReadPlan:
     """No tensor lies next to the one before it in order."""
     return plan_of(count, order=[piece for first in range(3) for piece in range(first, count, 3)])
 

@@ -13,7 +13,7 @@ from hffs.model import RemoteFile
 from hffs.policy import Priority
 from hffs.ranges import ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
-from hffs.transfer.target import Refusal
+from hffs.transfer.blob_handle import ContentRefusal
 from tests.unit.memory import MemoryBody, MemorySource
 
 MakeFetcher = Callable[..., Fetcher]
@@ -136,7 +136,7 @@ def test_what_is_refused_for_its_content_meanwhile_is_not_wanted_again_when_acce
     got = source.get
 
     def get(file: RemoteFile, wanted: ByteRange) -> MemoryBody:
-        target.refused = Refusal("wrong", "later", "aa", "bb")
+        target.refused = ContentRefusal("wrong", "later", "aa", "bb")
         fetcher._refuse(target)
         return got(file, wanted)
 

@@ -11,8 +11,8 @@ from hffs.cache import StoredBlob
 from hffs.errors import Cancelled, NoSpace
 from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
+from hffs.transfer.blob_handle import MemoryBlocks
 from hffs.transfer.fetcher import UNSTORED_WINDOW
-from hffs.transfer.target import UnstoredBlocks
 
 SOON = 5.0
 
@@ -31,7 +31,7 @@ def _full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_spare_pushes_nothing_out_and_goes_first() -> None:
-    held = UnstoredBlocks(limit=2)
+    held = MemoryBlocks(limit=2)
     held.put("demanded", 0, b"x")
     held.put("demanded", 1, b"y")
     held.put("hydrated", 0, b"z", spare=True)

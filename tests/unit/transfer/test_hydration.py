@@ -28,7 +28,7 @@ from hffs.errors import (
     NotFound,
 )
 from hffs.model import RemoteFile
-from hffs.policy import Priority, WorkerLimiter
+from hffs.policy import ConcurrencyController, Priority
 from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Hydration, Pending, Snapshot, Throttle
 from hffs.transfer.hydrate import MOST_BIG, MOST_FAILURES, MOST_OPEN, _Work
@@ -174,7 +174,7 @@ def test_so_many_are_open_and_no_more(fetcher_of, source: Source, hydrate, monke
 
 
 def test_big_files_are_brought_by_as_many_workers_as_the_limiter_says(fetcher_of, source: Source, hydrate) -> None:
-    limiter = WorkerLimiter(most=1)
+    limiter = ConcurrencyController(most=1)
     fetcher = fetcher_of(workers=6, limiter=limiter)
     at_once = 0
     plain = source.get
@@ -526,7 +526,7 @@ def test_cancelled_it_ends_at_once_and_keeps_what_came(
 ) -> None:
     first, *rest = source.files(1, BIG, BIG, 8 * BIG)
     throttle = Throttle()
-    fetcher = fetcher_of(throttle=throttle, limiter=WorkerLimiter(most=2))
+    fetcher = fetcher_of(throttle=throttle, limiter=ConcurrencyController(most=2))
     assert ended(hydrate(fetcher, [first])).state == "done"
     listing, go_on = threading.Event(), threading.Event()
     if while_it == "is throttled":

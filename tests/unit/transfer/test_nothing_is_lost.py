@@ -9,13 +9,13 @@ from collections.abc import Callable
 import pytest
 
 from hffs.cache import BlobStore, StoredBlob
-from hffs.cache.locks import RangeLocks
+from hffs.cache.store.locks import RangeLocks
 from hffs.errors import BlockAbsent, CacheUnusable, Cancelled, EntryNotFound, HubUnreachable
 from hffs.policy import Priority, RetryPolicy
 from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending, Timers
+from hffs.transfer.blob_handle import BlobHandle
 from hffs.transfer.reader import ROUNDS
-from hffs.transfer.target import Target
 from tests.unit.memory import MemorySource
 
 MakeFetcher = Callable[..., Fetcher]
@@ -257,12 +257,12 @@ def test_an_interrupt_between_two_rounds_of_a_read_ends_it(fetcher_of, source, m
     assert settled.wait(SOON)
     source.gate.clear()
 
-    def evicted(self: Target, asked: ByteRange) -> bytes:
+    def evicted(self: BlobHandle, asked: ByteRange) -> bytes:
         pending.cancel()
         self.stored.discard(range(1))
         raise BlockAbsent("evicted just now")
 
-    monkeypatch.setattr(Target, "read", evicted)
+    monkeypatch.setattr(BlobHandle, "read", evicted)
     with pytest.raises(Cancelled):
         pending.take()
     monkeypatch.undo()

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from hffs.cache import BlobStore, Hashing, Room, mismatches
+from hffs.cache import BlobStore, CacheBudget, IncrementalHash
+from hffs.cache.integrity import mismatches
 from hffs.model import RemoteFile
 from hffs.policy import Priority
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, Fetcher
-from hffs.transfer.spare import Spare
+from hffs.transfer.cpu_headroom import CpuHeadroom
 from tests.unit.memory import MemorySource
 
 SOON = 20.0
@@ -25,12 +26,12 @@ LIMIT = 8 * MIB
 
 @pytest.fixture(autouse=True)
 def _whatever_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Spare, "is_short", lambda _: False)
+    monkeypatch.setattr(CpuHeadroom, "is_short", lambda _: False)
 
 
 @pytest.fixture
-def room(store: BlobStore) -> Iterator[Room]:
-    room = Room(store, LIMIT, 0)
+def room(store: BlobStore) -> Iterator[CacheBudget]:
+    room = CacheBudget(store, LIMIT, 0)
     room.begin()
     yield room
     room.close()
@@ -61,7 +62,7 @@ def read_through(fetcher: Fetcher, file: RemoteFile, *, reopening: bool = False)
 
 @pytest.mark.parametrize("reopening", [False, True])
 def test_a_file_larger_than_the_cache_read_in_order_is_found_right(
-    fetcher_of, source: MemorySource, store: BlobStore, room: Room, *, reopening: bool
+    fetcher_of, source: MemorySource, store: BlobStore, room: CacheBudget, *, reopening: bool
 ) -> None:
     file = source.file("a.bin", SIZE)
     fetcher: Fetcher = fetcher_of(room=room)
@@ -74,7 +75,7 @@ def test_a_file_larger_than_the_cache_read_in_order_is_found_right(
 @pytest.mark.allow_warnings("mismatch")
 @pytest.mark.parametrize("at", [0, 5 * BLOCK_SIZE - 1, SIZE - 1])
 def test_a_wrong_bit_is_found_though_its_block_has_gone_long_before(
-    fetcher_of, source: MemorySource, store: BlobStore, room: Room, at: int
+    fetcher_of, source: MemorySource, store: BlobStore, room: CacheBudget, at: int
 ) -> None:
     file = source.file("a.bin", SIZE)
     right = source.contents["a.bin"]
@@ -104,7 +105,7 @@ def test_what_goes_before_the_verifier_had_a_look_is_hashed_by_who_evicts_it(
     reader = BlobReader(fetcher_of(), file)
     stored = reader.target.stored
     assert file.blob.digest is not None
-    hashing = Hashing(stored, file.blob.digest)
+    hashing = IncrementalHash(stored, file.blob.digest)
     read(reader, 0, 4 * BLOCK_SIZE)
     until(lambda: not reader.target.holders)
     stored.on_leaving = hashing.leaving  # the verifier's own has seen all of it by now
@@ -126,14 +127,14 @@ def test_what_goes_before_the_verifier_had_a_look_is_hashed_by_who_evicts_it(
 
 
 def test_who_evicts_does_not_wait_for_ever_for_who_hashes(fetcher_of, source: MemorySource, monkeypatch) -> None:
-    monkeypatch.setattr("hffs.cache.hashing.TURN_S", 0.05)
+    monkeypatch.setattr("hffs.cache.store.incremental_hash.TURN_S", 0.05)
     file = source.file("a.bin", 2 * BLOCK_SIZE)
     reader = BlobReader(fetcher_of(), file)
     read(reader, 0, BLOCK_SIZE)
     until(lambda: not reader.target.holders)
     stored = reader.target.stored
     assert file.blob.digest is not None
-    hashing = Hashing(stored, file.blob.digest)
+    hashing = IncrementalHash(stored, file.blob.digest)
     with hashing.turn(0.05) as mine:
         assert mine
         assert stored.evict(range(1), BLOCK_SIZE)

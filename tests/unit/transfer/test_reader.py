@@ -12,11 +12,11 @@ import pytest
 
 from hffs.cache import BlobStore, StoredBlob
 from hffs.errors import Cancelled, DeadlineExceeded, EntryNotFound, HubUnreachable, NoSpace
-from hffs.policy import Outage
+from hffs.policy import DiskBreaker
 from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
 from hffs.transfer.timers import Timer
-from hffs.transfer.waiting import LATE_SECONDS, Waiter, WaitingRoom
+from hffs.transfer.waiters import LATE_SECONDS, Waiter, WaiterTable
 
 MakeFetcher = Callable[..., Fetcher]
 
@@ -160,7 +160,7 @@ def test_a_read_that_was_too_late_does_not_wait_again_at_once(fetcher_of, source
 
 
 def test_lateness_is_forgotten_after_a_while() -> None:
-    room = WaitingRoom()
+    room = WaiterTable()
     timer = Timer(lambda: None)
     waiter = Waiter(lambda _: None, timer, "key", "a.bin", ByteRange(0, BLOCK_SIZE + 1), 0.0)
     room.note_late(waiter, 100.0)
@@ -241,7 +241,7 @@ def test_a_full_disk_is_never_the_readers_problem(fetcher_of, source, monkeypatc
         raise NoSpace("no room")
 
     monkeypatch.setattr(StoredBlob, "publish", full)
-    fetcher = fetcher_of(outage=Outage(probe_seconds=0.0))
+    fetcher = fetcher_of(outage=DiskBreaker(probe_seconds=0.0))
     reader = BlobReader(fetcher, file)
     assert read(reader, 100, 2 * BLOCK_SIZE) == source.contents["a.bin"][100 : 100 + 2 * BLOCK_SIZE]
     assert "no room" in fetcher.degraded

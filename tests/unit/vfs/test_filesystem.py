@@ -9,7 +9,7 @@ import pytest
 from hffs.cache import Index
 from hffs.errors import BadHandle, EntryNotFound, IsDirectory, NoAttribute, NotDirectory
 from hffs.model import Entry
-from hffs.transfer import Content, Listings
+from hffs.transfer import CommitFiles, Listings
 from hffs.vfs import ROOT_ID, Filesystem, Tree
 from tests.unit.memory import COMMIT, MemorySource
 
@@ -159,7 +159,7 @@ def test_an_lfs_file_names_its_sha256(filesystem_of, index: Index) -> None:
     index.delete(f"listing/1/all/{COMMIT.endpoint}/{COMMIT.type}/{COMMIT.id}/{COMMIT.sha}/")
     listings = Listings(catalog, index, COMMIT, timeout=10)
     listings.load()
-    content = Content(listings, filesystem._content._store, filesystem._content._fetcher)
+    content = CommitFiles(listings, filesystem._content._store, filesystem._content._fetcher)
     lfs = Filesystem(Tree(content), content)
     assert lfs.xattr(lfs.tree.find("/w.safetensors"), "user.hffs.sha256") == b"ab" * 32
 

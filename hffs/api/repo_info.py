@@ -1,0 +1,243 @@
+"""Repos looked at without mounting them: what a commit holds, how much of it is here.
+
+Used by programs and by ``hffs ls``, ``info`` and ``du``. Asks the Hub for listings only, never for file data, and
+changes nothing on disk; offline the metadata index answers. The rooms that know the Hub and the cache are imported when
+first needed: they cost 0.5 s. Any thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ..config import Settings
+from ..errors import EntryNotFound, Offline
+from ..model import Commit, Entry, RepoRef
+from .options import settings_from
+from .usage import LocalShare, Usage, by_type, total
+
+if TYPE_CHECKING:
+    from ..cache import BlobStore
+    from ..sources.hub import HubCatalog
+
+UNSET: Final = "to ask the Hub leave out --offline, or unset HF_HUB_OFFLINE"
+
+
+@dataclass(frozen=True, slots=True)
+class RepoInfo:
+    """A commit at a glance. ``date`` is seconds since the epoch; ``gated`` is False or how access is granted. Both it
+    and ``private`` are None when the Hub was not asked."""
+
+    repo: str
+    type: str
+    revision: str
+    commit: str
+    date: float
+    private: bool | None
+    gated: bool | str | None
+    files: int
+    bytes_total: int
+    bytes_local: int
+    by_type: tuple[Usage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Entries of one commit, at or below ``path``, in path order."""
+
+    commit: Commit
+    path: str
+    entries: tuple[Entry, ...]
+
+
+def repo_info(
+    repo: str,
+    *,
+    type: str | None = None,  # noqa: A002 - the word of the command line and of huggingface_hub
+    revision: str | None = None,
+    subfolder: str | None = None,
+    **options: Any,
+) -> RepoInfo:
+    """Commit, date, access and sizes of a repo; ``include``/``exclude`` among the options say of which files. With the
+    option ``offline`` (or HF_HUB_OFFLINE) as the Hub said last, and no server is asked.
+
+    Raises RepoNotFound, RevisionNotFound, EntryNotFound, AccessDenied, HubUnreachable, UsageError.
+    """
+    settings = settings_from(options)
+    private: bool | None = None
+    gated: bool | str | None = None
+    if settings.offline:
+        found = _kept(settings, repo, type, revision, subfolder)
+    else:
+        catalog, ref = _asked(settings, repo, type, revision, subfolder)
+        about = catalog.info(ref)
+        private, gated = about.private, about.gated
+        found = _whole(catalog, about.commit, ref.subfolder, settings)
+    files = held(found, settings)
+    every = total(files)
+    commit = found.commit
+    return RepoInfo(
+        repo=commit.id,
+        type=commit.type.value,
+        revision=commit.revision,
+        commit=commit.sha,
+        date=commit.date,
+        private=private,
+        gated=gated,
+        files=every.files,
+        bytes_total=every.bytes_total,
+        bytes_local=every.bytes_local,
+        by_type=tuple(by_type(files)),
+    )
+
+
+def list_files(
+    repo: str,
+    *,
+    type: str | None = None,  # noqa: A002 - as in repo_info
+    revision: str | None = None,
+    subfolder: str | None = None,
+    **options: Any,
+) -> list[Entry]:
+    """Every file of a repo, or of the folder that ``repo`` or ``subfolder`` names, in path order.
+
+    Raises as ``repo_info``.
+    """
+    return [entry for entry in listing(repo, type, revision, subfolder, **options).entries if entry.kind == "file"]
+
+
+def listing(
+    repo: str,
+    type: str | None = None,  # noqa: A002 - as in repo_info
+    revision: str | None = None,
+    subfolder: str | None = None,
+    *,
+    recursive: bool = True,
+    **options: Any,
+) -> Listing:
+    """Files and directories of a repo, with the commit they are of; not ``recursive``: of one directory alone."""
+    settings = settings_from(options)
+    if settings.offline:
+        return _kept(settings, repo, type, revision, subfolder, recursive=recursive)
+    catalog, ref = _asked(settings, repo, type, revision, subfolder)
+    commit = catalog.resolve(ref)
+    if recursive:
+        return _whole(catalog, commit, ref.subfolder, settings)
+    try:
+        entries = catalog.directory(commit, ref.subfolder)
+    except EntryNotFound:
+        entries = _single(catalog, commit, ref.subfolder)
+    return _chosen(catalog, commit, ref.subfolder, entries, settings)
+
+
+def held(listing: Listing, settings: Settings) -> list[LocalShare]:
+    """The files of a listing with what is on this disk of each; a cache that does not exist is not made."""
+    files = [entry for entry in listing.entries if entry.kind == "file"]
+    if not os.path.isdir(os.path.join(settings.cache_dir, "blobs")):
+        return [LocalShare(file.path, file.size, 0) for file in files]
+    from ..cache import BlobStore, Layout
+
+    store = BlobStore(Layout(settings.cache_dir))
+    try:
+        return [LocalShare(file.path, file.size, _local(store, file, listing.commit)) for file in files]
+    finally:
+        store.close()
+
+
+def _asked(
+    settings: Settings, repo: str, kind: str | None, revision: str | None, subfolder: str | None
+) -> tuple[HubCatalog, RepoRef]:
+    from ..sources.hub import Auth, HubAccess, HubCatalog, parse_repo
+
+    ref = parse_repo(repo, type=kind, revision=revision, subfolder=subfolder)
+    return HubCatalog(settings.endpoint, HubAccess(Auth(settings.token_file))), ref
+
+
+def _kept(
+    settings: Settings,
+    repo: str,
+    kind: str | None,
+    revision: str | None,
+    subfolder: str | None,
+    *,
+    recursive: bool = True,
+) -> Listing:
+    """As it was when the Hub was asked last. Raises Offline where that is not known."""
+    from ..cache import Index, Layout, revisions
+    from ..sources.hub import parse_repo
+    from ..transfer import kept
+    from ..vfs import Patterns
+
+    ref = parse_repo(repo, type=kind, revision=revision, subfolder=subfolder)
+    never = Offline(f"the files of {ref} were never listed on this machine, and hffs is offline", UNSET)
+    folder = Layout(settings.cache_dir).index
+    if not os.path.isdir(folder):
+        raise never
+    index = Index(folder)
+    try:
+        seen = revisions.last_known(index, settings.endpoint, ref)
+        files, complete = kept(index, seen.commit, ref.subfolder) if seen is not None else ([], False)
+    finally:
+        index.close()
+    if seen is None or not complete:
+        raise never
+    if not files and ref.subfolder:
+        raise EntryNotFound(f"{ref} is not there", f"see hffs ls {seen.commit.type.prefix}{seen.commit.id}")
+    patterns = Patterns(settings.include, settings.exclude)
+    chosen = [file for file in files if patterns.match(file.path)]
+    above = ref.subfolder.count("/") + 1 if ref.subfolder else 0
+    folders = [Entry(path, "directory") for path in _parents(file.path for file in chosen) if path.count("/") >= above]
+    every = sorted([*chosen, *folders], key=lambda entry: entry.path)
+    if not recursive:
+        every = [entry for entry in every if ref.subfolder in (entry.parent, entry.path)]
+    return Listing(seen.commit, ref.subfolder, tuple(every))
+
+
+def _whole(catalog: HubCatalog, commit: Commit, path: str, settings: Settings) -> Listing:
+    try:
+        page = catalog.first_page(commit, path)
+        entries = [*page.entries, *(page.rest or ())]
+    except EntryNotFound:
+        entries = _single(catalog, commit, path)
+    return _chosen(catalog, commit, path, entries, settings)
+
+
+def _single(catalog: HubCatalog, commit: Commit, path: str) -> list[Entry]:
+    """A path that is no directory: the file it may be. Raises EntryNotFound."""
+    found = [entry for entry in catalog.lookup(commit, [path]) if entry.path == path] if path else []
+    if not found:
+        name = f"{commit.type.prefix}{commit.id}{'' if commit.revision == 'main' else f'@{commit.revision}'}"
+        raise EntryNotFound(f"{name} has no {path or 'file'!r}", f"see hffs ls {name}")
+    return found
+
+
+def _chosen(catalog: HubCatalog, commit: Commit, path: str, entries: Iterable[Entry], settings: Settings) -> Listing:
+    """The entries that include and exclude leave, each file with its size."""
+    from ..vfs import Patterns
+
+    patterns = Patterns(settings.include, settings.exclude)
+    kept = [entry for entry in entries if entry.kind == "directory" or patterns.match(entry.path)]
+    sized = [
+        catalog.complete_size(commit, entry) if entry.kind == "file" and entry.size is None else entry for entry in kept
+    ]
+    if patterns:
+        folders = _parents(entry.path for entry in sized if entry.kind == "file")
+        sized = [entry for entry in sized if entry.kind == "file" or entry.path in folders]
+    return Listing(commit, path, tuple(sorted(sized, key=lambda entry: entry.path)))
+
+
+def _parents(paths: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for path in paths:
+        parent = path.rpartition("/")[0]
+        while parent and parent not in found:
+            found.add(parent)
+            parent = parent.rpartition("/")[0]
+    return found
+
+
+def _local(store: BlobStore, file: Entry, commit: Commit) -> int:
+    blob = file.blob(commit)
+    return 0 if blob is None else store.local_bytes(blob)

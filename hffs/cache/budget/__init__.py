@@ -1,0 +1,1 @@
+"""The size limit of a cache directory: reservations, eviction, the ledger shared by processes."""

@@ -1,0 +1,217 @@
+"""How much a cache directory holds, how much is on its way, and how much it may hold: one small file for all processes.
+
+    magic, version, CRC32, bytes held, when counted | 128 slots: limit, bytes reserved
+
+Each process has a slot and an OFD lock on the slot's byte (far behind the file's end): when the process dies, however,
+its lock goes, and with it what it had reserved and its limit. The table is read and written under flock(2), for a few
+system calls at a time. It never reaches the disk on purpose: who starts alone counts anew.
+
+Used by ``Room`` only. It counts and evicts nothing itself. Any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ...errors import CacheUnusable
+from ..store.checksum import crc32
+from ..store.layout import disk_error
+from ..store.locks import CLOSED, OWN, try_lock, unlock
+
+SLOTS: Final = 128  # processes on one cache at once; a mount is one
+_MAGIC: Final = b"hffsledg"
+_VERSION: Final = 1
+# Magic, version, CRC32 of all behind it, held, counted; then limit (0: none) and reserved of each slot.
+_TABLE: Final = struct.Struct(f"<8sIIqq{2 * SLOTS}q")
+_CHECKED: Final = 16  # where what the CRC is of begins
+_LIVING: Final = 1 << 62  # slot n is alive while somebody has a lock on this byte + n
+# The table is held for a handful of system calls. 10 s is far longer than a starved machine needs for those.
+_PATIENCE_S: Final = 10.0
+_PAUSE_S: Final = 0.001
+_MOST: Final = 1 << 60  # bytes; sums of what is above it might not fit into the table again
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The ledger at a moment, in bytes. ``limit`` is the smallest of the living; ``counted`` is when the directory was
+    last counted (seconds since the epoch; 0: never)."""
+
+    held: int
+    reserved: int
+    limit: int | None
+    counted: int
+
+
+class _Table:
+    """The file's content, unpacked. Slots without a living process are 0."""
+
+    __slots__ = ("counted", "held", "slots")
+
+    def __init__(self, raw: bytes) -> None:
+        self.held = self.counted = 0
+        self.slots = [0] * (2 * SLOTS)  # limit and reserved, in turn
+        if len(raw) != _TABLE.size:
+            return
+        magic, version, crc, self.held, self.counted, *self.slots = _TABLE.unpack(raw)
+        # Anything else was cut off, or is of another version that counts as it likes: both are counted anew.
+        told = (self.held, self.counted, *self.slots)
+        sane = all(-_MOST <= each <= _MOST for each in told)  # held may be below 0 until it is counted again
+        if (magic, version) != (_MAGIC, _VERSION) or crc != crc32(raw[_CHECKED:]) or not sane:
+            self.__init__(b"")  # type: ignore[misc]
+
+    def packed(self) -> bytes:
+        raw = _TABLE.pack(_MAGIC, _VERSION, 0, self.held, self.counted, *self.slots)
+        return raw[: _CHECKED - 4] + crc32(raw[_CHECKED:]).to_bytes(4, "little") + raw[_CHECKED:]
+
+    def account(self) -> Account:
+        limit = min(filter(None, self.slots[::2]), default=None)
+        return Account(self.held, sum(self.slots[1::2]), limit, self.counted)
+
+
+class Ledger:
+    """One process's hand on the ledger of a cache directory; ``limit`` is what this one asks to be kept. Opened when it
+    is first used. All its methods raise CacheUnusable, NoSpace."""
+
+    def __init__(self, path: str, limit: int | None = None) -> None:
+        self.path = path
+        self.lost = False  # somebody died with bytes reserved, of which some may be on disk: count when there is time
+        self._limit = limit or 0
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._fd = CLOSED
+        self._slot = -1
+        self._reserved = 0
+        self._alone = self._closed = False
+
+    def reserve(self, size: int, ceiling: int | None = None) -> int | None:
+        """0: ``size`` bytes are reserved; else by how many there are too many. None when nobody has counted yet.
+
+        ``ceiling`` is one more limit, of this call."""
+        with self._opened() as table:
+            account = table.account()
+            if not account.counted:
+                return None
+            most = min((each for each in (account.limit, ceiling) if each is not None), default=None)
+            over = 0 if most is None else max(0, account.held + account.reserved + size - most)
+            if not over:
+                self._reserved += size
+            return over
+
+    def settle(self, reserved: int, stored: int) -> None:
+        """A reservation ends: ``stored`` bytes of it (or more) are on disk now."""
+        with self._opened() as table:
+            self._reserved -= reserved
+            table.held += stored
+
+    def changed(self, more: int) -> None:
+        """Bytes came to the disk without a reservation, or (negative) were given back."""
+        with self._opened() as table:
+            table.held += more
+
+    def look(self) -> Account:
+        with self._opened() as table:
+            return table.account()
+
+    def counted(self, found: int, before: Account, now: float) -> None:
+        """The directory was counted since ``before`` was looked at; what has changed since then is added to it."""
+        with self._opened() as table:
+            table.held = max(0, found + table.held - before.held)
+            table.counted = max(1, int(now))
+            self.lost = False
+
+    def alone(self) -> bool:
+        """Whether no other process had the ledger open when this one took its place in it."""
+        with self._opened():
+            return self._alone
+
+    def close(self) -> None:
+        """Give the slot up; what is reserved goes with it. Whoever comes later is refused."""
+        with self._lock:
+            fd, self._fd, self._closed = self._fd, CLOSED, True
+        if fd != CLOSED:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[_Table]:
+        """The table, for this thread alone; written back in the end."""
+        try:
+            with self._lock, self._locked() as fd:
+                raw = os.pread(fd, _TABLE.size + 1, 0)
+                table = _Table(raw)
+                self._bury(table)
+                table.slots[2 * self._slot : 2 * self._slot + 2] = self._limit, self._reserved
+                yield table
+                table.slots[2 * self._slot : 2 * self._slot + 2] = self._limit, self._reserved
+                packed = table.packed()
+                if packed != raw:
+                    os.pwrite(fd, packed, 0)
+                    if len(raw) > _TABLE.size:
+                        os.truncate(fd, _TABLE.size)
+        except OSError as error:
+            raise disk_error(error, f"the cache's ledger {self.path}") from error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        deadline = time.monotonic() + _PATIENCE_S
+        if self._closed:
+            raise CacheUnusable(f"the cache's ledger {self.path} is closed")
+        while True:
+            if self._fd == CLOSED:
+                self._open()
+            fd = self._fd
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise CacheUnusable(
+                        f"another process has kept {self.path} locked for {_PATIENCE_S:.0f} s",
+                        "see whether one of your hffs processes is stopped or stuck",
+                    ) from None
+                time.sleep(_PAUSE_S)
+                continue
+            if os.fstat(fd).st_nlink:
+                break
+            self._fd = CLOSED  # somebody removed the whole cache
+            os.close(fd)
+        try:
+            if self._slot < 0:
+                self._sit(fd)
+            yield fd
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def _open(self) -> None:
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | OWN, 0o600)
+        self._slot = -1
+
+    def _sit(self, fd: int) -> None:
+        """Take a free slot."""
+        self._alone = True
+        for slot in range(SLOTS):
+            if not try_lock(fd, _LIVING + slot, 1):
+                self._alone = False
+            elif self._slot < 0:
+                self._slot = slot
+            else:
+                unlock(fd, _LIVING + slot, 1)
+        if self._slot < 0:
+            raise CacheUnusable(f"{SLOTS} processes use the cache already", "choose another --cache-dir")
+
+    def _bury(self, table: _Table) -> None:
+        """Empty the slots of the dead."""
+        if not any(table.slots):
+            return
+        for slot in {at // 2 for at, value in enumerate(table.slots) if value}:
+            if slot != self._slot and try_lock(self._fd, _LIVING + slot, 1):
+                self.lost = self.lost or bool(table.slots[2 * slot + 1])
+                table.slots[2 * slot : 2 * slot + 2] = 0, 0
+                unlock(self._fd, _LIVING + slot, 1)

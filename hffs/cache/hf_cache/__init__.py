@@ -1,0 +1,1 @@
+"""The cache of huggingface_hub and other plain folders: reading, adopting, exporting."""

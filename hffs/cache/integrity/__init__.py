@@ -1,0 +1,1 @@
+"""Checks of stored content and the record of mismatches."""

@@ -1,0 +1,92 @@
+"""When the blocks of an open blob were used, and whether again after a while: what eviction goes by.
+
+Kept for 64 blocks together: in memory as finely as the clock tells, in the state file once a minute, for other
+processes and later ones. Made by ``StoredBlob`` for itself. Threads may overtake one another here, and what is lost by
+that is a guess about the future. Never decides what goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from .state_file import GROUP, StateFile
+
+_log = logging.getLogger(__name__)
+_WRITE_EVERY_S: Final = 60  # other processes' evictions need no finer order, and a read should not cost a write
+# A second use so soon belongs to the first: a reader's next request of the same block, its neighbour's read-ahead, the
+# threads of one loader. What is read again after that is read again for a reason.
+AGAIN_AFTER_S: Final = 2.0
+
+
+class _Use:
+    """Of 64 blocks: ``first`` and ``last`` in seconds since the epoch, a bit for each block that was read since it
+    came."""
+
+    __slots__ = ("again", "first", "last", "read", "written")
+
+    def __init__(self, now: float, *, again: bool) -> None:
+        self.first = self.last = now
+        self.read = 0
+        self.again = again
+        self.written = 0
+
+
+class AccessTimes:
+    """Of the blob of this state file; ``clock`` tells seconds since the epoch."""
+
+    def __init__(self, state: StateFile, clock: Callable[[], float]) -> None:
+        self._state = state
+        self._clock = clock
+        self._groups: dict[int, _Use] = {}
+
+    def note(self, span: range, *, read: bool) -> None:
+        """Blocks were read, or (not ``read``) came. Never raises: what is not written costs an early eviction."""
+        now = self._clock()
+        for group in range(span.start // GROUP, (span.stop - 1) // GROUP + 1):
+            use = self._groups.get(group)
+            if use is None:
+                use = self._groups[group] = _Use(now, again=read and self._was_used(group, now))
+                changed = use.again
+            else:
+                changed = False
+            if read:
+                first, last = max(span.start - group * GROUP, 0), min(span.stop - group * GROUP, GROUP)
+                bits = (1 << last) - (1 << first)
+                if not use.again and use.read & bits and now - use.first >= AGAIN_AFTER_S:
+                    use.again = changed = True
+                use.read |= bits
+            use.last = now
+            if changed or int(now) - use.written >= _WRITE_EVERY_S:
+                use.written = int(now)
+                self._write(group, use)
+
+    def last(self, group: int) -> tuple[float, bool]:
+        """When a group was last used, and whether again after a while. Raises OSError."""
+        use = self._groups.get(group)
+        at, again = self._state.use(group)
+        return (at, again) if use is None else (max(at, use.last), again or use.again)
+
+    def forget(self, gone: list[int]) -> None:
+        """These blocks were dropped: what comes in their place was not used yet."""
+        for group in {block // GROUP for block in gone}:
+            use = self._groups.get(group)
+            if use is not None:
+                use.read &= ~sum(1 << block - group * GROUP for block in gone if block // GROUP == group)
+                if not use.read:
+                    self._groups.pop(group, None)
+
+    def _was_used(self, group: int, now: float) -> bool:
+        """Whether blocks that are read for the first time since the blob was opened had been used long before."""
+        try:
+            at, again = self._state.use(group)
+        except OSError:
+            return False
+        return again or 0 < at <= now - AGAIN_AFTER_S
+
+    def _write(self, group: int, use: _Use) -> None:
+        try:
+            self._state.touch(group, min(max(use.written, 0), 0xFFFF_FFFF), again=use.again)
+        except OSError as error:
+            _log.debug("event=use-not-noted state=%s error=%s", self._state.path, error)

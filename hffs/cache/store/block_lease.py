@@ -1,0 +1,69 @@
+"""A claim: blocks of one blob that only its holder may publish, in this process and all others.
+
+Made by ``StoredBlob.claim``; what it holds are locks of the blob's lock file, which the kernel frees when the process
+dies. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from ...ranges import runs
+from .locks import RangeLocks
+
+_log = logging.getLogger(__name__)
+
+
+class BlockLease:
+    """``blocks``: the runs obtained, missing when they were. ``busy``: the runs another process (or another claim of
+    this one) holds. The blob stays open until the claim is released."""
+
+    def __init__(self, locks: RangeLocks, released: Callable[[], None]) -> None:
+        self.blocks: list[range] = []
+        self.busy: list[range] = []
+        self._locks = locks
+        self._released: Callable[[], None] | None = released
+        self._left: set[int] = set()
+
+    def holds(self, block: int) -> bool:
+        return block in self._left
+
+    def add(self, taken: list[range]) -> None:
+        """Runs whose locks were just taken."""
+        self.blocks.extend(taken)
+        for run in taken:
+            self._left.update(run)
+
+    def narrow(self, missing: list[range]) -> None:
+        """Keep only what is missing. Raises OSError."""
+        self.blocks = missing
+        wanted = {block for run in missing for block in run}
+        for run in runs(sorted(self._left - wanted)):
+            self.give(run)
+
+    def give(self, run: range) -> None:
+        """Unlock some of the blocks held. Raises OSError."""
+        self._left.difference_update(run)
+        self._locks.give(run)
+
+    def release(self) -> None:
+        """Unlock what is left; may be called again."""
+        released, self._released = self._released, None
+        if released is None:
+            return
+        try:
+            for run in runs(sorted(self._left)):
+                self.give(run)
+        except OSError as error:  # the files were closed, and the locks went with them
+            _log.debug("event=claim-gone error=%s", error)
+        finally:
+            released()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()

@@ -1,0 +1,80 @@
+"""What a mount fetches before anybody asks: its small files, within half of the requests that the Hub still allows.
+
+``app`` makes a Prefetch when the mount answers and stops it at its end. How many requests are left the Hub says with
+its first answer about a file; so the few most useful files go first, and a thread, which ends with that, wants the rest
+when their answer is there. The bytes are brought by the fetcher, behind all readers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ..errors import HffsError
+from ..model import Entry
+from ..policy import small_files
+from ..sources.hub import HubAccess
+from ..transfer import CommitFiles
+from ..vfs import Tree
+
+log = logging.getLogger(__name__)
+
+# Of so many nobody need know how many requests are left. They are what a loader opens first.
+FIRST: Final = 4
+# A server that does not answer in this time will not say how many requests are left either.
+HEAR_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 5.0
+
+
+class Prefetch:
+    """``begin`` and ``stop`` once each."""
+
+    def __init__(self, content: CommitFiles, tree: Tree, standing: HubAccess) -> None:
+        self._content = content
+        self._tree = tree
+        self._standing = standing
+        self._heard = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Only what the first page of the listing told: a prefetch must not list a repo of a million files."""
+        visible = [entry for entry in self._content.listings.files() if self._tree.visible(entry.path)]
+        absent = [entry for entry in visible if self._content.local_bytes(entry) < (entry.size or 0)]
+        left = self._standing.left()
+        chosen = small_files(absent, repo_type=self._content.commit.type, requests_left=left)
+        if left is not None or len(chosen) <= FIRST:
+            self._want(chosen)
+            return
+        self._standing.when_heard(self._heard.set)
+        self._want(chosen[:FIRST])
+        thread = threading.Thread(target=self._rest, args=(chosen,), name="hffs-prefetch", daemon=True)
+        thread.start()
+        self._thread = thread  # not before: the mount may end now, and nobody can wait for a thread that did not start
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._heard.set()
+        if self._thread is not None:
+            self._thread.join(STOP_SECONDS)
+
+    def _rest(self, chosen: Sequence[Entry]) -> None:
+        self._heard.wait(HEAR_SECONDS)
+        left = self._standing.left()
+        most = len(chosen) if left is None else left // 2  # of what was left when the first of them had come
+        self._want(chosen[FIRST : max(most, FIRST)])
+
+    def _want(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if self._stopping:
+                return
+            try:
+                self._content.prefetch(entry)
+            except HffsError as error:
+                log.warning("event=prefetch-failed path=%s error=%s", entry.path, error)
+                return
+            except Exception as error:  # a bug of ours; nobody waits for these files
+                log.error("event=prefetch-bug path=%s", entry.path, exc_info=error)
+                return

@@ -1,0 +1,1 @@
+"""A cache and its sources put together, in a daemon or a command's process: fetching, verifying, exporting content."""

@@ -1,0 +1,78 @@
+"""A mount for the length of a handshake, to learn what this machine's kernel offers. Used by ``hffs doctor``.
+
+Nothing is served: the descriptor is closed before anybody could ask, and the caller takes the dead mount off.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from ...errors import MountFailed
+from . import abi
+from .device import BUFFER_SIZE, MAX_WRITE, Device
+from .mounting import mount
+
+# The kernel sends INIT while it mounts; a machine that is busy may take a while to wake us.
+_INIT_SECONDS: Final = 10.0
+_FLAGS: Final = abi.Init.MAX_PAGES | abi.Init.INIT_EXT | abi.Init.PASSTHROUGH
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFeatures:
+    """The protocol the kernel speaks, and whether it reads from a file of the cache's disk by itself; ``refused`` says
+    why not."""
+
+    major: int
+    minor: int
+    passthrough: bool
+    refused: str = ""
+
+
+def probe(mountpoint: str, backing: int) -> KernelFeatures:
+    """Mount at an empty directory, answer INIT, try passthrough from the file ``backing`` is open on, and close.
+
+    The mount is left dead, for the caller to take off. Raises MountFailed.
+    """
+    device = Device(mount(mountpoint, device_name="hffs-doctor", allow_other=False))
+    try:
+        if not select.select([device.fd], [], [], _INIT_SECONDS)[0]:
+            raise MountFailed(f"the kernel sent nothing within {_INIT_SECONDS:.0f} s of a mount", "see dmesg")
+        buffer = bytearray(BUFFER_SIZE)
+        message = memoryview(buffer)[: device.receive(buffer) or 0]
+        try:
+            header = abi.parse_header(message)
+            major, minor, readahead, low = abi.init_in.unpack_from(message, abi.in_header.size)
+            at = abi.in_header.size + abi.init_in.size
+            high = abi.init_in_flags2.unpack_from(message, at)[0] if low & abi.Init.INIT_EXT else 0
+        except (ValueError, struct.error) as error:
+            raise MountFailed(f"the kernel's first request is no INIT: {error}") from error
+        flags = _FLAGS & abi.Init(low | high << 32)
+        if not flags & abi.Init.PASSTHROUGH:
+            return KernelFeatures(major, minor, False, "this kernel has none (Linux 6.9 is the first)")
+        device.reply(
+            header.unique,
+            abi.init_out.pack(
+                abi.MAJOR, min(minor, abi.MINOR), readahead, flags & 0xFFFFFFFF, 1, 1,
+                MAX_WRITE, 1, 256, 0, flags >> 32, 1, *[0] * 6,
+            ),
+        )  # fmt: skip
+        try:
+            device.close_backing(device.open_backing(backing))
+        except OSError as error:
+            return KernelFeatures(major, minor, False, _reason(error))
+        return KernelFeatures(major, minor, True)
+    finally:
+        device.close()
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EPERM:
+        return "it needs root (CAP_SYS_ADMIN)"
+    if error.errno == errno.ELOOP:
+        return "the cache lies on file systems stacked too deep"
+    return f"the kernel refuses it from the cache's file system: {os.strerror(error.errno or 0)}"

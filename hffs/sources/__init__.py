@@ -1,0 +1,1 @@
+"""Servers: where listings and bytes come from."""

@@ -1,0 +1,1 @@
+"""Plain HTTP, shared by every source that speaks it."""

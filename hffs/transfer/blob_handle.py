@@ -1,0 +1,149 @@
+"""A blob being moved: where it comes from, where it is stored, and the few blocks the disk would not take.
+
+``missing`` is the one predicate of readability: readers, the fetcher and whoever wakes them ask it and nothing else.
+Blocks that could not be stored (full or failing disk) live in a small memory shared by all targets, so that a reader
+still gets its bytes; the oldest go first. Any thread may call anything here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+
+from .. import ranges
+from ..cache import StoredBlob
+from ..errors import BlockAbsent, HffsError, IntegrityError
+from ..model import RemoteFile
+
+# Enough for 64 readers waiting for 1 MiB each while nothing can be stored; small beside what a loader needs itself.
+UNSTORED_LIMIT = 64 * 1024 * 1024
+
+
+class MemoryBlocks:
+    """Blocks by (blob key, index), at most ``limit`` bytes; the least recently added go first."""
+
+    def __init__(self, limit: int = UNSTORED_LIMIT) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._held = 0
+
+    def put(self, key: str, block: int, data: bytes, *, spare: bool = False) -> None:
+        """``spare``: kept only where there is room, and the first to go."""
+        with self._lock:
+            old = self._blocks.pop((key, block), b"")
+            self._blocks[key, block] = data
+            self._blocks.move_to_end((key, block), last=not spare)
+            self._held += len(data) - len(old)
+            while self._held > self._limit:
+                _, dropped = self._blocks.popitem(last=False)
+                self._held -= len(dropped)
+
+    def get(self, key: str, block: int) -> bytes | None:
+        if not self._blocks:  # nearly always; the answer may be a moment old, as any answer of a cache
+            return None
+        with self._lock:
+            return self._blocks.get((key, block))
+
+    def take_out(self, key: str, block: int) -> None:
+        with self._lock:
+            self._held -= len(self._blocks.pop((key, block), b""))
+
+    def forget(self, key: str) -> None:
+        with self._lock:
+            for each in [place for place in self._blocks if place[0] == key]:
+                self._held -= len(self._blocks.pop(each))
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRefusal:
+    """Why content that proved wrong is not read: what to say of it, and the digests."""
+
+    what: str
+    remedy: str
+    expected: str
+    got: str
+
+    def error(self) -> IntegrityError:
+        """A new one for each reader: raised again and again, one would gather tracebacks for ever."""
+        return IntegrityError(self.what, self.remedy, expected=self.expected, got=self.got)
+
+
+class BlobHandle:
+    """A remote file and its stored blob, shared by all who read or fetch it; counted by the fetcher."""
+
+    __slots__ = (
+        "_guard", "_held", "file", "holders", "key", "readers", "refusal", "refused", "size", "stored", "unstored",
+    )  # fmt: skip
+
+    def __init__(self, key: str, file: RemoteFile, stored: StoredBlob, unstored: MemoryBlocks) -> None:
+        self.key = key
+        self.file = file
+        self.size = file.blob.size
+        self.stored = stored
+        self.unstored = unstored
+        self.refusal: HffsError | None = None  # with which the disk refused the last block of it; None: it took that
+        # Set while its content is known to be wrong (``distrust``): nothing of it is read, whatever blocks there are.
+        self.refused: ContentRefusal | None = None
+        # guarded by the fetcher's lock: who reads it, and who is at work on it (workers, the verifier). Either keeps it
+        # open; what was wanted ahead is forgotten as soon as nobody reads.
+        self.readers = 0
+        self.holders = 0
+        self._guard = threading.Lock()
+        # guarded by _guard: blocks that go to memory too, by how many readers hold them
+        self._held: Counter[int] = Counter()
+
+    def hold(self, blocks: range) -> None:
+        """For a reader from whom they were evicted before it had read them: these blocks are in memory too, those that
+        are here from now on, the others when they come; until ``let_go``. Raises CacheUnusable."""
+        with self._guard:
+            self._held.update(blocks)
+        for block in blocks:
+            with contextlib.suppress(BlockAbsent):
+                whole = ranges.bytes_of(range(block, block + 1), self.size)
+                self.unstored.put(self.key, block, self.read(whole))
+
+    def let_go(self, blocks: range) -> None:
+        with self._guard:
+            self._held.subtract(blocks)
+            gone = [block for block in blocks if self._held[block] <= 0]
+            for block in gone:
+                del self._held[block]
+        for block in gone:
+            self.unstored.take_out(self.key, block)
+
+    def holds(self, block: int) -> bool:
+        return block in self._held
+
+    def missing(self, blocks: range) -> list[range]:
+        """The runs of ``blocks`` that cannot be read now."""
+        absent = self.stored.missing(blocks)
+        if not absent or not self.unstored:
+            return absent
+        return ranges.runs(block for run in absent for block in run if self.unstored.get(self.key, block) is None)
+
+    def read(self, asked: ranges.ByteRange) -> bytes:
+        """These bytes, all of them. Raises BlockAbsent when a block is not there (any more), IntegrityError."""
+        if self.refused is not None:
+            raise self.refused.error()
+        try:
+            return self.stored.read(asked.start, asked.length)
+        except BlockAbsent:
+            if not self.unstored:
+                raise
+        pieces = []
+        for block in ranges.span_of(asked):
+            whole = ranges.bytes_of(range(block, block + 1), self.size)
+            start, stop = max(whole.start, asked.start), min(whole.stop, asked.stop)
+            data = self.unstored.get(self.key, block)
+            if data is None:
+                pieces.append(self.stored.read(start, stop - start))
+            else:
+                pieces.append(data[start - whole.start : stop - whole.start])
+        return b"".join(pieces)

@@ -1,0 +1,205 @@
+"""What lies in a cache, and letting it go: sizes as the disk has them, nothing of use lost, nobody's work spoilt."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from hffs.cache import BlobStore, Layout, blob_info, export_file
+from hffs.cache.blob_info import BlobInfo, Freed
+from hffs.cache.store.state_file import StateFile
+from hffs.ranges import BLOCK_SIZE
+from tests.support.blobs import verify_blob
+from tests.unit.cache.conftest import Clock
+from tests.unit.cache.content import MIRROR, OtherProcess, blob_of, fill, piece, publish, some_bytes
+
+CONTENT = some_bytes(3 * BLOCK_SIZE + 100)
+
+
+def only(layout: Layout) -> BlobInfo:
+    (found,) = blob_info.scan(layout)
+    return found
+
+
+def disk(layout: Layout) -> int:
+    return sum(path.stat().st_blocks * 512 for path in layout.blobs.rglob("*") if path.is_file())
+
+
+def verify(store: BlobStore, content: bytes = CONTENT) -> None:
+    stored = store.open(blob_of(content))
+    assert verify_blob(stored, 1_700_000_000.0)
+    stored.close()
+
+
+def test_an_empty_cache_and_none_at_all_hold_nothing(layout: Layout, tmp_path: Path) -> None:
+    assert list(blob_info.scan(layout)) == []
+    assert list(blob_info.scan(Layout(tmp_path / "none"))) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_blob_is_told_with_what_it_takes_on_the_disk(layout: Layout, store: BlobStore, clock: Clock) -> None:
+    blob = blob_of(CONTENT)
+    stored = store.open(blob)
+    publish(stored, CONTENT, range(1, 2))
+    clock.now += 90
+    stored.read(BLOCK_SIZE, 10)
+    stored.close()
+    found = only(layout)
+    assert (found.etag, found.origin, found.size) == (blob.etag, blob.origin, blob.size)
+    assert (found.bytes_local, found.complete, found.verified, found.pinned) == (BLOCK_SIZE, False, None, False)
+    assert found.bytes_disk == disk(layout) >= BLOCK_SIZE + 4096
+    assert found.last_used == clock.now
+
+
+def test_a_verified_blob_is_told_as_such_until_its_file_is_touched(layout: Layout, store: BlobStore) -> None:
+    blob = fill(store, CONTENT)
+    assert (only(layout).complete, only(layout).verified) == (True, None)
+    verify(store)
+    found = only(layout)
+    assert found.verified == blob.digest
+    os.utime(found.place.data)
+    assert only(layout).verified is None
+
+
+def test_what_cannot_be_used_is_told_with_the_reason(layout: Layout, store: BlobStore) -> None:
+    fill(store, CONTENT)
+    place = only(layout).place
+    whole = Path(place.state).read_bytes()
+
+    def wrong() -> str:
+        found = only(layout)
+        assert (found.complete, found.bytes_local) == (False, 0)
+        return found.wrong
+
+    Path(place.state).write_bytes(whole[:1040])
+    assert wrong().startswith("its state file is damaged: it has 1040 bytes")
+    Path(place.state).write_bytes(bytes(len(whole)))
+    assert "header does not match" in wrong()
+    Path(place.state).write_bytes(whole)
+    os.truncate(place.data, 10)
+    assert wrong() == f"its data file has 10 bytes instead of {len(CONTENT)}"
+    os.unlink(place.data)
+    assert wrong() == "its data file is missing"
+    Path(place.data).write_bytes(b"left")
+    os.unlink(place.state)
+    assert wrong() == "there is no state file beside its data"
+    assert blob_info.free(only(layout)).bytes > 0
+    assert list(blob_info.scan(layout)) == []
+
+
+def test_a_blob_let_go_takes_nothing_on_the_disk(layout: Layout, store: BlobStore) -> None:
+    fill(store, CONTENT)
+    found = only(layout)
+    assert blob_info.free(found) == Freed(found.bytes_disk)
+    assert (list(blob_info.scan(layout)), disk(layout)) == ([], 0)
+    assert blob_info.free(found) == Freed(0), "somebody else was faster"
+    again = store.open(blob_of(CONTENT))
+    assert again.local_bytes == 0
+    again.close()
+
+
+def test_what_another_process_has_open_loses_its_blocks_but_not_its_files(layout: Layout, store: BlobStore) -> None:
+    blob = fill(store, CONTENT)
+    with OtherProcess(layout.root, blob) as other:
+        assert other.ask("claim 0 1") == "[] []", "it answers, so it has the blob open, and nothing is missing"
+        in_use = blob_info.busy(layout)
+        found = only(layout)
+        assert found.place.data in in_use
+        freed = blob_info.free(found, in_use)
+        assert freed.bytes >= len(CONTENT)
+        assert freed.kept == ""
+        assert only(layout).bytes_local == 0
+        assert only(layout).bytes_disk < BLOCK_SIZE
+    assert blob_info.free(only(layout), blob_info.busy(layout)).kept == ""
+    assert list(blob_info.scan(layout)) == []
+
+
+def test_what_this_process_has_open_keeps_its_files_as_well(layout: Layout, store: BlobStore) -> None:
+    blob = fill(store, CONTENT)
+    assert blob_info.busy(layout) == frozenset(), "looking leaves nothing open"
+    stored = store.open(blob)
+    blob_info.free(only(layout), blob_info.busy(layout))
+    publish(stored, CONTENT, range(4))
+    stored.close()
+    assert only(layout).complete, "what came after is not lost"
+
+
+def test_what_the_kernel_reads_directly_stays_whole(layout: Layout, store: BlobStore) -> None:
+    fill(store, CONTENT)
+    found = only(layout)
+    with open(found.place.data, "rb") as passthrough:
+        fcntl.flock(passthrough, fcntl.LOCK_SH)
+        assert blob_info.free(found) == Freed(0, "in use")
+        assert only(layout).complete
+    assert blob_info.free(found).bytes == found.bytes_disk
+
+
+def test_what_is_being_fetched_stays(layout: Layout, store: BlobStore) -> None:
+    blob = blob_of(CONTENT)
+    stored = store.open(blob)
+    publish(stored, CONTENT, range(2))
+    with stored.claim(range(2, 3)) as claim:
+        blob_info.free(only(layout), frozenset({only(layout).place.data}))
+        stored.publish(claim, 2, piece(CONTENT, 2))
+    assert stored.missing(range(4)) == [range(2), range(3, 4)]
+    assert stored.read(2 * BLOCK_SIZE, 10) == CONTENT[2 * BLOCK_SIZE :][:10]
+    stored.close()
+
+
+def test_a_file_laid_elsewhere_leaves_the_cache_and_keeps_its_bytes(
+    layout: Layout, store: BlobStore, tmp_path: Path
+) -> None:
+    fill(store, CONTENT)
+    verify(store)
+    stored = store.open(blob_of(CONTENT))
+    laid = export_file(stored, str(tmp_path / "out" / "model.bin"), copy_below=0)
+    stored.close()
+    if laid != "link":
+        pytest.skip("this file system reflinks")
+    found = only(layout)
+    assert found.elsewhere
+    assert blob_info.free(found) == Freed(0, "elsewhere")
+    assert list(blob_info.scan(layout)) == []
+    assert (tmp_path / "out" / "model.bin").read_bytes() == CONTENT
+
+
+def test_a_pinned_blob_stays_until_it_is_pinned_no_longer(layout: Layout, store: BlobStore) -> None:
+    fill(store, CONTENT)
+    assert blob_info.pin(only(layout), True)
+    assert not blob_info.pin(only(layout), True)
+    assert only(layout).pinned
+    assert blob_info.free(only(layout)) == Freed(0, "pinned")
+    assert only(layout).complete
+    verify(store)
+    assert only(layout).pinned, "verifying forgets no pin"
+    assert blob_info.pin(only(layout), False)
+    assert blob_info.free(only(layout)).bytes > len(CONTENT)
+
+
+def test_a_blob_of_a_newer_hffs_is_left_alone(
+    layout: Layout, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, CONTENT)
+    place = only(layout).place
+    state, header = StateFile.open(place.state)
+    with monkeypatch.context() as patch:
+        patch.setattr("hffs.cache.store.state_file.VERSION", 2)
+        state.write_header(header)
+    state.close()
+    before = Path(place.state).read_bytes()
+    found = only(layout)
+    assert found.newer
+    assert "was written by a newer hffs (format 2)" in found.wrong
+    assert blob_info.free(found) == Freed(0, "unreadable")
+    assert (Path(place.state).read_bytes(), Path(place.data).stat().st_size) == (before, len(CONTENT))
+
+
+def test_copies_of_one_content_are_several_holdings(layout: Layout, store: BlobStore) -> None:
+    fill(store, CONTENT)
+    fill(store, CONTENT, MIRROR)
+    found = list(blob_info.scan(layout))
+    assert len({each.origin for each in found}) == 2
+    assert blob_info.allocated([*found, *found]) == disk(layout)

@@ -1,0 +1,553 @@
+"""What the catalog makes of a Hub's answers, good and bad."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from hffs.errors import (
+    AccessDenied,
+    BadResponse,
+    EntryNotFound,
+    HffsError,
+    HubUnreachable,
+    RateLimited,
+    RepoNotFound,
+    RevisionNotFound,
+)
+from hffs.model import Entry, RepoType
+from hffs.sources.hub import Auth, HubAccess, HubCatalog, HubTreePage, parse_repo
+from hffs.sources.hub.http_errors import httpx
+from tests.hub import Hub, Match, faults
+from tests.hub.repos import FIRST_COMMIT
+
+from .conftest import Remote
+
+
+@pytest.fixture
+def tiny(hub: Hub) -> Any:
+    files = {"config.json": b"{}", "model.safetensors": b"x" * 1000, "onnx/a.txt": b"a", "onnx/deep/b.txt": b"bb"}
+    return hub.add_repo("acme/tiny", files=files)
+
+
+def paths(entries: list[Entry]) -> list[str]:
+    return sorted(entry.path for entry in entries)
+
+
+# Revisions.
+
+
+def test_a_revision_resolves_to_its_commit(hub: Hub, remote: Remote, tiny: Any) -> None:
+    first = tiny.branches["main"]
+    second = tiny.commit({"config.json": b"[]"})
+    tiny.tag("v1", first)
+    tiny.pr(1, first)
+    assert remote.commit().sha == second
+    assert remote.commit().revision == "main"
+    assert remote.commit(revision="v1").sha == first
+    assert remote.commit(revision="refs/pr/1").sha == first
+    assert remote.commit(revision=first).sha == first
+    found = remote.commit(revision="main")
+    assert found.date == FIRST_COMMIT.timestamp() + 60
+    assert (found.type, found.id, found.endpoint) == (RepoType.MODEL, "acme/tiny", hub.endpoint)
+
+
+def test_datasets_and_spaces_are_asked_for_as_such(hub: Hub, remote: Remote) -> None:
+    data = hub.add_repo("acme/data", type="dataset", files={"a.parquet": b"1"})
+    space = hub.add_repo("acme/app", type="space", files={"app.py": b"1"})
+    assert remote.commit("acme/data", type="dataset").sha == data.branches["main"]
+    assert remote.commit("acme/app", type="space").sha == space.branches["main"]
+    with pytest.raises(RepoNotFound):
+        remote.commit("acme/data")
+
+
+def test_a_renamed_repo_goes_by_its_new_name(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.rename("acme/tiny", "acme/small")
+    commit = remote.commit("acme/tiny")
+    assert commit.id == "acme/small"
+    assert remote.commit("ACME/Small").id == "acme/small"
+    hub.journal.clear()
+    remote.catalog.first_page(commit, "")
+    assert [record.status for record in hub.journal.requests("tree")] == [200]
+
+
+def test_info_tells_what_is_known_of_a_repo(hub: Hub, remote: Remote, tiny: Any) -> None:
+    tiny.gated, tiny.private, tiny.tags_in_info = "manual", True, ["gguf", "de"]
+    remote.token = "hf_good"
+    info = remote.catalog.info(parse_repo("acme/tiny"))
+    assert (info.private, info.gated, info.tags, info.library) == (True, "manual", ("gguf", "de"), "transformers")
+    assert info.commit == remote.commit()
+    hub.add_repo("acme/data", type="dataset")
+    data = remote.catalog.info(parse_repo("datasets/acme/data"))
+    assert (data.private, data.gated, data.library) == (False, False, None)
+
+
+def test_resolving_asks_for_no_list_of_files(hub: Hub, remote: Remote, tiny: Any) -> None:
+    remote.commit()
+    (record,) = hub.journal.requests()
+    assert record.kind == "info"
+    assert record.bytes_sent < 300
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_missing_and_private_are_told_alike(bare: bool, hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.access.bare_401 = bare
+    tiny.private = True
+    for repo in ("acme/tiny", "acme/none"):
+        with pytest.raises(RepoNotFound, match=r"private.*hf auth login"):
+            remote.commit(repo)
+    remote.token = "hf_good"
+    assert remote.commit().id == "acme/tiny"
+    with pytest.raises(RepoNotFound, match="private"):
+        remote.commit("acme/none")
+
+
+def test_a_bad_token_is_told_also_for_public_repos(remote: Remote, tiny: Any) -> None:
+    remote.token = "hf_bad"
+    with pytest.raises(AccessDenied, match="token") as told:
+        remote.commit()
+    assert "hf_bad" not in str(told.value)
+
+
+def test_an_unknown_revision_and_a_disabled_repo(hub: Hub, remote: Remote, tiny: Any) -> None:
+    with pytest.raises(RevisionNotFound, match="'nope'"):
+        remote.commit(revision="nope")
+    hub.disable("acme/tiny")
+    with pytest.raises(AccessDenied, match="disabled"):
+        remote.commit()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sha": None}, {"sha": "main"}, {"sha": 7}, {"id": "../../etc"}, {"id": "a/b/c"}, {"id": None}, {"id": "a b"},
+        {"lastModified": "yesterday"}, {"lastModified": 5},
+    ],
+)  # fmt: skip
+def test_an_info_that_makes_no_sense_is_a_bad_response(
+    change: dict[str, Any], hub: Hub, remote: Remote, tiny: Any
+) -> None:
+    hub.faults.add(Match(kind="info"), faults.json_changed(lambda info: {**info, **change}))
+    with pytest.raises(BadResponse):
+        remote.commit()
+
+
+def test_a_commit_asked_for_by_hash_must_be_the_one_answered(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.faults.add(Match(kind="info"), faults.json_changed(lambda info: {**info, "sha": "0" * 40}))
+    with pytest.raises(BadResponse, match="another commit"):
+        remote.commit(revision=tiny.branches["main"])
+
+
+# Listings.
+
+
+def test_one_page_is_a_complete_listing_for_one_request(hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    hub.journal.clear()
+    page = remote.catalog.first_page(commit, "")
+    assert (page.complete, page.rest) == (True, None)
+    assert paths(page.entries) == [
+        "config.json",
+        "model.safetensors",
+        "onnx",
+        "onnx/a.txt",
+        "onnx/deep",
+        "onnx/deep/b.txt",
+    ]
+    by_path = {entry.path: entry for entry in page.entries}
+    tree = tiny.commits[commit.sha].tree.files
+    assert by_path["onnx"] == Entry("onnx", "directory")
+    assert by_path["config.json"] == Entry("config.json", "file", 2, tree["config.json"].oid)
+    assert by_path["model.safetensors"] == Entry(
+        "model.safetensors", "file", 1000, tree["model.safetensors"].sha256, True
+    )
+    assert len(hub.journal.requests()) == 1
+
+
+def test_below_a_directory_paths_count_from_the_root(remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    assert paths(remote.catalog.first_page(commit, "onnx").entries) == ["onnx/a.txt", "onnx/deep", "onnx/deep/b.txt"]
+    assert paths(remote.catalog.directory(commit, "onnx")) == ["onnx/a.txt", "onnx/deep"]
+    assert paths(remote.catalog.directory(commit, "")) == ["config.json", "model.safetensors", "onnx"]
+
+
+@pytest.mark.parametrize("path", ["none", "config.json", "onnx/none", "onnx/a.txt"])
+def test_what_is_no_directory_has_no_listing(path: str, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    with pytest.raises(EntryNotFound):
+        remote.catalog.first_page(commit, path)
+    with pytest.raises(EntryNotFound):
+        remote.catalog.directory(commit, path)
+
+
+def test_a_file_listed_as_its_own_directory_is_no_directory(hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    row = [{"type": "file", "oid": "0" * 40, "size": 1, "path": "onnx"}]
+    hub.faults.add(Match(kind="tree"), faults.json_changed(lambda rows: row))
+    with pytest.raises(EntryNotFound, match="is a file"):
+        remote.catalog.first_page(commit, "onnx")
+    hub.faults.add(Match(kind="tree"), faults.json_changed(lambda rows: []))
+    with pytest.raises(EntryNotFound):
+        remote.catalog.directory(commit, "onnx")
+    assert remote.catalog.directory(commit, "") == []
+
+
+@pytest.mark.parametrize("count", [999, 1000, 1001])
+def test_the_second_page_is_asked_for_only_when_wanted(count: int, hub: Hub, remote: Remote) -> None:
+    hub.add_repo("acme/many", files={f"{number:04}.txt": b"" for number in range(count)})
+    commit = remote.commit("acme/many")
+    page = remote.catalog.first_page(commit, "")
+    assert len(page.entries) == min(count, 1000)
+    assert page.complete == (count <= 1000)
+    assert len(hub.journal.requests("tree")) == 1
+    if page.rest is not None:
+        assert paths([*page.entries, *page.rest]) == [f"{number:04}.txt" for number in range(count)]
+        assert len(hub.journal.requests("tree")) == 2
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 7, 25])
+def test_pages_of_any_size_give_the_whole_tree(page_size: int, hub: Hub, remote: Remote) -> None:
+    hub.page_size = page_size
+    wanted = [f"{number:02}.txt" for number in range(25)]
+    hub.add_repo("acme/many", files=dict.fromkeys(wanted, b""))
+    commit = remote.commit("acme/many")
+    page = remote.catalog.first_page(commit, "")
+    assert len(page.entries) == page_size
+    assert len(hub.journal.requests("tree")) == 1
+    entries = [*page.entries, *(page.rest or ())]
+    assert paths(entries) == wanted
+    assert len(hub.journal.requests("tree")) == -(-25 // page_size)
+    assert paths(remote.catalog.directory(commit, "")) == wanted
+
+
+def test_a_page_that_fails_later_fails_the_rest_only(hub: Hub, remote: Remote) -> None:
+    hub.page_size = 2
+    hub.add_repo("acme/many", files={f"{number}.txt": b"" for number in range(5)})
+    hub.faults.add(Match(kind="tree", nth=2), faults.unavailable())
+    page = remote.catalog.first_page(remote.commit("acme/many"), "")
+    assert len(page.entries) == 2
+    assert page.rest is not None
+    with pytest.raises(HubUnreachable):
+        list(page.rest)
+
+
+def test_look_ups_leave_out_what_does_not_exist(hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    wanted = ["config.json", "onnx", "none", "onnx/none", "config.json"]
+    assert paths(remote.catalog.lookup(commit, wanted)) == ["config.json", "onnx"]
+    assert remote.catalog.lookup(commit, []) == []
+    assert len(hub.journal.requests("paths-info")) == 1
+
+
+def test_many_look_ups_go_in_batches(hub: Hub, remote: Remote) -> None:
+    names = [f"{number:03}.txt" for number in range(250)]
+    hub.add_repo("acme/many", files=dict.fromkeys(names, b""))
+    assert paths(remote.catalog.lookup(remote.commit("acme/many"), names)) == names
+    assert len(hub.journal.requests("paths-info")) == 3
+
+
+def test_odd_names_are_asked_for_as_they_are(hub: Hub, remote: Remote) -> None:
+    names = ["a b#?%&+.txt", "ünï/cödé", "back\\slash", "%2F", "q?x=1", "~a.b-c_d"]
+    hub.add_repo("acme/odd", files={name: name.encode() for name in names})
+    commit = remote.commit("acme/odd")
+    page = remote.catalog.first_page(commit, "")
+    assert paths(page.entries) == sorted([*names, "ünï"])
+    assert paths(remote.catalog.lookup(commit, names)) == sorted(names)
+    assert paths(remote.catalog.directory(commit, "ünï")) == ["ünï/cödé"]
+    for name in names:
+        assert remote.read(remote.file(name, commit)) == name.encode()
+
+
+@pytest.mark.allow_warnings
+def test_hostile_names_are_dropped_with_one_line(
+    hub: Hub, remote: Remote, tiny: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit = remote.commit()
+    honest = paths(remote.catalog.first_page(commit, "").entries)
+    hub.faults.add(Match(kind="tree"), faults.listed())
+    assert paths(remote.catalog.first_page(commit, "").entries) == sorted([*honest, "back\\slash", "new\nline"])
+    assert len(remote.catalog.directory(commit, "")) == 5
+    lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(lines) == 2  # one for each listing
+    assert all(record.name == "hffs.sources.hub.catalog" for record in lines)
+
+
+@pytest.mark.allow_warnings
+def test_entries_from_elsewhere_are_dropped(hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    hub.faults.add(Match(kind="tree"), faults.listed(["elsewhere.txt", "onnxx/a", "onnx/deep/x"]))
+    hub.faults.add(Match(kind="paths-info"), faults.listed(["elsewhere.txt"]))
+    assert paths(remote.catalog.directory(commit, "onnx")) == ["onnx/a.txt", "onnx/deep"]
+    assert "onnxx/a" not in paths(remote.catalog.first_page(commit, "onnx").entries)
+    assert paths(remote.catalog.lookup(commit, ["config.json"])) == ["config.json"]
+
+
+def test_kinds_of_entries_that_nobody_knows_are_skipped(hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    hub.faults.add(Match(kind="tree"), faults.listed(["link"], type="symlink"))
+    hub.faults.add(Match(kind="tree"), faults.listed(["odd"], type=None))
+    page = remote.catalog.first_page(commit, "")
+    assert {"link", "odd"}.isdisjoint(paths(page.entries))
+    assert page.complete
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "nonsense", "null", "7", "{}", '{"error": "x"}', "[7]", "[[]]", '["a"]', '[{"type":"file"}]', "[" * 50_000,
+     '[{"type":"file","path":"a"}]', '[{"type":"file","path":"a","oid":"b","lfs":7}]', '[{"type":"directory"}]',
+     '[{"type":"file","path":"a","oid":"b","lfs":{}}]', '[{"type":"file","path":"config.j'],
+)  # fmt: skip
+def test_garbage_instead_of_a_listing_is_a_bad_response(text: str, hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    hub.faults.add(Match(kind="api"), faults.body(text.encode()))
+    with pytest.raises(BadResponse):
+        remote.catalog.first_page(commit, "")
+    with pytest.raises(BadResponse):
+        remote.catalog.directory(commit, "")
+    with pytest.raises(BadResponse):
+        remote.catalog.lookup(commit, ["config.json"])
+    with pytest.raises(BadResponse):
+        remote.commit()
+
+
+@pytest.mark.parametrize(
+    "kind", [{"path": 7}, {"oid": 7}, {"oid": "../x"}, {"size": -1}, {"size": "1"}, {"size": True}]
+)
+@pytest.mark.allow_warnings
+def test_fields_of_the_wrong_kind_are_as_good_as_absent(kind: dict[str, Any], hub: Hub, remote: Remote) -> None:
+    hub.add_repo("acme/one", files={"a.txt": b"1"})
+    commit = remote.commit("acme/one")
+    hub.faults.add(Match(kind="tree"), faults.json_changed(lambda rows: [{**rows[0], **kind}]))
+    for entry in remote.catalog.first_page(commit, "").entries:
+        assert entry.path == "a.txt"
+        assert None in (entry.size, entry.etag)
+
+
+# Sizes.
+
+
+def test_the_size_of_an_lfs_file_is_never_that_of_its_pointer(hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    hub.faults.add(Match(kind="tree"), faults.json_changed(lambda rows: [{**row, "size": 134} for row in rows]))
+    sizes = {entry.path: entry.size for entry in remote.catalog.directory(commit, "")}
+    assert sizes == {"config.json": 134, "model.safetensors": 1000, "onnx": None}
+
+
+@pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
+def test_a_size_the_listing_left_out_is_asked_for_by_head(path: str, hub: Hub, remote: Remote, tiny: Any) -> None:
+    tiny.omit_sizes = {path}
+    commit = remote.commit()
+    (entry,) = [one for one in remote.catalog.first_page(commit, "").entries if one.path == path]
+    assert entry.size is None
+    full = remote.catalog.complete_size(commit, entry)
+    blob = tiny.commits[commit.sha].tree.files[path]
+    assert full == Entry(path, "file", blob.size, blob.etag, lfs=blob.sha256 is not None, told_by="server")
+    assert full.digest() == replace(full, told_by="listing").digest() is not None
+    assert {record.method for record in hub.journal.requests("resolve")} == {"HEAD"}
+    assert not hub.journal.requests("cdn")
+
+
+@pytest.mark.parametrize("etag", ['"5f3c-abc"', 'W/"v1"', '"%s"' % ("z" * 40), '"%s"' % ("z" * 64)])
+def test_an_etag_that_is_no_hash_is_taken_and_promises_nothing(etag: str, hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    hub.faults.add(Match(kind="resolve"), faults.header("X-Linked-Etag", None))
+    hub.faults.add(Match(method="HEAD"), faults.header("ETag", etag))
+    full = remote.catalog.complete_size(commit, Entry("config.json", "file", 134))
+    assert (full.etag, full.told_by, full.digest()) == (etag.removeprefix("W/").strip('"'), "server", None)
+    blob, other = full.blob(commit), replace(full, path="other.json").blob(commit)
+    assert blob is not None
+    assert blob != other, "another file may have the same etag"
+    hub.faults.clear()
+    hub.faults.add(Match(kind="resolve"), faults.header("X-Linked-Etag", None))
+    hub.faults.add(Match(method="HEAD"), faults.header("ETag", "x" * 300))
+    with pytest.raises(BadResponse):
+        remote.catalog.complete_size(commit, Entry("config.json", "file", 134))
+
+
+def test_a_head_that_tells_too_little_is_a_bad_response(hub: Hub, remote: Remote, tiny: Any) -> None:
+    entry = remote.entry("model.safetensors")
+    for names in (["X-Linked-Size"], ["X-Linked-Etag", "ETag"]):
+        fault = hub.faults.add(Match(kind="resolve"), faults.without(*names))
+        with pytest.raises(BadResponse):
+            remote.catalog.complete_size(remote.commit(), entry)
+        hub.faults.remove(fault)
+    hub.faults.add(Match(kind="resolve"), faults.header("X-Repo-Commit", "0" * 40))
+    with pytest.raises(BadResponse):
+        remote.catalog.complete_size(remote.commit(), entry)
+
+
+# How it asks.
+
+
+def test_the_token_goes_to_the_hub_and_is_read_for_each_request(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.page_size = 2
+    hub.tokens["hf_next"] = "alice"
+    remote.token = "hf_good"
+    commit = remote.commit()
+    page = remote.catalog.first_page(commit, "")
+    remote.token = "hf_next"
+    list(page.rest or ())
+    assert [record.token for record in hub.journal.requests("tree")] == ["hf_good", "hf_next", "hf_next"]
+    assert all("hffs/" in record.headers["user-agent"] for record in hub.journal.requests())
+
+
+def test_a_rotated_token_is_tried_once_more(hub: Hub, remote: Remote, tiny: Any) -> None:
+    tiny.private = True
+    remote.tokens = ["hf_old", "hf_good", "hf_good"]
+    assert remote.commit().id == "acme/tiny"
+    assert [record.status for record in hub.journal.requests("info")] == [401, 200]
+
+
+def test_a_next_page_elsewhere_is_not_asked_for(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.page_size = 2
+    remote.token = "hf_good"
+    elsewhere = f'<{hub.cdn_origin}/api/models/acme/tiny/tree/x?cursor=1>; rel="next"'
+    hub.faults.add(Match(kind="tree"), faults.header("Link", elsewhere))
+    with pytest.raises(BadResponse, match="on another server"):
+        remote.catalog.first_page(remote.commit(), "")
+    assert not hub.journal.requests(origin="cdn")
+
+
+def test_a_passing_failure_is_asked_again_after_a_wait(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.faults.add(Match(kind="info", count=2), faults.unavailable())
+    assert remote.commit().id == "acme/tiny"
+    assert [record.status for record in hub.journal.requests("info")] == [503, 503, 200]
+    assert len(remote.slept) == 2
+    assert remote.slept[0] <= 0.5
+    assert remote.slept[1] <= 1.0
+
+
+def test_a_later_page_is_asked_again_too(hub: Hub, remote: Remote) -> None:
+    hub.page_size = 2
+    hub.add_repo("acme/many", files={f"{number}.txt": b"" for number in range(5)})
+    hub.faults.add(Match(kind="tree", nth=2, count=1), faults.reset(10))
+    page = remote.catalog.first_page(remote.commit("acme/many"), "")
+    assert paths([*page.entries, *(page.rest or ())]) == [f"{number}.txt" for number in range(5)]
+    assert len(remote.slept) == 1
+
+
+@pytest.mark.parametrize("fault", [faults.unavailable(), faults.status(408), faults.reset(5), faults.raw(b"nonsense")])
+def test_a_failing_hub_is_told_after_three_tries(fault: Any, hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    hub.faults.add(Match(kind="tree"), fault)
+    with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1"):
+        remote.catalog.directory(commit, "")
+    assert len(hub.journal.requests("tree")) == 3
+    assert len(remote.slept) == 2
+
+
+def test_an_overloaded_hub_is_left_alone_as_long_as_it_says(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.faults.add(Match(kind="info", count=1), faults.unavailable(5))
+    remote.commit()
+    assert remote.slept == [5.0]
+    hub.faults.add(Match(kind="info"), faults.unavailable(100))
+    hub.journal.clear()
+    with pytest.raises(HubUnreachable, match="try again in 100 s"):
+        remote.commit()
+    assert remote.slept == [5.0]
+    assert len(hub.journal.requests("info")) == 1
+
+
+def test_a_short_wait_is_obeyed_and_a_long_one_told_at_once(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.faults.add(Match(kind="info", count=1), faults.rate_limited(t=7))
+    remote.commit()
+    assert remote.slept == [7.0]
+    hub.faults.add(Match(kind="info"), faults.rate_limited(t=240))
+    with pytest.raises(RateLimited) as told:
+        remote.commit()
+    assert told.value.retry_after == 240
+    assert remote.slept == [7.0]
+
+
+def test_a_hub_that_is_down_is_told_and_found_again(hub: Hub, remote: Remote, tiny: Any) -> None:
+    commit = remote.commit()
+    hub.down("api")
+    with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1:\d+: connection refused"):
+        remote.catalog.directory(commit, "")
+    hub.up("api")
+    assert remote.catalog.directory(commit, "")
+
+
+@pytest.mark.parametrize("fault", [faults.status(403), faults.bad_token(), faults.status(400)])
+def test_what_will_not_change_is_not_asked_twice(fault: Any, hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.faults.add(Match(kind="info"), fault)
+    with pytest.raises(HffsError):
+        remote.commit()
+    assert len(hub.journal.requests("info")) == 1
+    assert not remote.slept
+
+
+def test_a_hub_that_never_answers_is_given_up(
+    hub: Hub, remote: Remote, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hffs.sources.hub.hub_api.READ_SECONDS", 0.1)
+    commit = remote.commit()
+    hub.faults.add(Match(kind="api"), faults.hold())
+    for ask in (remote.commit, lambda: remote.catalog.directory(commit, "")):
+        with pytest.raises(HubUnreachable, match="in time"):
+            ask()
+    hub.faults.release()
+
+
+def test_requests_are_counted_with_their_redirects(hub: Hub, remote: Remote, tiny: Any) -> None:
+    hub.rename("acme/tiny", "acme/small")
+    remote.commit("acme/tiny")
+    assert remote.catalog.requests == 2 == len(hub.journal.requests())
+
+
+def test_offline_is_told_with_its_switch(monkeypatch: pytest.MonkeyPatch, remote: Remote) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubUnreachable, match="HF_HUB_OFFLINE"):
+        remote.commit()
+
+
+def test_other_users_of_huggingface_hub_notice_nothing(hub: Hub, remote: Remote, tiny: Any) -> None:
+    remote.token = "hf_good"
+    remote.commit()
+    hub.journal.clear()
+    client = huggingface_hub.get_session()
+    request = client.build_request("GET", hub.endpoint + "/api/models/acme/tiny", timeout=17)
+    assert client.send(request).status_code == 200
+    assert request.extensions["timeout"]["read"] == 17
+    hub.faults.add(Match(kind="info"), faults.unavailable())
+    assert client.get(hub.endpoint + "/api/models/acme/tiny").status_code == 503
+    assert not any(record.authorized for record in hub.journal.requests())
+    assert remote.catalog.requests == 1
+
+
+def test_nobody_is_asked_for_a_list_of_agents(
+    hub: Hub, remote: Remote, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detect = pytest.importorskip("huggingface_hub.utils._detect_agent")
+    monkeypatch.setattr(detect, "_registry", None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "AGENT_HARNESSES_PATH", "/nowhere/agents.json", raising=False)
+    remote.commit()
+    assert [record.kind for record in hub.journal.requests()] == ["info"]
+    assert not remote.slept
+
+
+def test_the_users_own_client_is_kept(hub: Hub, wall: Any, tiny: Any) -> None:
+    made: list[Any] = []
+
+    def factory() -> Any:
+        made.append(httpx.Client(headers={"x-theirs": "1"}, follow_redirects=True))
+        return made[-1]
+
+    huggingface_hub.set_client_factory(factory)
+    try:
+        HubCatalog(hub.endpoint, HubAccess(Auth(find=lambda: None))).resolve(parse_repo("acme/tiny"))
+        assert hub.journal.requests("info")[0].headers["x-theirs"] == "1"
+        assert len(made) == 1
+    finally:
+        huggingface_hub.set_client_factory(huggingface_hub.utils._http.default_client_factory)
+
+
+def test_a_page_is_a_value(remote: Remote, tiny: Any) -> None:
+    page = remote.catalog.first_page(remote.commit(), "")
+    assert page == HubTreePage(page.entries, complete=True, rest=None)

@@ -1,0 +1,328 @@
+"""A cache smaller than what is read or hydrated: readers never notice, and nothing comes that cannot be kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hffs.cache import BlobStore, CacheBudget, StoredBlob
+from hffs.errors import CacheUnusable, HffsError, NoSpace
+from hffs.policy import DiskBreaker, Priority
+from hffs.ranges import BLOCK_SIZE
+from hffs.transfer import BlobReader, CacheMaintenance, Fetcher, Hydration, Pending
+from tests.unit.memory import MemorySource
+
+SOON = 10.0
+MIB = 1 << 20
+
+MakeRoom = Callable[..., CacheBudget]
+
+
+@pytest.fixture
+def room_of(store: BlobStore) -> Iterator[MakeRoom]:
+    made: list[CacheBudget] = []
+
+    def make(limit: int | None = None, min_free: int | None = 0) -> CacheBudget:
+        made.append(CacheBudget(store, limit, min_free))
+        made[-1].begin()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def read(reader: BlobReader, offset: int, length: int) -> bytes:
+    answer = reader.read(offset, length)
+    return answer if isinstance(answer, bytes) else answer.result(SOON)
+
+
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+def asked(source: MemorySource) -> int:
+    return sum(wanted.length for _, wanted in source.asked)
+
+
+def test_a_file_larger_than_the_cache_is_read_in_order_and_each_byte_comes_once(
+    fetcher_of, source: MemorySource, store: BlobStore, room_of: MakeRoom
+) -> None:
+    size = 64 * MIB
+    file = source.file("a.bin", size)
+    fetcher: Fetcher = fetcher_of(room=room_of(40 * MIB))
+    reader = BlobReader(fetcher, file)
+    for offset in range(0, size, MIB):
+        assert read(reader, offset, MIB) == source.contents["a.bin"][offset : offset + MIB]
+        assert store.local_bytes(file.blob) <= 40 * MIB
+    assert fetcher.degraded == ""
+    assert asked(source) == size
+    reader.close()
+
+
+def test_what_is_read_ahead_keeps_to_a_quarter_of_the_cache(
+    fetcher_of, source: MemorySource, room_of: MakeRoom
+) -> None:
+    file = source.file("a.bin", 64 * MIB)
+    reader = BlobReader(fetcher_of(room=room_of(40 * MIB)), file)
+    for offset in range(0, file.blob.size, MIB):
+        read(reader, offset, MIB)
+        [window] = reader._cursors.windows()
+        assert window.wanted - window.position <= 10 * MIB
+    reader.close()
+
+
+@pytest.mark.parametrize("limit", [3 * MIB, MIB, 20_000])
+def test_a_cache_of_hardly_a_block_serves_many_readers_at_once(
+    fetcher_of, source: MemorySource, room_of: MakeRoom, limit: int
+) -> None:
+    size = 12 * MIB + 77
+    file = source.file("a.bin", size)
+    fetcher: Fetcher = fetcher_of(room=room_of(limit))
+
+    def every(number: int) -> None:
+        reader = BlobReader(fetcher, file)
+        for step in range(24):
+            offset = (step * 7 + number * 5) % 24 * size // 24
+            assert read(reader, offset, MIB) == source.contents["a.bin"][offset : offset + MIB]
+        reader.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(every, range(6)))
+
+
+def test_blocks_that_are_evicted_before_they_are_read_are_kept_in_memory_the_next_time(
+    fetcher_of, source: MemorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = source.file("a.bin", 4 * BLOCK_SIZE)
+    fetcher: Fetcher = fetcher_of()
+    reader = BlobReader(fetcher, file)
+    plain = StoredBlob.publish
+
+    def published_and_gone(self: StoredBlob, claim, first: int, data) -> None:
+        plain(self, claim, first, data)
+        assert self.evict(range(first, first + 1), 1)
+
+    monkeypatch.setattr(StoredBlob, "publish", published_and_gone)
+    assert read(reader, 5, 4 * BLOCK_SIZE - 5) == source.contents["a.bin"][5:]
+    assert asked(source) == 8 * BLOCK_SIZE, "each came twice"
+    assert not reader.target.unstored, "and memory has forgotten them"
+    assert not reader.target.holds(0)
+    reader.close()
+
+
+# Nothing comes that cannot be kept, unless a reader waits for it.
+
+
+@pytest.fixture
+def refusing(room_of: MakeRoom, monkeypatch: pytest.MonkeyPatch) -> CacheBudget:
+    """A room that grants nothing, all of it being in use."""
+    room = room_of(100 * MIB)
+    monkeypatch.setattr(room, "reserve", lambda size: None)
+    return room
+
+
+def test_a_reader_is_served_and_background_work_is_not_fetched(
+    fetcher_of, source: MemorySource, store: BlobStore, refusing: CacheBudget
+) -> None:
+    file = source.file("a.bin", 40 * BLOCK_SIZE)
+    fetcher: Fetcher = fetcher_of(room=refusing)
+    reader = BlobReader(fetcher, file)
+    assert read(reader, 0, BLOCK_SIZE) == source.contents["a.bin"][:BLOCK_SIZE]
+    assert "nothing in it can go" in fetcher.degraded
+    assert store.local_bytes(file.blob) == 0
+    came = asked(source)
+    for priority in (Priority.BACKGROUND, Priority.BULK):
+        fetcher.want(reader.target, range(10, 40), priority)
+        until(lambda: not fetcher.busy(reader.target))
+    assert asked(source) == came
+    assert len(fetcher.errors()) == 1, "told once"
+    reader.close()
+
+
+def test_who_begins_to_wait_for_what_was_left_out_gets_it(
+    fetcher_of, source: MemorySource, refusing: CacheBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = source.file("a.bin", 4 * BLOCK_SIZE)
+    fetcher: Fetcher = fetcher_of(workers=1, room=refusing)
+    reader = BlobReader(fetcher, file)
+    at_it, go_on = threading.Event(), threading.Event()
+    plain = type(fetcher._carrier)._is_worth
+
+    def held(self, fetch, space) -> bool:
+        worth = plain(self, fetch, space)
+        if not worth:
+            at_it.set()
+            assert go_on.wait(SOON)
+        return worth
+
+    monkeypatch.setattr(type(fetcher._carrier), "_is_worth", held)
+    fetcher.want(reader.target, range(4), Priority.BULK)
+    assert at_it.wait(SOON)
+    pending = reader.read(0, 5)
+    assert isinstance(pending, Pending)
+    go_on.set()
+    assert pending.result(SOON) == source.contents["a.bin"][:5]
+    reader.close()
+
+
+def ended(hydration: Hydration):
+    assert hydration.join(SOON)
+    return hydration.snapshot()
+
+
+@pytest.mark.allow_warnings("failures are logged")
+def test_a_hydration_that_finds_no_room_fails_with_the_reason(
+    fetcher_of, source: MemorySource, refusing: CacheBudget
+) -> None:
+    files = [source.file(f"{n}.bin", MIB, seed=n) for n in range(5)]
+    hydration = Hydration(fetcher_of(room=refusing), lambda: [(file, 0) for file in files])
+    hydration.start()
+    now = ended(hydration)
+    assert now.state == "failed"
+    assert {type(part.error) for part in now.failed} == {NoSpace}
+    assert source.asked == []
+
+
+def test_a_hydration_that_can_never_fit_is_told_before_it_begins(
+    fetcher_of, source: MemorySource, room_of: MakeRoom
+) -> None:
+    files = [source.file(f"{n}.bin", 3 * MIB, seed=n) for n in range(3)]
+    fetcher = fetcher_of(room=room_of(8 * MIB))
+    hydration = Hydration(fetcher, lambda: [(file, 0) for file in files])
+    hydration.start()
+    now = ended(hydration)
+    assert (now.state, type(now.error)) == ("failed", NoSpace)
+    assert "9 MiB are missing of 9, and the cache may hold 8 MiB here" in str(now.error)
+    assert source.asked == []
+    twice = Hydration(fetcher, lambda: [(files[0], 0), (files[0], 0), (files[0], 0), (files[1], 0)])
+    twice.start()
+    assert ended(twice).state == "done", "one content under three names is kept once"
+
+
+def test_what_is_here_already_is_hydrated_whatever_the_limit(
+    fetcher_of, source: MemorySource, store: BlobStore, room_of: MakeRoom
+) -> None:
+    file = source.file("a.bin", 3 * MIB)
+    first = Hydration(fetcher_of(), lambda: [(file, 0)])
+    first.start()
+    assert ended(first).state == "done"
+    again = Hydration(fetcher_of(room=room_of(None)), lambda: [(file, file.blob.size)])
+    again.start()
+    assert ended(again).state == "done"
+
+
+# A disk that refuses.
+
+
+@pytest.fixture
+def bad(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The disk takes nothing while this is set."""
+    is_bad = threading.Event()
+    is_bad.set()
+    plain = StoredBlob.publish
+
+    def publish(self: StoredBlob, claim, block: int, data) -> None:
+        tries.append(len(data))
+        if is_bad.is_set():
+            raise CacheUnusable("the disk is broken")
+        plain(self, claim, block, data)
+
+    tries: list[int] = []
+    is_bad.tries = tries  # type: ignore[attr-defined]
+    monkeypatch.setattr(StoredBlob, "publish", publish)
+    return is_bad
+
+
+@pytest.mark.allow_warnings("that the disk is broken")
+def test_a_disk_that_refused_is_left_alone_until_it_is_time_and_then_tried_with_one_block(
+    fetcher_of, source: MemorySource, bad
+) -> None:
+    file = source.file("a.bin", 16 * BLOCK_SIZE)
+    outage = DiskBreaker(3600.0)
+    fetcher: Fetcher = fetcher_of(workers=1, outage=outage)
+    reader = BlobReader(fetcher, file)
+    for block in range(8):
+        assert read(reader, block * BLOCK_SIZE, 10) == source.contents["a.bin"][block * BLOCK_SIZE :][:10]
+    assert len(bad.tries) == 1
+    assert "broken" in fetcher.degraded
+    outage.failed(float("-inf"))  # long ago: it is time
+    assert read(reader, 9 * BLOCK_SIZE, 10)
+    assert len(bad.tries) == 2
+    bad.clear()
+    outage.failed(float("-inf"))  # long ago: it is time
+    fetcher.want(reader.target, range(12, 16), Priority.AHEAD)
+    until(lambda: not fetcher.busy(reader.target))
+    assert bad.tries[2] == BLOCK_SIZE
+    assert fetcher.degraded == ""
+    assert reader.target.stored.missing(range(12, 16)) == []
+    reader.close()
+
+
+@pytest.mark.allow_warnings("that the disk is broken")
+def test_a_cache_that_works_again_is_known_to_though_nobody_reads(
+    fetcher_of, source: MemorySource, room_of: MakeRoom, bad
+) -> None:
+    file = source.file("a.bin", BLOCK_SIZE)
+    outage = DiskBreaker(3600.0)
+    room = room_of()
+    fetcher: Fetcher = fetcher_of(room=room, outage=outage)
+    reader = BlobReader(fetcher, file)
+    assert read(reader, 0, 10)
+    fetcher.probe()
+    assert fetcher.degraded, "it is not yet time"
+    outage.failed(float("-inf"))  # long ago: it is time
+    fetcher.probe()
+    assert fetcher.degraded == ""
+    reader.close()
+
+
+@pytest.mark.allow_warnings("that the disk is broken")
+def test_a_probe_that_fails_leaves_it_degraded(
+    fetcher_of, source: MemorySource, room_of: MakeRoom, bad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise CacheUnusable("still broken")
+
+    file = source.file("a.bin", BLOCK_SIZE)
+    outage = DiskBreaker(0.0)
+    room = room_of()
+    monkeypatch.setattr(room, "probe", broken)
+    fetcher: Fetcher = fetcher_of(room=room, outage=outage)
+    reader = BlobReader(fetcher, file)
+    assert read(reader, 0, 10)
+    fetcher.probe()
+    assert "broken" in fetcher.degraded
+    reader.close()
+
+
+@pytest.mark.allow_warnings("a bug is logged")
+def test_the_housekeeper_survives_what_goes_wrong_and_ends(room_of: MakeRoom) -> None:
+    room = room_of()
+    calls: list[str] = []
+    three = threading.Event()
+
+    def probe() -> None:
+        calls.append("probe")
+        three.set()
+
+    def begin() -> None:
+        calls.append("begin")
+        if len(calls) == 1:
+            raise HffsError("the disk is gone")
+        if len(calls) == 2:
+            raise ValueError("a bug")
+
+    room.begin = begin  # type: ignore[method-assign]
+    housekeeping = CacheMaintenance(room, probe)
+    housekeeping.start()
+    assert three.wait(SOON)
+    housekeeping.stop()
+    assert calls[:4] == ["begin", "begin", "begin", "probe"]

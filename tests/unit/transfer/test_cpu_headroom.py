@@ -1,0 +1,86 @@
+"""Hashing what still grows waits while the machine is busy; what is whole, or grows no more, does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from hffs.cache import BlobStore
+from hffs.policy import Priority
+from hffs.ranges import BLOCK_SIZE
+from hffs.transfer import BlobReader, hash_worker
+from hffs.transfer.cpu_headroom import CpuHeadroom, idle_seconds
+from tests.unit.memory import MemorySource
+
+SOON = 10.0
+
+
+class Machine:
+    """Two cores, seen by a thread."""
+
+    def __init__(self) -> None:
+        self.now = self.idle = self.own = 0.0
+        self.spare = CpuHeadroom(lambda: self.idle, lambda: self.own, lambda: self.now, cores=2)
+        assert not self.spare.is_short(), "nothing is known yet"
+
+    def passes(self, *, idle: float, own: float = 0.0) -> bool:
+        self.now += 1.0
+        self.idle += idle
+        self.own += own
+        return self.spare.is_short()
+
+
+def test_a_quarter_of_the_machine_is_enough() -> None:
+    machine = Machine()
+    assert [machine.passes(idle=idle) for idle in (2.0, 0.6, 0.4, 0.0, 1.0)] == [False, False, True, True, False]
+
+
+def test_its_own_work_does_not_keep_it_from_working() -> None:
+    machine = Machine()
+    assert not machine.passes(idle=0.1, own=0.9)
+    assert machine.passes(idle=0.1, own=0.1)
+
+
+def test_it_is_not_looked_up_each_time() -> None:
+    machine = Machine()
+    machine.passes(idle=2.0)
+    machine.now += 0.05
+    assert not machine.spare.is_short(), "a moment says nothing"
+
+
+def test_where_nobody_tells_nothing_waits() -> None:
+    spare = CpuHeadroom(lambda: None, lambda: 0.0, time.monotonic)
+    assert not spare.is_short()
+    assert not spare.is_short()
+    assert (idle_seconds() or 1.0) > 0.0
+
+
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("rest", [True, False])
+def test_on_a_busy_machine_it_is_hashed_once_it_is_whole_or_grows_no_more(
+    fetcher_of, source: MemorySource, store: BlobStore, monkeypatch: pytest.MonkeyPatch, *, rest: bool
+) -> None:
+    monkeypatch.setattr(CpuHeadroom, "is_short", lambda _: True)
+    monkeypatch.setattr(hash_worker, "GROWING_SECONDS", SOON if rest else 0.0)
+    file = source.file("a.bin", 4 * BLOCK_SIZE)
+    fetcher = fetcher_of(fetch_size=BLOCK_SIZE)
+    reader = BlobReader(fetcher, file)
+    fetcher.want(reader.target, range(1), Priority.DEMAND)
+    hashings, key = fetcher.verifier._hashings, reader.target.key
+    until(lambda: key in hashings and not fetcher.working())
+    if rest:
+        assert hashings[key].hashed == 0
+        answer = reader.read(0, file.blob.size)
+        assert isinstance(answer, bytes) or answer.result(SOON)
+        until(lambda: store.state(file.blob) == "verified")
+    else:
+        until(lambda: hashings[key].hashed == BLOCK_SIZE)
+    reader.close()

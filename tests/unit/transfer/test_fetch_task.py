@@ -1,0 +1,130 @@
+"""What a fetch brings is stored in as few goes as its line is fast, and never later than a reader could bear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from hffs.cache import BlobStore
+from hffs.errors import Cancelled, HffsError, HubUnreachable, NoSpace
+from hffs.policy import Fetch, Priority
+from hffs.ranges import BLOCK_SIZE
+from hffs.transfer.blob_handle import BlobHandle, MemoryBlocks
+from hffs.transfer.fetch_task import GATHER_BYTES, GATHER_SECONDS, FetchTask
+from tests.unit.memory import MemoryBody, MemorySource
+
+BLOCKS = 10  # the last of 1,000 bytes
+SIZE = 9 * BLOCK_SIZE + 1000
+WHOLE = range(BLOCKS)
+
+
+@dataclass
+class Rig:
+    """A carrier whose source takes ``seconds`` for each block and breaks off before block ``breaks_at``."""
+
+    store: BlobStore
+    source: MemorySource
+    seconds: float = 0.0
+    breaks_at: int = BLOCKS
+    stops_at: int = BLOCKS
+    time: float = 100.0
+    landed: list[list[int]] = field(default_factory=list)
+    refused: list[HffsError] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        file = self.source.file("a.bin", SIZE)
+        self.content = self.source.contents["a.bin"]
+        self.target = BlobHandle("a", file, self.store.open(file.blob), MemoryBlocks())
+        self.carrier = FetchTask(
+            self, landed=self.note, refused=lambda _, e: self.refused.append(e), now=lambda: self.time
+        )
+        self.buffer = memoryview(bytearray(GATHER_BYTES))
+
+    def note(self, fetch: Fetch, blocks: Iterable[int]) -> None:
+        del fetch
+        run = list(blocks)
+        assert not run or not self.target.missing(range(run[0], run[-1] + 1))  # first stored, then announced
+        if run:
+            self.landed.append(run)
+
+    def get(self, file, wanted) -> MemoryBody:
+        body = self.source.get(file, wanted)
+        plain = body.readinto
+
+        def readinto(view: memoryview) -> int:
+            block = (wanted.start + body.at) // BLOCK_SIZE
+            if block == self.breaks_at:
+                raise HubUnreachable("the line broke")
+            self.carrier.stopping = block + 1 == self.stops_at
+            self.time += self.seconds
+            return plain(view)
+
+        body.readinto = readinto  # type: ignore[method-assign]
+        return body
+
+    def carry(self, priority: Priority, blocks: range = WHOLE) -> bool:
+        return self.carrier.carry(Fetch(1, "a", blocks, priority, 0), self.target, self.buffer)
+
+
+@pytest.fixture
+def rig(store: BlobStore, source: MemorySource) -> Iterator[Rig]:
+    rig = Rig(store, source)
+    yield rig
+    rig.target.stored.close()
+
+
+@pytest.mark.parametrize("priority", [Priority.AHEAD, Priority.BACKGROUND])
+def test_on_a_fast_line_blocks_are_stored_by_the_buffer(rig: Rig, priority: Priority) -> None:
+    assert not rig.carry(priority)
+    assert rig.landed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert rig.target.stored.read(0, SIZE) == rig.content
+    assert rig.carrier.fetched == SIZE
+
+
+def test_what_somebody_waits_for_is_told_block_by_block(rig: Rig) -> None:
+    rig.carry(Priority.DEMAND)
+    assert rig.landed == [[block] for block in WHOLE]
+    assert rig.target.stored.read(0, SIZE) == rig.content
+
+
+@pytest.mark.parametrize(("seconds", "together"), [(1.1 * GATHER_SECONDS, 1), (0.6 * GATHER_SECONDS, 2), (0.1, 1)])
+def test_on_a_slow_line_no_block_waits_long_for_the_next(rig: Rig, seconds: float, together: int) -> None:
+    rig.seconds = seconds
+    rig.carry(Priority.AHEAD)
+    assert rig.landed == [list(WHOLE[at : at + together]) for at in range(0, BLOCKS, together)]
+    assert rig.target.stored.read(0, SIZE) == rig.content
+
+
+def test_whole_blocks_of_an_answer_that_broke_off_are_not_asked_for_again(rig: Rig) -> None:
+    rig.breaks_at = 6
+    with pytest.raises(HubUnreachable):
+        rig.carry(Priority.AHEAD)
+    assert rig.landed == [[0, 1, 2, 3], [4, 5]]
+    assert rig.target.missing(WHOLE) == [range(6, 10)]
+    rig.breaks_at = BLOCKS
+    rig.carry(Priority.AHEAD)
+    assert [wanted.start for _, wanted in rig.source.asked] == [0, 6 * BLOCK_SIZE]
+    assert rig.target.stored.read(0, SIZE) == rig.content
+
+
+def test_a_fetch_that_is_told_to_stop_keeps_what_it_has(rig: Rig) -> None:
+    rig.stops_at = 2
+    with pytest.raises(Cancelled):
+        rig.carry(Priority.BACKGROUND)
+    assert rig.landed == [[0, 1]]
+    assert rig.target.stored.read(0, 2 * BLOCK_SIZE) == rig.content[: 2 * BLOCK_SIZE]
+
+
+def test_a_run_the_disk_does_not_take_is_readable_from_memory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise NoSpace("no room")
+
+    monkeypatch.setattr(rig.target.stored, "publish", full)
+    rig.carry(Priority.AHEAD)
+    assert rig.landed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert (str(rig.carrier.refusal), len(rig.refused)) == ("no room", 1)
+    held = [rig.target.unstored.get("a", block) for block in WHOLE]
+    assert b"".join(block or b"" for block in held) == rig.content
+    assert [len(block or b"") for block in held] == [BLOCK_SIZE] * 9 + [1000]

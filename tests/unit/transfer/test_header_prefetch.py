@@ -1,0 +1,352 @@
+"""Plans are made beside the reads, from bytes that are here, once for all readers of a blob."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from hffs.cache import BlobStore, StoredBlob
+from hffs.errors import BlockAbsent, NoSpace
+from hffs.model import Digest, RemoteFile
+from hffs.policy import ReadPlan, format_of
+from hffs.ranges import BLOCK_SIZE, ByteRange, span_of
+from hffs.transfer import BlobReader, CommitFiles
+from hffs.transfer.header_prefetch import KEPT, MOST_WAITING, HeaderLookup, HeaderPrefetch
+
+TENSORS = 8
+TENSOR = 3 * BLOCK_SIZE
+
+
+@pytest.fixture
+def planner() -> Iterator[HeaderPrefetch]:
+    planner = HeaderPrefetch()
+    yield planner
+    planner.stop()
+
+
+def weights(source, path: str = "model.safetensors", header: int = 4096, seed: int = 1) -> RemoteFile:
+    """A safetensors file whose header takes that many bytes, its length included."""
+    file = source.file(path, header + TENSORS * TENSOR, seed)
+    members = {f"t{n}": {"data_offsets": [n * TENSOR, (n + 1) * TENSOR]} for n in range(TENSORS)}
+    text = json.dumps(members).encode().ljust(header - 8)
+    whole = source.contents[path] = struct.pack("<Q", len(text)) + text + source.contents[path][header:]
+    digest = hashlib.sha256(whole).hexdigest()
+    return replace(file, blob=replace(file.blob, etag=digest, digest=Digest("sha256", digest)))
+
+
+def plan_of(header: int = 4096) -> ReadPlan:
+    return ReadPlan(header + TENSORS * TENSOR, [header + n * TENSOR for n in range(TENSORS)], range(TENSORS))
+
+
+def read(reader: BlobReader, offset: int, length: int) -> bytes:
+    answer = reader.read(offset, length)
+    return answer if isinstance(answer, bytes) else answer.result(10)
+
+
+def until(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+def learns(reader: BlobReader, planner: HeaderPrefetch) -> HeaderLookup:
+    """Reads the first bytes until all is learnt of the file, and the reader knows."""
+    planning = planner.planning(reader.target)
+    assert planning is not None
+    until(lambda: read(reader, 0, 8) and planning.done)
+    read(reader, 0, 8)
+    return planning
+
+
+def asked_blocks(source, path: str) -> set[int]:
+    return {
+        block
+        for name, asked in source.asked
+        if name == path
+        for block in range(asked.start // BLOCK_SIZE, -(-asked.stop // BLOCK_SIZE))
+    }
+
+
+def test_opening_fetches_nothing_and_the_first_read_fetches_the_header_too(fetcher_of, source, planner) -> None:
+    file = weights(source)
+    reader = BlobReader(fetcher_of(), file, planner=planner)
+    assert source.asked == []
+    spot = 20 * BLOCK_SIZE
+    assert read(reader, spot, 10) == source.contents[file.path][spot : spot + 10]
+    until(lambda: asked_blocks(source, file.path) == {0, 20})
+    reader.close()
+
+
+def test_a_plan_comes_of_a_header_longer_than_a_block_whose_rest_nobody_read(fetcher_of, source, planner) -> None:
+    header = 5 * BLOCK_SIZE - 100
+    file = weights(source, header=header)
+    reader = BlobReader(fetcher_of(), file, planner=planner)
+    assert learns(reader, planner).plan == plan_of(header)
+    assert reader._cursors.plan == plan_of(header)
+    assert asked_blocks(source, file.path) == set(range(5))
+    reader.close()
+
+
+def test_one_plan_serves_all_readers_and_who_opens_later_has_it_after_one_read(fetcher_of, source, planner) -> None:
+    file = weights(source)
+    fetcher = fetcher_of()
+    first = BlobReader(fetcher, file, planner=planner)
+    learns(first, planner)
+    first.close()
+    second = BlobReader(fetcher, file, planner=planner)
+    read(second, 10 * BLOCK_SIZE, 10)
+    assert second._cursors.plan is not None
+    assert second._cursors.plan is first._cursors.plan
+    second.close()
+
+
+def test_what_has_no_plan_is_asked_about_once(fetcher_of, source, planner) -> None:
+    file = source.file("model.safetensors", 4 * BLOCK_SIZE)
+    reader = BlobReader(fetcher_of(), file, planner=planner)
+    assert learns(reader, planner).plan is None
+    assert reader._cursors.plan is None
+    assert reader._planning is None
+    reader.close()
+
+
+def test_other_files_start_no_thread_and_fetch_no_header(fetcher_of, source, planner) -> None:
+    file = source.file("vocab.txt", 4 * BLOCK_SIZE)
+    reader = BlobReader(fetcher_of(), file, planner=planner)
+    read(reader, 2 * BLOCK_SIZE, 10)
+    assert asked_blocks(source, file.path) == {2}
+    assert planner.planning(reader.target) is None
+    assert planner._thread is None
+    reader.close()
+
+
+def test_the_tail_of_a_parquet_file_comes_with_its_first_read_and_of_a_bin_file_only_what_is_read(
+    fetcher_of, source, planner
+) -> None:
+    fetcher = fetcher_of()
+    for seed, path in enumerate(("rows.parquet", "some.bin")):
+        reader = BlobReader(fetcher, source.file(path, 40 * BLOCK_SIZE, seed), planner=planner)
+        read(reader, 0, 10)
+        read(reader, 20 * BLOCK_SIZE, 10)
+        reader.close()
+    until(lambda: asked_blocks(source, "rows.parquet") == {0, 20, 39})
+    assert asked_blocks(source, "some.bin") == {0, 20}
+
+
+def slow(planning: HeaderLookup, inside: threading.Event, go: threading.Event) -> None:
+    """Parsing takes until ``go``."""
+    found = planning.format
+
+    def learn(size: int, seen: ByteRange, data: bytes):
+        inside.set()
+        assert go.wait(10)
+        return found.learn(size, seen, data)
+
+    planning.format = type(found)(found.name, found.first, learn)
+
+
+def test_no_read_waits_for_a_plan_and_a_closed_file_stays_open_until_it_is_made(fetcher_of, source, planner) -> None:
+    file = weights(source)
+    fetcher = fetcher_of()
+    inside, go = threading.Event(), threading.Event()
+    reader = BlobReader(fetcher, file, planner=planner)
+    planning = planner.planning(reader.target)
+    assert planning is not None
+    slow(planning, inside, go)
+    read(reader, 0, 8)
+    read(reader, 0, 8)
+    assert inside.wait(10)
+    whole = source.contents[file.path]
+    assert read(reader, 0, len(whole)) == whole
+    assert reader._cursors.plan is None
+    reader.close()
+    assert fetcher._targets, "its bytes are being looked at"
+    go.set()
+    until(lambda: planning.done and not fetcher._targets)
+    assert planning.plan == plan_of()
+
+
+@pytest.mark.allow_warnings("plan-bug")
+def test_a_parser_that_fails_costs_its_file_the_plan_and_others_nothing(fetcher_of, source, planner, caplog) -> None:
+    fetcher = fetcher_of()
+    reader = BlobReader(fetcher, weights(source), planner=planner)
+    planning = planner.planning(reader.target)
+    assert planning is not None
+    planning.format = type(planning.format)("broken", planning.format.first, lambda *_: 1 // 0)  # type: ignore[arg-type]
+    assert learns(reader, planner).plan is None
+    until(lambda: "plan-bug" in caplog.text)
+    reader.close()
+    other = BlobReader(fetcher, weights(source, "other.safetensors", seed=2), planner=planner)
+    assert learns(other, planner).plan == plan_of()
+    other.close()
+
+
+def test_a_header_that_is_gone_when_it_is_looked_at_is_asked_for_again(
+    fetcher_of, source, planner, monkeypatch
+) -> None:
+    file = weights(source)
+    reader = BlobReader(fetcher_of(), file, planner=planner)
+    read(reader, 0, 8)
+    plain, lost = StoredBlob.read, threading.Event()
+
+    def vanishing(self, offset: int, length: int) -> bytes:
+        if threading.current_thread().name == "hffs-plan" and not lost.is_set():
+            self.discard(range(1))
+            lost.set()
+            raise BlockAbsent("evicted")
+        return plain(self, offset, length)
+
+    monkeypatch.setattr(StoredBlob, "read", vanishing)
+    assert learns(reader, planner).plan == plan_of()
+    assert [asked.start for _, asked in source.asked].count(0) == 2
+    reader.close()
+
+
+def test_stopping_ends_the_thread_and_gives_back_what_waits(fetcher_of, source) -> None:
+    planner = HeaderPrefetch()
+    fetcher = fetcher_of()
+    inside, go = threading.Event(), threading.Event()
+    readers = [BlobReader(fetcher, weights(source, f"{n}.safetensors", seed=n), planner=planner) for n in range(3)]
+    planning = planner.planning(readers[0].target)
+    assert planning is not None
+    slow(planning, inside, go)
+    for reader in readers:
+        read(reader, 0, 8)
+        read(reader, 0, 8)
+    assert inside.wait(10)
+    assert len(planner._waiting) == 2
+    for reader in readers:
+        reader.close()
+    stopper = threading.Thread(target=planner.stop)
+    stopper.start()
+    until(lambda: len(fetcher._targets) == 1)
+    go.set()
+    stopper.join(10)
+    assert not stopper.is_alive()
+    assert planner._thread is not None
+    assert not planner._thread.is_alive()
+    until(lambda: not fetcher._targets)
+    late = BlobReader(fetcher, weights(source, "late.safetensors", seed=9), planner=planner)
+    for _ in range(3):
+        read(late, 0, 8)
+    assert late._planning is not None
+    assert not late._planning.queued
+    late.close()
+    planner.stop()
+
+
+class Held:
+    """As much of a reader as the planner needs; counts who holds it."""
+
+    def __init__(self, target) -> None:
+        self.target = target
+        self.held = 0
+
+    def want_ahead(self, asked: ByteRange) -> None:
+        assert not self.target.missing(span_of(asked)), "all is here"
+
+    def hold(self) -> None:
+        self.held += 1
+
+    def let_go(self) -> None:
+        self.held -= 1
+
+
+def test_no_more_files_wait_to_be_parsed_than_fit(fetcher_of, source, planner) -> None:
+    file = weights(source)
+    opened = BlobReader(fetcher_of(), file)
+    read(opened, 0, 8)
+    reader = Held(opened.target)
+    found = format_of(file.path, opened.size)
+    assert found is not None
+    inside, go = threading.Event(), threading.Event()
+    plannings = [HeaderLookup(found, opened.size) for _ in range(MOST_WAITING + 3)]
+    slow(plannings[0], inside, go)
+    planner.look(plannings[0], reader)
+    assert inside.wait(10)
+    for planning in plannings:
+        planner.look(planning, reader)
+    assert [planning.queued for planning in plannings] == [True] * (MOST_WAITING + 1) + [False] * 2
+    go.set()
+    until(lambda: not reader.held)
+    for planning in plannings:
+        planner.look(planning, reader)
+    until(lambda: all(planning.done for planning in plannings))
+    opened.close()
+
+
+def test_plans_of_the_last_files_are_kept(fetcher_of, source, planner) -> None:
+    fetcher = fetcher_of()
+    readers = [BlobReader(fetcher, source.file(f"{n}.gguf", 100, seed=n)) for n in range(KEPT + 1)]
+    plannings = [planner.planning(reader.target) for reader in readers[:KEPT]]
+    assert planner.planning(readers[0].target) is plannings[0]
+    planner.planning(readers[KEPT].target)
+    assert planner.planning(readers[0].target) is plannings[0]
+    assert planner.planning(readers[1].target) is not plannings[1]
+    for reader in readers:
+        reader.close()
+
+
+# the whole of what was touched
+
+
+def content_of(filesystem_of, prefetch: str) -> CommitFiles:
+    made = filesystem_of({"big.dat": 50 * BLOCK_SIZE, "other.dat": BLOCK_SIZE})._content
+    return CommitFiles(made.listings, made._store, made._fetcher, read_timeout=10, prefetch=prefetch)
+
+
+@pytest.mark.parametrize(("prefetch", "all_of_it"), [("all", True), ("small", False), ("none", False)])
+def test_with_prefetch_all_the_first_read_of_a_file_fetches_the_rest_and_opening_none(
+    filesystem_of, source, store: BlobStore, prefetch: str, all_of_it: bool
+) -> None:
+    content = content_of(filesystem_of, prefetch)
+    entry = content.entry("big.dat")
+    reader = content.open(entry)
+    assert source.asked == []
+    read(reader, 30 * BLOCK_SIZE, 10)
+    reader.close()
+    if all_of_it:
+        until(lambda: content.local_bytes(entry) == entry.size)
+        rest = [asked.start for _, asked in source.asked if asked.start != 30 * BLOCK_SIZE]
+        moved = [abs(sorted(rest).index(start) - place) for place, start in enumerate(rest)]
+        assert max(moved) < 4, "in file order, as far as four workers keep it"
+    else:
+        until(lambda: not content._fetcher._targets)
+        assert content.local_bytes(entry) == BLOCK_SIZE
+    assert {path for path, _ in source.asked} == {"big.dat"}
+    content.close()
+
+
+def test_nothing_is_fetched_in_advance_that_cannot_be_kept(filesystem_of, source, monkeypatch) -> None:
+    def full(self, claim, block, data):
+        raise NoSpace("no room")
+
+    monkeypatch.setattr(StoredBlob, "publish", full)
+    content = content_of(filesystem_of, "all")
+    other = content.open(content.entry("other.dat"))
+    read(other, 0, 10)
+    assert content._fetcher.degraded
+    reader = content.open(content.entry("big.dat"))
+    read(reader, 0, 10)
+    until(lambda: not content._fetcher._queue.busy(reader.target.key))
+    assert asked_blocks(source, "big.dat") == {0}
+    reader.close()
+    other.close()
+    content.close()
+
+
+def test_content_makes_plans_and_ends_their_thread(filesystem_of, source) -> None:
+    filesystem = filesystem_of({"model.safetensors": 5 * BLOCK_SIZE})
+    content = filesystem._content
+    reader = content.open(content.entry("model.safetensors"))
+    assert learns(reader, content._planner).plan is None
+    reader.close()
+    content.close()
+    content.close()
