@@ -39,12 +39,12 @@ def decide(
     subfolder: str | None = None,
 ) -> MountSpec:
     """As ``plan``, with settings from ``options``, environment and files. ``@NAME`` for a repo stands for what
-    NAME.toml says (``configfiles.of_mount``); what is given here counts before it. Raises UsageError, NotFound and
+    NAME.toml says (``config.files.mount_file``); what is given here counts before it. Raises UsageError, NotFound and
     those of ``plan``."""
     given = {"repo": None if repo.startswith("@") else repo, "mountpoint": where}
     given |= {"type": type, "revision": revision, "subfolder": subfolder}
-    decided = config.decide(options, mount=repo[1:] if repo.startswith("@") else None)
-    naming = {**decided.naming, **{name: value for name, value in given.items() if value is not None}}
+    decided = config.resolve(options, mount=repo[1:] if repo.startswith("@") else None)
+    naming = {**decided.mount_keys, **{name: value for name, value in given.items() if value is not None}}
     if "repo" not in naming:
         raise UsageError(f"{decided.files[-1][0]} names no repo", 'write repo = "ORG/NAME" into it')
     if "mountpoint" not in naming:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import config
-from ..config import PARSERS, Settings
+from ..config import SETTINGS, Settings
 
 
 def settings_from(options: dict[str, Any]) -> Settings:
@@ -19,7 +19,7 @@ def settings_from(options: dict[str, Any]) -> Settings:
 def parsed(options: dict[str, Any]) -> dict[str, Any]:
     """``options`` with text values parsed as on the command line and lists as tuples. Raises UsageError."""
     decided = {
-        name: PARSERS[name](value) if isinstance(value, str) and name in PARSERS else value
+        name: SETTINGS[name].kind.parse(value) if isinstance(value, str) and name in SETTINGS else value
         for name, value in options.items()
     }
     lists = {name: tuple(value) for name, value in decided.items() if isinstance(value, list)}

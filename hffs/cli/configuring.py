@@ -15,22 +15,6 @@ from . import output
 
 NAMED: Final = "of ~/.config/hffs or /etc/hffs"
 
-# What holds where nothing is set and the value itself says nothing.
-_UNSET: Final = {
-    "token_file": "where hf auth login puts it",
-    "cache_size": "what min-free leaves",
-    "min_free": "2G, of a small disk a tenth",
-    "hf_cache": "none",
-    "workers": "as many as pay",
-    "bandwidth": "no limit",
-    "include": "everything",
-    "exclude": "nothing",
-    "log_file": "beside the control socket",
-}
-_SIZES: Final = frozenset({"cache_size", "min_free", "min_worker_speed", "big_file", "fetch_size", "bandwidth"})
-_RATES: Final = frozenset({"min_worker_speed", "bandwidth"})
-_TIMES: Final = frozenset({"probe_seconds", "read_timeout"})
-
 
 def declare_file(parser: argparse.ArgumentParser) -> None:
     """``--config FILE``."""
@@ -49,12 +33,12 @@ def show(args: argparse.Namespace) -> int:
 
     if args.mount is not None and not args.mount.startswith("@"):
         raise UsageError(f"{args.mount!r} names no file of a mount", "write @NAME")
-    decided = config.decide(flags(args), mount=args.mount[1:] if args.mount else None)
-    names = [name for name in config.PARSERS if name != "debug"]
+    decided = config.resolve(flags(args), mount=args.mount[1:] if args.mount else None)
+    names = [name for name in config.SETTINGS if name != "debug"]
     if args.json:
         output.as_json(_for_programs(decided, names))
         return 0
-    for word, value in decided.naming.items():
+    for word, value in decided.mount_keys.items():
         print(output.shown(f"{word}: {value}"))
     rows = [[_spelt(name), _value(name, getattr(decided.settings, name)), _origin(decided, name)] for name in names]
     output.table(["SETTING", "VALUE", "FROM"], rows, fold=[1, 2])
@@ -75,7 +59,7 @@ def _for_programs(decided: config.ResolvedSettings, names: list[str]) -> dict[st
     return {
         "settings": [one(name) for name in names],
         "files": [{"path": path, "read": there} for path, there in decided.files],
-        **({"mount": dict(decided.naming)} if decided.naming else {}),
+        **({"mount": dict(decided.mount_keys)} if decided.mount_keys else {}),
     }
 
 
@@ -85,13 +69,14 @@ def _origin(decided: config.ResolvedSettings, name: str) -> str:
 
 
 def _value(name: str, value: Any) -> str:
+    kind = config.SETTINGS[name].kind.name
     if value is None or value in ("", ()):
-        return _UNSET.get(name, "not set")
-    if name in _RATES:
+        return config.SETTINGS[name].unset
+    if kind == "rate":
         return output.rate(value)
-    if name in _SIZES:
+    if kind == "size":
         return output.size(value)
-    if name in _TIMES:
+    if kind == "time":
         return f"{value:g} s"
     if isinstance(value, bool):
         return "yes" if value else "no"

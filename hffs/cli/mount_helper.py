@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from ..config import PARSERS, parse_switch
+from ..config import SETTINGS
 from ..errors import HffsError, UsageError
 from . import output
 from .options import Parser
@@ -113,7 +113,7 @@ def parse(text: str, *, sloppy: bool = False) -> Options:
             noexec = True
         elif word == "remount":
             raise UsageError("a mount cannot be changed while it is mounted", "unmount it, then mount it anew")
-        elif name in PARSERS:
+        elif name in SETTINGS:
             settings[name] = _setting(name, word, value if equals else None, settings.get(name))
         elif name in _NAMES:
             if not value:
@@ -127,14 +127,14 @@ def parse(text: str, *, sloppy: bool = False) -> Options:
 
 
 def _setting(name: str, word: str, value: str | None, before: Any) -> Any:
-    if value is None and PARSERS[name] is parse_switch:
+    if value is None and SETTINGS[name].kind.name == "switch":
         return True
     if not value:
         raise UsageError(f"{word} needs a value", f"write {word}=…")
     if name in _PATTERNS:  # as it stands; given again, both count
         return (*(before or ()), value)
     try:
-        return PARSERS[name](value)
+        return SETTINGS[name].kind.parse(value)
     except UsageError as wrong:
         raise UsageError(f"{word}: {wrong.what}", wrong.remedy) from None
 
@@ -142,7 +142,7 @@ def _setting(name: str, word: str, value: str | None, before: Any) -> Any:
 def _nearest(name: str) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(name, [*PARSERS, *_NAMES, *_FOR_OTHERS, "noexec"], 1, 0.6)
+    close = get_close_matches(name, [*SETTINGS, *_NAMES, *_FOR_OTHERS, "noexec"], 1, 0.6)
     return f"did you mean {close[0]}?" if close else "hffs mount --help lists the options"
 
 

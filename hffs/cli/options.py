@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn
 
-from ..config import PARSERS
+from ..config import SETTINGS
 from ..errors import UsageError
 from . import configuring
 from .examples import GROUPS, examples
@@ -17,50 +17,7 @@ from .examples import GROUPS, examples
 REPO: Final = "[hf://][datasets/|spaces/]ORG/NAME[@REVISION][/PATH]"
 TARGET: Final = "a mountpoint, a path inside one, or a repo"
 
-# Help of the settings, in the order it is shown; a {} takes nothing. All of them are also HFFS_… in the environment.
-HELP: Final = {
-    "cache_dir": (
-        "DIR",
-        "where fetched blocks are kept (default: $XDG_CACHE_HOME/hffs, ~/.cache/hffs; root: /var/cache/hffs)",
-    ),
-    "cache_size": (
-        "SIZE",
-        "most that the cache may take of its disk; what was used longest ago goes (default: what --min-free leaves)",
-    ),
-    "min_free": ("SIZE", "least that stays free on the cache's disk (default 2G, on a small disk a tenth of it)"),
-    "hf_cache": (
-        "DIR",
-        "huggingface_hub's cache, whose files are used as they are (default: $HF_HUB_CACHE; none: not at all)",
-    ),
-    "workers": (
-        "N",
-        "most connections at once, 2 of them for waiting readers (default: as many as pay; 16 for each core but one)",
-    ),
-    "bandwidth": ("SIZE", "most bytes fetched a second in all; waiting readers go first (default: no limit)"),
-    "min_worker_speed": (
-        "SIZE",
-        "bytes a second that each worker on big files must bring to get one more (default 3M)",
-    ),
-    "probe_seconds": ("TIME", "how long big files are measured with one worker at first, at most (default 5 s)"),
-    "big_file": ("SIZE", "files of this size and more get as many workers as measuring shows to pay (default 200M)"),
-    "fetch_size": ("SIZE", "most bytes of a request that a reader waits for (default 4M; others grow to 16M)"),
-    "prefetch": (
-        "none|small|all",
-        "what is fetched before it is read: nothing, a model's small files, or also the rest of what is read (small)",
-    ),
-    "include": ("PATTERN", "only files that match; may be given several times"),
-    "exclude": ("PATTERN", "leave out files that match; may be given several times"),
-    "offline": (None, "ask no server: what was last seen of the repo is shown, what is here can be read"),
-    "allow_other": (None, "let other users read the mount"),
-    "read_timeout": ("TIME", "how long a read waits for bytes before it fails (default 120 s)"),
-    "binding": ("auto|kernel|libfuse", "what talks to the kernel (default auto)"),
-    "endpoint": ("URL", "the Hub (default $HF_ENDPOINT, https://huggingface.co)"),
-    "token_file": ("FILE", "file that holds the access token (default: where hf auth login puts it)"),
-    "runtime_dir": ("DIR", "where control sockets lie (default: $XDG_RUNTIME_DIR/hffs; root: /run/hffs)"),
-    "log_level": ("debug|info|warning|error", "what is logged, at the least (default info)"),
-    "log_format": ("logfmt|json", "how log lines are written (default logfmt)"),
-    "log_file": ("FILE", "where the daemon logs (default: beside its control socket)"),
-}
+ALL: Final = tuple(name for name in SETTINGS if name != "debug")
 TYPES: Final = ("model", "dataset", "space")
 SHELLS: Final = ("bash", "zsh")
 HUB: Final = ("endpoint", "token_file", "offline")
@@ -206,14 +163,14 @@ def add_settings(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> Non
         if headings:
             title = headings.get(name, _REST)
             place = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
-        metavar, text = HELP[name]
-        option = f"--{name.replace('_', '-')}"
-        if metavar is None:
-            place.add_argument(option, action="store_const", const=True, help=text)
-        elif name in PATTERNS:  # as it stands: a name may hold blanks and commas
-            place.add_argument(option, metavar=metavar, action="append", help=text)
+        row = SETTINGS[name]
+        option = f"--{row.key}"
+        if row.kind.name == "switch":
+            place.add_argument(option, action="store_const", const=True, help=row.help)
+        elif row.kind.name == "patterns":  # taken literally: a name may contain blanks and commas
+            place.add_argument(option, metavar=row.kind.metavar, action="append", help=row.help)
         else:
-            place.add_argument(option, metavar=metavar, type=checked(PARSERS[name]), help=text)
+            place.add_argument(option, metavar=row.kind.metavar, type=checked(row.kind.parse), help=row.help)
 
 
 def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from ..config import PARSERS, above_zero, parse_seconds, parse_size
+from ..config import SETTINGS, above_zero, parse_seconds, parse_size
 from . import configuring
 from .options import (
+    ALL,
     ASKED,
-    HELP,
     HUB,
     HYDRATING,
     PATTERNS,
@@ -73,7 +73,7 @@ def build() -> Parser:
     mount.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an empty directory")
     mount.add_argument("-f", "--foreground", action="store_true", help="stay, instead of going to the background")
     add_naming(mount)
-    add_settings(mount, tuple(HELP))
+    add_settings(mount, ALL)
 
     unmount = command("unmount", "end a mount", aliases=["umount"])
     unmount.add_argument("target", metavar="MOUNTPOINT", help=TARGET)
@@ -141,7 +141,7 @@ def build() -> Parser:
     settings = command("config", "show the settings that hold, and where each is from")
     configuring.declare(settings)
     add_json(settings)
-    add_settings(settings, tuple(HELP))
+    add_settings(settings, ALL)
 
     _add_cache(
         command("cache", "list, drop, keep and check what is on this disk").add_subparsers(
@@ -237,7 +237,7 @@ def _days(text: str) -> float:
 
 def flags(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given, for ``config.load``."""
-    given = {name: getattr(args, name, None) for name in (*PARSERS, "config")}
+    given = {name: getattr(args, name, None) for name in (*SETTINGS, "config")}
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
     }

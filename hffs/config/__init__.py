@@ -1,38 +1,29 @@
 """Settings, the files they are read from, and the one place where the environment is read."""
 
 from . import files
-from .settings import (
-    OF_THE_MANAGER,
-    PARSERS,
+from .environment import (
     SECRETS,
-    Origin,
-    ResolvedSettings,
-    Settings,
-    above_zero,
-    decide,
+    SYSTEMD_VARIABLES,
     helper_environ,
     is_journal,
     keep_secrets,
-    load,
-    parse_hf_cache,
-    parse_seconds,
-    parse_size,
-    parse_switch,
     proxies,
     service_manager,
     split_secrets,
     token_variable,
 )
+from .settings import SETTINGS, Origin, ResolvedSettings, Setting, Settings, load, resolve
+from .values import above_zero, parse_hf_cache, parse_seconds, parse_size
 
 __all__ = [
-    "OF_THE_MANAGER",
-    "PARSERS",
     "SECRETS",
+    "SETTINGS",
+    "SYSTEMD_VARIABLES",
     "Origin",
     "ResolvedSettings",
+    "Setting",
     "Settings",
     "above_zero",
-    "decide",
     "files",
     "helper_environ",
     "is_journal",
@@ -41,8 +32,8 @@ __all__ = [
     "parse_hf_cache",
     "parse_seconds",
     "parse_size",
-    "parse_switch",
     "proxies",
+    "resolve",
     "service_manager",
     "split_secrets",
     "token_variable",

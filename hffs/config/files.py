@@ -1,7 +1,7 @@
-"""Configuration files: where they lie, in which order they count, and what they say as it stands.
+"""Configuration files: where they are, in which order they apply, and their keys with raw values.
 
-Used by ``config``, which alone knows the settings and checks what was said. tomllib is imported when a file is there,
-so that ``hffs status`` costs no more than two looks where there is none. Functions and values only.
+``settings`` checks the values. tomllib is imported only when a file exists, so that ``hffs status`` costs two failed
+opens where there is none. Functions and values only.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import HffsError, NotFound, UsageError
+from .environment import user_dir
 
 SYSTEM: Final = "/etc/hffs"
 GENERAL: Final = "hffs.toml"
-NONE: Final = "none"  # said instead of a file: read none at all, neither the system's nor the user's
-# More than this is not something that a person wrote; it is somebody's data under the wrong name.
-_LARGEST: Final = 1024 * 1024
+NONE: Final = "none"  # as the name of the file: read neither the system's nor the user's
+_LARGEST: Final = 1024 * 1024  # no hand-written file is larger
 _KEY: Final = re.compile(r"""\s*(?:\[\s*)?(?:"([^"]+)"|'([^']+)'|([\w-]+))\s*[=.\]]""")
+_EXAMPLE: Final = 'write lines like cache-size = "50G"'
 
 
 @dataclass(frozen=True, slots=True)
 class RawValue:
-    """One key of a file: ``key`` as it is written there, of a long one the beginning, its ``value`` as TOML has it,
-    ``where`` as FILE:LINE."""
+    """One key of a file: ``key`` as written there (cut to 100 characters), ``value`` as TOML parsed it, ``where`` as
+    FILE:LINE."""
 
     key: str
     value: Any
@@ -34,20 +35,14 @@ class RawValue:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A file that may say something; one that was ``named`` must be there."""
+    """A file to look for; one that was ``named`` explicitly must exist."""
 
     path: str
     named: bool = False
 
 
-def user_dir(environ: Mapping[str, str]) -> str:
-    """The user's own folder: ``$XDG_CONFIG_HOME/hffs``, else ``~/.config/hffs``."""
-    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".config")
-    return os.path.join(home, "hffs")
-
-
 def general(named: str | None, environ: Mapping[str, str]) -> list[ConfigFile]:
-    """The files that hold for every mount; what a later one says counts. ``named`` is --config or HFFS_CONFIG."""
+    """The files for all mounts; a later one overrides an earlier one. ``named`` is --config or HFFS_CONFIG."""
     if named is not None and named.strip().lower() == NONE:
         return []
     found = [ConfigFile(os.path.join(folder, GENERAL)) for folder in (SYSTEM, user_dir(environ))]
@@ -56,62 +51,59 @@ def general(named: str | None, environ: Mapping[str, str]) -> list[ConfigFile]:
     return found
 
 
-def of_mount(name: str, environ: Mapping[str, str]) -> ConfigFile:
-    """The file of one mount: NAME.toml among the user's files, else among the system's. Raises UsageError (no name of
-    a file), NotFound."""
+def mount_file(name: str, environ: Mapping[str, str]) -> ConfigFile:
+    """The file of one mount: the user's NAME.toml, else the system's. Raises UsageError (not a valid file name),
+    NotFound."""
     if not name or name.startswith(".") or "/" in name or "\0" in name or f"{name}.toml" == GENERAL:
-        raise UsageError(f"@{name} names no file of a mount", f"name NAME of {SYSTEM}/NAME.toml")
-    places = [os.path.join(folder, f"{name}.toml") for folder in (user_dir(environ), SYSTEM)]
-    for path in places:
+        raise UsageError(f"@{name} is not the name of a mount's file", f"NAME must be that of {SYSTEM}/NAME.toml")
+    paths = [os.path.join(folder, f"{name}.toml") for folder in (user_dir(environ), SYSTEM)]
+    for path in paths:
         if os.path.lexists(path):
             return ConfigFile(path, named=True)
-    raise NotFound(f"there is neither {places[0]} nor {places[1]}", 'write one with repo = "ORG/NAME" in it')
+    raise NotFound(f"there is neither {paths[0]} nor {paths[1]}", 'write one with repo = "ORG/NAME" in it')
 
 
-def read(place: ConfigFile) -> dict[str, RawValue] | None:
-    """What a file says, by key with dashes as underscores; None when there is no such file and none was named.
+def read(file: ConfigFile) -> dict[str, RawValue] | None:
+    """The file's values by key, dashes replaced by underscores; None when it does not exist and was not named.
 
-    Raises NotFound, HffsError (it cannot be read), UsageError (no TOML, or one key in both spellings).
+    Raises NotFound, HffsError (unreadable), UsageError (not TOML, or one key in both spellings).
     """
     try:
-        with open(place.path, "rb") as file:
-            content = file.read(_LARGEST + 1)
+        with open(file.path, "rb") as opened:
+            content = opened.read(_LARGEST + 1)
     except (FileNotFoundError, NotADirectoryError):
-        if not place.named:
+        if not file.named:
             return None
-        raise NotFound(f"there is no {place.path}", "name a file that exists, or none") from None
+        raise NotFound(f"{file.path} does not exist", "name an existing file, or none") from None
     except OSError as wrong:
-        raise HffsError(f"{place.path} cannot be read ({wrong.strerror})", "mend it, or set HFFS_CONFIG=none") from None
+        raise HffsError(f"cannot read {file.path} ({wrong.strerror})", "repair it, or set HFFS_CONFIG=none") from None
     if len(content) > _LARGEST:
-        raise UsageError(f"{place.path} is too big for a configuration file", "at most 1 MiB")
+        raise UsageError(f"{file.path} is too large for a configuration file", "at most 1 MiB")
     import tomllib  # 4 ms
 
     try:
         text = content.decode("utf-8")
-        told = tomllib.loads(text)
+        parsed = tomllib.loads(text)
     except UnicodeDecodeError as wrong:
-        raise UsageError(f"{place.path} is no text in UTF-8 (at byte {wrong.start})") from None
+        raise UsageError(f"{file.path} is not UTF-8 text (at byte {wrong.start})") from None
     except tomllib.TOMLDecodeError as wrong:
-        raise UsageError(f"{place.path} is no TOML: {wrong}", 'write lines like cache-size = "50G"') from None
-    except (ValueError, RecursionError):  # of Python: a number of thousands of digits, or so many brackets
-        remedy = 'write lines like cache-size = "50G"'
-        raise UsageError(f"{place.path} has a number too long, or lists too deep", remedy) from None
+        raise UsageError(f"{file.path} is not valid TOML: {wrong}", _EXAMPLE) from None
+    except (ValueError, RecursionError):  # raised by Python: a number of thousands of digits, or deep nesting
+        raise UsageError(f"{file.path} contains a number that is too long, or nesting too deep", _EXAMPLE) from None
     found: dict[str, RawValue] = {}
-    lines = _lines(text)
-    for key, value in told.items():
+    lines = _line_numbers(text)
+    for key, value in parsed.items():
         shown = key if len(key) < 100 else f"{key[:100]}…"
-        said = RawValue(shown, value, f"{place.path}:{lines[key]}" if key in lines else place.path)
+        raw = RawValue(shown, value, f"{file.path}:{lines[key]}" if key in lines else file.path)
         name = key.replace("-", "_")
         if name in found:
-            raise UsageError(
-                f"{said.where}: {found[name].key} and {shown} are the same setting", "leave one of them out"
-            )
-        found[name] = said
+            raise UsageError(f"{raw.where}: {found[name].key} and {shown} are the same setting", "remove one of them")
+        found[name] = raw
     return found
 
 
-def _lines(text: str) -> dict[str, int]:
-    """The line of each key, as far as keys are written plainly: the first that begins with it."""
+def _line_numbers(text: str) -> dict[str, int]:
+    """The first line that begins with each key, for keys in their plain spelling."""
     found: dict[str, int] = {}
     for number, content in enumerate(text.split("\n"), 1):
         match = _KEY.match(content)

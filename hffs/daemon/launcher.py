@@ -251,7 +251,7 @@ def environ() -> dict[str, str]:
     """Our environment, without its secrets, which go over the pipe, and what a service manager says to us alone; a
     package that is run from a checkout is found by the child too, whose directory is /."""
     shown, _ = config.split_secrets()
-    ours = {name: value for name, value in shown.items() if name not in config.OF_THE_MANAGER}
+    ours = {name: value for name, value in shown.items() if name not in config.SYSTEMD_VARIABLES}
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     if os.path.basename(home) in ("site-packages", "dist-packages"):
         return ours

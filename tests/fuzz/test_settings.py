@@ -1,4 +1,4 @@
-"""What people and /etc/fstab write: configuration files, their names, mount options, values of settings."""
+"""Configuration files, their names, mount options and values of settings, all written by hand."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ a.b = {c = [1, {d = 1979-05-27T07:32:00Z}]}
 NAMES = ["repo", "mountpoint", "type", "revision", "subfolder"]
 
 
-def said(*keys: str) -> st.SearchStrategy[bytes]:
-    """Files in which one to three keys say what does not fit them."""
+def misfits(*keys: str) -> st.SearchStrategy[bytes]:
+    """Files in which one to three keys have values of a wrong kind."""
     lines = st.lists(st.tuples(st.sampled_from(keys), st.sampled_from(MISFITS)), min_size=1, max_size=3)
-    return lines.map(lambda told: "\n".join(f"{key} = {value}" for key, value in told).encode())
+    return lines.map(lambda pairs: "\n".join(f"{key} = {value}" for key, value in pairs).encode())
 
 
 VALUES = [
@@ -70,12 +70,12 @@ OPTIONS = [
 
 @pytest.fixture(autouse=True)
 def _no_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What this machine is set to is no part of it."""
+    """Hides the configuration of this machine."""
     monkeypatch.setattr(files, "SYSTEM", str(tmp_path / "etc"))
 
 
 def usable(settings: config.Settings) -> None:
-    """No number that a clock, a wait or a screen could not take, no path that the system could not."""
+    """Asserts that each number fits a clock, a wait and a screen, and each path the system."""
     for value in asdict(settings).values():
         if isinstance(value, float):
             assert math.isfinite(value)
@@ -90,24 +90,24 @@ def test_configuration_files(tmp_path: Path) -> None:
     folder.mkdir()
     environ = {"XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)}
 
-    @fuzzed(broken([GENERAL]) | said(*config.PARSERS), broken([OF_A_MOUNT, b""]) | said(*NAMES, "workers"))
+    @fuzzed(broken([GENERAL]) | misfits(*config.SETTINGS), broken([OF_A_MOUNT, b""]) | misfits(*NAMES, "workers"))
     def run(general: bytes, of_mount: bytes) -> None:
         (folder / "hffs.toml").write_bytes(general)
         (folder / "tiny.toml").write_bytes(of_mount)
         for mount in (None, "tiny"):
             try:
-                found = config.decide({}, environ, mount)
+                found = config.resolve({}, environ, mount)
             except UsageError as wrong:
                 assert len(wrong.what) < 2000
                 continue
             usable(found.settings)
-            assert all(value and "\0" not in value for value in found.naming.values())
+            assert all(value and "\0" not in value for value in found.mount_keys.values())
             assert MountSpec.from_json(MountSpec("a/b", "/m", found.settings).to_json()).settings == found.settings
 
     run()
 
 
-@fuzzed(st.sampled_from(sorted(config.PARSERS)), broken_text(VALUES))
+@fuzzed(st.sampled_from(sorted(config.SETTINGS)), broken_text(VALUES))
 def test_values_of_settings(name: str, text: str) -> None:
     try:
         found = config.load({}, {"HOME": "/home/x", f"HFFS_{name.upper()}": text.replace("\0", "")})
@@ -120,25 +120,25 @@ def test_values_of_settings(name: str, text: str) -> None:
 @fuzzed(broken_text(["tiny", "../tiny", "hffs", "x" * 250]))
 def test_names_of_the_files_of_mounts(name: str) -> None:
     try:
-        place = files.of_mount(name, {"HOME": "/home/x"})
+        file = files.mount_file(name, {"HOME": "/home/x"})
     except (UsageError, NotFound):
         return
-    raise AssertionError(f"found {place}")
+    raise AssertionError(f"found {file}")
 
 
 @fuzzed(broken_text(OPTIONS), st.booleans())
 def test_options_of_mounts(text: str, sloppy: bool) -> None:
     try:
-        asked = mount_helper.parse(text, sloppy=sloppy)
-        usable(config.load(asked.settings, {"HOME": "/home/x", "HFFS_CONFIG": "none"}))
+        options = mount_helper.parse(text, sloppy=sloppy)
+        usable(config.load(options.settings, {"HOME": "/home/x", "HFFS_CONFIG": "none"}))
     except HffsError as wrong:
-        assert isinstance(wrong, UsageError | NotFound) or "cannot be read" in wrong.what
+        assert isinstance(wrong, UsageError | NotFound) or wrong.what.startswith("cannot read")
         return
-    assert set(asked.names) <= {"type", "revision", "subfolder"}
+    assert set(options.names) <= {"type", "revision", "subfolder"}
 
 
 @fuzzed(broken_text([MountSpec("acme/tiny", "/mnt/model", config.Settings(cache_dir="/c")).to_json()]))
-def test_what_a_daemon_is_told(text: str) -> None:
+def test_mount_specs(text: str) -> None:
     try:
         spec = MountSpec.from_json(text)
     except UsageError:

@@ -18,7 +18,7 @@ import pytest
 
 from hffs import cli
 from hffs.cli import parser
-from hffs.config import PARSERS
+from hffs.config import SETTINGS
 from hffs.control.messages import FileStatus, Status
 
 from .conftest import CHECKOUT, Daemon
@@ -93,7 +93,7 @@ def test_the_stub_offers_what_the_module_offers() -> None:
         (["mount", "acme/tiny"], 2, "see hffs mount --help"),
         (["mount", "acme/tiny", "m", "--workers", "0"], 2, "--workers: '0' is not a number of at least 1"),
         (["mount", "acme/tiny", "m", "--fetch-size", "lots"], 2, "--fetch-size: 'lots' is not a size"),
-        (["mount", "acme/tiny", "m", "--endpoint", "ftp://x"], 2, "no http(s) address"),
+        (["mount", "acme/tiny", "m", "--endpoint", "ftp://x"], 2, "not an http(s) URL"),
         (["mount", "acme/tiny", "m", "--cach", "x"], 2, "no such option: --cach: did you mean --cache-dir? see"),
         (["mount", "--cachedir=x", "acme/tiny", "m"], 2, "--cachedir: did you mean --cache-dir? see hffs mount --help"),
         (["unmount", "--lasy", "m"], 2, "no such option: --lasy: did you mean --lazy? see hffs unmount --help"),
@@ -305,9 +305,9 @@ def test_interrupting_is_told_by_exit_130(daemon: Daemon, runtime: str, tmp_path
 
 def test_every_setting_is_an_option_of_mount_and_no_option_does_nothing() -> None:
     args = parser.build().parse_args(["mount", "acme/tiny", "/m"])
-    assert set(PARSERS) - {"debug"} <= set(vars(args))
+    assert set(SETTINGS) - {"debug"} <= set(vars(args))
     own = {"command", "repo", "mountpoint", "foreground", "type", "revision", "subfolder"}
-    assert set(vars(args)) - own == set(PARSERS) - {"debug"}
+    assert set(vars(args)) - own == set(SETTINGS) - {"debug"}
 
 
 def test_options_reach_the_settings_as_they_were_meant() -> None:

@@ -57,8 +57,8 @@ def test_programs_get_the_values_themselves(hffs: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--config", "/nowhere", "status"], 3, "hffs: there is no /nowhere: name a file that exists, or none\n"),
-        (["status", "--config", "/nowhere"], 3, "hffs: there is no /nowhere: name a file that exists, or none\n"),
+        (["--config", "/nowhere", "status"], 3, "hffs: /nowhere does not exist: name an existing file, or none\n"),
+        (["status", "--config", "/nowhere"], 3, "hffs: /nowhere does not exist: name an existing file, or none\n"),
         (["config", "mnt-model"], 2, "hffs: 'mnt-model' names no file of a mount: write @NAME\n"),
         (
             ["mount", "@mnt-model"],
