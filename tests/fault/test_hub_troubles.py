@@ -41,7 +41,7 @@ def test_a_hub_that_accepts_and_never_answers_is_given_up(hub: Hub, commands: Co
     # Every Python of it, the daemon's too, waits two seconds for an answer instead of half a minute, and asks for as
     # long as that.
     (place.parent / "site").mkdir()
-    patient = "from hffs.sources.hub import hubclient\nhubclient.READ_SECONDS = hubclient.PATIENCE = 2.0\n"
+    patient = "from hffs.sources.hub import hub_api\nhub_api.READ_SECONDS = hub_api.PATIENCE = 2.0\n"
     (place.parent / "site/sitecustomize.py").write_text(patient)
     commands.environment["PYTHONPATH"] = f"{place.parent / 'site'}:{CHECKOUT}"
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -29,6 +29,7 @@ from hffs.model import Blob, Commit, Digest, RemoteFile, RepoType
 from hffs.names import check_name
 from hffs.system import mount_table
 from hffs.transfer import listings
+from tests.support.mismatch_records import recorded
 
 from .mutations import broken, broken_text, fuzzed, misfits
 
@@ -164,7 +165,7 @@ def test_the_record_of_what_was_wrong(tmp_path: Path) -> None:
     @fuzzed(broken(LINES) | misfits([FOUND, SETTLED]))
     def run(raw: bytes) -> None:
         (tmp_path / "mismatches").write_bytes(raw)
-        for each in mismatches.history(layout):
+        for each in recorded(layout):
             assert math.isfinite(each.at)
             assert isinstance(each.size, int)
         record = mismatches.Mismatches(layout)

@@ -13,6 +13,7 @@ import pytest
 from hffs.cache import Layout
 from hffs.cache.integrity import mismatches
 from tests.hub import Hub, Match, Synthetic, faults
+from tests.support.mismatch_records import recorded
 
 from .conftest import Mount
 from .mounted import eventually, on_both_bindings
@@ -164,7 +165,7 @@ def layout(mounted: Any) -> Layout:
 
 def history(mounted: Any) -> list[tuple[str, int]]:
     """As whoever has no mount reads it."""
-    return [(found.path, found.copies) for found in mismatches.history(layout(mounted))]
+    return [(found.path, found.copies) for found in recorded(layout(mounted))]
 
 
 def sent(hub: Hub) -> int:

@@ -1,6 +1,6 @@
 """Answers of the Hub read whole, within bounds: of bytes as they are after decoding, of parts, of time.
 
-``hubclient`` reads every answer through ``read_whole``, since the client below reads and decodes whatever comes: a few
+``hub_api`` reads every answer through ``read_whole``, since the client below reads and decodes whatever comes: a few
 kilobytes of gzip can be gigabytes. ``PageGuard`` follows a listing from page to page and ends what would never end. Any
 thread; a ``PageGuard`` belongs to one call.
 """

@@ -174,7 +174,7 @@ def test_no_device_is_a_failure_and_nothing_is_tried(settings: Settings, monkeyp
         raise MountFailed("there is no /dev/fuse", "modprobe fuse")
 
     monkeypatch.setattr(mountpoint, "check_fuse", refuse)
-    monkeypatch.setattr(kernel, "trial", lambda *_: pytest.fail("mounted without a device"))
+    monkeypatch.setattr(kernel, "probe", lambda *_: pytest.fail("mounted without a device"))
     found = list(kernel.look(settings))
     assert (found[-1].state, found[-1].remedy) == ("fail", "modprobe fuse")
 

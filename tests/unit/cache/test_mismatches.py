@@ -14,6 +14,7 @@ from hffs.cache import Layout
 from hffs.cache.integrity import mismatches
 from hffs.cache.integrity.mismatches import MOST, Mismatches
 from hffs.model import Blob, RemoteFile
+from tests.support.mismatch_records import recorded
 from tests.unit.memory import COMMIT
 
 CHECKOUT = Path(__file__).parents[3]
@@ -29,12 +30,6 @@ def layout(tmp_path: Path) -> Layout:
 
 def wrong(record: Mismatches, file: RemoteFile = FILE, *, began: float = 0.0, now: float, got: str = "bad") -> int:
     return record.wrong(file, "good", got, began=began, now=now).copies
-
-
-def recorded(layout: Layout) -> list[mismatches.Mismatch]:
-    """Every mismatch of the file, also those of content that was right later."""
-    lines = mismatches._lines(mismatches._path(layout))
-    return [entry for entry in mismatches._entries(lines) if isinstance(entry, mismatches.Mismatch)]
 
 
 def test_a_mismatch_is_kept_with_all_that_is_known_of_it(layout: Layout) -> None:

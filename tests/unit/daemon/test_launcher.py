@@ -197,7 +197,7 @@ with socket.socket() as closed:
         try: mount(repo, where, **options)
         except errors.HffsError as told: assert told.exit_code == code, (repo, told.exit_code, str(told))
         else: sys.exit("mounted")
-assert where not in mountinfo.table() and mount_records.every(run) == []
+assert where not in mount_table.table() and mount_records.every(run) == []
 """)
 
 

@@ -36,10 +36,10 @@ with hffs.mount("acme/tiny", **options) as mount:
     assert sorted(os.listdir(mount.path)) == ["config.json", "model.safetensors"]
     status = mount.status()
     assert (status["state"], status["repo"], status["commit"]) == ("serving", "acme/tiny", mount.commit)
-    assert set(protocol.Status.__required_keys__) <= set(status)
-    [stored] = records.every(run)
+    assert set(messages.Status.__required_keys__) <= set(status)
+    [stored] = mount_records.every(run)
     assert os.stat(mount).st_dev != os.stat(work).st_dev
-assert not os.path.exists(mount.path) and not records.alive(stored)
+assert not os.path.exists(mount.path) and not mount_records.alive(stored)
 assert [name for name in os.listdir(run) if not name.endswith(".log")] == []
 mount.unmount()
 try: mount.status()
@@ -58,11 +58,11 @@ def test_what_is_still_open_at_the_end_of_the_block_stays_readable(
     code = """
 with hffs.mount("acme/tiny", prefetch="none", **options) as mount:
     weights = open(mount.path + "/model.safetensors", "rb")
-    [stored] = records.every(run)
+    [stored] = mount_records.every(run)
 assert not os.path.exists(mount.path)
 assert len(weights.read()) == 3 << 20
 weights.close()
-wait_for(lambda: not records.alive(stored))
+wait_for(lambda: not mount_records.alive(stored))
 """
     in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
 
@@ -91,9 +91,9 @@ def test_a_mount_whose_daemon_was_killed_is_dead_and_can_be_mounted_again(
 ) -> None:
     code = """
 first = hffs.mount("acme/tiny", where, **options)
-[stored] = records.every(run)
+[stored] = mount_records.every(run)
 kill(stored)
-wait_for(lambda: not records.alive(stored))
+wait_for(lambda: not mount_records.alive(stored))
 assert first.status()["state"] == "dead"
 with hffs.mount("acme/tiny", where, **options) as second:
     assert second.status()["state"] == "serving"
@@ -109,7 +109,7 @@ for words, kind in ((("acme/none",), errors.NotFound), (("acme/tiny@nowhere",), 
     except errors.HffsError as told: assert told.exit_code == kind.exit_code, told
     else: sys.exit("mounted")
 assert not [name for name in os.listdir(work) if name.startswith("hffs-")]
-assert records.every(run) == [] and not mountinfo.mounts()
+assert mount_records.every(run) == [] and not mount_table.mounts()
 """
     in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
 

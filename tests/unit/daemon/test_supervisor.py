@@ -241,7 +241,7 @@ def test_it_stays_small() -> None:
         capture_output=True, text=True, check=True, timeout=30,
     ).stdout.split()  # fmt: skip
     assert {name for name in loaded if name.startswith("hffs")} == {
-        "hffs", "hffs.daemon", "hffs.daemon.__main__", "hffs.system.log_format", "hffs.system.sd_notify",
+        "hffs", "hffs.daemon", "hffs.daemon.__main__", "hffs.system", "hffs.system.log_format", "hffs.system.sd_notify",
         "hffs.daemon.supervisor",
     }  # fmt: skip
     assert not {"logging", "subprocess", "threading", "dataclasses", "ctypes", "ssl"} & set(loaded)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from hffs import config
 from hffs.config import Settings
+from hffs.errors import UsageError
 from hffs.system import log_format, log_setup
 from hffs.system.log_format import MESSAGE, line, said
 
@@ -222,7 +223,7 @@ def test_a_log_file_is_appended_to_and_may_be_emptied_under_the_daemon(tmp_path:
 def test_the_format_is_a_setting() -> None:
     assert config.load({}, {"HFFS_LOG_FORMAT": "json"}).log_format == "json"
     assert config.load({}, {}).log_format == "logfmt"
-    with pytest.raises(config.UsageError, match="HFFS_LOG_FORMAT"):
+    with pytest.raises(UsageError, match="HFFS_LOG_FORMAT"):
         config.load({}, {"HFFS_LOG_FORMAT": "xml"})
 
 

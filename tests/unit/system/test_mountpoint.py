@@ -169,7 +169,7 @@ for path, words in ((where, "already the mount of acme/tiny"), (where + "/sub", 
     try: mountpoint.check(path, run)
     except errors.MountFailed as told: assert words in str(told), told
     else: sys.exit("not refused")
-assert mountinfo.probe(where, 0.3) == errno.ETIMEDOUT
+assert mount_table.probe(where, 0.3) == errno.ETIMEDOUT
 """)
 
 
@@ -177,9 +177,9 @@ assert mountinfo.probe(where, 0.3) == errno.ETIMEDOUT
 def test_a_dead_mount_of_ours_is_taken_off_and_the_place_used(in_namespace: Callable[[str], None]) -> None:
     in_namespace("""
 os.close(fuse(where)); dead_record()
-assert mountinfo.probe(where) == errno.ENOTCONN
+assert mount_table.probe(where) == errno.ENOTCONN
 assert mountpoint.check(where, run) == where
-assert where not in mountinfo.table() and records.every(run) == [] and os.listdir(where) == []
+assert where not in mount_table.table() and mount_records.every(run) == [] and os.listdir(where) == []
 """)
 
 
@@ -191,7 +191,7 @@ for kind in ("fuse.hffs", "fuse.sshfs"):
     try: mountpoint.check(where, run)
     except errors.MountFailed as told: assert "dead" in str(told) and f"fusermount3 -u {where}" in str(told), told
     else: sys.exit("not refused")
-    mountinfo.detach(where, lazy=True)
+    mount_table.detach(where, lazy=True)
 """)
 
 
@@ -210,11 +210,11 @@ def test_a_busy_mount_stays_unless_it_is_detached_lazily(in_namespace: Callable[
     in_namespace("""
 assert ctypes.CDLL(None).mount(b"none", where.encode(), b"tmpfs", 0, None) == 0
 with open(where + "/file", "w"):
-    try: mountinfo.detach(where)
+    try: mount_table.detach(where)
     except errors.MountFailed as told: assert str(told).endswith("is busy: close what uses it, or hffs unmount --lazy")
     else: sys.exit("not busy")
-    mountinfo.detach(where, lazy=True)
-try: mountinfo.detach(where)
+    mount_table.detach(where, lazy=True)
+try: mount_table.detach(where)
 except errors.MountNotFound: pass
 else: sys.exit("still there")
 """)
@@ -224,11 +224,11 @@ else: sys.exit("still there")
 def test_an_unprivileged_unmount_tells_busy_from_not_mounted(in_namespace: Callable[[str], None]) -> None:
     """What fusermount3 says is understood (as root it needs the mount to be its own kind, no more)."""
     in_namespace("""
-assert mountinfo._fusermount(where, lazy=False) == errno.EINVAL
+assert mount_table._fusermount(where, lazy=False) == errno.EINVAL
 fd = fuse(where)
 os.close(fd)
-assert mountinfo._fusermount(where, lazy=True) == 0
-assert where not in mountinfo.table()
+assert mount_table._fusermount(where, lazy=True) == 0
+assert where not in mount_table.table()
 """)
 
 
@@ -238,7 +238,7 @@ def test_unmounting_a_dead_mount_takes_off_the_mount_and_its_traces(in_namespace
 os.close(fuse(where)); dead_record()
 assert [each["state"] for each in mounts.status(run)] == ["dead"]
 assert mounts.unmount(where + "/some/file", runtime_dir=run) == where
-assert where not in mountinfo.table() and os.listdir(run) == []
+assert where not in mount_table.table() and os.listdir(run) == []
 """)
 
 
@@ -250,13 +250,13 @@ held, closed = os.pipe()
 child = os.fork()
 if not child:  # the daemon: ends once its mount is gone, as a read of /dev/fuse then fails
     import time
-    while where in mountinfo.table(): time.sleep(0.01)
+    while where in mount_table.table(): time.sleep(0.01)
     os._exit(0)
 record(child)
 import threading
 threading.Thread(target=os.waitpid, args=(child, 0)).start()
 assert mounts.unmount("acme/tiny", runtime_dir=run) == where
-assert where not in mountinfo.table() and os.listdir(run) == []
+assert where not in mount_table.table() and os.listdir(run) == []
 """)
 
 
@@ -265,5 +265,5 @@ def test_a_mount_that_lost_its_record_can_be_unmounted(in_namespace: Callable[[s
     in_namespace("""
 os.close(fuse(where))
 assert mounts.unmount(where, runtime_dir=run) == where
-assert where not in mountinfo.table()
+assert where not in mount_table.table()
 """)

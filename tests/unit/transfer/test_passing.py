@@ -16,6 +16,7 @@ from hffs.policy import Priority
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, Fetcher
 from hffs.transfer.cpu_headroom import CpuHeadroom
+from tests.support.mismatch_records import recorded
 from tests.unit.memory import MemorySource
 
 SOON = 20.0
@@ -69,7 +70,7 @@ def test_a_file_larger_than_the_cache_read_in_order_is_found_right(
     read_through(fetcher, file, reopening=reopening)
     until(lambda: fetcher.verifier.passed(f"{file.blob.etag}@{file.blob.origin}"))
     assert store.state(file.blob) == "partial", "what is not here cannot be verified to be"
-    assert mismatches.history(store.layout) == []
+    assert recorded(store.layout) == []
 
 
 @pytest.mark.allow_warnings("mismatch")

@@ -17,6 +17,7 @@ from hffs.policy import Priority
 from hffs.policy.integrity_backoff import FIRST_PAUSE_S
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, Fetcher
+from tests.support.mismatch_records import recorded
 from tests.unit.memory import MemorySource
 
 SOON = 10.0
@@ -105,7 +106,7 @@ def test_a_wrong_copy_goes_is_recorded_and_comes_once_more_from_a_fresh_url(
     assert read(reader, 0, SIZE) == right, "and nobody had to ask for it"
     assert sum(wanted.length for _, wanted in source.asked) == 2 * SIZE
     until(lambda: mismatches.standing(store.layout) == [])
-    assert len(mismatches.history(store.layout)) == 1
+    assert len(recorded(store.layout)) == 1
     reader.close()
 
 
