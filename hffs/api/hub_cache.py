@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Settings
 from ..errors import NotFound, UsageError
-from .hydrate import Progress, follow, to_the_end
+from .hydrate import Progress, follow, wait
 from .options import settings_from
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def export(
     followed = follow(
         repo, type=type, revision=revision, to_hf_cache=True, fetch=fetch, resolved=commits.append, **options
     )
-    done = to_the_end(followed, progress)
+    done = wait(followed, progress)
     (commit,) = commits
     path = os.path.join(HubCache(root).repo(commit.type, commit.id).folder, "snapshots", commit.sha)
     return Exported(path, commit.sha, done.files, done.bytes_total, done.bytes_fetched)

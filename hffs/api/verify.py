@@ -1,34 +1,30 @@
-"""What is local checked against what the Hub says it is: of a mount, a repo in the cache, all repos, or any folder.
+"""Verifying: local files checked against what the Hub says they are, of a mount, repos in the cache, or any folder.
 
-Used by programs (``hffs.verify``, ``Mount.verify``) and by ``hffs verify``, which follow the same snapshots
-(``protocol.Job``). A path in a mount is its daemon's work; another path is a folder; anything else is a repo, of which
-the cache has something, or else huggingface_hub's. Only folders ask the Hub, and whoever wants something mended. One
-thread at a time.
+Used by programs (``hffs.verify``, ``Mount.verify``) and by ``hffs verify``. A path in a mount is its daemon's work;
+another path is a folder; anything else is a repo in the cache, or else in huggingface_hub's. The Hub is asked only for
+folders and to mend. One thread at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..config import Settings
 from ..control.messages import Job
-from ..errors import Cancelled, HffsError, HubUnreachable, MountNotFound, NotFound, UsageError, worst
-from . import inventory, mounts
-from .hydrate import Progress, follow_job, progress_of
+from ..errors import HffsError, HubUnreachable, MountNotFound, NotFound, UsageError
+from . import inventory, jobs, mounts
+from .jobs import JobFailed, Progress
 from .options import settings_from
 
 if TYPE_CHECKING:
-    from ..engine.verify import FileSource
-    from ..engine.verify_cache import KnownFile
-    from ..model import Commit, Entry, RepoRef, RepoType
-    from ..transfer import Fetcher
+    from ..engine.verify_cache import CacheSource, KnownFile
+    from ..engine.verify_folder import FolderSource
+    from ..model import Commit, Entry, RepoRef
 
-_STOP_SECONDS: Final = 5.0
 _MAIN: Final = "main"
 
 
@@ -69,14 +65,8 @@ class Verified:
         return all(each.mended or each.severity == "warning" for each in self.findings)
 
 
-class VerificationFailed(HffsError):
-    """It could not be done to its end, for the first of these reasons."""
-
-    def __init__(self, job: Job) -> None:
-        code = worst(error["exit_code"] for error in job["errors"])
-        first = next((error for error in job["errors"] if error["exit_code"] == code), None)
-        super().__init__(first["what"] if first else "it failed, and did not say why", first["remedy"] if first else "")
-        self.exit_code = code
+class VerificationFailed(JobFailed):
+    """It could not be done to its end; ``errors`` names each reason."""
 
 
 def verify(
@@ -99,39 +89,17 @@ def verify(
     HubUnreachable, UsageError, CacheUnusable."""
     name = None if target is None else os.fspath(target)
     patterns = (require,) if isinstance(require, str) else tuple(require)
-    followed = follow(
+    reports = follow(
         name, require=patterns, fix=fix, repo=repo, type=type, revision=revision, subfolder=subfolder, **options
     )
-    last: Job | None = None
-    with contextlib.closing(followed):
-        for last in followed:
-            if progress is not None:
-                for each in progress_of(last):
-                    progress(each)
-    assert last is not None, "there is always a last snapshot"
-    if last["state"] == "cancelled":
-        raise Cancelled("the verification was cancelled", "run it again")
-    result = verified_of(last)
+    last = jobs.wait(reports, progress)
+    result = _result(last)
     if last["state"] == "failed" and result.ok:
-        raise VerificationFailed(last)
+        raise VerificationFailed(last["errors"])
     return result
 
 
-def verified_of(job: Job) -> Verified:
-    """The result in a last snapshot."""
-    findings = tuple(
-        Finding(
-            each["path"],
-            each["kind"],
-            each["severity"],
-            each["what"],
-            each["remedy"],
-            each["expected"],
-            each["got"],
-            each["mended"],
-        )
-        for each in job.get("findings", [])
-    )
+def _result(job: Job) -> Verified:
     checked = job["checked"]
     return Verified(
         right=checked["right"],
@@ -142,7 +110,10 @@ def verified_of(job: Job) -> Verified:
         others=checked["others"],
         bytes_checked=checked["bytes"],
         bytes_fetched=job["bytes_fetched"],
-        findings=findings,
+        findings=tuple(
+            Finding(**{key: value for key, value in each.items() if key != "exit_code"})  # type: ignore[arg-type]
+            for each in job.get("findings", [])
+        ),
     )
 
 
@@ -155,59 +126,51 @@ def follow(
     type: str | None = None,  # noqa: A002 - as in verify
     revision: str | None = None,
     subfolder: str | None = None,
-    interval: float = 0.25,
+    interval: float = jobs.INTERVAL,
     **options: Any,
 ) -> Generator[Job]:
-    """Starts a verification and gives a snapshot each ``interval`` seconds, the last with a state other than
+    """Starts a verification and gives a report each ``interval`` seconds, the last with a state other than
     ``running``. Closing it before cancels the work. Raises as ``verify``."""
     settings = settings_from(options)
     names = {"type": type, "revision": revision, "subfolder": subfolder}
-    where = None if target is None else _mount_of(target, settings)
-    if target is not None and where is not None:
-        _alone(target, {**names, "repo": repo})
-        wish: dict[str, object] = {
-            "path": where[1], "include": settings.include, "exclude": settings.exclude,
+    mounted = None if target is None else _mount_of(target, settings)
+    if target is not None and mounted is not None:
+        _refuse_names(target, {**names, "repo": repo})
+        body: dict[str, object] = {
+            "path": mounted[1], "include": settings.include, "exclude": settings.exclude,
             "fix": fix, "require": list(require),
         }  # fmt: skip
-        yield from follow_job(target, where[0], "verify", wish, settings.runtime_dir, interval)
+        yield from jobs.request(target, mounted[0], "verify", body, settings.runtime_dir, interval)
         return
-    source = _source(target, settings, names, repo, require)
-    yield from _here(source, target or "all repos", fix, interval)
+    from ..engine import session
+    from ..engine.jobs import RunningJob
+    from ..engine.verify import VerificationWork
 
-
-def _here(source: FileSource, target: str, fix: bool, interval: float) -> Generator[Job]:
-    """The work done in this process."""
-    from ..engine.verify import Verification
-
-    verification = Verification(source, fix=fix)
-    started, since = time.time(), 0
-    verification.start()
-    try:
-        while True:
-            verification.join(interval)
-            job = verification.told("", target, started, since)
-            since = job["ended"]
-            yield job
-            if job["state"] != "running":
-                return
-    finally:
-        verification.cancel()
-        verification.join(_STOP_SECONDS)  # longer it takes where a server is silent
+    source, warning = _source(target, settings, names, repo, tuple(require))
+    with contextlib.ExitStack() as stack:
+        # To mend nothing is adopted from huggingface_hub's cache, of which a file may be what is to be mended.
+        work = VerificationWork(
+            source,
+            fix=fix,
+            fetcher=lambda commit: session.start_fetcher(replace(settings, hf_cache=""), commit, stack),
+            big_file=settings.big_file,
+        )
+        yield from jobs.run(RunningJob(work, target or "all repos", warning=warning), interval)
 
 
 def _mount_of(target: str, settings: Settings) -> tuple[str, str] | None:
-    """The mountpoint that a path lies in, and where in it; None for anything else."""
+    """The mountpoint that a path is below, and the path in the mount; None for anything else."""
     if not mounts.is_path(target):
         return None
     try:
         return mounts.place(target, settings.runtime_dir)
-    except MountNotFound as none:
+    except MountNotFound as error:
         if os.path.lexists(target):
             return None
-        raise NotFound(f"{target} is not there", "name a mountpoint, a folder, or a repo as ORG/NAME") from none
+        raise NotFound(f"{target} does not exist", "name a mountpoint, a folder, or a repo as ORG/NAME") from error
 
 
-def _alone(target: str, names: dict[str, str | None]) -> None:
+def _refuse_names(target: str, names: dict[str, str | None]) -> None:
     for name, given in names.items():
         if given is not None:
             raise UsageError(f"--{name} says what to verify, and so does {target}", "name one of them")
@@ -215,20 +178,19 @@ def _alone(target: str, names: dict[str, str | None]) -> None:
 
 def _source(
     target: str | None, settings: Settings, names: dict[str, str | None], repo: str | None, require: Sequence[str]
-) -> FileSource:
+) -> tuple[CacheSource | FolderSource, str]:
+    """The files to check, and what the user should know of them."""
     if target is None:
-        _alone("--all", {**names, "repo": repo})
-        return _all(settings, require)
-    if mounts.is_path(target):
+        _refuse_names("--all", {**names, "repo": repo})
+        return _whole_cache(settings, require), ""
+    if mounts.is_path(target) or (repo is not None and os.path.isdir(target)):
         return _folder(target, settings, names, repo, require)
     from ..sources.hub import parse_repo
 
-    if repo is not None and os.path.isdir(target):
-        return _folder(target, settings, names, repo, require)
-    _alone(target, {"repo": repo})
+    _refuse_names(target, {"repo": repo})
     ref = parse_repo(target, **names)
     try:
-        return _held(target, ref, settings, require)
+        return _cached_repo(target, ref, settings, require), ""
     except NotFound:
         elsewhere = _in_hub_cache(ref, settings) or (target if os.path.isdir(target) else None)
         if elsewhere is None:
@@ -236,111 +198,84 @@ def _source(
         return _folder(elsewhere, settings, {}, None, require)
 
 
-def _held(target: str, ref: RepoRef, settings: Settings, require: Sequence[str]) -> FileSource:
-    """What the cache has of a repo, at all commits that its name stands for. Asks no server."""
+def _cached_repo(target: str, ref: RepoRef, settings: Settings, require: Sequence[str]) -> CacheSource:
+    """The files of a repo in the cache, at all commits that its name stands for. Asks no server."""
+    from ..cache import Layout
+    from ..engine.verify_cache import CacheSource, KnownFile
     from ..vfs import Patterns
 
     commits, inside = inventory.known_of(target, ref, settings)
     wanted = Patterns(settings.include, settings.exclude)
     named = [each for each in commits if ref.revision is None and _MAIN in each.revisions]
-    asked = named or [each for each in commits if each.revisions] or commits
-    return _of_cache(
-        target,
-        settings,
-        require,
-        lambda known: (
-            known(entry.path, listed.commit, entry, asked=listed in asked)
-            for listed in sorted(commits, key=lambda each: each not in asked)
-            for entry in listed.files
-            if inside(entry.path) and wanted.match(entry.path)
-        ),
-    )
+    current = named or [each for each in commits if each.revisions] or commits
+
+    def files() -> Iterator[KnownFile]:
+        for listed in sorted(commits, key=lambda each: each not in current):
+            for entry in listed.files:
+                if inside(entry.path) and wanted.match(entry.path):
+                    yield KnownFile(entry.path, listed.commit, entry, requirable=listed in current)
+
+    return CacheSource(target, Layout(settings.cache_dir), files, require)
 
 
-def _all(settings: Settings, require: Sequence[str]) -> FileSource:
+def _whole_cache(settings: Settings, require: Sequence[str]) -> CacheSource:
     """Every blob of the cache, by the listings that are known."""
+    from ..cache import Layout
+    from ..engine.verify_cache import CacheSource, KnownFile
     from ..model import Entry
     from ..vfs import Patterns
 
-    shelf, commits = inventory.everything_known(settings)
+    blobs, commits = inventory.everything_known(settings)
     wanted = Patterns(settings.include, settings.exclude)
 
-    def files(known: type[KnownFile]) -> Iterator[KnownFile]:
+    def files() -> Iterator[KnownFile]:
         named = set()
         for listed in commits:
             name = f"{listed.commit.type.prefix}{listed.commit.id}"
-            named |= shelf.named(listed)
+            named |= blobs.named(listed)
             for entry in listed.files:
                 if wanted.match(entry.path):
-                    yield known(f"{name}/{entry.path}", listed.commit, entry)
-        for each in shelf.holdings:
+                    yield KnownFile(f"{name}/{entry.path}", listed.commit, entry)
+        for each in blobs.holdings:
             if each.place not in named and not settings.include:
                 entry = Entry(each.etag, "file", each.size, each.etag)
-                yield known(f"content {each.etag[:12]} of no known repo", None, entry, each, asked=False)
+                yield KnownFile(f"content {each.etag[:12]} of no known repo", None, entry, each, requirable=False)
 
-    return _of_cache("the cache", settings, require, files)
-
-
-def _of_cache(
-    target: str, settings: Settings, require: Sequence[str], files: Callable[[type[KnownFile]], Iterable[KnownFile]]
-) -> FileSource:
-    from ..cache import Layout
-    from ..engine.verify_cache import CacheSource, KnownFile
-
-    stack = contextlib.ExitStack()
-    return CacheSource(
-        target,
-        Layout(settings.cache_dir),
-        lambda: files(KnownFile),
-        require,
-        fetcher=_engine(settings, stack),
-        big_file=settings.big_file,
-        close=stack.close,
-    )
+    return CacheSource("the cache", Layout(settings.cache_dir), files, require)
 
 
 def _folder(
     target: str, settings: Settings, names: dict[str, str | None], repo: str | None, require: Sequence[str]
-) -> FileSource:
+) -> tuple[FolderSource, str]:
     from urllib.parse import urlsplit
 
     from ..cache.hf_cache import local_folder
     from ..engine.verify_folder import FolderListing, FolderSource
+    from ..model import RepoRef
     from ..sources.hub import parse_repo
     from ..vfs import Patterns
 
     if repo is None and any(names.values()):
         raise UsageError(f"{target} is a folder: --type, --revision and --subfolder need --repo", "name its repo")
-    ref = parse_repo(repo, **names) if repo is not None else None
-    told, warnings = [], list[str]()
+    given = parse_repo(repo, **names) if repo is not None else None
+    listings, warnings = list[FolderListing](), list[str]()
     for folder in local_folder.recognise(target, urlsplit(settings.endpoint).netloc):
-        asked, named = ref, ref is not None
-        if asked is None and folder.repo is not None:
-            asked = _ref(*folder.repo, folder.commit)
-        elif asked is not None and asked.revision is None and folder.made in ("snapshot", "local-dir"):
-            asked = replace(asked, revision=folder.commit)
+        ref = given
+        if ref is None and folder.repo is not None:
+            ref = RepoRef(*folder.repo, folder.commit)
+        elif ref is not None and ref.revision is None and folder.made in ("snapshot", "local-dir"):
+            ref = replace(ref, revision=folder.commit)
         try:
-            commit, listed = _listed(settings, asked) if asked is not None else (None, None)
-        except HffsError as wrong:
-            if named:
+            listings.append(FolderListing(folder, *(_listed(settings, ref) if ref is not None else ())))
+        except HffsError as error:
+            if given is not None:
                 raise
-            warnings.append(f"{wrong.what}: nothing was compared with the Hub in {folder.root}")
-            commit, listed = None, None
-        told.append(FolderListing(folder, commit, listed))
-    if ref is None and not any(each.commit for each in told) and not warnings:
+            warnings.append(f"{error.what}: nothing was compared with the Hub in {folder.root}")
+            listings.append(FolderListing(folder))
+    if given is None and not any(each.commit for each in listings) and not warnings:
         warnings.append(f"it is not known which repo {target} is of: name it with --repo to compare it with the Hub")
     patterns = Patterns(settings.include, settings.exclude)
-    stack = contextlib.ExitStack()
-    return FolderSource(
-        target,
-        told,
-        require,
-        wanted=patterns.match,
-        fetcher=_engine(settings, stack),
-        big_file=settings.big_file,
-        warning="; ".join(warnings),
-        close=stack.close,
-    )
+    return FolderSource(target, listings, require, wanted=patterns.match), "; ".join(warnings)
 
 
 def _listed(settings: Settings, ref: RepoRef) -> tuple[Commit, dict[str, Entry]]:
@@ -352,40 +287,20 @@ def _listed(settings: Settings, ref: RepoRef) -> tuple[Commit, dict[str, Entry]]
     given |= {"type": ref.type.value, "revision": ref.revision, "subfolder": ref.subfolder or None}
     try:
         found = repo_info.listing(ref.id, **given)
-    except HubUnreachable as away:
+    except HubUnreachable as unreachable:
         try:
             found = repo_info.listing(ref.id, **{**given, "offline": True})
         except HffsError:
-            raise away from None
+            raise unreachable from None
     skip = len(ref.subfolder) + 1 if ref.subfolder else 0
     return found.commit, {entry.path[skip:]: entry for entry in found.entries if entry.kind == "file"}
 
 
-def _ref(kind: RepoType, name: str, commit: str | None) -> RepoRef:
-    from ..model import RepoRef
-
-    return RepoRef(kind, name, commit)
-
-
 def _in_hub_cache(ref: RepoRef, settings: Settings) -> str | None:
-    """The folder of a repo that huggingface_hub has, and of one revision where that is named."""
+    """The folder of a repo in huggingface_hub's cache, where no revision is named."""
     from ..cache import HubCache
 
     if not settings.hf_cache:
         return None
     repo = HubCache(settings.hf_cache).repo(ref.type, ref.id)
     return repo.folder if repo.exists() and ref.revision is None else None
-
-
-def _engine(settings: Settings, stack: contextlib.ExitStack) -> Callable[[Commit], Fetcher]:
-    """What fetches for a mending, started when it is asked for. It takes nothing from huggingface_hub's cache, of which
-    a file may be what is to be mended."""
-
-    def start(commit: Commit) -> Fetcher:
-        from ..engine import session
-
-        hub = session.open_hub(settings, stack)
-        wanted = replace(settings, hf_cache="")
-        return session.start(hub, hub.listings(commit, ""), wanted, stack, adopting=False, verify_nice=0).fetcher
-
-    return start

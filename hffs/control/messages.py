@@ -354,22 +354,13 @@ class CheckedReport(TypedDict):
     bytes: int
 
 
-class Job(TypedDict):
-    """The answer to ``POST /v1/hydrate``, ``POST /v1/verify`` and ``GET /v1/jobs/ID?since=N``. ``bytes_done`` counts
-    what was local before, ``bytes_fetched`` what came over the network since. Of the ``ended`` files that are done or
-    have failed, ``finished`` lists those after the first N: who asks with the ``ended`` of the answer before misses
-    none. ``warning`` is what to know of all of it, as that the Hub is away; ``waits`` what somebody must do for it to
-    go on, as getting another token.
+class JobProgress(TypedDict):
+    """How far a job is. ``bytes_done`` counts what was local before, ``bytes_fetched`` what came over the network
+    since.
+    Of the ``ended`` files that are done or have failed, ``finished`` lists those after the first N, where the request
+    named N. A verification counts in bytes and files what was checked, and what it fetches to mend; all its
+    ``findings`` so far are in every report, since one may become mended."""
 
-    A verification counts in bytes and files what was looked at, and what it fetches to mend; all its ``findings`` so
-    far are in every answer, since one may become mended."""
-
-    id: str
-    kind: Literal["hydrate", "verify"]
-    target: str
-    state: Literal["running", "done", "failed", "cancelled"]
-    started_at: float
-    updated_at: float
     bytes_done: int
     bytes_total: int
     bytes_fetched: int
@@ -382,7 +373,20 @@ class Job(TypedDict):
     finished: list[JobFile]
     errors: list[JobError]
     workers: Workers
-    warning: NotRequired[str]
     findings: NotRequired[list[FindingReport]]
     checked: NotRequired[CheckedReport]
+
+
+class Job(JobProgress):
+    """The answer to ``POST /v1/hydrate``, ``POST /v1/verify`` and ``GET /v1/jobs/ID?since=N``: a client that sends the
+    ``ended`` of the last answer as N misses no finished file. ``warning`` applies to the whole job, as that the Hub is
+    unreachable; ``waits`` is what the user must do for it to continue, as getting another token."""
+
+    id: str
+    kind: Literal["hydrate", "verify"]
+    target: str
+    state: Literal["running", "done", "failed", "cancelled"]
+    started_at: float
+    updated_at: float
+    warning: NotRequired[str]
     waits: NotRequired[str]

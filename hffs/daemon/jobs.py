@@ -1,8 +1,7 @@
-"""Work that somebody asked a mount for and watches: hydrations and verifications by id, told as ``messages.Job``, gone
-on with by the next worker when this one dies.
+"""The hydrations and verifications of one mount, by id, which the next worker resumes when this one dies.
 
-The control socket's routes call this, on any thread. What is asked for lies in a small file beside the socket until the
-job has ended, so that a worker started behind a killed one finds it; what was fetched is in the cache anyway.
+Called by the control socket's routes, on any thread. The requests of jobs that have not ended are recorded in a small
+file beside the socket, where a worker started after a killed one finds them; what was fetched is in the cache anyway.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from typing import Final, Literal
 from ..cache import Layout
 from ..control import messages
 from ..control.server import Request
-from ..engine.hydrate import hydration_report, matching_files, relative_path
-from ..engine.verify import Verification
-from ..engine.verify_cache import CacheSource, of_mount
+from ..engine.hydrate import HydrationWork, matching_files
+from ..engine.jobs import RunningJob
+from ..engine.verify import VerificationWork
+from ..engine.verify_cache import CacheSource, files_of_mount
 from ..errors import NotFound, UsageError
 from ..model import RemoteFile
 from ..transfer import NICE, CommitFiles, Fetcher, Hydration
@@ -33,27 +33,40 @@ from .job_requests import JobRequest, kept, wish_of
 
 log = logging.getLogger(__name__)
 
-# Ended jobs that can still be asked about; whoever started one asks within the second.
+# Ended jobs that can still be asked about; the client that started one asks within the second.
 REMEMBERED: Final = 16
 STOP_SECONDS: Final = 5.0
+_START_LOG: Final = {
+    "hydrate": "event=hydration-started id=%s path=%s",
+    "verify": "event=verification-started id=%s path=%s",
+}
+_END_LOG: Final = {  # with the values logged after the id
+    # Each file that failed has its own WARNING; the client that asked for what cannot be done gets the error.
+    ("hydrate", "failed"): ("event=hydration-failed id=%s files=%d of=%d", ("files_done", "files_total")),
+    ("hydrate", "cancelled"): ("event=hydration-cancelled id=%s bytes=%d of=%d", ("bytes_done", "bytes_total")),
+    ("hydrate", "done"): (
+        "event=hydration-done id=%s files=%d bytes=%d seconds=%.1f", ("files_done", "bytes_total", "seconds"),
+    ),
+    ("verify", "failed"): ("event=verification-failed id=%s damage=%d mended=%d", ("damage", "mended")),
+    ("verify", "cancelled"): ("event=verification-cancelled id=%s files=%d of=%d", ("files_done", "files_total")),
+    ("verify", "done"): ("event=verification-done id=%s files=%d mended=%d", ("files_done", "mended")),
+}  # fmt: skip
 
 
 @dataclass(slots=True)
-class Running:
-    wish: JobRequest
-    work: Hydration | Verification
-    started_at: float
-    fetched_before: int
+class _KnownJob:
+    request: JobRequest
+    job: RunningJob
     ended_at: float | None = None
 
 
 class Jobs:
-    """The jobs of one mount. ``path`` is where those that have not ended are kept."""
+    """``path`` is the file of requests; ``refused`` returns why the Hub refuses access, "" where it does not."""
 
     def __init__(
         self,
         path: str,
-        where: str,
+        mountpoint: str,
         content: CommitFiles,
         tree: Tree,
         fetcher: Fetcher,
@@ -62,242 +75,186 @@ class Jobs:
         *,
         refused: Callable[[], str] = lambda: "",
     ) -> None:
-        """``refused`` tells why the Hub does not let us in, where it does not."""
         self._path = path
-        self._where = where
+        self._mountpoint = mountpoint
         self._content = content
         self._tree = tree
         self._fetcher = fetcher
         self._layout = layout
         self._big_file = big_file
         self._refused = refused
-        self._writing = threading.Lock()  # taken before the other: the newest is written last
+        self._recording = threading.Lock()  # taken before _lock: the newest is written last
         self._lock = threading.Lock()
         # guarded by _lock
-        self._jobs: dict[str, Running] = {}
-        self._left = False  # what is on disk is the next worker's
+        self._entries: dict[str, _KnownJob] = {}
+        self._stopped = False  # the file is the next worker's
 
     def resume(self) -> None:
-        """Go on with what a worker before us was asked for."""
+        """Starts the jobs that an earlier worker recorded."""
         try:
             with open(self._path, encoding="utf-8") as file:
-                wishes = kept(json.load(file), time.time())
+                requests = kept(json.load(file), time.time())
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as wrong:
             log.warning("event=jobs-lost error=%r", wrong)
             return
-        for wish in wishes:
-            self._start(wish)
+        for request in requests:
+            self._start(request)
 
     def hydrate(self, request: Request) -> messages.Job:
         """``POST /v1/hydrate``: ``path``, ``include``, ``exclude``, ``force``, all optional. Raises UsageError."""
-        return self._asked("hydrate", request)
+        return self._create("hydrate", request)
 
     def verify(self, request: Request) -> messages.Job:
         """``POST /v1/verify``: ``path``, ``include``, ``exclude``, ``fix``, ``require``, all optional. Raises
         UsageError."""
-        return self._asked("verify", request)
+        return self._create("verify", request)
 
-    def _asked(self, kind: Literal["hydrate", "verify"], request: Request) -> messages.Job:
-        asked = request.json()
+    def _create(self, kind: Literal["hydrate", "verify"], request: Request) -> messages.Job:
+        body = request.json()
         try:
-            wish = wish_of(id=secrets.token_hex(8), target=self._where, kind=kind, **asked)
+            asked = wish_of(id=secrets.token_hex(8), target=self._mountpoint, kind=kind, **body)
         except TypeError:
-            raise UsageError(f"not a wish to {kind}: {json.dumps(asked)[:200]}") from None
-        return self._told(self._start(wish), 0)
+            raise UsageError(f"not a request to {kind}: {json.dumps(body)[:200]}") from None
+        return self._report(self._start(asked), 0)
 
     def get(self, request: Request) -> messages.Job:
         """``GET /v1/jobs/ID``. Raises NotFound."""
         since = request.query.get("since", "0")
-        return self._told(self._find(request), int(since) if since.isdecimal() and len(since) < 10 else 0)
+        return self._report(self._find(request), int(since) if since.isdecimal() and len(since) < 10 else 0)
 
     def every(self) -> messages.JobList:
         """``GET /v1/jobs``: those that run and those that ended lately, the oldest first, without files that ended."""
         with self._lock:
-            jobs = list(self._jobs.values())
-        return {"jobs": [self._told(job, since=sys.maxsize) for job in jobs]}
+            jobs = [each.job for each in self._entries.values()]
+        return {"jobs": [self._report(job, since=sys.maxsize) for job in jobs]}
 
     def cancel(self, request: Request) -> messages.Job:
-        """``DELETE /v1/jobs/ID``: what was fetched is kept. Raises NotFound."""
+        """``DELETE /v1/jobs/ID``: what was fetched stays. Raises NotFound."""
         job = self._find(request)
-        job.work.cancel()
-        job.work.join(STOP_SECONDS)
-        return self._told(job, 0)
+        job.cancel()
+        job.join(STOP_SECONDS)
+        return self._report(job, 0)
 
     def stop(self) -> None:
-        """Ends all; those that were running are still kept for a next worker."""
+        """Cancels all jobs; those that were running stay recorded for the next worker."""
         with self._lock:
-            self._left = True
-            jobs = list(self._jobs.values())
+            self._stopped = True
+            jobs = [each.job for each in self._entries.values()]
         for job in jobs:
-            job.work.cancel()
-        ends = time.monotonic() + STOP_SECONDS
+            job.cancel()
+        deadline = time.monotonic() + STOP_SECONDS
         for job in jobs:
-            job.work.join(max(0.0, ends - time.monotonic()))
+            job.join(max(0.0, deadline - time.monotonic()))
 
     def forget(self) -> None:
-        """The mount ends for good; or begins, and what lies here is of one before it that could not end."""
-        with self._writing:
+        """Removes the file: the mount ends for good, or begins and the file is of an earlier mount that was killed."""
+        with self._recording:
             for path in (self._path, f"{self._path}.new"):
                 with suppress(FileNotFoundError):
                     os.unlink(path)
 
     def hydration(self) -> messages.HydrationStatus:
-        """All that runs, else the last that ended, as status tells it."""
+        """All hydrations that run together, else the last that ended."""
         with self._lock:
-            every = [job.work for job in self._jobs.values()]
-        jobs = [work.snapshot() for work in every if isinstance(work, Hydration)]
-        running = [each for each in jobs if each.state == "running"]
-        counted = running or jobs[-1:]
-        etas = [each.eta_s for each in running if each.eta_s is not None]
+            jobs = [each.job for each in self._entries.values() if each.job.kind == "hydrate"]
+        reports = [job.report(sys.maxsize) for job in jobs]
+        running = [each for each in reports if each["state"] == "running"]
+        counted = running or reports[-1:]
         return {
-            "state": counted[-1].state if counted else "idle",
-            "bytes_done": sum(each.bytes_done for each in counted),
-            "bytes_total": sum(each.bytes_total for each in counted) if counted else None,
-            "bytes_per_s": sum(each.bytes_per_s for each in counted),
-            "eta_s": max(etas, default=None),
-            "files_done": sum(each.files_done for each in counted),
-            "files_total": sum(each.files_total for each in counted) if counted else None,
+            "state": counted[-1]["state"] if counted else "idle",
+            "bytes_done": sum(each["bytes_done"] for each in counted),
+            "bytes_total": sum(each["bytes_total"] for each in counted) if counted else None,
+            "bytes_per_s": sum(each["bytes_per_s"] for each in counted),
+            "eta_s": max((each["eta_s"] for each in running if each["eta_s"] is not None), default=None),
+            "files_done": sum(each["files_done"] for each in counted),
+            "files_total": sum(each["files_total"] for each in counted) if counted else None,
         }
 
-    def _start(self, wish: JobRequest) -> Running:
-        work = self._verification(wish) if wish.kind == "verify" else self._hydration(wish)
-        job = Running(wish, work, time.time(), self._fetcher.bytes_fetched)
+    def _start(self, request: JobRequest) -> RunningJob:
+        work = self._verify(request) if request.kind == "verify" else self._hydrate(request)
+        nice = NICE if request.kind == "verify" else 0  # hashing competes with readers for the processors
+        job = RunningJob(work, request.target, number=request.id, nice=nice, ended=lambda: self._ended(request.id))
         with self._lock:
-            over = [each for each, old in self._jobs.items() if old.work.state != "running"]
-            for each in over[:-REMEMBERED]:
-                del self._jobs[each]
-            work.start()  # before it is known of: a thread that cannot be had leaves no job behind
-            self._jobs[wish.id] = job
-        self._keep()
-        if wish.kind == "verify":
-            log.info("event=verification-started id=%s path=%s", wish.id, wish.path or "/")
-        else:
-            log.info("event=hydration-started id=%s path=%s", wish.id, wish.path or "/")
+            ended = [number for number, each in self._entries.items() if each.job.state != "running"]
+            for number in ended[:-REMEMBERED]:
+                del self._entries[number]
+            job.start()  # before it is entered: a thread that cannot be started leaves no job behind
+            self._entries[request.id] = _KnownJob(request, job)
+        self._record()
+        log.info(_START_LOG[request.kind], request.id, request.path or "/")
         return job
 
-    def _hydration(self, wish: JobRequest) -> Hydration:
+    def _hydrate(self, request: JobRequest) -> HydrationWork:
         def plan() -> Iterator[tuple[RemoteFile, int]]:
-            return matching_files(
-                self._content,
-                self._below(wish),
-                self._wanted(wish),
-                None if wish.force else lambda: hydration.cancelled,
-            )
+            cancelled = None if request.force else lambda: hydration.cancelled
+            return matching_files(self._content, self._below(request), self._wanted(request), cancelled)
 
-        hydration = Hydration(
-            self._fetcher, plan, big_file=self._big_file, force=wish.force, ended=lambda: self._ended(wish.id)
-        )
-        return hydration
+        hydration = Hydration(self._fetcher, plan, big_file=self._big_file, force=request.force)
+        return HydrationWork(hydration, self._fetcher, self._content.root)
 
-    def _verification(self, wish: JobRequest) -> Verification:
-        root = self._content.root
-        held = CacheSource(
-            self._where,
+    def _verify(self, request: JobRequest) -> VerificationWork:
+        source = CacheSource(
+            self._mountpoint,
             self._layout,
-            lambda: of_mount(
-                self._content,
-                self._below(wish),
-                self._wanted(wish),
-                lambda path: relative_path(path, root),
-                everything=bool(wish.require),
+            lambda: files_of_mount(
+                self._content, self._below(request), self._wanted(request), everything=bool(request.require)
             ),
-            wish.require,
-            fetcher=lambda _: self._fetcher,
+            request.require,
             dropped=self._fetcher.distrust.on_mismatch,
-            big_file=self._big_file,
         )
-        return Verification(held, fix=wish.fix, nice=NICE, ended=lambda: self._ended(wish.id))
+        return VerificationWork(source, fix=request.fix, fetcher=lambda _: self._fetcher, big_file=self._big_file)
 
-    def _below(self, wish: JobRequest) -> str:
-        return "/".join(part for part in (self._content.root, wish.path.strip("/")) if part)
+    def _below(self, request: JobRequest) -> str:
+        return "/".join(part for part in (self._content.root, request.path.strip("/")) if part)
 
-    def _wanted(self, wish: JobRequest) -> Callable[[str], bool]:
-        patterns = Patterns(wish.include, wish.exclude)
+    def _wanted(self, request: JobRequest) -> Callable[[str], bool]:
+        patterns = Patterns(request.include, request.exclude)
         return lambda path: self._tree.visible(path) and patterns.match(path)
 
-    def _ended(self, name: str) -> None:
+    def _ended(self, number: str) -> None:
         with self._lock:
-            job = self._jobs[name]
-            job.ended_at = time.time()
-        self._keep()
-        if isinstance(job.work, Hydration):
-            _tell_hydrated(name, job.work, job.ended_at - job.started_at)
-        else:
-            _tell_verified(name, job.work)
+            entry = self._entries[number]
+            entry.ended_at = time.time()
+        self._record()
+        report = entry.job.report()
+        damage = [each for each in report.get("findings", []) if each["severity"] == "damage"]
+        mended = sum(each["mended"] for each in damage)
+        seconds = entry.ended_at - report["started_at"]
+        values = {**report, "seconds": seconds, "damage": len(damage), "mended": mended}
+        form, names = _END_LOG[report["kind"], report["state"]]
+        log.info(form, number, *(values[name] for name in names))
 
-    def _keep(self) -> None:
-        """On disk: what runs now, and what has ended of itself."""
-        with self._writing:
+    def _record(self) -> None:
+        """Writes the requests of the jobs that run, and of those that ended without being cancelled."""
+        with self._recording:
             with self._lock:
-                if self._left:
+                if self._stopped:
                     return
-                left = [
-                    {"wish": asdict(job.wish), "ended_at": job.ended_at}
-                    for job in self._jobs.values()
-                    if job.work.state != "cancelled"
+                jobs = [
+                    {"wish": asdict(each.request), "ended_at": each.ended_at}
+                    for each in self._entries.values()
+                    if each.job.state != "cancelled"
                 ]
             try:
                 with open(f"{self._path}.new", "w", encoding="utf-8") as file:
-                    json.dump(left, file)
+                    json.dump(jobs, file)
                 os.replace(f"{self._path}.new", self._path)
             except OSError as wrong:
                 log.warning("event=jobs-not-kept error=%s", wrong)
 
-    def _find(self, request: Request) -> Running:
-        name = request.name
+    def _find(self, request: Request) -> RunningJob:
         with self._lock:
-            job = self._jobs.get(name)
-        if job is None:
-            raise NotFound(f"there is no job {name!r}", "it may have ended long ago")
-        return job
+            entry = self._entries.get(request.name)
+        if entry is None:
+            raise NotFound(f"there is no job {request.name!r}", "it may have ended long ago")
+        return entry.job
 
-    def _told(self, job: Running, since: int) -> messages.Job:
-        if isinstance(job.work, Verification):
-            found = job.work.told(job.wish.id, job.wish.target, job.started_at, since)
-            asks = any(each["state"] in ("waiting", "fetching") for each in found["active"])  # else it only reads
-            return self._waits(found) if asks else found
-        found = hydration_report(
-            job.wish.id,
-            job.wish.target,
-            job.work,
-            job.started_at,
-            self._fetcher,
-            job.fetched_before,
-            self._content.root,
-            since,
-        )
-        return self._waits(found)
-
-    def _waits(self, found: messages.Job) -> messages.Job:
-        """The same, with what it waits for where the Hub does not let us in."""
-        if found["state"] == "running" and (why := self._refused()):
-            found["waits"] = why
-        return found
-
-
-def _tell_hydrated(name: str, hydration: Hydration, seconds: float) -> None:
-    now = hydration.snapshot()
-    if now.state == "failed":
-        # Each file that failed has its own WARNING; who asked for what cannot be done hears it.
-        log.info("event=hydration-failed id=%s files=%d of=%d", name, now.files_done, now.files_total)
-    elif now.state == "cancelled":
-        log.info("event=hydration-cancelled id=%s bytes=%d of=%d", name, now.bytes_done, now.bytes_total)
-    else:
-        log.info(
-            "event=hydration-done id=%s files=%d bytes=%d seconds=%.1f",
-            name, now.files_done, now.bytes_total, seconds,
-        )  # fmt: skip
-
-
-def _tell_verified(name: str, verification: Verification) -> None:
-    now = verification.told(name, "", 0.0, 0)
-    damage = [each for each in now["findings"] if each["severity"] == "damage"]
-    mended = sum(each["mended"] for each in damage)
-    if now["state"] == "failed":
-        log.info("event=verification-failed id=%s damage=%d mended=%d", name, len(damage), mended)
-    elif now["state"] == "cancelled":
-        log.info("event=verification-cancelled id=%s files=%d of=%d", name, now["files_done"], now["files_total"])
-    else:
-        log.info("event=verification-done id=%s files=%d mended=%d", name, now["files_done"], mended)
+    def _report(self, job: RunningJob, since: int) -> messages.Job:
+        report = job.report(since)
+        # Without a fetch under way a verification only reads the disk, and does not wait for the Hub.
+        fetching = job.kind == "hydrate" or any(each["state"] in ("waiting", "fetching") for each in report["active"])
+        if report["state"] == "running" and fetching and (why := self._refused()):
+            report["waits"] = why
+        return report

@@ -15,7 +15,7 @@ from typing import Final, Literal, Protocol
 
 from ..control import messages
 from ..control.server import Request
-from ..engine.hydrate import worker_report
+from ..engine.jobs import worker_report
 from ..engine.session import HubContext, Session
 from ..errors import EntryNotFound
 from ..fuse import Binding

@@ -1,125 +1,97 @@
-"""A hydration as a job: the files it covers, and what its watchers are told of it.
+"""A hydration as the work of a job: the files it covers, and its progress.
 
-Used by the daemon for a mount and by the Python API where nothing is mounted. No state.
+Used by the daemon for a mount and by the Python API where nothing is mounted.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from typing import Final, Literal
+from typing import Literal
 
-from ..control import messages
-from ..errors import HffsError, NotFound
+from ..control.messages import JobFile, JobProgress
+from ..errors import NotFound
 from ..model import RemoteFile
-from ..policy import Priority
 from ..transfer import CommitFiles, Fetcher, Hydration, Part
+from .jobs import job_error, job_file, worker_report
 
-_FOR: Final[dict[Priority, Literal["demand", "ahead", "background", "bulk"]]] = {
-    Priority.DEMAND: "demand",
-    Priority.AHEAD: "ahead",
-    Priority.BACKGROUND: "background",
-    Priority.BULK: "bulk",
-}
+
+class HydrationWork:
+    """``root`` is the folder of the repo that paths are reported from; ``complete`` is called once all files are whole,
+    before the job counts as done."""
+
+    kind: Literal["hydrate", "verify"] = "hydrate"
+
+    def __init__(
+        self, hydration: Hydration, fetcher: Fetcher, root: str, *, complete: Callable[[], None] = lambda: None
+    ) -> None:
+        self._hydration = hydration
+        self._fetcher = fetcher
+        self._fetched_before = fetcher.bytes_fetched
+        self._root = root
+        self._complete = complete
+
+    @property
+    def cancelled(self) -> bool:
+        return self._hydration.cancelled
+
+    def cancel(self) -> None:
+        self._hydration.cancel()
+
+    def run(self) -> bool:
+        complete = self._hydration.run()
+        if complete:
+            self._complete()
+        return complete
+
+    def progress(self, since: int, *, running: bool) -> JobProgress:  # noqa: ARG002 - as Work
+        now = self._hydration.snapshot()
+        return {
+            "bytes_done": now.bytes_done,
+            "bytes_total": now.bytes_total,
+            "bytes_fetched": self._fetcher.bytes_fetched - self._fetched_before,
+            "bytes_per_s": now.bytes_per_s,
+            "eta_s": now.eta_s,
+            "files_done": now.files_done,
+            "files_total": now.files_total,
+            "active": [part_file(part, self._root) for part in now.active],
+            "ended": len(now.ended),
+            "finished": [part_file(part, self._root) for part in now.ended[since:]],
+            "errors": [
+                job_error(relative_path(part.file.path, self._root), part.error) for part in now.failed if part.error
+            ],
+            "workers": worker_report(self._fetcher),
+        }
 
 
 def matching_files(
-    content: CommitFiles, below: str, wanted: Callable[[str], bool], given_up: Callable[[], bool] | None = None
+    content: CommitFiles, below: str, wanted: Callable[[str], bool], cancelled: Callable[[], bool] | None = None
 ) -> Iterator[tuple[RemoteFile, int]]:
     """The files at or below a path that are ``wanted``, each with its local bytes. Raises what listing may raise, and
     in the end NotFound when there is none.
 
-    With ``given_up``, which ends it early, those in huggingface_hub's cache are taken from there first: whoever wants
-    them whole waits for hashing rather than for a server."""
+    With ``cancelled``, which ends it early, files in huggingface_hub's cache are adopted first: a hydration waits for
+    their hashing rather than for a server."""
     found = False
     for entry in content.listings.everything():
-        inside = not below or entry.path == below or entry.path.startswith(f"{below}/")
-        if inside and wanted(entry.path):
+        if is_below(entry.path, below) and wanted(entry.path):
             sized = content.sized(entry)
             found = True
-            if given_up is not None:
-                content.adopt(sized, given_up)
+            if cancelled is not None:
+                content.adopt(sized, cancelled)
             yield content.remote_file(sized), content.local_bytes(sized)
     if not found:
         raise NotFound(f"nothing of {content.commit.id} fits what was asked for", "see hffs ls, and the patterns")
 
 
-def hydration_report(
-    number: str,
-    target: str,
-    hydration: Hydration,
-    started_at: float,
-    fetcher: Fetcher,
-    fetched_before: int,
-    root: str,
-    since: int,
-) -> messages.Job:
-    """A hydration as its watchers see it."""
-    now = hydration.snapshot()
-    errors = [_error(part.file.path, part.error, root) for part in now.failed if part.error is not None]
-    if now.error is not None:
-        errors.insert(0, _error("", now.error, root))
-    return {
-        "id": number,
-        "kind": "hydrate",
-        "target": target,
-        "state": now.state,
-        "started_at": started_at,
-        "updated_at": time.time(),
-        "bytes_done": now.bytes_done,
-        "bytes_total": now.bytes_total,
-        "bytes_fetched": fetcher.bytes_fetched - fetched_before,
-        "bytes_per_s": now.bytes_per_s,
-        "eta_s": now.eta_s,
-        "files_done": now.files_done,
-        "files_total": now.files_total,
-        "active": [_file(part, root) for part in now.active],
-        "ended": len(now.ended),
-        "finished": [_file(part, root) for part in now.ended[since:]],
-        "errors": errors,
-        "workers": worker_report(fetcher),
-    }
-
-
-def _file(part: Part, root: str) -> messages.JobFile:
-    return {
-        "path": relative_path(part.file.path, root),
-        "size": part.size,
-        "etag": part.file.blob.etag,
-        "bytes_done": part.local,
-        "state": part.state,
-    }
-
-
-def _error(path: str, error: HffsError, root: str) -> messages.JobError:
-    return {"path": relative_path(path, root), "what": error.what, "remedy": error.remedy, "exit_code": error.exit_code}
+def is_below(path: str, folder: str) -> bool:
+    """Whether ``path`` is ``folder`` or in it; every path is in ""."""
+    return not folder or path == folder or path.startswith(f"{folder}/")
 
 
 def relative_path(path: str, root: str) -> str:
-    """A path from the repo's root as it is below the folder that was asked for."""
+    """A path from the repo's root as it is below the folder ``root`` of it."""
     return path.removeprefix(f"{root}/") if root else path
 
 
-def worker_report(fetcher: Fetcher) -> messages.Workers:
-    """The workers of a mount or of a hydration: what each is at, how fast, and why there are that many."""
-    now = time.monotonic()
-    limit, why = fetcher.crew()
-    working = fetcher.working()
-    return {
-        "active": len(working),
-        "limit": limit,
-        "bytes_per_s": fetcher.speed(),
-        "why": why,
-        "list": [
-            {
-                "worker": each.worker,
-                "path": each.path,
-                "for": _FOR[each.priority],
-                "offset": each.asked.start,
-                "size": each.asked.length,
-                "bytes_per_s": each.bytes_per_s,
-                "seconds": round(now - each.began, 3),
-            }
-            for each in working
-        ],
-    }
+def part_file(part: Part, root: str = "") -> JobFile:
+    return job_file(relative_path(part.file.path, root), part.size, part.file.blob.etag, part.local, part.state)

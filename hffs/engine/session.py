@@ -196,6 +196,12 @@ def start(
     return Session(store, room, transport, fetcher, content)
 
 
+def start_fetcher(settings: Settings, commit: Commit, stack: contextlib.ExitStack) -> Fetcher:
+    """A fetcher without listings or readers, as to mend files; it runs until ``stack`` closes."""
+    hub = open_hub(settings, stack)
+    return start(hub, hub.listings(commit, ""), settings, stack, adopting=False, verify_nice=0).fetcher
+
+
 def most_workers(asked: int | None, cores: int) -> int:
     """How many workers there may ever be: ``--workers``, else 16 for each processor but one."""
     return asked if asked is not None else max(FEWEST, WORKERS_A_CORE * max(1, cores - 1))

@@ -1,251 +1,269 @@
-"""A verification under way: files looked at one after another, then what is bad mended, told as ``messages.Job``.
+"""A verification as the work of a job: files checked one after another, then damaged ones mended by a hydration.
 
-What is looked at, how, and what mending is, a ``FileSource`` knows: the cache (``verifying_held``) or any folder
-(``verifying_folder``). One thread at low priority where there may be readers. It may be cancelled at any moment: what
-was mended stays so.
+Which files there are, what each is checked against and what mending one drops or replaces, a ``FileSource`` knows: the
+cache (``verify_cache``) or any folder (``verify_folder``). It may be cancelled at any moment: what was mended stays so.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
-from ..control import messages
-from ..control.messages import CheckedReport, FindingReport
+from ..cache import StoredBlob
+from ..control.messages import CheckedReport, FindingReport, JobProgress
 from ..errors import HffsError, IntegrityError
-from ..transfer.progress import Outcome, Snapshot
+from ..model import Commit, RemoteFile
+from ..transfer import Fetcher, Hydration
 from ..transfer.throughput import Throughput
 from ..vfs import Patterns
-
-log = logging.getLogger(__name__)
+from .hydrate import part_file
+from .jobs import NO_WORKERS, job_file, worker_report
 
 _RATE_SECONDS: Final = 5.0  # as of a hydration
-_IDLE: Final[messages.Workers] = {"active": 0, "limit": 0, "bytes_per_s": 0, "why": "", "list": []}
 
 Verdict = Literal["right", "plausible", "partial", "absent", "wrong", "others"]
-GivenUp = Callable[[], bool]
+IsCancelled = Callable[[], bool]
 
 
 @dataclass(slots=True, eq=False)
 class CheckedFile:
-    """A file to look at; ``local`` of its bytes are here. ``path`` is as users name it."""
+    """A file to check, of which ``local`` bytes are on the disk. ``path`` is as users name it. ``stays``: its damaged
+    bytes are in place until they are replaced; those of other files are dropped first."""
 
     path: str
     size: int | None
     etag: str | None
     local: int
     required: bool = False
+    stays: bool = False
     findings: list[FindingReport] = field(default_factory=list)
+
+    @property
+    def damaged(self) -> bool:
+        return any(is_damage(each) for each in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What is to be fetched for a damaged file: all of it, or only ``blocks``."""
+
+    file: RemoteFile
+    blocks: Sequence[range] = ()
 
 
 class FileSource(Protocol):
-    """``subjects`` is asked first; ``look`` says what a file is and adds to its findings; ``mend`` gets those with
-    damage and marks what it mended, or says what keeps it (``unmended``). ``mending`` and ``fetched`` tell of it."""
+    """``files`` is called first, then ``check`` for each: it adds findings and returns the verdict. ``repair`` prepares
+    a damaged file for mending and returns what is to be fetched, None where it is mended already; it raises HffsError
+    where the damage must stay. ``replace`` gets the verified content of a file that was fetched whole."""
 
-    target: str
-    warning: str
+    name: str
+    require: Requirements
 
-    def subjects(self, given_up: GivenUp) -> Iterable[CheckedFile]: ...
-    def look(self, subject: CheckedFile, given_up: GivenUp, counted: Callable[[int], None]) -> Verdict: ...
-    def mend(self, bad: Sequence[CheckedFile], given_up: GivenUp) -> None: ...
-    def mending(self) -> Snapshot | None: ...
-    def fetched(self) -> int: ...
-    def workers(self) -> messages.Workers | None: ...
-    def close(self) -> None: ...
+    def files(self, cancelled: IsCancelled) -> Iterable[CheckedFile]: ...
+    def check(self, file: CheckedFile, cancelled: IsCancelled, count: Callable[[int], None]) -> Verdict: ...
+    def repair(self, file: CheckedFile) -> Repair | None: ...
+    def replace(self, file: CheckedFile, content: RemoteFile, stored: StoredBlob) -> None: ...
 
 
 class Requirements:
-    """Patterns of files that must be there; those that no file fitted are ``unmet``."""
+    """Patterns of files that must be there; those that no file matched are ``unmet``."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns = {pattern: Patterns((pattern,)) for pattern in patterns}
         self._met: set[str] = set()
 
-    def __bool__(self) -> bool:
-        return bool(self._patterns)
-
-    def ask(self, path: str) -> bool:
+    def match(self, path: str) -> bool:
         """Whether this file, which exists, must be there."""
-        fit = [pattern for pattern, matching in self._patterns.items() if matching.match(path)]
-        self._met.update(fit)
-        return bool(fit)
+        matched = [pattern for pattern, patterns in self._patterns.items() if patterns.match(path)]
+        self._met.update(matched)
+        return bool(matched)
 
-    def unmet(self, where: str) -> list[CheckedFile]:
-        """What to report for each pattern that nothing fitted."""
-        return [
-            CheckedFile(pattern, None, None, 0, True, [damage(pattern, "missing", f"no file of {where} fits it")])
-            for pattern in self._patterns
-            if pattern not in self._met
-        ]
+    def unmet(self, where: str) -> Iterator[CheckedFile]:
+        """A finding for each pattern that no file matched."""
+        for pattern in self._patterns:
+            if pattern not in self._met:
+                missing = damage(pattern, "missing", f"no file of {where} fits it")
+                yield CheckedFile(pattern, None, None, 0, required=True, findings=[missing])
 
 
-class Verification:
-    """``start`` once; any thread may ask and cancel. ``nice`` is that of its thread, ``ended`` is called last."""
+class VerificationWork:
+    """``fetcher`` returns what fetches the content of damaged files; it is called only if ``fix`` finds any."""
 
-    def __init__(
-        self, source: FileSource, *, fix: bool = False, nice: int = 0, ended: Callable[[], None] = lambda: None
-    ) -> None:
+    kind: Literal["hydrate", "verify"] = "verify"
+
+    def __init__(self, source: FileSource, *, fix: bool, fetcher: Callable[[Commit], Fetcher], big_file: int) -> None:
         self._source = source
         self._fix = fix
-        self._nice = nice
-        self._tell_end = ended
-        self._thread = threading.Thread(target=self._run, name="hffs-verify-job", daemon=True)
+        self._fetcher_for = fetcher
+        self._big_file = big_file
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         # guarded by _lock
-        self._state: Outcome = "running"
-        self._error: HffsError | None = None
+        self._mending: tuple[Hydration, Fetcher, int] | None = None  # with the bytes it had fetched before
         self._total = self._done = self._files = 0
-        self._at: tuple[CheckedFile, int] | None = None  # the file that is looked at, and its bytes so far
+        self._at: tuple[CheckedFile, int] | None = None  # the file that is checked, and its bytes so far
         self._ended: list[tuple[CheckedFile, bool]] = []
         self._findings: list[FindingReport] = []
         self._checked: CheckedReport = {
-            "right": 0,
-            "plausible": 0,
-            "partial": 0,
-            "absent": 0,
-            "wrong": 0,
-            "others": 0,
-            "bytes": 0,
-        }
-        self._meter = Throughput(time.monotonic(), _RATE_SECONDS)
+            "right": 0, "plausible": 0, "partial": 0, "absent": 0, "wrong": 0, "others": 0, "bytes": 0,
+        }  # fmt: skip
+        self._throughput = Throughput(time.monotonic(), _RATE_SECONDS)
 
-    def start(self) -> None:
-        self._thread.start()
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
 
     def cancel(self) -> None:
         self._cancelled.set()
+        with self._lock:
+            mending = self._mending
+        if mending is not None:
+            mending[0].cancel()
 
-    def join(self, timeout: float | None = None) -> bool:
-        """Whether it has ended, after waiting for that at most ``timeout`` seconds."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+    def run(self) -> bool:
+        damaged = self._check_all()
+        if self._fix and damaged and not self.cancelled:
+            self._mend(damaged)
+        with self._lock:
+            return not any(is_damage(each) for each in self._findings)
 
-    @property
-    def state(self) -> Outcome:
-        return self._state
-
-    def told(self, number: str, target: str, started_at: float, since: int) -> messages.Job:
-        """As its watchers see it."""
-        mending = self._source.mending()
+    def progress(self, since: int, *, running: bool) -> JobProgress:
         now = time.monotonic()
         with self._lock:
             ended, findings = self._ended[since:], [each.copy() for each in self._findings]
-            at, state, error = self._at, self._state, self._error
-            done, total, rate = self._done, self._total, self._meter.rate(now)
+            at, mending = self._at, self._mending
+            done, total, rate = self._done, self._total, self._throughput.rate(now)
             count, files, checked = len(self._ended), self._files, self._checked.copy()
-        active: list[messages.JobFile] = []
-        if at is not None:
-            active.append(_file(at[0], at[1], "verifying"))
+        active = [job_file(at[0].path, at[0].size, at[0].etag, at[1], "verifying")] if at is not None else []
+        fetched, workers = 0, NO_WORKERS
         if mending is not None:
-            done, total, rate = done + mending.bytes_done, total + mending.bytes_total, mending.bytes_per_s
-            active += [
-                {
-                    "path": part.file.path,
-                    "size": part.size,
-                    "etag": part.file.blob.etag,
-                    "bytes_done": part.local,
-                    "state": part.state,
-                }
-                for part in mending.active
-            ]
-        running = state == "running"
-        errors = [_error("", error.what, error.remedy, error.exit_code)] if error is not None else []
-        errors += [
-            _error(each["path"], each["what"], each["remedy"], each["exit_code"])
-            for each in ([] if running else findings)
-            if each["severity"] == "damage" and not each["mended"]
-        ]
-        job: messages.Job = {
-            "id": number,
-            "kind": "verify",
-            "target": target,
-            "state": state,
-            "started_at": started_at,
-            "updated_at": time.time(),
+            hydration, fetcher, before = mending
+            snapshot = hydration.snapshot()
+            done, total, rate = done + snapshot.bytes_done, total + snapshot.bytes_total, snapshot.bytes_per_s
+            active += [part_file(part) for part in snapshot.active]
+            fetched, workers = fetcher.bytes_fetched - before, worker_report(fetcher)
+        stays = [] if running else [each for each in findings if is_damage(each)]
+        return {
             "bytes_done": done,
             "bytes_total": total,
-            "bytes_fetched": self._source.fetched(),
-            "bytes_per_s": rate if running else 0.0,
-            "eta_s": (total - done) / rate if running and rate else None,
+            "bytes_fetched": fetched,
+            "bytes_per_s": rate,
+            "eta_s": (total - done) / rate if rate else None,
             "files_done": count,
             "files_total": files,
-            "active": active if running else [],
+            "active": active,
             "ended": count,
-            "finished": [_file(subject, subject.local, "done" if fine else "failed") for subject, fine in ended],
-            "errors": errors,
-            "workers": self._source.workers() or _IDLE,
+            "finished": [
+                job_file(each.path, each.size, each.etag, each.local, "done" if right else "failed")
+                for each, right in ended
+            ],
+            "errors": [
+                {
+                    "path": each["path"],
+                    "what": each["what"],
+                    "remedy": each["remedy"],
+                    "exit_code": each["exit_code"],
+                }
+                for each in stays
+            ],
+            "workers": workers,
             "findings": findings,
             "checked": checked,
         }
-        if self._source.warning:
-            job["warning"] = self._source.warning
-        return job
 
-    # --- the thread -------------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        if self._nice:
-            with contextlib.suppress(OSError):  # a sandbox may forbid it
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
-        error: HffsError | None = None
-        given_up = self._cancelled.is_set
-        try:
-            bad = self._look(given_up)
-            if self._fix and bad and not given_up():
-                self._source.mend(bad, given_up)
-        except HffsError as wrong:
-            error = wrong
-        except Exception as bug:  # a bug of ours must be seen as a failure, not as a wait without end
-            log.error("event=verify-bug", exc_info=bug)
-            error = HffsError(f"verifying failed unexpectedly: {bug!r}")
-        finally:
-            self._source.close()
+    def _check_all(self) -> list[CheckedFile]:
+        """Checks every file, one after another; returns those with damage."""
+        cancelled = self._cancelled.is_set
+        files = [*self._source.files(cancelled), *self._source.require.unmet(self._source.name)]
         with self._lock:
-            self._error = error
-            stays = any(each["severity"] == "damage" and not each["mended"] for each in self._findings)
-            self._state = "cancelled" if given_up() else "failed" if error is not None or stays else "done"
-        self._tell_end()
-
-    def _look(self, given_up: GivenUp) -> list[CheckedFile]:
-        """Every file, one after another; those with damage."""
-        subjects = list(self._source.subjects(given_up))
-        with self._lock:
-            self._total = sum(subject.local for subject in subjects)
-            self._files = len(subjects)
-            self._meter = Throughput(time.monotonic(), _RATE_SECONDS)
-        bad = []
-        for subject in subjects:
-            if given_up():
+            self._total = sum(file.local for file in files)
+            self._files = len(files)
+            self._throughput = Throughput(time.monotonic(), _RATE_SECONDS)
+        damaged = []
+        for file in files:
+            if cancelled():
                 break
             with self._lock:
-                self._at, before = (subject, 0), self._done
-            word = self._source.look(subject, given_up, self._count)
-            if given_up():
+                self._at, before = (file, 0), self._done
+            unmet = file.damaged  # before it is checked: a requirement that no file of the source matched
+            verdict = "wrong" if unmet else self._source.check(file, cancelled, self._count)
+            if cancelled():
                 break
             with self._lock:
                 self._at = None
-                self._done = before + subject.local
-                self._ended.append((subject, word != "wrong"))
-                self._checked[word] += 1
+                self._done = before + file.local
+                self._ended.append((file, verdict != "wrong"))
+                self._checked[verdict] += 1
                 self._checked["bytes"] = self._done
-                self._findings += subject.findings
-            if any(each["severity"] == "damage" for each in subject.findings):
-                bad.append(subject)
-        return bad
+                self._findings += file.findings
+            if file.damaged and not unmet:
+                damaged.append(file)
+        return damaged
 
     def _count(self, size: int) -> None:
         with self._lock:
             self._done += size
-            self._meter.add(size, time.monotonic())
+            self._throughput.add(size, time.monotonic())
             if self._at is not None:
                 self._at = self._at[0], self._at[1] + size
+
+    def _mend(self, damaged: Iterable[CheckedFile]) -> None:
+        """Hydrates what the source says is to be fetched, and marks each finding as mended or with what prevents it."""
+        wanted: dict[RemoteFile, CheckedFile] = {}
+        only: dict[RemoteFile, Sequence[range]] = {}
+        for file in damaged:
+            if self.cancelled:
+                return
+            try:
+                repair = self._source.repair(file)
+            except HffsError as error:
+                _not_mended(file, error, stays=True)
+                continue
+            if repair is None:
+                _mended(file)
+                continue
+            wanted[repair.file] = file
+            if repair.blocks:
+                only[repair.file] = repair.blocks
+        if wanted:
+            failure = self._fetch(wanted, only) or HffsError("it was not fetched", "run this again")
+            if not self.cancelled:
+                for file in wanted.values():
+                    _not_mended(file, failure, stays=file.stays)
+
+    def _fetch(
+        self, wanted: dict[RemoteFile, CheckedFile], only: dict[RemoteFile, Sequence[range]]
+    ) -> HffsError | None:
+        """Takes those that ended out of ``wanted``; returns why the others were not tried."""
+        files = list(wanted)
+        fetcher = self._fetcher_for(files[0].commit)
+        hydration = Hydration(
+            fetcher,
+            lambda: [(file, 0) for file in files],
+            big_file=self._big_file,
+            lay=lambda file, stored: self._source.replace(wanted[file], file, stored),
+            only=only,
+        )
+        with self._lock:
+            self._mending = hydration, fetcher, fetcher.bytes_fetched
+        if self.cancelled:  # before the hydration was known to cancel()
+            return None
+        failure: HffsError | None = None
+        try:
+            hydration.run()
+        except HffsError as error:
+            failure = error
+        for part in hydration.snapshot().ended:
+            file = wanted.pop(part.file)
+            if part.error is None:
+                _mended(file)
+            else:
+                _not_mended(file, part.error, stays=file.stays)
+                failure = failure or part.error
+        return failure
 
 
 def damage(path: str, kind: str, what: str, remedy: str = "", *, expected: str = "", got: str = "") -> FindingReport:
@@ -254,21 +272,25 @@ def damage(path: str, kind: str, what: str, remedy: str = "", *, expected: str =
 
 
 def warning(path: str, kind: str, what: str, remedy: str = "") -> FindingReport:
-    """A finding to be known, which nothing here can mend."""
+    """A finding that the user should know of and hffs cannot mend."""
     return _finding(path, kind, "warning", what, remedy, "", "")
 
 
-def unmended(subject: CheckedFile, error: HffsError, *, stays: bool) -> None:
-    """What keeps the damage of a file from being mended. Where it does not stay, its bytes were dropped, and that they
-    are missing is as bad as what keeps them away."""
-    for each in subject.findings:
-        if each["severity"] == "damage" and not each["mended"]:
+def is_damage(finding: FindingReport) -> bool:
+    """Whether it is damage that is not mended."""
+    return finding["severity"] == "damage" and not finding["mended"]
+
+
+def _not_mended(file: CheckedFile, error: HffsError, *, stays: bool) -> None:
+    """Records what prevents mending. Where the damaged bytes were dropped, the exit code is that of the error."""
+    for each in file.findings:
+        if is_damage(each):
             each["remedy"] = f"{error.what}: {error.remedy}" if error.remedy else error.what
             each["exit_code"] = IntegrityError.exit_code if stays else error.exit_code
 
 
-def mended(subject: CheckedFile) -> None:
-    for each in subject.findings:
+def _mended(file: CheckedFile) -> None:
+    for each in file.findings:
         each["mended"] = each["severity"] == "damage"
 
 
@@ -284,11 +306,3 @@ def _finding(path: str, kind: str, severity: str, what: str, remedy: str, expect
         "mended": False,
         "exit_code": IntegrityError.exit_code if severity == "damage" else 0,
     }
-
-
-def _file(subject: CheckedFile, done: int, state: Literal["verifying", "done", "failed"]) -> messages.JobFile:
-    return {"path": subject.path, "size": subject.size, "etag": subject.etag, "bytes_done": done, "state": state}
-
-
-def _error(path: str, what: str, remedy: str, exit_code: int) -> messages.JobError:
-    return {"path": path, "what": what, "remedy": remedy, "exit_code": exit_code}

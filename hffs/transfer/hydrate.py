@@ -1,8 +1,9 @@
 """Bringing files wholly here: wanted in the background, small ones first, each verified as it completes.
 
-One thread a hydration, which decides what to want next and hears from the fetcher what became of it; the bytes come
-through the same queue and the same workers as a reader's, behind all readers. What is on disk already is not fetched
-again, so interrupting one and starting another continues. Progress is what the store says, never counted on the side.
+``run`` takes one thread, which decides what to want next and receives from the fetcher what became of it; the bytes
+come through the same queue and the same workers as a reader's, behind all readers. What is on disk already is not
+fetched again, so interrupting one and starting another continues. Progress is what the store says, never counted on
+the side.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..cache import StoredBlob
@@ -28,10 +29,10 @@ from ..errors import (
 )
 from ..model import RemoteFile
 from ..policy import Priority
-from ..ranges import block_count
+from ..ranges import BLOCK_SIZE, block_count
 from .blob_handle import BlobHandle
 from .fetcher import Fetcher
-from .progress import Outcome, Part, Snapshot, State
+from .progress import Part, Snapshot, State
 from .throughput import Throughput
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,11 @@ RATE_SECONDS = 5.0
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """A file that is not done. ``local`` counts bytes that were here when it was last looked at."""
+    """A file that is not done, or some ``blocks`` of one. ``local`` counts bytes that were here when last looked at."""
 
     file: RemoteFile
     local: int
+    blocks: Sequence[range] = ()  # none: the whole file
     state: State = "waiting"
     target: BlobHandle | None = None
     wanted: bool = False
@@ -65,7 +67,15 @@ class _Work:
 
     @property
     def size(self) -> int:
-        return self.file.blob.size
+        return self.bytes_of(self.blocks) if self.blocks else self.file.blob.size
+
+    def bytes_of(self, blocks: Iterable[range]) -> int:
+        end = self.file.blob.size
+        return sum(min(run.stop * BLOCK_SIZE, end) - run.start * BLOCK_SIZE for run in blocks)
+
+    def missing(self, stored: StoredBlob) -> list[range]:
+        every = self.blocks or (range(block_count(self.file.blob.size)),)
+        return [gap for run in every for gap in stored.missing(run)]
 
 
 Plan = Callable[[], Iterable[tuple[RemoteFile, int]]]
@@ -73,9 +83,10 @@ Lay = Callable[[RemoteFile, StoredBlob], None]
 
 
 class Hydration:
-    """``plan`` is asked first, on the thread: the files, each with what is local of it. ``lay`` is called with each
-    file that is whole and right, before it counts as done; ``force`` fetches anew what is here; ``ended`` is called
-    last of all. ``start`` once; any thread may ask and cancel."""
+    """``plan`` gives the files, each with its local bytes; it is called by ``run``. ``lay`` is called with each file
+    that is whole and verified, before it counts as done. ``force`` fetches anew what is local. Of the files in
+    ``only`` just these blocks are fetched; they are neither hashed as a whole nor passed to ``lay``. ``run`` once; the
+    other methods on any thread."""
 
     def __init__(
         self,
@@ -85,20 +96,19 @@ class Hydration:
         big_file: int = 200 * 1024 * 1024,
         force: bool = False,
         lay: Lay | None = None,
-        ended: Callable[[], None] = lambda: None,
+        only: Mapping[RemoteFile, Sequence[range]] | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._big_file = big_file
         self._force = force
         self._lay = lay
+        self._only = only or {}
         self._plan = plan
-        self._tell_end = ended
         self._failures = 0  # in a row, of a source or a folder
         self._given_up = False  # the next ones would fail as this one did
         self._retried: set[str] = set()  # contents that had been refused, and were tried again, once however many files
         self._renewed: set[str] = set()  # contents that were dropped to be fetched anew, once however many files
         self._events: queue.SimpleQueue[tuple[_Work | None, HffsError | None]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="hffs-hydrate", daemon=True)
         self._cancelled = threading.Event()
         self._waiting: deque[_Work] = deque()  # the thread's own
         self._lock = threading.Lock()
@@ -109,12 +119,19 @@ class Hydration:
         self._total = self._files = 0
         self._aside = 0  # local bytes of all that are not open
         self._seen = 0  # bytes done when last asked
-        self._error: HffsError | None = None
         self._meter = Throughput(time.monotonic(), RATE_SECONDS)
-        self._state: Outcome = "running"
 
-    def start(self) -> None:
-        self._thread.start()
+    def run(self) -> bool:
+        """Fetches and verifies the files until each has ended or it is cancelled; returns whether all are whole.
+        Raises what the plan raises, NoSpace."""
+        try:
+            self._prepare()
+            self._bring()
+        finally:
+            for work in list(self._open):
+                self._close(work, relinquish=True)
+        with self._lock:
+            return len(self._ended) - len(self._failed) == self._files
 
     def cancel(self) -> None:
         """What was fetched is kept; fetches under way end with their next blocks."""
@@ -126,61 +143,32 @@ class Hydration:
         """Whether it is to end; for a plan that takes its time."""
         return self._cancelled.is_set()
 
-    def join(self, timeout: float | None = None) -> bool:
-        """Whether it has ended, after waiting for that at most ``timeout`` seconds."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    @property
-    def state(self) -> Outcome:
-        return self._state
-
     def snapshot(self) -> Snapshot:
         now = time.monotonic()
         with self._lock:
             working = [(work, work.state) for work in self._open]
             ended, failed, aside = list(self._ended), list(self._failed), self._aside
-            state, total, files, error = self._state, self._total, self._files, self._error
-        active = [Part(work.file, self._local(work), at) for work, at in working]  # asks the disk: without the lock
+            total, files = self._total, self._files
+        active = [
+            Part(work.file, work.size, self._local(work), at) for work, at in working
+        ]  # asks the disk: without the lock
         done = aside + sum(part.local for part in active)
         with self._lock:
             self._meter.add(max(0, done - self._seen), now)
             self._seen = max(done, self._seen)
-            rate = self._meter.rate(now) if state == "running" else 0.0
-        eta = (total - done) / rate if rate and state == "running" else None
-        return Snapshot(state, done, total, rate, eta, len(ended) - len(failed), files, active, ended, failed, error)
+            rate = self._meter.rate(now)
+        eta = (total - done) / rate if rate else None
+        return Snapshot(done, total, rate, eta, len(ended) - len(failed), files, active, ended, failed)
 
     # --- the thread -------------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        wrong: HffsError | None = None
-        try:
-            self._prepare()
-            self._bring()
-        except HffsError as error:
-            wrong = error
-        except Exception as error:  # a bug of ours must be seen as a failure, not as a wait without end
-            # Whoever cancels may close the listing under us, if a server keeps us from ending in time.
-            log.log(logging.DEBUG if self._cancelled.is_set() else logging.ERROR, "event=hydrate-bug", exc_info=error)
-            wrong = HffsError(f"hydrating failed unexpectedly: {error!r}")
-        cancelled = self._cancelled.is_set()
-        for work in list(self._open):
-            try:
-                self._end(work, Cancelled("the hydration was cancelled"))
-            except Exception as error:
-                log.error("event=hydrate-bug", exc_info=error)
-        with self._lock:
-            self._error = wrong
-            failed = wrong is not None or len(self._ended) - len(self._failed) < self._files
-            self._state = "cancelled" if cancelled else "failed" if failed else "done"
-        self._tell_end()
 
     def _prepare(self) -> None:
         works = []
         for file, local in self._plan():
             if self._cancelled.is_set():
                 return
-            works.append(_Work(file, 0 if self._force else local))
+            blocks = self._only.get(file, ())
+            works.append(_Work(file, 0 if self._force or blocks else local, blocks))
         different = {work.file.blob: work for work in works}.values()
         self._fetcher.ask_for_room(
             sum(work.size - work.local for work in different), sum(work.size for work in different)
@@ -272,7 +260,7 @@ class Hydration:
     def _look(self, work: _Work, target: BlobHandle, again: bool) -> None:
         stored = target.stored
         self._fetcher.distrust.check(target)
-        missing = stored.missing(range(block_count(target.size)))
+        missing = work.missing(stored)
         if missing:
             self._say(work, "fetching")
             # What comes is not kept: a reader would be served, we are not. An old refusal may be over.
@@ -282,8 +270,11 @@ class Hydration:
             if again or not work.wanted or not self._fetcher.busy(target):
                 work.wanted = True
                 target.unstored.forget(target.key)  # what was kept in memory while the disk took nothing
-                self._fetcher.want(target, range(missing[0].start, missing[-1].stop), self._priority(work))
-        elif work.file.blob.digest is None or stored.verified:
+                # Of a whole file nothing lies between the gaps that is not local: one range is cheaper.
+                gaps = missing if work.blocks else [range(missing[0].start, missing[-1].stop)]
+                for gap in gaps:
+                    self._fetcher.want(target, gap, self._priority(work))
+        elif work.blocks or work.file.blob.digest is None or stored.verified:
             self._whole(work, stored)
         else:
             self._say(work, "verifying")
@@ -291,7 +282,7 @@ class Hydration:
 
     def _whole(self, work: _Work, stored: StoredBlob) -> None:
         """It is here and right; ends with being laid."""
-        if self._lay is not None:
+        if self._lay is not None and not work.blocks:
             try:
                 self._lay(work.file, stored)
             except BlockAbsent:  # it was found damaged, or somebody dropped it: the next look wants it again
@@ -317,30 +308,33 @@ class Hydration:
             work.state = state
 
     def _end(self, work: _Work, error: HffsError | None, *, laying: bool = False) -> None:
+        self._close(work, relinquish=error is not None)
+        if isinstance(error, Cancelled):
+            self._cancelled.set()  # also when it was the fetcher that was stopped: it gives no other file either
+            return
+        part = Part(work.file, work.size, work.local, "done" if error is None else "failed", error)
+        with self._lock:
+            self._ended.append(part)
+            if error is not None:
+                self._failed.append(part)
+        if error is not None:
+            log.warning("event=hydrate-failed path=%s error=%s", work.file.path, error)
+        self._count(error, laying)
+
+    def _close(self, work: _Work, *, relinquish: bool) -> None:
         target = work.target
         work.local = self._local(work)
         work.target = None
         if target is not None:
-            if error is not None:
+            if relinquish:
                 self._fetcher.relinquish(target)
             if work.told is not None:
                 self._fetcher.unwatch(target, work.told)
                 work.told = None
             self._fetcher.detach(target)
-        cancelled = isinstance(error, Cancelled)
-        part = Part(work.file, work.local, "done" if error is None else "failed", error)
         with self._lock:
             self._open.remove(work)
             self._aside += work.local
-            if not cancelled:
-                self._ended.append(part)
-                if error is not None:
-                    self._failed.append(part)
-        if cancelled:
-            self._cancelled.set()  # also when it was the fetcher that was stopped: it gives no other file either
-        elif error is not None:
-            log.warning("event=hydrate-failed path=%s error=%s", work.file.path, error)
-        self._count(error, laying)
 
     def _count(self, error: HffsError | None, laying: bool) -> None:
         """Whether the files that are still to come would fail as this one did."""
@@ -357,6 +351,8 @@ class Hydration:
         if target is None or not target.stored.hold():
             return work.local
         try:
+            if work.blocks:
+                return work.size - work.bytes_of(work.missing(target.stored))
             return target.stored.local_bytes
         except CacheUnusable:
             return work.local

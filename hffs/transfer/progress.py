@@ -14,16 +14,14 @@ Outcome = Literal["running", "done", "failed", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a hydration at a moment: ``local`` of its bytes were here; why it failed, if it did."""
+    """One file of a hydration at a moment: ``local`` of ``size`` bytes that it is to have are on the disk; why it
+    failed, if it did."""
 
     file: RemoteFile
+    size: int
     local: int
     state: State
     error: HffsError | None = None
-
-    @property
-    def size(self) -> int:
-        return self.file.blob.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,6 @@ class Snapshot:
     """How far a hydration is. Bytes and rates count what became local; ``ended`` are the files that ended, in order,
     ``failed`` those of them that failed. Bytes grow, unless content proved wrong and was dropped."""
 
-    state: Outcome
     bytes_done: int
     bytes_total: int
     bytes_per_s: float
@@ -41,4 +38,3 @@ class Snapshot:
     active: list[Part]
     ended: list[Part]
     failed: list[Part]
-    error: HffsError | None  # what kept it from starting

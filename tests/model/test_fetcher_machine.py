@@ -26,7 +26,8 @@ from hffs.errors import BlockAbsent, Cancelled, DeadlineExceeded, EntryNotFound,
 from hffs.model import Blob, Digest, RemoteFile
 from hffs.policy import RetryPolicy
 from hffs.ranges import BLOCK_SIZE, ByteRange, block_count
-from hffs.transfer import BlobReader, Fetcher, Hydration, Pending, Timers
+from hffs.transfer import BlobReader, Fetcher, Pending, Timers
+from tests.support.hydrations import HydrationThread
 from tests.unit.memory import COMMIT
 
 SOON = 20.0  # a wait this long is a wait without end
@@ -150,7 +151,7 @@ class Open:
 @dataclass(eq=False)
 class Hydrating:
     numbers: list[int]
-    hydration: Hydration
+    hydration: HydrationThread
     cancelled: bool = False
 
 
@@ -214,7 +215,7 @@ class Schedule:
     def hydrate(self) -> None:
         numbers = self.dice.sample(range(len(FILES)), self.dice.randint(1, len(FILES)))
         files = [FILES[number] for number in numbers]
-        hydration = Hydration(
+        hydration = HydrationThread(
             self.fetcher,
             lambda: [(file, self.store.local_bytes(file.blob)) for file in files],
             big_file=self.dice.choice((BLOCK_SIZE, 1 << 30)),

@@ -131,7 +131,7 @@ def test_python_and_the_socket_tell_the_same(mount: Mount, monkeypatch: pytest.M
     assert [error["exit_code"] for error in job["errors"]] == [6]
     assert job["finished"][0]["etag"] == hashlib.sha256(RIGHT).hexdigest()
     for body in ({"fix": 1}, {"require": "config.json"}, {"kind": "hydrate"}, {"never": 1}):
-        assert "not a wish to verify" in str(daemon.refusal("POST", "/v1/verify", body))
+        assert "not a request to verify" in str(daemon.refusal("POST", "/v1/verify", body))
 
 
 def test_a_verification_may_be_cancelled_while_it_mends(hub: Hub, mount: Mount) -> None:

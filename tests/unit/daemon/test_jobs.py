@@ -102,8 +102,8 @@ def test_a_verification_that_waits_for_a_silent_server_to_mend_ends_when_it_is_t
         file.write(b"damaged")
     source.gate.clear()
     job = jobs.verify(asked(fix=True))
-    until(jobs._fetcher.waiting)
+    until(jobs._fetcher.working)
     ended = jobs.cancel(Request("DELETE", "/v1/jobs/x", {}, name=job["id"]))
     assert ended["state"] == "cancelled"
-    assert jobs._fetcher.waiting() == []
     source.gate.set()
+    until(lambda: not jobs._fetcher._targets)

@@ -13,7 +13,8 @@ from hffs.cache import BlobStore, CacheBudget, StoredBlob
 from hffs.errors import CacheUnusable, HffsError, NoSpace
 from hffs.policy import DiskBreaker, Priority
 from hffs.ranges import BLOCK_SIZE
-from hffs.transfer import BlobReader, CacheMaintenance, Fetcher, Hydration, Pending
+from hffs.transfer import BlobReader, CacheMaintenance, Fetcher, Pending
+from tests.support.hydrations import HydrationThread
 from tests.unit.memory import MemorySource
 
 SOON = 10.0
@@ -173,7 +174,7 @@ def test_who_begins_to_wait_for_what_was_left_out_gets_it(
     reader.close()
 
 
-def ended(hydration: Hydration):
+def ended(hydration: HydrationThread):
     assert hydration.join(SOON)
     return hydration.snapshot()
 
@@ -183,7 +184,7 @@ def test_a_hydration_that_finds_no_room_fails_with_the_reason(
     fetcher_of, source: MemorySource, refusing: CacheBudget
 ) -> None:
     files = [source.file(f"{n}.bin", MIB, seed=n) for n in range(5)]
-    hydration = Hydration(fetcher_of(room=refusing), lambda: [(file, 0) for file in files])
+    hydration = HydrationThread(fetcher_of(room=refusing), lambda: [(file, 0) for file in files])
     hydration.start()
     now = ended(hydration)
     assert now.state == "failed"
@@ -196,13 +197,13 @@ def test_a_hydration_that_can_never_fit_is_told_before_it_begins(
 ) -> None:
     files = [source.file(f"{n}.bin", 3 * MIB, seed=n) for n in range(3)]
     fetcher = fetcher_of(room=room_of(8 * MIB))
-    hydration = Hydration(fetcher, lambda: [(file, 0) for file in files])
+    hydration = HydrationThread(fetcher, lambda: [(file, 0) for file in files])
     hydration.start()
     now = ended(hydration)
     assert (now.state, type(now.error)) == ("failed", NoSpace)
     assert "9 MiB are missing of 9, and the cache may hold 8 MiB here" in str(now.error)
     assert source.asked == []
-    twice = Hydration(fetcher, lambda: [(files[0], 0), (files[0], 0), (files[0], 0), (files[1], 0)])
+    twice = HydrationThread(fetcher, lambda: [(files[0], 0), (files[0], 0), (files[0], 0), (files[1], 0)])
     twice.start()
     assert ended(twice).state == "done", "one content under three names is kept once"
 
@@ -211,10 +212,10 @@ def test_what_is_here_already_is_hydrated_whatever_the_limit(
     fetcher_of, source: MemorySource, store: BlobStore, room_of: MakeRoom
 ) -> None:
     file = source.file("a.bin", 3 * MIB)
-    first = Hydration(fetcher_of(), lambda: [(file, 0)])
+    first = HydrationThread(fetcher_of(), lambda: [(file, 0)])
     first.start()
     assert ended(first).state == "done"
-    again = Hydration(fetcher_of(room=room_of(None)), lambda: [(file, file.blob.size)])
+    again = HydrationThread(fetcher_of(room=room_of(None)), lambda: [(file, file.blob.size)])
     again.start()
     assert ended(again).state == "done"
 

@@ -30,8 +30,9 @@ from hffs.errors import (
 from hffs.model import RemoteFile
 from hffs.policy import ConcurrencyController, Priority
 from hffs.ranges import BLOCK_SIZE, ByteRange
-from hffs.transfer import BlobReader, Fetcher, Hydration, Pending, Snapshot, Throttle
+from hffs.transfer import BlobReader, Fetcher, Pending, Snapshot, Throttle
 from hffs.transfer.hydrate import MOST_BIG, MOST_FAILURES, MOST_OPEN, _Work
+from tests.support.hydrations import HydrationThread
 from tests.unit.memory import MemoryBody, MemorySource
 
 SOON = 20.0
@@ -72,12 +73,12 @@ def source() -> Iterator[Source]:
 
 
 @pytest.fixture
-def hydrate(store: BlobStore) -> Iterator[Callable[..., Hydration]]:
+def hydrate(store: BlobStore) -> Iterator[Callable[..., HydrationThread]]:
     """``hydrate(fetcher, files, …)``: under way; whatever becomes of it, it is over after the test."""
-    made: list[Hydration] = []
+    made: list[HydrationThread] = []
 
-    def make(fetcher: Fetcher, files: list[RemoteFile], **options: object) -> Hydration:
-        hydration = Hydration(
+    def make(fetcher: Fetcher, files: list[RemoteFile], **options: object) -> HydrationThread:
+        hydration = HydrationThread(
             fetcher, lambda: [(file, store.local_bytes(file.blob)) for file in files], big_file=BIG, **options
         )  # type: ignore[arg-type]
         made.append(hydration)
@@ -97,7 +98,7 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-def ended(hydration: Hydration) -> Snapshot:
+def ended(hydration: HydrationThread) -> Snapshot:
     assert hydration.join(SOON), hydration.snapshot()
     return hydration.snapshot()
 
@@ -117,10 +118,13 @@ def test_everything_is_here_and_verified_small_ones_first(fetcher_of, source: So
     sizes = [BIG + 5, 10, 3 * BLOCK_SIZE, 0, BIG, 1]
     files = source.files(*sizes)
     fetcher = fetcher_of(workers=1)
-    now = ended(hydrate(fetcher, files))
+    hydration = hydrate(fetcher, files)
+    now = ended(hydration)
     assert (now.state, now.files_done, now.files_total, now.error) == ("done", 6, 6, None)
     assert now.bytes_done == now.bytes_total == sum(sizes)
-    assert (now.active, now.failed, now.eta_s, now.bytes_per_s) == ([], [], None, 0.0)
+    assert (now.active, now.failed) == ([], [])
+    report = hydration.report()
+    assert (report["active"], report["eta_s"], report["bytes_per_s"]) == ([], None, 0.0)
     assert {store.state(file.blob) for file in files} == {"verified"}
     order = list(dict.fromkeys(path for path, _ in source.asked))
     assert order == ["5.bin", "1.bin", "2.bin", "0.bin", "4.bin"], "by size, and big ones as they are listed"
@@ -228,11 +232,23 @@ def test_nothing_to_bring_is_done_and_a_plan_that_fails_is_why_it_failed(fetcher
     def nothing() -> list[tuple[RemoteFile, int]]:
         raise NotFound("nothing fits")
 
-    hydration = Hydration(fetcher_of(), nothing)
+    hydration = HydrationThread(fetcher_of(), nothing)
     hydration.start()
     now = ended(hydration)
     assert now.state == "failed"
     assert str(now.error) == "nothing fits"
+
+
+def test_only_the_named_blocks_of_a_file_are_fetched(fetcher_of, source: Source, store, hydrate) -> None:
+    partly, whole = source.files(9 * BLOCK_SIZE + 5, 2 * BLOCK_SIZE)
+    hydration = hydrate(fetcher_of(), [partly, whole], only={partly: (range(1, 3), range(8, 10))})
+    now = ended(hydration)
+    sizes = {part.file.path: (part.size, part.local) for part in now.ended}
+    assert (now.state, now.failed) == ("done", [])
+    assert sizes == {"0.bin": (3 * BLOCK_SIZE + 5, 3 * BLOCK_SIZE + 5), "1.bin": (2 * BLOCK_SIZE, 2 * BLOCK_SIZE)}
+    assert now.bytes_done == now.bytes_total == source.bytes_asked() == 5 * BLOCK_SIZE + 5
+    assert store.local_bytes(partly.blob) == 3 * BLOCK_SIZE + 5
+    assert (store.state(partly.blob), store.state(whole.blob)) == ("partial", "verified")
 
 
 # Beside others.
@@ -266,7 +282,7 @@ def test_what_another_gave_up_is_wanted_again_however_much_else_happens(fetcher_
 
     def hum() -> None:
         while not noise.wait(0.01):
-            second._events.put((ended_long_ago, None))
+            second.hydration._events.put((ended_long_ago, None))
 
     listener = threading.Thread(target=hum)
     listener.start()
@@ -468,7 +484,7 @@ def test_a_disk_that_was_full_an_hour_ago_is_tried_again(
 def test_each_is_laid_once_it_is_right_before_it_is_done(fetcher_of, source: Source, hydrate) -> None:
     files = source.files(0, 5, BIG)
     laid: list[tuple[str, bool]] = []
-    hydration: list[Hydration] = []
+    hydration: list[HydrationThread] = []
 
     def lay(file: RemoteFile, stored: StoredBlob) -> None:
         assert file.path not in [part.file.path for part in hydration[0].snapshot().ended]
@@ -544,7 +560,7 @@ def test_cancelled_it_ends_at_once_and_keeps_what_came(
             for file in rest:
                 yield file, 0
 
-        hydration = Hydration(fetcher, plan)
+        hydration = HydrationThread(fetcher, plan)
         hydration.start()
         assert listing.wait(SOON)
     else:
