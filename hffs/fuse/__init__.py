@@ -1,4 +1,4 @@
-"""The kernel's door: bindings, and the table from our errors to errnos."""
+"""FUSE: the bindings to the kernel, and the table from hffs errors to errnos."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class Binding(Protocol):
-    """What a mount is served by. ``serve`` blocks the main thread until the mount is gone, or until ``leave`` was
-    called. ``connection`` is what another process needs to go on, None before INIT and where there is no such."""
+    """Serves one mount. ``serve`` blocks the main thread until the mount is gone or ``leave`` is called. ``connection``
+    is what another process needs to take over; None before INIT and for bindings that cannot be taken over."""
 
     name: str
 
@@ -42,9 +42,9 @@ def make_binding(
     journal: str | None = None,
     resumption: Resumption | None = None,
 ) -> Binding:
-    """The binding called ``kind``: ``kernel``, ``libfuse``, or ``auto``, which is the kernel's own protocol on Linux
-    and libfuse elsewhere. ``journal`` is the path of the handle journal and ``resumption`` what a worker before us
-    left; the kernel binding's only. Raises MountFailed."""
+    """Returns the binding named ``kind``: ``kernel``, ``libfuse``, or ``auto`` (the kernel binding on Linux, libfuse
+    elsewhere). ``journal`` is the path of the handle journal, ``resumption`` the connection of an earlier worker; both
+    are used by the kernel binding only. Raises MountFailed."""
     if kind == "kernel" or (kind == "auto" and sys.platform == "linux"):
         from .kernel import KernelBinding
 
@@ -57,10 +57,10 @@ def make_binding(
 
 
 def probe(mountpoint: str, backing: int) -> KernelFeatures:
-    """As ``kernel.trial.trial``: what this kernel offers, by a mount that is left dead. Raises MountFailed."""
+    """Returns the kernel's features, found by a test mount that is left dead (``kernel.probe``). Raises MountFailed."""
     from .kernel import probe
 
     return probe.probe(mountpoint, backing)
 
 
-__all__ = ["Binding", "Connection", "Resumption", "errno_of", "make_binding", "trial"]
+__all__ = ["Binding", "Connection", "Resumption", "errno_of", "make_binding", "probe"]

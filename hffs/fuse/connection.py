@@ -1,4 +1,4 @@
-"""What of a mount's connection to the kernel outlives the process that serves it. A value; asks nothing of anybody."""
+"""The state of a mount's kernel connection that outlives the process serving it. Values only."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A /dev/fuse descriptor that is mounted and whose INIT was answered: with these flags (FUSE_* of linux/fuse.h,
-    those from bit 32 on as in ``flags2``) and this minor version. The kernel never sends INIT again."""
+    """A mounted /dev/fuse descriptor whose INIT was answered with these flags (FUSE_* of linux/fuse.h; bits 32 and up
+    are ``flags2``) and this minor version. The kernel never sends INIT again."""
 
     fd: int
     flags: int
@@ -16,15 +16,15 @@ class Connection:
 
     @property
     def may_be_resumed(self) -> bool:
-        """Whether another process can take over: the kernel then sends unanswered requests again when it is asked to
-        (FUSE_HAS_RESEND, Linux 6.9). Without that their readers would wait for ever."""
+        """Whether another process can take over: the kernel can resend unanswered requests (FUSE_HAS_RESEND, Linux
+        6.9). Without that, their readers would wait forever."""
         return bool(self.flags & 1 << 39)
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """A connection that another worker served until it died. ``refuse_resent``: requests that were in its hands are
-    answered EIO, since one of them may be what kills workers."""
+    """The connection of a worker that died or left. With ``refuse_resent``, requests it had not answered get EIO,
+    since one of them may be what kills workers."""
 
     connection: Connection
     refuse_resent: bool = False

@@ -1,7 +1,7 @@
-"""The one table from our exceptions to errnos; spoken at the kernel's door and nowhere else.
+"""The one table from hffs exceptions to errnos; errnos are used in this room only.
 
-Every class of ``hffs.errors`` has its own line (a test walks them), so that a new one cannot fall through unnoticed.
-EAGAIN is never used: Python and most programs take it for a bug on a regular file.
+Every class of ``hffs.errors`` has its own row, held by a test, so that no new class gets an errno by accident. EAGAIN
+is never used: Python and most programs treat it as a bug on a regular file.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .. import errors
 
 log = logging.getLogger(__name__)
 
-# What a request of a kind we do not know is told; the kernel remembers, and asks no more where it may.
+# The answer to an unknown operation; for some operations the kernel remembers it and never sends them again.
 UNKNOWN_OPERATION: Final = errno.ENOSYS
-# What a request that makes no sense is told.
+# The answer to a malformed request.
 MALFORMED: Final = errno.EIO
-# What a kernel is told whose protocol we do not speak.
+# The answer to INIT of an unsupported protocol version.
 UNKNOWN_PROTOCOL: Final = errno.EPROTO
 
 ERRNOS: Final[dict[type[BaseException], int]] = {
@@ -38,7 +38,7 @@ ERRNOS: Final[dict[type[BaseException], int]] = {
     errors.LinkExpired: errno.EIO,
     errors.IntegrityError: errno.EIO,
     errors.ContentChanged: errno.ESTALE,
-    errors.NoSpace: errno.EIO,  # never ENOSPC: nobody who reads can make room
+    errors.NoSpace: errno.EIO,  # never ENOSPC: a reader cannot free space
     errors.CacheUnusable: errno.EIO,
     errors.BlockAbsent: errno.EIO,
     errors.DeadlineExceeded: errno.ETIMEDOUT,
@@ -55,7 +55,8 @@ ERRNOS: Final[dict[type[BaseException], int]] = {
 
 
 def errno_of(error: BaseException) -> int:
-    """The errno a program sees. What is not ours is a bug: logged with its traceback, and EIO."""
+    """Returns the errno a program gets. An exception that is no HffsError is a bug: it is logged with its traceback and
+    gives EIO."""
     for kind in type(error).__mro__:
         if kind in ERRNOS:
             return ERRNOS[kind]

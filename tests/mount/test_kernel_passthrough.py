@@ -106,7 +106,7 @@ def test_a_file_that_became_local_while_open_turns_passthrough_after_the_last_cl
         assert first.read() == content(NAME)
         assert eventually(lambda: state(mounted) == "verified", 20)
         second = stack.enter_context((mounted / NAME).open("rb"))
-        assert served(mounted) == (2, "kernel-cache", "not wholly local and verified when it was opened")
+        assert served(mounted) == (2, "kernel-cache", "not completely local and verified when it was opened")
         for seed in range(3):
             read("preads", mounted / NAME, source / NAME, seed, 20)
         forget_pages(mounted / NAME)
@@ -176,7 +176,7 @@ def test_opens_and_closes_that_meet_never_fail(mounted: Mounted) -> None:
 
 # The cache below.
 
-ORDINARY = "not wholly local and verified when it was opened"
+ORDINARY = "not completely local and verified when it was opened"
 
 
 @pytest.fixture

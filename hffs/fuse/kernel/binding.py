@@ -1,11 +1,11 @@
-"""The kernel's own protocol on /dev/fuse: the binding for Linux.
+"""The Linux binding: the kernel's FUSE protocol on /dev/fuse.
 
-A few threads read requests and answer at once what needs no network. What may ask the network goes to a pool of its
-own. A read that has to wait holds no thread at all: its Pending is called back, and a reply thread writes the answer.
-So any number of reads may wait while everything else is served. ``serve`` blocks the main thread, which takes signals.
+A few threads read requests and answer those that need no network at once. Requests that may need the network run on a
+separate pool. A read that has to wait holds no thread: its Pending calls back, and a reply thread writes the answer. So
+any number of reads may wait while other requests are served. ``serve`` blocks the main thread, which handles signals.
 
-A connection can be taken over from a worker that died or left: INIT is not sent again, the kernel is asked to send
-again what was not answered, and the journal tells which files are open.
+A connection can be taken over from a worker that died or left: INIT is not sent again, the kernel is asked to resend
+unanswered requests, and the journal names the open files.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ from . import abi
 from .device import BUFFER_SIZE, MAX_WRITE, OVER, Device
 from .invalidation import drop_pages
 from .journal import Journal
-from .mounting import mount
+from .mount_syscall import mount
 from .operations import Answer, Operations
 from .passthrough import Passthrough
 
 log = logging.getLogger(__name__)
 
 # Requests that need no network take microseconds of Python and one copy of the data; the copy runs without the
-# interpreter's lock. Four let copies overlap on more cores than we measured on (2: no difference from two threads on).
+# interpreter lock. Four let copies overlap on machines with more cores than measured (2: no gain beyond two threads).
 LOOPS: Final = 4
-REPLIERS: Final = 2  # they copy what workers have just brought; the network is slower
-EARLY: Final = 256  # interrupts remembered: far more than threads that could be between reading and taking in hand
-SLOW: Final = 8  # listings and sizes asked of the Hub at once
-DROPPING: Final = 4  # files whose pages are dropped at once; each may have to wait for reads, nobody waits for it
+REPLIERS: Final = 2  # they copy freshly fetched data; the network is slower
+EARLY: Final = 256  # interrupts remembered: far more than threads between reading a request and registering it
+SLOW: Final = 8  # concurrent requests to the Hub for listings and sizes
+DROPPING: Final = 4  # files whose pages are dropped concurrently; each may wait for reads, and delays no request
 MAX_PAGES: Final = 256  # 1 MiB, the most that fs.fuse.max_pages_limit allows unless it was raised
-# Reads that wait count as background for the kernel, and the one after the last that fits waits for all others,
-# whatever file it is of (64: 4 s of standstill behind 80 stalled reads, 4096: 0.03 s). The congestion threshold only
-# slows down writeback and asynchronous read-ahead of the same mount.
+# The kernel counts waiting reads as background requests, and delays every further read of the mount once this many
+# wait (64: 4 s of standstill behind 80 stalled reads, 4096: 0.03 s). The congestion threshold only slows down writeback
+# and asynchronous read-ahead of the same mount.
 MAX_BACKGROUND: Final = 4096
 CONGESTION_THRESHOLD: Final = 64
-# Not ASYNC_DIO: with it the kernel waits for an O_DIRECT read deaf to every signal, and nobody could kill the reader.
+# Without ASYNC_DIO: with it the kernel waits for an O_DIRECT read uninterruptibly, and the reader cannot be killed.
 WANTED: Final = (
     abi.Init.ASYNC_READ
     | abi.Init.PARALLEL_DIROPS
     | abi.Init.DO_READDIRPLUS
     | abi.Init.READDIRPLUS_AUTO
-    | abi.Init.POSIX_ACL  # the kernel then remembers that a file has no ACL, instead of asking at each `ls -l`
+    | abi.Init.POSIX_ACL  # lets the kernel cache that a file has no ACL, instead of a request at each `ls -l`
     | abi.Init.ABORT_ERROR
     | abi.Init.MAX_PAGES
     | abi.Init.EXPLICIT_INVAL_DATA
@@ -63,7 +63,7 @@ WANTED: Final = (
     | abi.Init.PASSTHROUGH
     | abi.Init.HAS_RESEND
 )
-# Not refused even when they come again after several deaths: a handle that is never given back would be counted open.
+# Never refused when resent after repeated deaths: a handle that is not released would stay counted as open.
 _ENDINGS: Final = frozenset({abi.Op.RELEASE, abi.Op.RELEASEDIR})
 # How deep the file system below a passthrough file may be stacked: 1 refuses a cache on overlayfs, as in containers.
 STACK_DEPTH: Final = 2
@@ -94,16 +94,16 @@ class KernelBinding:
         self.connection: Connection | None = None
         self._settled: queue.SimpleQueue[tuple[int, Pending] | int | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        # guarded by _lock: reads that wait, by the unique number of their request (without the mark of a resent one)
+        # guarded by _lock: waiting reads, by the unique number of their request (without the resend bit)
         self._waiting: dict[int, Pending] = {}
-        # and requests that the slow pool has in hand, with the number to answer to; who takes one out answers it
-        self._asking: dict[int, int] = {}
-        # and interrupts of what nobody had in hand: answered already, or about to be taken in hand by another thread
+        # and requests on the slow pool, with the number to reply to; the thread that removes one answers it
+        self._in_pool: dict[int, int] = {}
+        # and interrupts of requests not registered: answered already, or read but not yet registered by another thread
         self._early: deque[int] = deque(maxlen=EARLY)
         self._over = threading.Event()
         self._leaving = False
-        # For whoever waits for the end: True that a signal came, False that the mount has gone. Of all that wakes a
-        # thread only this may be used in a signal handler, which may have interrupted the waiting in any state.
+        # Wakes the thread in ``serve``: True for a signal, False for the end of the mount. SimpleQueue.put is the only
+        # wake-up that is safe in a signal handler, which may have interrupted the wait in any state.
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._device: Device
         self._passthrough: Passthrough | None = None
@@ -112,11 +112,11 @@ class KernelBinding:
         self._dropping: ThreadPoolExecutor
 
     def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None:
-        """Mounts and answers INIT, or resumes; calls ``on_ready``; returns when unmounted or told to ``leave``.
-        SIGTERM, SIGINT and SIGHUP call ``on_signal``, which is to unmount, and afterwards nothing; main thread only.
-        Raises MountFailed."""
+        """Mounts and answers INIT, or resumes; calls ``on_ready``; returns after an unmount or ``leave``. SIGTERM,
+        SIGINT and SIGHUP call ``on_signal``, which unmounts; the handlers stay installed. Main thread only. Raises
+        MountFailed."""
 
-        def heard(*_: object) -> None:  # nothing is done inside the handler: it may have interrupted anything
+        def on_handler(*_: object) -> None:  # only wakes: a handler may have interrupted anything
             self._wake.put(True)
 
         def wait() -> None:
@@ -125,10 +125,10 @@ class KernelBinding:
                     if self._wake.get(timeout=3600):
                         on_signal()
 
-        # Before there is a mount, which would stay behind dead; and they stay when it has gone: the process tidies up
-        # and ends, and who is impatient and signals again must not make it leave its socket and record behind.
+        # Installed before the mount exists, since a signal would leave it dead; and kept after it is gone, so that a
+        # second signal does not keep the process from removing its socket and record.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, heard)
+            signal.signal(number, on_handler)
         if self._resumption is not None:
             fd = self._resumption.connection.fd
         else:
@@ -136,9 +136,9 @@ class KernelBinding:
         self.serve_on(Device(fd), on_ready, wait)
 
     def serve_on(self, device: Device, on_ready: Callable[[], None], wait: Callable[[], None] | None = None) -> None:
-        """Serves a device, whose INIT is still to come unless it is resumed, until its other end is gone; closes it.
-        Told to ``leave``, it returns with the device open: its threads still wait on it, the process is to end.
-        Raises MountFailed."""
+        """Serves a device until its connection is gone, then closes it. INIT is expected first unless resuming. After
+        ``leave`` it returns with the device open: its threads still block on it until the process ends. Raises
+        MountFailed."""
         self._device = device
         self._slow = ThreadPoolExecutor(SLOW, thread_name_prefix="hffs-slow")
         self._dropping = ThreadPoolExecutor(DROPPING, thread_name_prefix="hffs-pages")
@@ -159,7 +159,7 @@ class KernelBinding:
             self._filesystem.on_attributes_changed(self._settled.put)
             self._filesystem.on_content_wrong(self._drop_pages)
             if self._resumption is not None:
-                self._ask_again()
+                self._request_resend()
             for thread in threads:
                 thread.start()
             on_ready()
@@ -172,32 +172,32 @@ class KernelBinding:
             for thread in threads:
                 if thread.is_alive() and not self._leaving:
                     thread.join(timeout=5)
-            if not self._leaving:  # else threads still use both, until the process ends
+            if not self._leaving:  # else threads use both until the process ends
                 device.close()
                 if journal is not None:
                     journal.close()
 
     def leave(self) -> None:
-        """Stop serving and let ``serve`` return, with the mount as it is: another worker goes on. What is not answered
-        by now never is by us. Any thread; only while ``serve`` runs."""
+        """Stops replying and lets ``serve`` return with the mount intact, for another worker to take over. Unanswered
+        requests stay unanswered. Any thread; only while ``serve`` runs."""
         self._leaving = True
-        self._device.fall_silent()
+        self._device.stop_replying()
         self._over.set()
         self._wake.put(False)
 
     # --- INIT -------------------------------------------------------------------------------------------------------
 
     def served(self, node: int) -> tuple[bool, str]:
-        """Whether the open handles of a node are read by the kernel itself, and if not, why."""
+        """Returns whether the kernel reads the open handles of a node directly, and if not, why."""
         return (False, "") if self._passthrough is None else self._passthrough.kind(node)
 
     def open_nodes(self) -> dict[int, int]:
-        """The open handles of each node, those of workers before us too."""
+        """Returns the number of open handles of each node, including those opened under earlier workers."""
         return {} if self._passthrough is None else self._passthrough.counts()
 
-    def _ask_again(self) -> None:
-        """Have the kernel send again what the worker before us was asked and did not answer; before the first request
-        is read, so that each comes once. Raises MountFailed."""
+    def _request_resend(self) -> None:
+        """Asks the kernel to resend the requests that the earlier worker did not answer; before the first request is
+        read, so that each arrives once. Raises MountFailed."""
         try:
             self._device.notify(abi.NotifyCode.RESEND)
         except OSError as error:
@@ -228,7 +228,7 @@ class KernelBinding:
             flags = WANTED & abi.Init(low | high << 32)
             if major == abi.MAJOR:
                 break
-            # The kernel is of a later major version: told ours, it sends INIT again in ours.
+            # The kernel has a later major version: after this answer it sends INIT again in ours.
             self._device.reply(header.unique, abi.init_out.pack(abi.MAJOR, abi.MINOR, *[0] * 16))
         self._device.reply(
             header.unique,
@@ -254,7 +254,7 @@ class KernelBinding:
             self._take(whole[:length])
 
     def _take(self, message: memoryview) -> None:
-        """One request; whatever it is, the loop goes on. What stays after this returns must not hold the buffer."""
+        """Handles one request; never raises. Nothing that outlives the call may reference the buffer."""
         try:
             header = abi.parse_header(message)
         except ValueError as error:
@@ -281,23 +281,24 @@ class KernelBinding:
                 with self._lock:
                     interrupted = number in self._early
                     if not interrupted:
-                        self._asking[number] = header.unique
+                        self._in_pool[number] = header.unique
                 if interrupted:
                     raise Cancelled("interrupted")
-                self._slow.submit(self._ask, header, memoryview(bytes(body)))
+                self._slow.submit(self._answer_slowly, header, memoryview(bytes(body)))
                 return
-        except RuntimeError:  # the pool is shut down: the mount is going away
+        except RuntimeError:  # the pool is shut down: the mount is ending
             self._device.refuse(header.unique, errnos.errno_of(Cancelled("unmounted")))
             return
-        except Exception as error:  # noqa: BLE001 - a loop that ends leaves the mount deaf
+        except Exception as error:  # noqa: BLE001 - a loop that ends would leave the mount unserved
             self._refuse(header, error)
             return
         self._answer(header, body)
 
-    def _ask(self, header: abi.RequestHeader, body: memoryview) -> None:
-        """On the slow pool: a request that may wait for the network, unless an interrupt has answered it meanwhile."""
+    def _answer_slowly(self, header: abi.RequestHeader, body: memoryview) -> None:
+        """Runs on the slow pool: answers a request that may wait for the network, unless an interrupt has answered
+        it."""
         number = header.unique & ~abi.UNIQUE_RESEND
-        if number not in self._asking:
+        if number not in self._in_pool:
             return
         answer: Answer | Exception
         try:
@@ -305,7 +306,7 @@ class KernelBinding:
         except Exception as error:  # noqa: BLE001 - whatever it is, the request is answered
             answer = error
         with self._lock:
-            left = self._asking.pop(number, None) is None
+            left = self._in_pool.pop(number, None) is None
         if not left:
             self._give(header, answer)
         elif not isinstance(answer, Exception):
@@ -344,24 +345,24 @@ class KernelBinding:
         self._device.refuse(header.unique, errnos.errno_of(error))
 
     def _interrupt(self, body: memoryview) -> None:
-        """The process that waits was signalled: its request ends with EINTR. One that nobody has in hand is answered
-        already, or another thread has just read it and will find that it was interrupted."""
+        """The waiting process was signalled: its request ends with EINTR. A request that is not registered was answered
+        already, or another thread has just read it and will find the interrupt in ``_early``."""
         try:
             (unique,) = abi.interrupt_in.unpack_from(body)
         except struct.error:
             return
         with self._lock:
             pending = self._waiting.get(unique & ~abi.UNIQUE_RESEND)
-            asking = self._asking.pop(unique & ~abi.UNIQUE_RESEND, None)
+            asking = self._in_pool.pop(unique & ~abi.UNIQUE_RESEND, None)
             if pending is None and asking is None:
                 self._early.append(unique & ~abi.UNIQUE_RESEND)
         if pending is not None:
             pending.cancel()
-        if asking is not None:  # the kernel lets nobody go whose request we have in hand, not even when it is killed
+        if asking is not None:  # a process cannot end while its request is unanswered, not even by SIGKILL
             self._device.refuse(asking, errnos.errno_of(Cancelled("interrupted")))
 
     def _reply(self) -> None:
-        """A reply thread: what has settled is read from the store and written to the kernel."""
+        """Runs on a reply thread: reads settled data from the store and writes it to the kernel."""
         while True:
             settled = self._settled.get()
             if settled is None:
@@ -376,19 +377,19 @@ class KernelBinding:
                 self._forget(unique)
                 self._device.refuse(unique, errnos.errno_of(error))
                 continue
-            if data is not None:  # else it goes on waiting, and comes here again
+            if data is not None:  # else it waits again and calls back later
                 self._forget(unique)
                 self._device.reply(unique, data)
 
     def _drop_pages(self, node: int) -> None:
-        """Not here, and not by a thread that serves: it may have to wait for reads of the very pages."""
+        """Runs elsewhere than on a serving thread: the call may wait for reads of the same pages."""
         try:
             self._dropping.submit(drop_pages, self._device.fd, node)
-        except RuntimeError:  # the mount is going away, and its pages with it
+        except RuntimeError:  # the mount is ending, and its pages with it
             log.debug("event=pages-left node=%d", node)
 
     def _drop_attributes(self, node: int) -> None:
-        """Its next stat asks us again. An offset below 0 leaves pages alone, so nothing that is read is waited for."""
+        """Makes the next stat ask again. A negative offset leaves pages alone, so the call does not wait for reads."""
         try:
             self._device.notify(abi.NotifyCode.INVAL_INODE, abi.inval_inode_out.pack(node, -1, 0))
         except OSError as error:  # mostly ENOENT: the kernel has forgotten the inode

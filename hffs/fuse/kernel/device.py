@@ -1,7 +1,7 @@
 """The /dev/fuse descriptor: messages in, replies and notifications out.
 
-Any thread may reply to any request at any time and in any order. A reply to a request that was interrupted or whose
-mount has gone is dropped, as nobody is there to hear it.
+Any thread may reply to any request at any time and in any order. A reply to an interrupted request, or after the mount
+is gone, is dropped.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from . import abi
 
 log = logging.getLogger(__name__)
 
-# Requests carry names and small structs, never data, since nothing is written: max_write stays at its least, and the
-# kernel wants room for a WRITE of that size beside its headers (FUSE_MIN_READ_BUFFER).
+# Requests carry names and small structs, never data, since the mount is read-only: max_write stays at its minimum, and
+# the kernel wants room for a WRITE of that size beside its headers (FUSE_MIN_READ_BUFFER).
 MAX_WRITE: Final = 4096
 BUFFER_SIZE: Final = 2 * abi.MIN_READ_BUFFER
 # ENOENT: the request was interrupted before it could be read. EINTR, EAGAIN: nothing yet.
@@ -34,7 +34,7 @@ class Device:
         self._silent = False
 
     def receive(self, buffer: bytearray) -> int | None:
-        """The length of the next message, now in ``buffer``; None when the mount is gone. Blocks."""
+        """Reads the next message into ``buffer`` and returns its length; None when the mount is gone. Blocks."""
         while True:
             try:
                 return os.readv(self.fd, [buffer])
@@ -46,21 +46,21 @@ class Device:
                 return None
 
     def reply(self, unique: int, *parts: bytes | memoryview) -> None:
-        """Answer a request with a body of these parts."""
+        """Answers a request with a body of these parts."""
         length = abi.out_header.size + sum(map(len, parts))
         self._write([abi.out_header.pack(length, 0, unique), *parts])
 
     def refuse(self, unique: int, number: int) -> None:
-        """Answer a request with an errno."""
+        """Answers a request with an errno."""
         self._write([abi.out_header.pack(abi.out_header.size, -number, unique)])
 
     def notify(self, code: abi.NotifyCode, body: bytes = b"") -> None:
-        """Tell the kernel something unasked. Raises OSError: ENOENT when it does not know the inode (any more)."""
+        """Sends the kernel a notification. Raises OSError: ENOENT when it does not know the inode."""
         os.writev(self.fd, [abi.out_header.pack(abi.out_header.size + len(body), code, 0), body])
 
     def open_backing(self, fd: int) -> int:
-        """A backing id for a descriptor, for passthrough. Raises OSError: EPERM without CAP_SYS_ADMIN, ELOOP when the
-        file system below is stacked too deep."""
+        """Registers a descriptor for passthrough and returns its backing id. Raises OSError: EPERM without
+        CAP_SYS_ADMIN, ELOOP when the file system below is stacked too deep."""
         # With a bytearray ioctl returns the call's own result, with bytes the buffer.
         return int(fcntl.ioctl(self.fd, abi.DEV_IOC_BACKING_OPEN, bytearray(abi.backing_map.pack(fd, 0, 0))))
 
@@ -68,8 +68,8 @@ class Device:
         """Raises OSError."""
         fcntl.ioctl(self.fd, abi.DEV_IOC_BACKING_CLOSE, abi.backing_id.pack(number))
 
-    def fall_silent(self) -> None:
-        """From here on no request is answered: whoever takes the descriptor over has them all sent again."""
+    def stop_replying(self) -> None:
+        """Drops all further replies: the process that takes over the descriptor has the requests resent."""
         self._silent = True
 
     def close(self) -> None:

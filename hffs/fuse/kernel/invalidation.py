@@ -1,8 +1,8 @@
-"""Making the kernel forget a file's pages, from a process of its own.
+"""Dropping a file's pages from the kernel's page cache, by a helper process.
 
-Pages are kept over opens, since content never changes; but content that proved wrong must not be read from them for
-ever. FUSE_NOTIFY_INVAL_INODE waits for pages that are being read, and whoever sends it then cannot be killed (D state):
-so a small process sends it, and whatever becomes of that one, the daemon serves on.
+Pages are kept over opens, since content never changes; pages of content that failed verification must be dropped.
+FUSE_NOTIFY_INVAL_INODE waits for pages that are being read, and its sender cannot be killed meanwhile (D state): so a
+small helper process sends it, and the daemon keeps serving whatever happens to the helper.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import abi
 
 log = logging.getLogger(__name__)
 
-# Reads that wait end by their own deadline, 120 s unless set otherwise; longer than that nobody holds a page.
+# Waiting reads end by their own deadline, 120 s by default; no page stays locked for longer.
 PATIENCE_S: Final = 180.0
 # Its exit status is the errno; ENOENT says that the kernel does not know the inode, and then it has no pages.
 _SEND: Final = (
@@ -29,8 +29,8 @@ _SEND: Final = (
 
 
 def drop_pages(device: int, node: int) -> bool:
-    """Have all pages of a node dropped, on the connection of this descriptor; False when that failed or still goes on
-    after ``PATIENCE_S``. Blocks: not for a thread that serves requests."""
+    """Drops all pages of a node on the connection of this descriptor. Returns False when that failed or takes longer
+    than ``PATIENCE_S``. Blocks: never called on a thread that serves requests."""
     body = abi.inval_inode_out.pack(node, 0, 0)  # from 0, of length 0: to the end
     message = abi.out_header.pack(abi.out_header.size + len(body), abi.NotifyCode.INVAL_INODE, 0) + body
     command = [sys.executable, "-I", "-S", "-c", _SEND, str(device), message.hex()]
@@ -38,7 +38,7 @@ def drop_pages(device: int, node: int) -> bool:
     try:
         status = helper.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:
-        helper.kill()  # it goes when the page it waits for is answered
+        helper.kill()  # it ends when the page it waits for is answered
         log.error("event=pages-not-dropped node=%d error=%s", node, f"still waiting after {PATIENCE_S:.0f} s")
         return False
     if status:

@@ -1,9 +1,9 @@
-"""The handle journal: which files are open, in a small file that outlives the process that serves them.
+"""The handle journal: the open files of a mount, in a small file that outlives the worker.
 
-The kernel never tells a new worker what is open: answered OPENs are not sent again. ``passthrough`` writes a record
-before each OPEN is answered and another when the handle goes, and reads them back after a restart. The file survives
-kill -9, not the machine: neither does the mount. It is written with one append of whole records, so that what a dying
-worker leaves is whole records and perhaps a torn one at the end. Not thread-safe: its owner's lock guards it.
+The kernel does not tell a new worker which files are open: answered OPENs are not resent. ``passthrough`` writes a
+record before each OPEN is answered and another at its release, and reads them back after a restart. The file survives
+kill -9, but no reboot, like the mount itself. Each write appends whole records, so a killed worker leaves whole records
+and at most a torn one at the end. Not thread-safe: the owner's lock guards it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RECORD_SIZE: Final = _RECORD.size + _CRC.size
 _OPENED: Final = 1
 _RELEASED: Final = 2
 _NO_BACKING: Final = -1
-# Records between two looks at whether the file is worth rewriting: 2 MiB of a tmpfs, an hour of 10 opens a second.
+# Records between two checks whether to compact the file: 2 MiB of a tmpfs, an hour of 10 opens a second.
 COMPACT_AFTER: Final = 32768
 
 
@@ -38,20 +38,20 @@ class OpenNode:
 
 @dataclass(slots=True)
 class Replay:
-    """What a journal says: the open nodes, and ids that nobody uses any more but that were perhaps not closed."""
+    """The content of a journal: the open nodes, and unused backing ids that may not have been closed."""
 
     nodes: dict[int, OpenNode] = field(default_factory=dict)
     orphans: set[int] = field(default_factory=set)
 
 
 def encode(opened: bool, handle: int, node: int = 0, backing: int | None = None) -> bytes:
-    """One record."""
+    """Returns one record."""
     body = _RECORD.pack(_OPENED if opened else _RELEASED, _NO_BACKING if backing is None else backing, handle, node)
     return body + _CRC.pack(crc32(body))
 
 
 def replay(data: bytes) -> Replay:
-    """What the whole records at the beginning of ``data`` say; a torn or damaged one ends it."""
+    """Returns the state after the whole records at the start of ``data``; reading stops at a torn or damaged one."""
     found = Replay()
     where: dict[int, int] = {}
     seen: set[int] = set()
@@ -67,22 +67,22 @@ def replay(data: bytes) -> Replay:
             if backing is not None:
                 seen.add(backing)
         else:
-            gone = where.pop(handle, None)
-            if gone is not None:
-                found.nodes[gone].handles.discard(handle)
-                if not found.nodes[gone].handles:
-                    del found.nodes[gone]
+            released = where.pop(handle, None)
+            if released is not None:
+                found.nodes[released].handles.discard(handle)
+                if not found.nodes[released].handles:
+                    del found.nodes[released]
     found.orphans = seen - {opened.backing for opened in found.nodes.values() if opened.backing is not None}
     return found
 
 
 class Journal:
-    """The journal at ``path``. ``nodes`` are the open handles: read from the file here, from then on kept by the owner,
-    and what the file is rewritten from when it has grown. ``working`` is False once it could not be written: then the
-    file is gone, and a worker after us finds it lost."""
+    """The journal at ``path``. ``nodes`` are the open handles: read from the file here, maintained by the owner
+    afterwards, and the source when the file is compacted. ``working`` becomes False when a write fails: the file is
+    then deleted, and the next worker finds it lost."""
 
     def __init__(self, path: str, *, resume: bool = False) -> None:
-        """Begins anew, or with what a process before us left. ``lost`` then says that it left nothing to go by."""
+        """Starts empty, or with ``resume`` from the earlier worker's file; ``lost`` is set if that cannot be read."""
         self._path = path
         self._fd = -1
         self._records = 0
@@ -103,15 +103,15 @@ class Journal:
             self._compact()
 
     def opened(self, handle: int, node: int, backing: int | None) -> None:
-        """Remember a handle; called before its OPEN is answered."""
+        """Records an open handle; called before its OPEN is answered."""
         self._append(encode(True, handle, node, backing))
 
     def released(self, handle: int) -> None:
-        """Forget a handle."""
+        """Records a release."""
         self._append(encode(False, handle))
 
     def close(self) -> None:
-        """The file stays: whoever ends the mount removes it."""
+        """Closes the file; the process that ends the mount deletes it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -131,7 +131,7 @@ class Journal:
             self._compact()
 
     def _compact(self) -> None:
-        """A file of the open handles only takes the journal's place."""
+        """Replaces the file by one that holds the open handles only."""
         records = [
             encode(True, handle, node, held.backing) for node, held in self.nodes.items() for handle in held.handles
         ]
@@ -157,7 +157,7 @@ class Journal:
         self._compact_at = COMPACT_AFTER + 2 * len(records)
 
     def _give_up(self, error: OSError) -> None:
-        """A journal that lacks a handle is worse than none: the next worker would open that node the wrong way."""
+        """Deletes the journal: with a handle missing, the next worker would open that node in the wrong mode."""
         log.error("event=journal-unusable error=%s", error)
         self.working = False
         self.close()

@@ -1,14 +1,13 @@
-"""Which handles the kernel reads from the disk by itself, and why the others are not.
+"""Passthrough: which open handles the kernel reads directly from the cache file, and why the others are not.
 
-A file that is wholly here and verified is opened in passthrough (Linux 6.9 and newer, root): reads and page faults
-then go to the cache's data file without us, at its own speed, also when we are dead. Two rules of the kernel decide the
-rest, per node: as long as an ordinary handle is open, a passthrough open fails with EIO, and the other way round; and a
-second passthrough open must name the same backing id, even for the same file. So a file that became local while open
-goes on as it was until its last ordinary handle is closed. Handles and ids belong to the mount, not to the process:
-the journal carries them over to the next worker.
+A complete, verified file is opened in passthrough (Linux 6.9 and newer, root): reads and page faults then bypass the
+daemon, also after its death. Two rules of the kernel apply per node: while an ordinary handle is open, a passthrough
+open fails with EIO, and vice versa; and all passthrough opens must use the same backing id. So a file that becomes
+local while open keeps its mode until its last ordinary handle is closed. Handles and ids belong to the mount, not to
+the process: the journal carries them over to the next worker.
 
-The lock is held while a descriptor is opened and registered and while a record is written: local system calls, and
-nothing else keeps two opens of one file from choosing differently.
+The lock is held while a descriptor is opened and registered and while a record is written. These are local system
+calls, and without the lock two opens of one file could choose different modes.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from .journal import Journal, OpenNode
 
 log = logging.getLogger(__name__)
 
-_RESTORED = "open since before the daemon was restarted"
+_RESTORED = "opened before the daemon was restarted"
 
 
 class Passthrough:
-    """The kind of every open handle. ``refused`` says why none can be passthrough, empty when the kernel offers it.
-    With a ``journal`` of a worker before us, its handles are still open, and count."""
+    """The mode of every open handle. ``refused`` says why none can be passthrough; empty when the kernel offers it. The
+    handles in ``journal`` are still open and count."""
 
     def __init__(self, device: Device, refused: str = "", journal: Journal | None = None) -> None:
         self._device = device
@@ -45,18 +44,18 @@ class Passthrough:
             for backing in journal.orphans:
                 self._close_backing(backing)
             if self._lost and not refused:
-                self._refused = "what is open was not known after the daemon was restarted"
+                self._refused = "the open files were not known after the daemon was restarted"
 
     def open(self, node: int, handle: int, lend: Callable[[], int | None]) -> int | None:
-        """Decide the kind of a handle that is being opened: its backing id, or None for an ordinary one."""
+        """Decides the mode of a handle that is being opened: returns its backing id, or None for an ordinary one."""
         with self._lock:
             opened = self._nodes.get(node)
             if opened is None:
                 backing, self._why[node] = self._register(lend)
                 opened = self._nodes[node] = OpenNode(backing)
-            if handle not in opened.handles:  # else its OPEN was answered by nobody, and comes again
+            if handle not in opened.handles:  # else its OPEN was not answered, and is resent
                 opened.handles.add(handle)
-                self._remember(handle, node, opened.backing)
+                self._record(handle, node, opened.backing)
             return opened.backing
 
     def release(self, node: int, handle: int) -> None:
@@ -68,30 +67,30 @@ class Passthrough:
             if not opened.handles:
                 del self._nodes[node]
                 del self._why[node]
-            if self._journal is not None:  # before the id goes: the next worker must not hand out one that is closed
+            if self._journal is not None:  # before the id is closed: the next worker must not hand out a closed one
                 self._journal.released(handle)
             if not opened.handles and opened.backing is not None:
                 self._close_backing(opened.backing)
 
     def kind(self, node: int) -> tuple[bool, str]:
-        """Whether a node's handles are passthrough, and why they are not."""
+        """Returns whether a node's handles are passthrough, and if not, why."""
         with self._lock:
             opened = self._nodes.get(node)
             return (False, "") if opened is None else (opened.backing is not None, self._why.get(node, ""))
 
     def holds(self, node: int, handle: int) -> bool:
-        """Whether the kernel was given this handle and has not released it. It is believed where the journal was lost:
-        it names none that it was not given."""
+        """Whether the kernel holds this handle. Assumed to be so if the journal was lost: the kernel uses no handle
+        that it was not given."""
         with self._lock:
             opened = self._nodes.get(node)
             return self._lost or (opened is not None and handle in opened.handles)
 
     def counts(self) -> dict[int, int]:
-        """The open handles of each node."""
+        """Returns the number of open handles of each node."""
         with self._lock:
             return {node: len(opened.handles) for node, opened in self._nodes.items()}
 
-    def _remember(self, handle: int, node: int, backing: int | None) -> None:
+    def _record(self, handle: int, node: int, backing: int | None) -> None:
         if self._journal is None:
             return
         self._journal.opened(handle, node, backing)
@@ -112,7 +111,7 @@ class Passthrough:
         except HffsError as error:
             return None, str(error)
         if fd is None:
-            return None, "not wholly local and verified when it was opened"
+            return None, "not completely local and verified when it was opened"
         try:
             return self._device.open_backing(fd), ""
         except OSError as error:
@@ -120,12 +119,12 @@ class Passthrough:
             log.info("event=no-passthrough why=%s", self._refused)
             return None, self._refused
         finally:
-            os.close(fd)  # the id keeps the open file, and with it the lock that forbids punching
+            os.close(fd)  # the id keeps the open file and its lock, which forbids punching
 
 
 def _reason(error: OSError) -> str:
     if error.errno == errno.EPERM:
         return "passthrough needs root (CAP_SYS_ADMIN)"
     if error.errno == errno.ELOOP:
-        return "the cache lies on file systems stacked too deep for passthrough"
+        return "the cache is on a file system stacked too deep for passthrough"
     return f"the kernel refuses passthrough from the cache's file system: {error.strerror}"

@@ -1,6 +1,6 @@
-"""A mount for the length of a handshake, to learn what this machine's kernel offers. Used by ``hffs doctor``.
+"""A test mount that ends after INIT, to learn the kernel's features. Used by ``hffs doctor``.
 
-Nothing is served: the descriptor is closed before anybody could ask, and the caller takes the dead mount off.
+No request is served: the descriptor is closed after the handshake, and the caller unmounts the dead mount.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Final
 from ...errors import MountFailed
 from . import abi
 from .device import BUFFER_SIZE, MAX_WRITE, Device
-from .mounting import mount
+from .mount_syscall import mount
 
-# The kernel sends INIT while it mounts; a machine that is busy may take a while to wake us.
+# The kernel sends INIT during mount(2); a busy machine may schedule this process late.
 _INIT_SECONDS: Final = 10.0
 _FLAGS: Final = abi.Init.MAX_PAGES | abi.Init.INIT_EXT | abi.Init.PASSTHROUGH
 
 
 @dataclass(frozen=True, slots=True)
 class KernelFeatures:
-    """The protocol the kernel speaks, and whether it reads from a file of the cache's disk by itself; ``refused`` says
-    why not."""
+    """The kernel's protocol version, and whether passthrough works on the cache's file system; ``refused`` says why
+    not."""
 
     major: int
     minor: int
@@ -34,9 +34,9 @@ class KernelFeatures:
 
 
 def probe(mountpoint: str, backing: int) -> KernelFeatures:
-    """Mount at an empty directory, answer INIT, try passthrough from the file ``backing`` is open on, and close.
+    """Mounts at an empty directory, answers INIT, tries passthrough with the descriptor ``backing``, and closes.
 
-    The mount is left dead, for the caller to take off. Raises MountFailed.
+    The mount is left dead, for the caller to unmount. Raises MountFailed.
     """
     device = Device(mount(mountpoint, device_name="hffs-doctor", allow_other=False))
     try:
@@ -74,5 +74,5 @@ def _reason(error: OSError) -> str:
     if error.errno == errno.EPERM:
         return "it needs root (CAP_SYS_ADMIN)"
     if error.errno == errno.ELOOP:
-        return "the cache lies on file systems stacked too deep"
+        return "the cache is on a file system stacked too deep"
     return f"the kernel refuses it from the cache's file system: {os.strerror(error.errno or 0)}"

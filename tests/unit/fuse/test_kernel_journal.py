@@ -132,4 +132,4 @@ def test_a_journal_that_cannot_be_written_leaves_nothing_to_go_by(tmp_path: Path
     journal.opened(2, 7, None)
     assert not journal.working
     assert not path.exists()
-    journal.opened(4, 7, None)  # and nobody fails for it
+    journal.opened(4, 7, None)  # raises nothing

@@ -1,6 +1,6 @@
-"""Getting a /dev/fuse descriptor that is mounted somewhere: by mount(2) as root, through fusermount3 otherwise.
+"""Mounting: a mounted /dev/fuse descriptor by mount(2) as root, through fusermount3 otherwise.
 
-Called once, before the binding serves. It reads nothing from the descriptor and never touches the mountpoint.
+Called once, before the binding serves. Reads nothing from the descriptor and does not access the mountpoint.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FUSERMOUNT_SECONDS: Final = 20.0
 
 
 def mount(mountpoint: str, *, device_name: str, allow_other: bool) -> int:
-    """A descriptor whose requests are those of a new read-only mount at ``mountpoint``. Raises MountFailed."""
+    """Mounts read-only at ``mountpoint`` and returns the descriptor that receives its requests. Raises MountFailed."""
     if os.geteuid() == 0:
         return _mount_as_root(mountpoint, device_name, allow_other)
     return _mount_by_helper(mountpoint, device_name, allow_other)
@@ -92,13 +92,13 @@ def _mount_by_helper(mountpoint: str, device_name: str, allow_other: bool) -> in
     return descriptors[0]
 
 
-def _refused(mountpoint: str, said: str) -> MountFailed:
-    line = " ".join(said.split()).removeprefix("fusermount3: ") or "no reason given"
+def _refused(mountpoint: str, output: str) -> MountFailed:
+    line = " ".join(output.split()).removeprefix("fusermount3: ") or "no reason given"
     remedy = ""
     if "user_allow_other" in line:
         remedy = "add the line user_allow_other to /etc/fuse.conf, or leave --allow-other out"
     elif "Permission denied" in line or "no write access" in line:
-        remedy = "mount on a directory of your own"
+        remedy = "mount on a directory that belongs to you"
     elif DEVICE in line or "device not found" in line:
         remedy = "modprobe fuse; in a container: --device /dev/fuse"
     return MountFailed(f"fusermount3 could not mount {mountpoint}: {line}", remedy)
