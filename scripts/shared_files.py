@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The man page and the shells' completions of hffs, made from its parser, so that none is ever out of date.
+"""The man page and the shell completions of hffs, made from its parser, so that they are never out of date.
 
     python3 scripts/shared_files.py DIR    writes DIR/share/man/man1/hffs.1 and the completions beside it
 
-A wheel gets them when it is built (``BuildHook``, called by hatchling; pyproject.toml), and pip puts them below the
-environment's ``share``. Needs nothing of hffs' dependencies but shtab.
+A wheel contains them: hatchling calls ``BuildHook`` (pyproject.toml), and pip installs them below the environment's
+``share``. Of the dependencies of hffs it needs shtab only.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ FILES = {
     "share/bash-completion/completions/hffs": "bash",
     "share/zsh/site-functions/_hffs": "zsh",
 }
-# By docs and errors.py; 130 is what a shell makes of an interruption.
+# From errors.py; 130 is how shells report an interruption.
 EXIT = (
     (0, "done"),
     (1, "failed"),
     (2, "wrong use"),
     (3, "no such repo, revision, file or mount"),
     (4, "access denied"),
-    (5, "the Hub cannot be reached, or asks for patience for too long"),
-    (6, "damage was found and is not mended"),
+    (5, "the Hub is unreachable, or limits the rate of requests for too long"),
+    (6, "damage was found and not repaired"),
     (7, "no space"),
-    (130, "interrupted; what was fetched is kept"),
+    (130, "interrupted; fetched data is kept"),
 )
 ENVIRONMENT = (
-    ("HFFS_...", "every setting, in capital letters: --cache-dir is HFFS_CACHE_DIR; an option goes before it"),
-    ("HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE", "as huggingface_hub reads them"),
+    ("HFFS_...", "every setting, in capital letters: --cache-dir is HFFS_CACHE_DIR; an option overrides it"),
+    ("HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE", "as huggingface_hub uses them"),
     ("NO_COLOR", "set to anything: no colours on a terminal"),
 )
-PLACES = (
-    ("/etc/hffs/hffs.toml, ~/.config/hffs/hffs.toml", "settings; the environment and options go before them"),
-    ("/etc/hffs/NAME.toml, ~/.config/hffs/NAME.toml", "a mount that is called @NAME"),
-    ("~/.cache/hffs, of root /var/cache/hffs", "what was fetched"),
+PATHS = (
+    ("/etc/hffs/hffs.toml, ~/.config/hffs/hffs.toml", "settings; the environment and options override them"),
+    ("/etc/hffs/NAME.toml, ~/.config/hffs/NAME.toml", "the mount @NAME"),
+    ("~/.cache/hffs, of root /var/cache/hffs", "the cache"),
 )
 
 
@@ -72,9 +72,9 @@ class BuildHook(BuildHookInterface):  # type: ignore[misc]
 def write(folder: Path) -> None:
     sys.path.insert(0, str(ROOT))
     try:
-        from hffs.cli import completing
+        from hffs.cli.commands import completion
 
-        made = {"manual": manual(), "bash": completing.script("bash"), "zsh": completing.script("zsh")}
+        made = {"manual": manual(), "bash": completion.script("bash"), "zsh": completion.script("zsh")}
     finally:
         sys.path.remove(str(ROOT))
     for name, kind in FILES.items():
@@ -84,29 +84,29 @@ def write(folder: Path) -> None:
 
 def manual() -> str:
     """The man page, as man(7) macros."""
+    from importlib import import_module
+
     from hffs import __version__
     from hffs.cli import parser
-    from hffs.cli.examples import EXAMPLES, GROUPS
+    from hffs.cli.commands import COMMANDS, GROUPS
 
-    grammar = parser.build()
+    grammar = parser.build(load=True)
     commands = _commands(grammar)
     date = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
     lines = [f'.TH HFFS 1 {date} "hffs {__version__}" "User Commands"']
     lines += [".SH NAME", r"hffs \- mount Hugging Face models and datasets as directories"]
     lines += [".SH SYNOPSIS", r"\fBhffs\fR \fICOMMAND\fR [\fIOPTION\fR]... [\fIARGUMENT\fR]..."]
     lines += [".SH DESCRIPTION", _prose(str(grammar.description))]
-    lines += [".SH EXAMPLES", *_examples(EXAMPLES[""]), ".SH COMMANDS"]
-    named = [name for names in GROUPS.values() for name in names]
-    for name in [*named, *(name for name in commands if name not in named)]:
-        if name in commands:
-            lines += _command(commands[name], EXAMPLES.get(name, ()))
+    lines += [".SH EXAMPLES", *_examples(parser.EXAMPLES), ".SH COMMANDS"]
+    for name in sorted(COMMANDS, key=lambda name: GROUPS.index(COMMANDS[name].group)):
+        lines += _command(commands[name], import_module(f"hffs.cli.commands.{COMMANDS[name].module}").EXAMPLES)
     lines += [".SH OPTIONS OF ALL COMMANDS"]
     for action in grammar._actions:
         if action.option_strings:
             lines += _entry(_option(action), action.help)
     lines += [".SH EXIT STATUS", *(line for code, means in EXIT for line in _entry(_bold(str(code)), means))]
     lines += [".SH ENVIRONMENT", *(line for name, means in ENVIRONMENT for line in _entry(_bold(name), means))]
-    lines += [".SH FILES", *(line for name, means in PLACES for line in _entry(_bold(name), means))]
+    lines += [".SH FILES", *(line for name, means in PATHS for line in _entry(_bold(name), means))]
     lines += [".SH SEE ALSO", r"\fBmount\fR(8), \fBfusermount3\fR(1)"]
     return "\n".join(lines)
 
@@ -143,7 +143,7 @@ def _option(action: argparse.Action) -> str:
 
 
 def _value(action: argparse.Action) -> str:
-    """What is written for an argument; of an option's, what stands after it."""
+    """The word for an argument, or for the value of an option."""
     named = "|".join(map(str, action.choices)) if action.choices else action.dest
     return rf"\fI{_text(str(action.metavar or named))}\fR"
 
@@ -159,7 +159,7 @@ def _examples(found: Any) -> list[str]:
 
 
 def _prose(text: str) -> str:
-    """Sentences, in lines that are short as those of man pages are; roff fills them anew."""
+    """Sentences in short lines, as in other man pages; roff fills them again."""
     return "\n".join(_text(line) for line in textwrap.wrap(text, 70, break_long_words=False, break_on_hyphens=False))
 
 
@@ -172,7 +172,7 @@ def _quoted(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text as roff prints it, whatever it holds."""
+    """Text escaped for roff."""
     text = (
         text.replace("\\", r"\e").replace("-", r"\-").replace("'", r"\(aq").replace("^", r"\(ha").replace("~", r"\(ti")
     )

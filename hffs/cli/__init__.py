@@ -1,6 +1,6 @@
-"""The ``hffs`` command: parses, runs one command, tells what went wrong in one line, returns the exit code.
+"""The ``hffs`` command: parses its arguments, runs one command, prints an error in one line, returns the exit code.
 
-Every command is imported when it is run, so that ``hffs --help`` and ``hffs status`` feel instant. Main thread only.
+Main thread only. Imports little, so that ``hffs --help`` and ``hffs status`` answer at once (``commands``).
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .. import names
 from ..errors import HffsError
-from . import output, parser
+from ..names import shown
+from . import parser
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line (default: this process's); the exit code of the interface's table."""
+    """Runs the command line (default: this process's) and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a letter gets its escape, not a traceback
+    for stream in (sys.stdout, sys.stderr):  # a character that the terminal lacks is escaped instead of raising
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -29,21 +29,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except HffsError as wrong:
-        _tell(str(wrong), debug)
+        _print_error(str(wrong), debug)
         return wrong.exit_code
     except KeyboardInterrupt:
-        _tell("interrupted", debug)
+        _print_error("interrupted", debug)
         return 130
-    except BrokenPipeError:  # whoever read the output has had enough, as `head` does
-        _drop_output()
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
+        _discard_output()
         return 1
     except OSError as wrong:
-        _drop_output()
-        about = f" {wrong.filename}" if wrong.filename is not None else ""
-        _tell(f"{wrong.strerror or wrong}{about}", debug)
+        _discard_output()
+        path = f" {wrong.filename}" if wrong.filename is not None else ""
+        _print_error(f"{wrong.strerror or wrong}{path}", debug)
         return 1
-    except Exception as wrong:  # noqa: BLE001 - the door of the process: a fault of ours is told like any other
-        _tell(f"internal error ({type(wrong).__name__}: {wrong}): run it with --debug and report what it shows", debug)
+    except Exception as wrong:  # noqa: BLE001 - the last resort: a bug is printed in one line like any other error
+        what = f"internal error ({type(wrong).__name__}: {wrong})"
+        _print_error(f"{what}: run it again with --debug and report the output", debug)
         return 1
 
 
@@ -56,42 +57,21 @@ def _run(words: list[str]) -> int:
     if args.command is None:
         grammar.print_help(sys.stderr)
         return 2
-    if "module" in args:
-        from importlib import import_module
-
-        run = getattr(import_module(f".{args.module}", __name__), args.call)
-    elif args.command in ("mount", "unmount", "umount", "restart", "status", "bandwidth"):
-        from . import running
-
-        run = {
-            "mount": running.mount,
-            "restart": running.restart,
-            "status": running.status,
-            "bandwidth": running.bandwidth,
-        }.get(args.command, running.unmount)
-    elif args.command == "hydrate":
-        from . import hydrating
-
-        run = hydrating.hydrate
-    else:
-        from . import looking
-
-        run = {"ls": looking.ls, "info": looking.info, "du": looking.du}[args.command]
-    return int(run(args))
+    return int(args.run(args))
 
 
-def _tell(text: str, debug: bool) -> None:
+def _print_error(text: str, debug: bool) -> None:
     if debug:
         import traceback
 
-        print(names.shown(traceback.format_exc(), "\n"), end="", file=sys.stderr)
-    print(f"hffs: {output.shown(text)}", file=sys.stderr)
+        print(shown(traceback.format_exc(), "\n"), end="", file=sys.stderr)
+    print(f"hffs: {shown(text)}", file=sys.stderr)
 
 
-def _drop_output() -> None:
-    """Lets the interpreter's last flush go nowhere: it would fail again, and loudly."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _discard_output() -> None:
+    """Redirects stdout to /dev/null, so that the interpreter's last flush does not fail again with a traceback."""
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(null, sys.stdout.fileno())
     finally:
-        os.close(nowhere)
+        os.close(null)

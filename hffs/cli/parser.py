@@ -1,32 +1,129 @@
-"""The command line's grammar: the commands, and the options of each.
+"""The parser of the command line: argparse with one-line errors, help laid out for reading, commands loaded on use.
 
-Used by ``main``. Mistakes are raised as UsageError, so that they are told like every other error. No state.
+An error is raised as UsageError and printed where all errors are printed.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any, Final, NoReturn
 
-from ..config import SETTINGS, above_zero, parse_seconds, parse_size
-from . import configuring
-from .options import (
-    ALL,
-    ASKED,
-    HUB,
-    HYDRATING,
-    PATTERNS,
-    REPO,
-    SHELLS,
-    TARGET,
-    TYPES,
-    Parser,
-    add_json,
-    add_naming,
-    add_settings,
-    checked,
-    debug,
+from ..errors import UsageError
+from .commands import COMMANDS, GROUPS, Examples
+from .options import CONFIG_DIRS
+
+EXAMPLES: Final[Examples] = (
+    ("hffs mount openai/whisper-tiny ~/whisper", "its files can be read at once"),
+    ("hffs status --watch", "what is being fetched, and why"),
+    ("hffs hydrate ~/whisper", "fetch and verify all of it"),
+    ("hffs unmount ~/whisper", "fetched data stays cached"),
 )
+_WIDEST: Final = 100  # columns of help: longer lines are hard to read
+_USAGE: Final = 8  # options listed in a usage line at most
+
+# argparse offers no public access to its groups and subcommands.
+# ruff: noqa: SLF001
+
+
+class Formatter(argparse.HelpFormatter):
+    """argparse's, but texts of several lines keep them, and no line is longer than ``_WIDEST``."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+        self._width = min(self._width, _WIDEST)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(part if "\n" in part else fill(part, width, indent) for part in text.split("\n\n"))
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, but an error is a UsageError; help groups commands by purpose, has a usage of one line, and ends with
+    examples. With ``module``, the arguments are declared by that module of ``commands`` when they are first needed."""
+
+    def __init__(self, *args: Any, module: str = "", **more: Any) -> None:
+        super().__init__(*args, **{"formatter_class": Formatter, "allow_abbrev": False, **more})
+        self._module = module
+
+    def load(self) -> None:
+        """Declares the arguments of a command, unless that is done."""
+        module, self._module = self._module, ""
+        if module:
+            loaded = import_module(f".commands.{module}", __package__)
+            self.set_defaults(run=loaded.run)
+            add_common_options(self)
+            loaded.declare(self)
+            self.add_examples(loaded.EXAMPLES)
+
+    def add_examples(self, found: Examples) -> None:
+        width = max((len(line) for line, about in found if about), default=0)
+        lines = [f"  {line:<{width}}  {about}".rstrip() for line, about in found]
+        self.epilog = "\n\n".join(filter(None, ("\n".join(["examples:", *lines]), self.epilog)))
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message.removeprefix("argument "), f"see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse's, but unknown arguments are refused by the command's own parser, which knows its options."""
+        self.load()
+        found, unknown = super().parse_known_args(args, namespace)
+        option = next((word.partition("=")[0] for word in unknown if word.startswith("-") and len(word) > 1), None)
+        if option is not None:
+            raise self._no_such("option", option, self._option_string_actions)
+        if unknown:
+            raise UsageError(f"{unknown[0]!r} is one argument too many", f"see {self.prog} --help")
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            raise self._no_such(str(action.metavar).lower(), value, action.choices)
+        super()._check_value(action, value)
+
+    def _no_such(self, kind: str, word: str, known: Iterable[str]) -> UsageError:
+        from difflib import get_close_matches  # 6 ms, for a mistake only
+
+        longer = [each for each in known if each.startswith(word)]  # abbreviations would change with new options
+        close = longer or get_close_matches(word, list(known), 1)
+        near = f"did you mean {close[0]}? " if close else ""
+        return UsageError(f"no such {kind}: {word}", f"{near}see {self.prog} --help")
+
+    def format_usage(self) -> str:
+        self.load()
+        return f"usage: {self._short_usage() or super().format_usage().removeprefix('usage: ').rstrip()}\n"
+
+    def format_help(self) -> str:
+        self.load()
+        formatter = self._get_formatter()
+        formatter.add_usage(self._short_usage() or self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for group in self._action_groups:
+            sections = {"arguments" if group.title == "positional arguments" else group.title: group._group_actions}
+            if self.prog == "hffs" and group.title == "positional arguments":
+                commands = {each.dest: each for each in group._group_actions[0]._choices_actions}  # type: ignore[attr-defined]
+                sections = {
+                    title: [commands[name] for name in commands if COMMANDS[name].group == title] for title in GROUPS
+                }
+            for title, actions in sections.items():
+                formatter.start_section(title)
+                formatter.add_text(group.description)
+                formatter.add_arguments(actions)
+                formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
+
+    def _short_usage(self) -> str | None:
+        """A usage of one line where all options would take several."""
+        if self.usage or sum(bool(action.option_strings) for action in self._actions) <= _USAGE:
+            return None
+        shapes = {"?": "[{0}]", "*": "[{0} ...]", "+": "{0} [{0} ...]"}
+        words = [
+            shapes.get(str(action.nargs), "{0}").format(action.metavar or action.dest)
+            for action in self._actions
+            if not action.option_strings
+        ]
+        return " ".join([self.prog, "[OPTION]...", *words])
 
 
 class _Version(argparse.Action):
@@ -37,207 +134,33 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build() -> Parser:
-    """The parser of ``hffs``; what it parses has ``command``, unless none was given."""
-    common = debug()
-    about = (
-        "Mount a Hugging Face model or dataset as a directory, and use it at once: its files are listed right away "
-        "and fetched when they are read."
-    )
-    more = "hffs COMMAND --help tells more of each."
-    parser = Parser(prog="hffs", description=about, epilog=more, example="", parents=[common], allow_abbrev=False)
-    parser.add_argument(
-        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="log more, show tracebacks")
+    about = f"a file of settings that overrides hffs.toml in {CONFIG_DIRS}; none: read no file"
+    parser.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=about)
 
-    def command(name: str, about: str, **more: Any) -> argparse.ArgumentParser:
+
+def build(*, load: bool = False) -> Parser:
+    """The parser of ``hffs``. What it parses has ``command`` and ``run``, unless no command was given. With ``load``
+    all commands are declared, for the completion and the man page."""
+    about = (
+        "Mount a Hugging Face model or dataset as a directory: its files are listed at once and fetched when they are"
+        " read."
+    )
+    parser = Parser(prog="hffs", description=about, epilog="hffs COMMAND --help describes a command.")
+    parser.add_examples(EXAMPLES)
+    add_common_options(parser)
+    version = "show the version and exit"
+    parser.add_argument("--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help=version)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, command in COMMANDS.items():
         made = commands.add_parser(
             name,
-            help=about,
-            description=f"{about[0].upper()}{about[1:]}.",
-            example=name,
-            parents=[common],
-            allow_abbrev=False,
-            **more,
+            help=command.help,
+            description=f"{command.help[0].upper()}{command.help[1:]}.",
+            aliases=command.aliases,
+            module=command.module,
         )
-        assert isinstance(made, Parser)
-        return made
-
-    every = (
-        "Each setting is also a variable in the environment (--cache-dir is HFFS_CACHE_DIR) and a key in hffs.toml"
-        " (cache-dir); hffs config shows what holds, and why."
-    )
-    mount = command("mount", "show a repo as a read-only directory", epilog=every)
-    mount.add_argument("repo", metavar="REPO", help=f"{REPO} or @NAME: what NAME.toml says, {configuring.NAMED}")
-    mount.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="an empty directory")
-    mount.add_argument("-f", "--foreground", action="store_true", help="stay, instead of going to the background")
-    add_naming(mount)
-    add_settings(mount, ALL)
-
-    unmount = command("unmount", "end a mount", aliases=["umount"])
-    unmount.add_argument("target", metavar="MOUNTPOINT", help=TARGET)
-    unmount.add_argument("--lazy", action="store_true", help="even when busy: gone once nobody uses it any more")
-    add_settings(unmount, ("runtime_dir",))
-
-    restart = command("restart", "replace a mount's daemon under running readers, after an upgrade for instance")
-    restart.add_argument("target", metavar="MOUNTPOINT", help=TARGET)
-    add_settings(restart, ("runtime_dir",))
-
-    bandwidth = command("bandwidth", "tell or change how many bytes a second a mount may fetch")
-    bandwidth.add_argument("target", metavar="MOUNTPOINT", help=TARGET)
-    bandwidth.add_argument("rate", metavar="SIZE", nargs="?", type=checked(parse_size), help="0: no limit")
-    add_settings(bandwidth, ("runtime_dir",))
-
-    status = command("status", "tell what the mounts are doing")
-    status.add_argument("target", metavar="TARGET", nargs="?", help=f"{TARGET} (default: every mount of yours)")
-    status.add_argument("--watch", action="store_true", help="show it anew until Ctrl-C")
-    status.add_argument(
-        "--interval",
-        metavar="TIME",
-        type=checked(above_zero(parse_seconds)),
-        default=1.0,
-        help="how often --watch does so (default 1 s)",
-    )
-    add_json(status)
-    add_settings(status, ("runtime_dir",))
-
-    hydrate = command("hydrate", "bring a mount or repo to local disk and verify it", epilog=every)
-    hydrate.add_argument("target", metavar="TARGET", help=TARGET)
-    hydrate.add_argument("--to", metavar="DIR", help="also lay the files in this folder, linked where that is possible")
-    hydrate.add_argument(
-        "--to-hf-cache",
-        action="store_true",
-        help="also show a repo's files in huggingface_hub's cache (--hf-cache), for from_pretrained offline",
-    )
-    hydrate.add_argument("--force", action="store_true", help="fetch anew what is here already")
-    add_naming(hydrate)
-    hydrate.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
-    add_settings(hydrate, HYDRATING)
-
-    mapped = command("map", "draw which parts of a mounted file are on this disk")
-    mapped.add_argument("target", metavar="FILE", help="a file in a mount")
-    mapped.set_defaults(module="mapping", call="show")
-    add_json(mapped)
-    add_settings(mapped, ("runtime_dir",))
-
-    verify = command("verify", "check what is local against the Hub's hashes, and mend it", epilog=every)
-    verify.add_argument("target", metavar="TARGET", nargs="?", help=f"{TARGET}, or any folder")
-    verify.add_argument("--all", action="store_true", help="every repo of which the cache has something")
-    verify.add_argument("--fix", action="store_true", help="drop what is bad, and fetch it again")
-    verify.add_argument(
-        "--require",
-        metavar="PATTERN",
-        action="append",
-        default=[],
-        help="files that must be there, whole and right; may be given several times",
-    )
-    verify.add_argument("--repo", metavar="REPO", help="what a folder is of, where that does not show")
-    add_naming(verify)
-    verify.add_argument("--json", action="store_true", help="print one JSON object a line as things happen")
-    add_settings(verify, HYDRATING)
-    verify.set_defaults(module="verifying", call="verify")
-
-    settings = command("config", "show the settings that hold, and where each is from")
-    configuring.declare(settings)
-    add_json(settings)
-    add_settings(settings, ALL)
-
-    _add_cache(
-        command("cache", "list, drop, keep and check what is on this disk").add_subparsers(
-            dest="action", metavar="ACTION", parser_class=Parser, required=True
-        )
-    )
-
-    ls = command("ls", "list the files of a repo, without mounting it")
-    ls.add_argument("repo", metavar="REPO[/PATH]", help=REPO)
-    ls.add_argument("-r", "-R", "--recursive", action="store_true", help="also what lies in its folders")
-    add_naming(ls)
-    add_json(ls)
-    add_settings(ls, (*PATTERNS, "cache_dir", *HUB))
-
-    info = command("info", "tell a repo's commit, size and access, without mounting it")
-    info.add_argument("repo", metavar="REPO", help=REPO)
-    add_naming(info)
-    add_json(info)
-    add_settings(info, (*PATTERNS, "cache_dir", *HUB))
-
-    du = command("du", "tell how big a mount or repo is, and how much of it is on this disk")
-    du.add_argument("target", metavar="TARGET", help=TARGET)
-    add_naming(du)
-    add_json(du)
-    add_settings(du, (*PATTERNS, "cache_dir", *HUB, "runtime_dir"))
-
-    completion = command("completion", "print what makes a shell complete hffs")
-    completion.add_argument("shell", choices=SHELLS, help="evaluate what is printed, as below")
-    completion.set_defaults(module="completing", call="show")
-
-    doctor = command("doctor", "tell what on this machine keeps hffs from working well, and how to mend it")
-    shape = doctor.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="print JSON, for programs")
-    shape.add_argument("--report", action="store_true", help="print a text for a bug report, without secrets or names")
-    add_settings(doctor, ("cache_dir", "cache_size", "min_free", "allow_other", *HUB, "runtime_dir"))
-    doctor.set_defaults(module="doctoring", call="doctor")
+        if load:
+            made.load()
     return parser
-
-
-def cache_action(
-    actions: Any, name: str, about: str, *, module: str = "caching", call: str = "", settings: tuple[str, ...] = ()
-) -> argparse.ArgumentParser:
-    """A new ``hffs cache NAME`` among ``actions``, done by ``call`` (default: of that name) in ``hffs.cli``'s
-    ``module``."""
-    made: argparse.ArgumentParser = actions.add_parser(
-        name, help=about, description=f"{about[0].upper()}{about[1:]}.", parents=[debug()], allow_abbrev=False
-    )
-    made.set_defaults(module=module, call=call or name)
-    add_settings(made, ("cache_dir", *settings))
-    return made
-
-
-def _add_cache(actions: Any) -> None:
-    which = f"a repo (without @REVISION: all of it that is known), {REPO}, or a path in a mount"
-    about = "tell which repos and revisions are here, and how much of each"
-    add_json(cache_action(actions, "list", about, call="show"))
-
-    evict = cache_action(actions, "evict", "drop a repo, revision, folder or file from this disk", settings=ASKED)
-    evict.add_argument("targets", metavar="TARGET", nargs="+", help=which)
-    evict.add_argument("--shared", action="store_true", help="also what other revisions or files have the content of")
-
-    prune = cache_action(actions, "prune", "drop what no revision needs as it was last seen", settings=("runtime_dir",))
-    older = "also what nobody has used for so long, be it complete or not: 30 (days), 12h, 90d"
-    prune.add_argument("--older", metavar="TIME", type=checked(_days), help=older)
-
-    for name, about in (("pin", "keep what is here of a TARGET, whatever goes"), ("unpin", "keep it no longer")):
-        made = cache_action(actions, name, about, settings=ASKED)
-        made.add_argument("targets", metavar="TARGET", nargs="+", help=which)
-
-    about = "take over what huggingface_hub has downloaded, without fetching it again"
-    adopt = cache_action(actions, "adopt", about, module="hub_cache", settings=("hf_cache", "endpoint"))
-    adopt.add_argument("repos", metavar="REPO", nargs="*", help="[datasets/|spaces/]ORG/NAME (default: all there)")
-    adopt.add_argument("--type", choices=TYPES, help="the same as the prefix of REPO")
-    add_json(adopt)
-
-    about = "show a repo in huggingface_hub's cache, for from_pretrained offline"
-    using = ("hf_cache", *PATTERNS, "workers", "bandwidth", *HUB)
-    export = cache_action(actions, "export", about, module="hub_cache", settings=using)
-    export.add_argument("repo", metavar="REPO", help=REPO)
-    export.add_argument("--type", choices=TYPES, help="the same as the prefix of REPO")
-    export.add_argument("--revision", metavar="REV", help="branch, tag, refs/pr/N or commit: the same as @REVISION")
-    export.add_argument("--no-fetch", action="store_true", help="only what is here; tell what is missing otherwise")
-    add_json(export)
-
-    check = cache_action(actions, "check", "look through all blocks and their records for damage")
-    check.add_argument("--repair", action="store_true", help="drop what is damaged, to be fetched again, and leftovers")
-    add_json(check)
-
-
-def _days(text: str) -> float:
-    return parse_seconds(f"{text}d" if text.strip().isdigit() else text)
-
-
-def flags(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given, for ``config.load``."""
-    given = {name: getattr(args, name, None) for name in (*SETTINGS, "config")}
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
-    }

@@ -109,7 +109,7 @@ def test_what_was_fetched_before_the_end_is_not_fetched_again(
         assert process.returncode == -signal.SIGKILL
     else:
         assert process.returncode == 130
-        assert the_line(wrong) == "interrupted: what was fetched is kept; run the same command to go on"
+        assert the_line(wrong) == "interrupted: fetched data is kept; run the same command to continue"
         assert said == ""
     hub.journal.wait_for(lambda records: all(record.finished for record in records), SOON)
     first = hub.journal.requests("cdn")

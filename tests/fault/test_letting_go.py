@@ -48,10 +48,10 @@ def test_a_mount_keeps_prune_from_its_commit(mounted: Mounted, commands: Command
     commands.expect("hydrate", str(mounted.path))
     hub.repo("acme/tiny").commit({"model.safetensors": b"new"})
     commands.expect("hydrate", "acme/tiny")
-    assert "0 blobs let go" in commands.expect("cache", "prune")
+    assert "0 blobs evicted" in commands.expect("cache", "prune")
     assert (mounted / "model.safetensors").read_bytes() == WHOLE
     mounted.unmount()
-    assert "1 blob let go" in commands.expect("cache", "prune")
+    assert "1 blob evicted" in commands.expect("cache", "prune")
 
 
 def test_du_of_a_mount_tells_what_it_takes_on_the_disk(mounted: Mounted, commands: Commands, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_path_in_the_mount_of_a_folder_is_found(hub: Hub, mount: Mount, comman
     assert commands.expect("du", str(mounted.path)).endswith(", 2 files, 24.0K on disk\n")
     commands.expect("cache", "pin", f"{mounted.path}/y.txt")
     said = commands.expect("cache", "evict", str(mounted.path))
-    assert "1 blob let go" in said
+    assert "1 blob evicted" in said
     assert "1 blob pinned" in said
     assert commands.expect("du", str(mounted.path)).endswith(", 2 files, 12.0K on disk\n")
     assert (mounted / "x.txt").read_bytes() == b"x" * 5000

@@ -135,7 +135,7 @@ def test_what_was_hydrated_is_right_and_no_server_is_asked(
     assert said.events[0] == "start"
     assert said.events[-1] == "end"
     size = f"{(len(WEIGHTS) + 8) / 1024:.1f}K"
-    assert run("verify", "acme/tiny") == (0, f"acme/tiny: 4 files right, 1 not here; {size} looked at; no damage\n", "")
+    assert run("verify", "acme/tiny") == (0, f"acme/tiny: 4 files correct, 1 not local; {size} read; no damage\n", "")
 
 
 def test_damaged_blocks_are_told_left_alone_and_with_fix_only_they_are_fetched(
@@ -300,7 +300,7 @@ def test_interrupted_it_says_so_and_nothing_is_lost(
         process.send_signal(signal.SIGINT)
         _, wrong = process.communicate(timeout=SOON)
     assert process.returncode == 130
-    assert wrong == "hffs: interrupted: what was mended stays so; run the same command to look at the rest\n"
+    assert wrong == "hffs: interrupted: repairs are kept; run the same command to check the rest\n"
     hub.faults.clear()
     hydrate("acme/tiny")
     assert verify("acme/tiny").findings == []

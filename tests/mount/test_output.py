@@ -59,7 +59,7 @@ def test_no_command_prints_a_control_character_into_a_pipe(hub: Hub, mount: Moun
     mounted = mount("acme/one", "--prefetch", "none")
     (tmp_path / "empty").mkdir()
     environ = {**mounted.commands.environment, **INSISTING}
-    every = sorted(commands(parser.build()), key=lambda each: each[0] in LAST)
+    every = sorted(commands(parser.build(load=True)), key=lambda each: each[0] in LAST)
     for name, grammar in every:
         words = words_of(name, grammar).format(mount=mounted.path, empty=tmp_path / "empty").split()
         for more in ([], ["--json"]):

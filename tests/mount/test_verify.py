@@ -63,10 +63,10 @@ def test_damage_under_a_reader_is_told_and_mended_and_the_reader_goes_on(hub: Hu
         done = mounted.commands.run("verify", str(mounted.path))
         assert done.returncode == 6
         assert done.stdout.splitlines()[0] == f"{NAME}: not what was written to the disk: block 3: run it with --fix"
-        assert "1 partly here, only their blocks checked" in done.stdout.splitlines()[-1]
+        assert "1 incomplete, only their blocks checked" in done.stdout.splitlines()[-1]
         before = hub.journal.bytes_sent("cdn")
         done = mounted.commands.run("verify", str(mounted / NAME), "--fix")
-        assert (done.returncode, done.stdout.splitlines()[0].rpartition("; ")[2]) == (0, "mended")
+        assert (done.returncode, done.stdout.splitlines()[0].rpartition("; ")[2]) == (0, "repaired")
         assert hub.journal.bytes_sent("cdn") - before == BLOCK
         assert file.read() == RIGHT
     assert (mounted / NAME).read_bytes() == RIGHT

@@ -6,7 +6,7 @@ from typing import Any
 
 from hffs.control.messages import Job, JobError, JobFile
 
-KEPT = "what was fetched is kept; run the same command to go on"
+KEPT = "fetched data is kept; run the same command to continue"
 MIB = 2**20
 
 

@@ -44,7 +44,7 @@ class Terminal:
             return False
         try:
             piece = self._screen.read(65536)
-        except OSError:  # EIO: nobody has the terminal open any more
+        except OSError:  # EIO: no process has the terminal open any more
             return False
         self.written += piece.decode()
         return bool(piece)

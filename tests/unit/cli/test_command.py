@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from hffs import cli
-from hffs.cli import parser
+from hffs.cli import options, parser
 from hffs.config import SETTINGS
 from hffs.control.messages import FileStatus, Status
 
@@ -26,7 +26,7 @@ from .conftest import CHECKOUT, Daemon
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_help_names_every_command_and_status_without_mounts_is_calm(hffs: Run, runtime: str) -> None:
+def test_help_names_every_command_and_status_without_mounts_succeeds(hffs: Run, runtime: str) -> None:
     shown = hffs("--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert all(f"\n  {word} " in shown.stdout for word in ("mount", "unmount", "status", "hydrate", "ls", "info", "du"))
@@ -65,7 +65,7 @@ def test_help_and_status_import_nothing_heavy(daemon: Daemon, words: list[str]) 
     assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
-def test_importing_hffs_costs_nothing_heavy_and_offers_its_names() -> None:
+def test_importing_hffs_imports_nothing_heavy() -> None:
     code = "import sys, hffs; assert not [name for name in sys.modules if name.startswith('hffs.')]; hffs.mount"
     more = "assert not {'requests', 'huggingface_hub', 'mfusepy', 'diskcache'} & set(sys.modules)"
     names = "[getattr(hffs, name) for name in hffs.__all__]; assert set(hffs.__all__) <= set(dir(hffs))"
@@ -75,7 +75,7 @@ def test_importing_hffs_costs_nothing_heavy_and_offers_its_names() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_stub_offers_what_the_module_offers() -> None:
+def test_the_stub_exports_the_names_of_the_module() -> None:
     import hffs
 
     stub = Path(hffs.__file__).with_suffix(".pyi").read_text()
@@ -119,13 +119,13 @@ def test_a_failure_is_one_line_and_an_exit_code(
     assert told in done.stderr
 
 
-def test_no_command_shows_the_help_and_is_a_mistake_of_use(hffs: Run) -> None:
+def test_without_a_command_help_is_printed_and_exit_code_is_2(hffs: Run) -> None:
     done = hffs()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: hffs")
 
 
-def test_a_wrong_variable_in_the_environment_is_named(hffs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_wrong_environment_variable(hffs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HFFS_WORKERS", "many")
     done = hffs("status")
     assert (done.returncode, done.stderr) == (2, "hffs: HFFS_WORKERS: 'many' is not a number of at least 1\n")
@@ -139,7 +139,7 @@ def test_a_traceback_is_shown_with_debug_only(hffs: Run, runtime: str, where: li
     assert "Traceback" not in hffs("status", "x").stderr
 
 
-def test_status_json_is_what_the_daemons_say(hffs: Run, daemon: Daemon) -> None:
+def test_status_json_is_the_daemons_answers(hffs: Run, daemon: Daemon) -> None:
     first, second = daemon("/mnt/a"), daemon("/mnt/b", repo="acme/other")
     told = json.loads(hffs("status", "--json").stdout)
     assert told == {"mounts": [first, second]}
@@ -164,15 +164,15 @@ def test_status_is_an_aligned_table_without_a_control_character(hffs: Run, daemo
         "MOUNT             REPO                       STATE     LOCAL                   SPEED  FETCHED",
         "/mnt/\\x1b[2Jdata  datasets/acme/[red]x@main  degraded  1.0M of ?              2.9M/s     1.0M",
         "/mnt/model        acme/tiny@main             serving   1.0M of 522.7M (<1 %)  2.9M/s     1.0M",
-        "cache /var/cache/hffs: 1.0M, disk has 20.0G left",
-        "/mnt/\\x1b[2Jdata: degraded: its cache takes no blocks, reads go on without it",
-        "/mnt/\\x1b[2Jdata: a reader waits: a\\tb at 7B for 3 s, on https://hub.example",
-        "/mnt/\\x1b[2Jdata: a.bin has 9 bytes, which is too few for weights: hffs verify tells more",
+        "cache /var/cache/hffs: 1.0M, 20.0G free on disk",
+        "/mnt/\\x1b[2Jdata: degraded: its cache takes no blocks, reads continue without it",
+        "/mnt/\\x1b[2Jdata: a read waits: a\\tb at 7B for 3 s, on https://hub.example",
+        "/mnt/\\x1b[2Jdata: a.bin has 9 bytes, which is too few for weights: see hffs verify",
         "/mnt/\\x1b[2Jdata: 1970-01-01 00:00:00Z  a: cannot reach hub.example",
     ]
 
 
-def test_status_of_one_mount_tells_all_of_it(hffs: Run, daemon: Daemon) -> None:
+def test_status_of_one_mount_shows_its_details(hffs: Run, daemon: Daemon) -> None:
     at: dict[str, object] = {"worker": 3, "path": "a\tb", "for": "ahead", "offset": 4 << 20, "size": 1 << 20}
     working = [{**at, "bytes_per_s": 1 << 20, "seconds": 0.2}]
     hydration = {"state": "running", "bytes_done": 100, "bytes_total": 1024, "bytes_per_s": 50, "eta_s": 18.5}
@@ -196,12 +196,12 @@ def test_status_of_one_mount_tells_all_of_it(hffs: Run, daemon: Daemon) -> None:
         "               1.0M/s  a\\tb at 4.0M for read-ahead",
         "  hydrate   100B of 1.0K (9 %), 1 of 3 files, running",
         "  verified  0 of 12 files",
-        "  cache     1.0M, disk has 20.0G left, in /var/cache/hffs",
+        "  cache     1.0M, 20.0G free on disk, in /var/cache/hffs",
         "  open      model.safetensors (2 handles, read through hffs)",
     ]
 
 
-def test_bandwidth_is_told_and_set(hffs: Run, daemon: Daemon) -> None:
+def test_bandwidth_is_shown_and_set(hffs: Run, daemon: Daemon) -> None:
     told = daemon()
     assert hffs("bandwidth", "/mnt/model").stdout == "no limit\n"
     assert hffs("bandwidth", "/mnt/model", "50M").returncode == 0
@@ -224,13 +224,13 @@ def on_a_terminal(*words: str, **environ: str) -> str:
         with subprocess.Popen(command, stdout=terminal, env={**os.environ, **more}):
             os.close(terminal)
             written = b""
-            with suppress(OSError):  # EIO: nobody has the terminal open any more
+            with suppress(OSError):  # EIO: no process has the terminal open any more
                 while piece := screen.read(65536):
                     written += piece
     return written.decode().replace("\r\n", "\n")
 
 
-def test_on_a_terminal_states_are_coloured_and_names_are_no_markup(daemon: Daemon) -> None:
+def test_states_are_coloured_and_names_are_not_read_as_markup(daemon: Daemon) -> None:
     daemon("/mnt/\x1b[2J[red]")
     shown = on_a_terminal("status")
     assert "\x1b[32mserving" in shown
@@ -238,7 +238,7 @@ def test_on_a_terminal_states_are_coloured_and_names_are_no_markup(daemon: Daemo
     assert "\x1b[2J" not in shown
 
 
-def test_no_color_is_obeyed(daemon: Daemon) -> None:
+def test_no_color_turns_colours_off(daemon: Daemon) -> None:
     daemon()
     assert "\x1b[3" not in on_a_terminal("status", NO_COLOR="1")
 
@@ -261,14 +261,14 @@ def test_du_of_a_mount_counts_its_top_level_folders(hffs: Run, daemon: Daemon) -
     ]
 
 
-def test_du_as_json_is_for_programs_and_patterns_choose(hffs: Run, daemon: Daemon) -> None:
+def test_du_as_json_obeys_include(hffs: Run, daemon: Daemon) -> None:
     daemon(files=FILES)
     told = json.loads(hffs("du", "acme/tiny", "--json", "--include", "*.json").stdout)
     assert (told["mountpoint"], told["files"], told["bytes_total"], told["bytes_local"]) == ("/mnt/model", 2, 100, 100)
     assert told["by_type"] == [{"name": ".json", "files": 2, "bytes_total": 100, "bytes_local": 100}]
 
 
-def test_output_nobody_reads_to_its_end_is_no_traceback(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_closed_output_pipe_prints_no_traceback(daemon: Daemon, tmp_path: Path) -> None:
     daemon()
     command = f"{sys.executable} -W error -m hffs status --json | true; exit ${{PIPESTATUS[0]}}"
     environ = {**os.environ, "PYTHONPATH": CHECKOUT, "PYTHONUNBUFFERED": "1"}
@@ -277,7 +277,7 @@ def test_output_nobody_reads_to_its_end_is_no_traceback(daemon: Daemon, tmp_path
     assert done.stderr == ""
 
 
-def test_output_that_cannot_be_written_is_told(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_full_disk_under_stdout_is_reported(daemon: Daemon, tmp_path: Path) -> None:
     daemon()
     environ = {**os.environ, "PYTHONPATH": CHECKOUT}
     with open("/dev/full", "w") as full:
@@ -286,7 +286,7 @@ def test_output_that_cannot_be_written_is_told(daemon: Daemon, tmp_path: Path) -
     assert (done.returncode, done.stderr) == (1, "hffs: No space left on device\n")
 
 
-def test_interrupting_is_told_by_exit_130(daemon: Daemon, runtime: str, tmp_path: Path) -> None:
+def test_an_interrupted_command_exits_with_130(daemon: Daemon, runtime: str, tmp_path: Path) -> None:
     told = daemon()
     os.unlink(told["socket"])
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
@@ -303,18 +303,18 @@ def test_interrupting_is_told_by_exit_130(daemon: Daemon, runtime: str, tmp_path
         assert (process.returncode, stderr) == (130, "hffs: interrupted\n")
 
 
-def test_every_setting_is_an_option_of_mount_and_no_option_does_nothing() -> None:
+def test_every_setting_is_an_option_of_mount() -> None:
     args = parser.build().parse_args(["mount", "acme/tiny", "/m"])
     assert set(SETTINGS) - {"debug"} <= set(vars(args))
-    own = {"command", "repo", "mountpoint", "foreground", "type", "revision", "subfolder"}
+    own = {"command", "run", "repo", "mountpoint", "foreground", "type", "revision", "subfolder"}
     assert set(vars(args)) - own == set(SETTINGS) - {"debug"}
 
 
-def test_options_reach_the_settings_as_they_were_meant() -> None:
+def test_option_values_are_parsed_for_the_settings() -> None:
     words = (
         "mount acme/tiny /m --workers 3 --fetch-size 1M --include *.json --include a,b --allow-other --read-timeout 1m"
     )
-    given = parser.flags(parser.build().parse_args(words.split()))
+    given = options.given(parser.build().parse_args(words.split()))
     assert given == {
         "workers": 3,
         "fetch_size": 2**20,
@@ -324,10 +324,10 @@ def test_options_reach_the_settings_as_they_were_meant() -> None:
     }
 
 
-def test_a_fault_of_ours_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_internal_error_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def broken() -> parser.Parser:
         raise RuntimeError("oops")
 
     monkeypatch.setattr(parser, "build", broken)
     assert cli.main(["status"]) == 1
-    assert capsys.readouterr().err.startswith("hffs: internal error (RuntimeError: oops): run it with --debug")
+    assert capsys.readouterr().err.startswith("hffs: internal error (RuntimeError: oops): run it again with --debug")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import re
 import shlex
@@ -15,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from hffs.cli import parser
-from hffs.cli.examples import EXAMPLES, GROUPS
+from hffs.cli.commands import COMMANDS, GROUPS
 from hffs.cli.options import REPO
 
 from .conftest import CHECKOUT
 
-BUILT = parser.build()
+BUILT = parser.build(load=True)
+EXAMPLES = {name: importlib.import_module(f"hffs.cli.commands.{row.module}").EXAMPLES for name, row in COMMANDS.items()}
+EXAMPLES[""] = parser.EXAMPLES
 
 
 def commands(grammar: argparse.ArgumentParser = BUILT) -> dict[str, argparse.ArgumentParser]:
@@ -37,10 +40,10 @@ def everyone() -> Iterator[argparse.ArgumentParser]:
         yield from commands(command).values()
 
 
-def test_every_command_has_its_place_and_examples() -> None:
-    assert set(commands()) <= {name for names in GROUPS.values() for name in names}
-    assert set(commands()) <= set(EXAMPLES)
-    assert set(EXAMPLES) - {""} <= set(commands())
+def test_every_command_has_a_group_and_examples() -> None:
+    assert set(commands()) == set(COMMANDS)
+    assert {command.group for command in COMMANDS.values()} == set(GROUPS)
+    assert all(EXAMPLES.values())
 
 
 def test_the_readme_has_every_command() -> None:
@@ -59,7 +62,7 @@ def test_every_example_is_a_command_line(line: str) -> None:
 
 
 @pytest.mark.parametrize(("columns", "widest"), [("80", 80), ("160", 100)])
-def test_help_is_no_wider_than_can_be_read(monkeypatch: pytest.MonkeyPatch, columns: str, widest: int) -> None:
+def test_help_has_at_most_100_columns(monkeypatch: pytest.MonkeyPatch, columns: str, widest: int) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     for each in everyone():
         told = each.format_help()
@@ -95,7 +98,7 @@ def checked(*command: str) -> str:
     return done.stderr or done.stdout
 
 
-def test_the_man_page_tells_every_command_and_option(shared: Path) -> None:
+def test_the_man_page_has_every_command_and_option(shared: Path) -> None:
     page = (shared / "man/man1/hffs.1").read_text().replace(r"\-", "-")
     for each in everyone():
         assert each is BUILT or f'.SS "{each.prog}' in page
@@ -160,7 +163,7 @@ def test_a_real_bash_completes(tmp_path: Path, words: str, offered: list[str]) -
 @pytest.mark.parametrize(
     ("shell", "name"), [("bash", "bash-completion/completions/hffs"), ("zsh", "zsh/site-functions/_hffs")]
 )
-def test_a_completion_script_is_right_to_its_shell(shared: Path, shell: str, name: str) -> None:
+def test_a_completion_script_is_valid_in_its_shell(shared: Path, shell: str, name: str) -> None:
     if not shutil.which(shell):
         pytest.skip(f"there is no {shell}")
     assert checked(shell, "-n", str(shared / name)) == ""

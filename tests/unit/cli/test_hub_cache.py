@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from hffs.api.hub_cache import Adopted, Exported
-from hffs.cli import hub_cache, parser
+from hffs.cli import parser
+from hffs.cli.commands import hub_cache
 from hffs.errors import UsageError
 
 EXPORTED = Exported("/hub/models--acme--tiny/snapshots/" + "a" * 40, "a" * 40, 5, 3 << 20, 0)
@@ -41,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return asked
 
 
-def test_adopting_tells_each_repo_in_a_line(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_adopt_prints_a_line_for_each_repo(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     asked["found"] = [
         Adopted("acme/tiny", in_place=4, reflinked=1, held=2, bytes_adopted=3 << 20),
         Adopted("datasets/acme/rows", held=7),
@@ -49,24 +50,22 @@ def test_adopting_tells_each_repo_in_a_line(asked: dict[str, Any], capsys: pytes
     assert hub_cache.adopt(parsed("adopt", "acme/tiny", "datasets/acme/rows", "--hf-cache", "/hub")) == 0
     assert (asked["repos"], asked["type"], asked["hf_cache"]) == (["acme/tiny", "datasets/acme/rows"], None, "/hub")
     assert capsys.readouterr().out.splitlines() == [
-        "acme/tiny: 5 files, 3.0M adopted (4 in place, 1 reflinked); 2 here already",
-        "datasets/acme/rows: 0 files, 0B adopted; 7 here already",
+        "acme/tiny: 5 files, 3.0M adopted (4 in place, 1 reflinked); 2 cached before",
+        "datasets/acme/rows: 0 files, 0B adopted; 7 cached before",
     ]
 
 
-def test_what_is_wrong_is_named_and_told_by_the_exit_code(
-    asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_adopt_names_wrong_files_and_exits_with_6(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     asked["found"] = [Adopted("acme/tiny", wrong=("/hub/blobs/abc",), skipped=1)]
     assert hub_cache.adopt(parsed("adopt")) == 6
     written = capsys.readouterr()
-    assert written.out == "acme/tiny: 0 files, 0B adopted; 1 left: being written, 1 wrong\n"
-    assert written.err == "hffs: /hub/blobs/abc is not what its name says, and is not used\n"
+    assert written.out == "acme/tiny: 0 files, 0B adopted; 1 skipped: being written, 1 wrong\n"
+    assert written.err == "hffs: /hub/blobs/abc does not match the hash in its name, and is not used\n"
     assert hub_cache.adopt(parsed("adopt", "--json")) == 6
     assert json.loads(capsys.readouterr().out)[0]["wrong"] == ["/hub/blobs/abc"]
 
 
-def test_exporting_tells_where_it_is(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_prints_the_exported_folder(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     words = ("export", "acme/tiny", "--revision", "v1", "--no-fetch", "--include", "*.json", "--include", "a,b")
     assert hub_cache.export(parsed(*words)) == 0
     assert {name: asked[name] for name in ("repo", "revision", "fetch", "include")} == {

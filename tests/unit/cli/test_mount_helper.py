@@ -11,7 +11,7 @@ from hffs.daemon import launcher
 from hffs.errors import MountFailed, UsageError
 
 
-def test_settings_and_naming_are_those_of_hffs_mount_with_underscores_or_dashes() -> None:
+def test_options_are_those_of_hffs_mount_with_underscores_or_dashes() -> None:
     asked = parse(
         'rw,revision=refs/pr/1,type=dataset,cache_size=50G,min-free=1G,allow_other,offline=0,include=*.json,include="a,b"'
     )
@@ -26,7 +26,7 @@ def test_settings_and_naming_are_those_of_hffs_mount_with_underscores_or_dashes(
     assert not asked.noexec
 
 
-def test_what_every_mount_takes_is_no_mistake() -> None:
+def test_generic_mount_options_are_accepted() -> None:
     text = (
         "defaults,ro,noauto,user,_netdev,nofail,x-systemd.automount,x-systemd.idle-timeout=60,X-mount.mkdir=755,"
         "comment=mine,nodev,nosuid,exec,noatime,relatime,,auto,users,owner,async"
@@ -48,7 +48,7 @@ def test_what_every_mount_takes_is_no_mistake() -> None:
         ("revision", "revision needs a value"),
         ("workers=many", "workers: 'many' is not a number"),
         ("offline=perhaps", "offline: 'perhaps' is neither yes nor no"),
-        ("remount,cache_size=1G", "cannot be changed while it is mounted"),
+        ("remount,cache_size=1G", "the options of a mount cannot be changed"),
     ],
 )
 def test_a_wrong_option_is_named(text: str, words: str) -> None:
@@ -57,7 +57,7 @@ def test_a_wrong_option_is_named(text: str, words: str) -> None:
     assert "secret" not in str(told.value)
 
 
-def test_sloppy_passes_over_the_unknown_only() -> None:
+def test_sloppy_ignores_unknown_options_only() -> None:
     assert parse("uid=1000,workers=3", sloppy=True).settings == {"workers": 3}
     with pytest.raises(UsageError, match="workers"):
         parse("workers=many", sloppy=True)
@@ -73,7 +73,7 @@ def test_sloppy_passes_over_the_unknown_only() -> None:
         (RuntimeError("oops"), 4, "mount.hffs: internal error (RuntimeError: oops)\n"),
     ],
 )
-def test_exit_codes_are_those_of_mount(
+def test_exit_codes_are_those_of_mount_8(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     raised: BaseException,
