@@ -20,6 +20,11 @@ DEPTH: Final = 64
 MOST_SIZE: Final = 1 << 44
 
 
+def is_below(path: str, folder: str) -> bool:
+    """Whether ``path`` is ``folder`` or in it; every path is in ""."""
+    return not folder or path == folder or path.startswith(f"{folder}/")
+
+
 def check_name(path: str) -> str:
     """The path itself, when it can safely be shown below a directory as a relative path.
 

@@ -1,14 +1,16 @@
-"""The mounts of this user: which there are, what each says of itself, and taking one off.
+"""The mounts of this user: which exist, the status of each, unmounting and restarting one.
 
-Used by the command line and by ``mounting``. Joins what three rooms know: the records (which mounts there should be),
-the mount table (which there are) and the control sockets (what they say). Never stats a path inside a mount, so that a
-dead or stuck one cannot take its caller along. Any thread.
+Used by the command line and by ``mount``. Joins the mount records (which mounts there should be), the mount table
+(which there are) and the control sockets (their status). Never stats a path inside a mount: on a dead or stuck one that
+would block the caller. Any thread.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from .. import config
@@ -19,12 +21,12 @@ from ..errors import DeadlineExceeded, HffsError, MountFailed, MountNotFound, Us
 from ..system import mount_table
 
 _UNMOUNT_SECONDS: Final = 10.0
-_REHEARSAL_SECONDS: Final = 25.0  # the old daemon tries whether the new one can start; it gives that 20
-_RESTART_SECONDS: Final = 30.0  # 10 for the old daemon to leave, the rest for the new one to start on a busy machine
+_PREFLIGHT_SECONDS: Final = 25.0  # the old daemon tries whether the new one can start; it gives that 20
+_RESTART_SECONDS: Final = 30.0  # 10 for the old daemon to end, the rest for the new one to start on a busy machine
 
 
 def status(runtime_dir: str | None = None) -> list[Status]:
-    """Every mount of this user by mountpoint; one whose daemon is gone has the state ``dead``."""
+    """Every mount of this user by mountpoint; one whose daemon has died has the state ``dead``."""
     directory = _directory(runtime_dir)
     return _statuses(mount_records.every(directory), directory)
 
@@ -39,44 +41,49 @@ def status_of(target: str, runtime_dir: str | None = None) -> list[Status]:
 
 
 def files(target: str, runtime_dir: str | None = None) -> tuple[str, FileList]:
-    """The mountpoint that ``target`` lies in, and the files at or below it with what is local of each.
+    """The mountpoint that ``target`` is below, and the files at or below it with the local bytes of each.
 
     Raises MountNotFound (no such mount), MountFailed (it is dead), DeadlineExceeded.
     """
     directory = _directory(runtime_dir)
     record = _one(target, directory)
-    where = record["mountpoint"]
-    try:
+    with _alive(record) as where:
         return where, client.files(messages.socket_path(directory, where), _inside(target, record))
-    except MountNotFound as nobody:
-        raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
 
 
 def blocks(target: str, runtime_dir: str | None = None) -> tuple[str, FileBlockMap]:
-    """The mountpoint that a file lies in, and what is here and under way of it, block by block.
+    """The mountpoint that a file is below, and which of its blocks are local or being fetched.
 
     Raises MountNotFound (no such mount), UsageError (not a file in one), MountFailed (it is dead), DeadlineExceeded,
     Refused (no such file).
     """
     directory = _directory(runtime_dir)
     record = _one(target, directory)
-    where, file = record["mountpoint"], _inside(target, record)
+    file = _inside(target, record)
     if not file:
-        raise UsageError(f"{target} is a mount, not a file", f"name a file in it: hffs map {where}/FILE")
+        raise UsageError(f"{target} is a mount, not a file", f"name a file in it: hffs map {record['mountpoint']}/FILE")
     try:
-        return where, client.blocks(messages.socket_path(directory, where), file)
+        with _alive(record) as where:
+            return where, client.blocks(messages.socket_path(directory, where), file)
     except client.Refused:
-        if os.path.isdir(target):  # a look into the mount, whose daemon has just answered
-            raise UsageError(
-                f"{target} is a folder, not a file", f"name a file in it: hffs map {target}/FILE"
-            ) from None
+        if os.path.isdir(target):  # in the mount, whose daemon has just answered
+            remedy = f"name a file in it: hffs map {target}/FILE"
+            raise UsageError(f"{target} is a folder, not a file", remedy) from None
         raise
-    except MountNotFound as nobody:
-        raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
+
+
+@contextmanager
+def _alive(record: Record) -> Iterator[str]:
+    """The mountpoint. Raises MountFailed where its daemon does not exist any more."""
+    where = record["mountpoint"]
+    try:
+        yield where
+    except MountNotFound as error:
+        raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from error
 
 
 def place(target: str, runtime_dir: str | None = None) -> tuple[str, str]:
-    """The mountpoint that a path lies in, and where in that mount it is ("" for its root).
+    """The mountpoint that a path is below, and the path from there ("" for the mountpoint itself).
 
     Raises MountNotFound, UsageError (a repo that is mounted several times).
     """
@@ -85,10 +92,10 @@ def place(target: str, runtime_dir: str | None = None) -> tuple[str, str]:
 
 
 def unmount(target: str, lazy: bool = False, runtime_dir: str | None = None) -> str:
-    """Takes a mount off and returns its mountpoint; ``lazy``: even when it is busy, gone once nobody uses it.
+    """Unmounts and returns the mountpoint; ``lazy``: also when it is busy, and the kernel keeps it until it is unused.
 
-    The daemon does it itself; a dead or silent one is helped out. Raises MountNotFound, MountFailed (busy), UsageError
-    (``target`` is a repo that is mounted several times).
+    The daemon unmounts; where it is dead or does not answer, this process does. Raises MountNotFound, MountFailed
+    (busy), UsageError (``target`` is a repo that is mounted several times).
     """
     directory = _directory(runtime_dir)
     try:
@@ -101,17 +108,17 @@ def unmount(target: str, lazy: bool = False, runtime_dir: str | None = None) -> 
         return inside.mountpoint
     where = record["mountpoint"]
     if mount_records.alive(record):
-        _ask_to_end(record, lazy, directory)
-    _await_end(record, lazy)
+        _request_unmount(record, lazy, directory)
+    _wait_for_end(record, lazy)
     if not mount_records.alive(record):
-        if _is_mounted(where):  # nobody serves it: for its users it has ended already
+        if _is_mounted(where):  # without a process that serves it: reads fail already
             mount_table.detach(where, lazy=True)
         mount_records.remove(directory, where)
     return where
 
 
 def set_bandwidth(target: str, bytes_per_s: int | None, runtime_dir: str | None = None) -> None:
-    """From now on a mount fetches no more than that, None: as fast as it can. Raises MountNotFound, UsageError."""
+    """Limits what a mount fetches from now on; None: no limit. Raises MountNotFound, UsageError."""
     directory = _directory(runtime_dir)
     socket = messages.socket_path(directory, _one(target, directory)["mountpoint"])
     client.ask(socket, "POST", f"{messages.API}/bandwidth", _UNMOUNT_SECONDS, {"bytes_per_s": bytes_per_s})
@@ -127,16 +134,14 @@ def restart(target: str, runtime_dir: str | None = None) -> str:
     record = _one(target, directory)
     where = record["mountpoint"]
     socket = messages.socket_path(directory, where)
-    try:
-        # Asked of the daemon, not taken from the record: one that has just been started again may not have written it.
+    with _alive(record):
+        # From the daemon, not from the record: one that has just been started again may not have written it.
         before = client.ask(socket, "GET", f"{messages.API}/status", _UNMOUNT_SECONDS)["pid"]
-        client.restart(socket, _REHEARSAL_SECONDS)
-    except MountNotFound as nobody:
-        raise MountFailed(f"the mount at {where} is dead", f"hffs unmount {where}") from nobody
-    end = time.monotonic() + _RESTART_SECONDS
-    while time.monotonic() < end:
-        told = client.statuses([socket])[0]
-        if not isinstance(told, HffsError) and told["pid"] != before and told["state"] != "restarting":
+        client.restart(socket, _PREFLIGHT_SECONDS)
+    deadline = time.monotonic() + _RESTART_SECONDS
+    while time.monotonic() < deadline:
+        answer = client.statuses([socket])[0]
+        if not isinstance(answer, HffsError) and answer["pid"] != before and answer["state"] != "restarting":
             return where
         if not mount_records.alive(record):
             raise MountFailed(f"the mount at {where} ended", "see its log")
@@ -178,14 +183,14 @@ def _one(target: str, runtime_dir: str) -> Record:
 
 
 def _inside(target: str, record: Record) -> str:
-    """The folder of the mount that a target names; "" for its root and for a repo."""
+    """The path in the mount that a target names; "" for its root and for a repo."""
     real, _ = mount_table.locate(target, mount_table.table())
     where = record["mountpoint"]
     return real[len(where) :].strip("/") if real.startswith(f"{where}/") else ""
 
 
 def _is_of(record: Record, target: str) -> bool:
-    """Whether the record is of the repo that ``target`` names: compared as text, without asking anybody."""
+    """Whether the record is of the repo that ``target`` names: compared as text, no server is asked."""
     text = target.removeprefix("hf://")
     kind = "model"
     for name in ("dataset", "space"):
@@ -201,27 +206,28 @@ def _is_of(record: Record, target: str) -> bool:
     return not at or is_commit or f"{wanted}/".startswith(f"{record['revision']}/")
 
 
-def _statuses(known: list[Record], directory: str) -> list[Status]:
-    living = [record for record in known if mount_records.alive(record)]
+def _statuses(records: list[Record], directory: str) -> list[Status]:
+    living = [record for record in records if mount_records.alive(record)]
     answers = client.statuses([messages.socket_path(directory, record["mountpoint"]) for record in living])
-    told = {record["mountpoint"]: answer for record, answer in zip(living, answers, strict=True)}
-    return [_told(record, told.get(record["mountpoint"]), directory) for record in known]
+    by_mountpoint = {record["mountpoint"]: answer for record, answer in zip(living, answers, strict=True)}
+    return [_status(record, by_mountpoint.get(record["mountpoint"]), directory) for record in records]
 
 
-def _told(record: Record, answer: Status | HffsError | None, directory: str) -> Status:
-    """What a mount said; where it said nothing, what its record tells."""
+def _status(record: Record, answer: Status | HffsError | None, directory: str) -> Status:
+    """A daemon's answer; without one, what the record shows."""
     if answer is not None and not isinstance(answer, HffsError):
         return answer
     if answer is None or not mount_records.alive(record):
-        why = f"its process {record['pid']} is gone: hffs unmount {record['mountpoint']}"
-        return silent(record, "dead", why, directory)
+        why = f"its process {record['pid']} has died: hffs unmount {record['mountpoint']}"
+        return placeholder_status(record, "dead", why, directory)
     if not mount_records.served(record):
-        return silent(record, "restarting", "its daemon died or is being replaced; another one starts", directory)
-    return silent(record, "degraded", answer.what, directory)
+        why = "its daemon died or is being replaced; another one starts"
+        return placeholder_status(record, "restarting", why, directory)
+    return placeholder_status(record, "degraded", answer.what, directory)
 
 
-def silent(record: messages.MountRecord, state: messages.State, why: str, runtime_dir: str) -> Status:
-    """The status of a mount whose daemon does not say it: what is unknown is null, empty or 0."""
+def placeholder_status(record: messages.MountRecord, state: messages.State, why: str, runtime_dir: str) -> Status:
+    """The status of a mount whose daemon does not answer: what is unknown is null, empty or 0."""
     log = messages.log_path(runtime_dir, record["mountpoint"])
     return {
         "mountpoint": record["mountpoint"],
@@ -266,11 +272,11 @@ def silent(record: messages.MountRecord, state: messages.State, why: str, runtim
     }
 
 
-def _ask_to_end(record: Record, lazy: bool, directory: str) -> None:
+def _request_unmount(record: Record, lazy: bool, directory: str) -> None:
     where = record["mountpoint"]
     try:
         client.unmount(messages.socket_path(directory, where), lazy, _UNMOUNT_SECONDS)
-    except (MountNotFound, DeadlineExceeded):  # it ends already, or is stuck: then without its help
+    except (MountNotFound, DeadlineExceeded):  # it ends already, or is stuck
         if mount_records.alive(record) and _is_mounted(where):
             mount_table.detach(where, lazy)
     except client.Refused as refused:
@@ -278,8 +284,8 @@ def _ask_to_end(record: Record, lazy: bool, directory: str) -> None:
             raise MountFailed(refused.what, refused.remedy) from refused
 
 
-def _await_end(record: Record, lazy: bool) -> None:
-    """Until the mount has left the table and, unless lazy, its process has ended, so that the place is free again."""
+def _wait_for_end(record: Record, lazy: bool) -> None:
+    """Waits until the mount has left the table and, unless lazy, its process has ended: both free the mountpoint."""
     where = record["mountpoint"]
     end = time.monotonic() + _UNMOUNT_SECONDS
     while mount_records.alive(record) and (_is_mounted(where) or not lazy):

@@ -225,7 +225,7 @@ def _whole_cache(settings: Settings, require: Sequence[str]) -> CacheSource:
     from ..model import Entry
     from ..vfs import Patterns
 
-    blobs, commits = inventory.everything_known(settings)
+    blobs, commits = inventory.scan(settings)
     wanted = Patterns(settings.include, settings.exclude)
 
     def files() -> Iterator[KnownFile]:

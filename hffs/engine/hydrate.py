@@ -11,6 +11,7 @@ from typing import Literal
 from ..control.messages import JobFile, JobProgress
 from ..errors import NotFound
 from ..model import RemoteFile
+from ..names import is_below
 from ..transfer import CommitFiles, Fetcher, Hydration, Part
 from .jobs import job_error, job_file, worker_report
 
@@ -81,11 +82,6 @@ def matching_files(
             yield content.remote_file(sized), content.local_bytes(sized)
     if not found:
         raise NotFound(f"nothing of {content.commit.id} fits what was asked for", "see hffs ls, and the patterns")
-
-
-def is_below(path: str, folder: str) -> bool:
-    """Whether ``path`` is ``folder`` or in it; every path is in ""."""
-    return not folder or path == folder or path.startswith(f"{folder}/")
 
 
 def relative_path(path: str, root: str) -> str:

@@ -19,9 +19,10 @@ from ..cache.inventory import BlobIndex
 from ..cache.store.layout import BlobPaths
 from ..errors import BlockAbsent, HffsError, HubUnreachable
 from ..model import Commit, Digest, Entry, RemoteFile
+from ..names import is_below
 from ..policy import is_tiny, problem_of
 from ..transfer import CommitFiles
-from .hydrate import is_below, relative_path
+from .hydrate import relative_path
 from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, damage, warning
 
 _FIX: Final = "run it with --fix"

@@ -18,9 +18,9 @@ from ..cache.hf_cache import local_folder
 from ..cache.hf_cache.local_folder import FolderFile, LocalFolder
 from ..errors import HffsError, NotFound
 from ..model import Commit, Digest, Entry, RemoteFile
+from ..names import is_below
 from ..policy import POINTER_BELOW, FormatProblem, Pointer, pointer_of, problem_of
 from . import output_files
-from .hydrate import is_below
 from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, damage, warning
 
 _STEP: Final = 1 << 20  # 1 MiB, as for hashing

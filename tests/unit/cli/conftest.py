@@ -52,7 +52,7 @@ def daemon(runtime: str) -> Iterator[Daemon]:
                 "started_at": 1_700_000_000.0,
             }
             told: Any = {
-                **mounts.silent(record, "serving", "", runtime),
+                **mounts.placeholder_status(record, "serving", "", runtime),
                 "binding": "libfuse",
                 "endpoint": "https://hub.example",
                 "uptime_s": 12.5,

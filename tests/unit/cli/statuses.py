@@ -23,7 +23,7 @@ def status(mountpoint: str = "/mnt/model", repo: str = "acme/tiny", **more: Any)
         "started_at": NOW - 400,
     }
     told: Any = {
-        **mounts.silent(record, "serving", "", "/run/hffs"),
+        **mounts.placeholder_status(record, "serving", "", "/run/hffs"),
         "binding": "kernel",
         "endpoint": "https://hub.example",
         "uptime_s": 400.0,
@@ -46,7 +46,9 @@ def status(mountpoint: str = "/mnt/model", repo: str = "acme/tiny", **more: Any)
 def dead(mountpoint: str, repo: str) -> Status:
     """A mount whose daemon is gone."""
     record: Any = {**status(mountpoint, repo), "started_at": NOW}
-    return mounts.silent(record, "dead", f"its process 4711 is gone: hffs unmount {mountpoint}", "/run/hffs")
+    return mounts.placeholder_status(
+        record, "dead", f"its process 4711 is gone: hffs unmount {mountpoint}", "/run/hffs"
+    )
 
 
 def worker(number: int) -> dict[str, Any]:

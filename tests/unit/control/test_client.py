@@ -20,7 +20,12 @@ from hffs.errors import DeadlineExceeded, MountFailed, MountNotFound, UsageError
 
 
 def status_like(record: MountRecord, runtime: str, **more: Any) -> Status:
-    found: Any = {**mounts.silent(record, "serving", "", runtime), "binding": "libfuse", "last_errors": [], **more}
+    found: Any = {
+        **mounts.placeholder_status(record, "serving", "", runtime),
+        "binding": "libfuse",
+        "last_errors": [],
+        **more,
+    }
     return found
 
 
