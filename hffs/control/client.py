@@ -1,8 +1,8 @@
-"""Talking to running daemons over their control sockets.
+"""Client of the control sockets.
 
-Used by the Python API. Speaks the little of HTTP/1.1 that the sockets need by itself, because ``http.client`` costs
-25 ms of imports and ``hffs status`` must feel instant. Knows no mount that it was not given the socket of, starts no
-thread; safe from any thread. Every call ends within its timeout.
+Used by the Python API, and public as ``hffs.client``. It has its own minimal HTTP/1.1, because importing
+``http.client`` takes 25 ms and ``hffs status`` must feel instant. Starts no thread; safe from any thread. Every call
+ends within its timeout.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any, Final, cast
 from ..errors import DeadlineExceeded, HffsError, MountNotFound
 from .messages import API, FileBlockMap, FileList, Status
 
-_LARGEST: Final = 256 * 1024 * 1024  # bytes of an answer; a million files of du are half of it
+_LARGEST: Final = 256 * 1024 * 1024  # bytes of an answer; the list of a million files takes half of it
 
 
 class Refused(HffsError):
-    """The daemon answered with an error; its words, its exit code."""
+    """The daemon answered with an error: its message, remedy and exit code."""
 
     def __init__(self, what: str, remedy: str = "", exit_code: int = 1) -> None:
         super().__init__(what, remedy)
@@ -30,18 +30,18 @@ class Refused(HffsError):
 
 
 def statuses(sockets: Sequence[str], timeout: float = 2.0) -> list[Status | HffsError]:
-    """The status of the daemon behind each socket, or why there is none; ``timeout`` seconds for all of them."""
+    """Returns the status from each socket, or the error instead; ``timeout`` in seconds covers all of them."""
     end = time.monotonic() + timeout
-    asked: list[_Question | HffsError] = []
-    for path in sockets:  # all are asked before the first is waited for
+    asked: list[_PendingRequest | HffsError] = []
+    for path in sockets:  # all requests are sent before the first answer is awaited
         try:
-            asked.append(_Question(path, "GET", f"{API}/status", end))
+            asked.append(_PendingRequest(path, "GET", f"{API}/status", end))
         except HffsError as wrong:
             asked.append(wrong)
     return [_status(question) for question in asked]
 
 
-def _status(question: _Question | HffsError) -> Status | HffsError:
+def _status(question: _PendingRequest | HffsError) -> Status | HffsError:
     if isinstance(question, HffsError):
         return question
     try:
@@ -51,14 +51,14 @@ def _status(question: _Question | HffsError) -> Status | HffsError:
 
 
 def files(path: str, folder: str = "", timeout: float = 10.0) -> FileList:
-    """Every file that the daemon knows at or below ``folder`` of its mount."""
+    """Returns every file known to the daemon at or below ``folder`` of its mount."""
     from urllib.parse import quote  # 5 ms, not needed for a status
 
     return cast(FileList, ask(path, "GET", f"{API}/files?path={quote(folder, errors='surrogateescape')}", timeout))
 
 
 def blocks(path: str, file: str, timeout: float = 10.0) -> FileBlockMap:
-    """What is here and under way of a file of the mount, block by block."""
+    """Returns the state of each block of a file of the mount."""
     from urllib.parse import quote
 
     asked = quote(file, errors="surrogateescape")
@@ -66,37 +66,37 @@ def blocks(path: str, file: str, timeout: float = 10.0) -> FileBlockMap:
 
 
 def unmount(path: str, lazy: bool = False, timeout: float = 10.0) -> None:
-    """Asks the daemon to take its mount off and end. Raises Refused when the mount is busy."""
+    """Asks the daemon to unmount and end. Raises Refused when the mount is busy."""
     ask(path, "POST", f"{API}/unmount", timeout, {"lazy": lazy})
 
 
 def restart(path: str, timeout: float = 10.0) -> None:
-    """Asks the daemon to be replaced by a new one. Raises Refused when it has no supervisor."""
+    """Asks for a new daemon to take over the mount. Raises Refused when there is no supervisor."""
     ask(path, "POST", f"{API}/restart", timeout)
 
 
 def events(path: str, kinds: Sequence[str] = (), silence: float = 30.0) -> Generator[dict[str, Any]]:
-    """What happens on the mount, as it happens, until its daemon ends; of these ``kinds``, or all. It has begun once
-    this returns. ``close`` it to end it before.
+    """Returns the mount's events of these ``kinds``, or all, as they occur, until its daemon ends. The stream has
+    started when this returns; ``close`` ends it.
 
-    Raises as ``ask``, here or later; DeadlineExceeded when not even the daemon's heartbeat (every ten seconds) came for
-    ``silence`` seconds."""
-    question = _Question(path, "GET", f"{API}/events?kinds={','.join(kinds)}", time.monotonic() + silence)
+    Raises as ``ask``, here or while iterating; DeadlineExceeded when not even the daemon's heartbeat (every ten
+    seconds) arrives for ``silence`` seconds."""
+    question = _PendingRequest(path, "GET", f"{API}/events?kinds={','.join(kinds)}", time.monotonic() + silence)
     stream = question.stream(silence)
     next(stream)
     return (json.loads(line) for line in stream)
 
 
 def ask(path: str, method: str, target: str, timeout: float, body: Any = None) -> Any:
-    """One request to the daemon behind the socket ``path``; its answer, decoded.
+    """Sends one request to the daemon at the socket ``path`` and returns the decoded answer.
 
-    Raises MountNotFound (nobody listens), DeadlineExceeded, Refused (the daemon says no).
+    Raises MountNotFound (no daemon listens), DeadlineExceeded, Refused (the daemon answered with an error).
     """
-    return _Question(path, method, target, time.monotonic() + timeout, body).answer()
+    return _PendingRequest(path, method, target, time.monotonic() + timeout, body).answer()
 
 
-class _Question:
-    """A request under way; ``answer`` is called once."""
+class _PendingRequest:
+    """A request that was sent; ``answer`` or ``stream`` is called once."""
 
     def __init__(self, path: str, method: str, target: str, end: float, body: Any = None) -> None:
         self._path = path
@@ -110,13 +110,13 @@ class _Question:
             self._socket.settimeout(self._left())
             self._socket.connect(path)
             if _owner(self._socket) not in (0, os.geteuid()):
-                raise MountNotFound(f"another user listens at {path}", "see who may write to that directory")
+                raise MountNotFound(f"another user listens at {path}", "check the permissions of that directory")
             self._socket.sendall(head.encode("ascii") + payload)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it answered without reading all of it; the answer says why
+            pass  # the daemon answered before reading the whole request; the answer says why
         except BaseException as wrong:
             self._socket.close()
-            raise self._ours(wrong) from wrong
+            raise self._translated(wrong) from wrong
 
     def answer(self) -> Any:
         received = bytearray()
@@ -129,13 +129,13 @@ class _Question:
                         break
                     received += piece
             except ConnectionResetError:
-                pass  # closed over a request it did not care to read; its answer came before
+                pass  # closed with unread request bytes; its answer arrived before
             except OSError as wrong:
-                raise self._ours(wrong) from wrong
+                raise self._translated(wrong) from wrong
         return self._decode(bytes(received))
 
     def stream(self, silence: float) -> Generator[bytes]:
-        """First nothing, when the daemon has begun to answer; then each line of what it says."""
+        """Yields b"" once the answer has started, then each line of it."""
         received = b""
         with self._socket:
             self._socket.settimeout(silence)
@@ -162,7 +162,7 @@ class _Question:
             except ConnectionResetError:  # it was killed
                 return
             except OSError as wrong:
-                raise self._ours(wrong) from wrong
+                raise self._translated(wrong) from wrong
 
     def _decode(self, received: bytes) -> Any:
         head, _, payload = received.partition(b"\r\n\r\n")
@@ -176,17 +176,17 @@ class _Question:
         except (ValueError, IndexError, KeyError, RecursionError) as wrong:
             raise MountNotFound(f"no whole answer from the daemon at {self._path}", "it may just be ending") from wrong
         if status != 200:
-            said = value if isinstance(value, dict) else {"error": str(value)}
-            code = said.get("exit_code", 1)
-            raise Refused(str(said.get("error")), str(said.get("remedy", "")), code if isinstance(code, int) else 1)
+            reply = value if isinstance(value, dict) else {"error": str(value)}
+            code = reply.get("exit_code", 1)
+            raise Refused(str(reply.get("error")), str(reply.get("remedy", "")), code if isinstance(code, int) else 1)
         return value
 
     def _left(self) -> float:
-        """Seconds until the deadline; never 0, which would mean not to wait at all."""
+        """Returns the seconds until the deadline; never 0, which would make the socket non-blocking."""
         return max(0.001, self._end - time.monotonic())
 
-    def _ours(self, wrong: BaseException) -> BaseException:
-        """What it is in our words."""
+    def _translated(self, wrong: BaseException) -> BaseException:
+        """Returns the HffsError for an error of the socket."""
         if isinstance(wrong, TimeoutError):
             return DeadlineExceeded(f"the daemon at {self._path} did not answer in time")
         if isinstance(wrong, OSError):
@@ -195,6 +195,6 @@ class _Question:
 
 
 def _owner(connected: socket.socket) -> int:
-    """Whose process listens at the other end."""
+    """Returns the uid of the listening process (unix(7), SO_PEERCRED)."""
     _pid, uid, _gid = struct.unpack("iII", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(uid)

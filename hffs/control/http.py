@@ -1,7 +1,7 @@
-"""The little of HTTP/1.1 that the control socket speaks: bytes to a request, an answer to bytes.
+"""HTTP/1.1 framing of the control socket: request bytes to a Request, an answer to bytes.
 
-Used by ``control``; opens no socket and keeps no state. Every answer closes the connection, so that a request is all
-that a connection ever carries and nothing has to be told apart.
+Used by ``server``; opens no socket and keeps no state. Every answer closes its connection, so a connection carries one
+request.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from urllib.parse import parse_qsl, unquote
 
 from ..errors import UsageError
 
-LARGEST: Final = 64 * 1024  # bytes of head and of body; the largest honest request is a path and a few patterns
+LARGEST: Final = 64 * 1024  # bytes of head and of body; the largest legitimate request is a path and a few patterns
 
 
 class HttpError(Exception):
-    """A request that is answered with ``status`` and a sentence, before any route sees it."""
+    """A request that is answered with ``status`` and a message instead of being routed."""
 
     def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(why)
@@ -30,7 +30,7 @@ class HttpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """An answer that is no JSON, of a kind of its own."""
+    """An answer that is not JSON, with its own content type."""
 
     body: str
     content_type: str
@@ -38,8 +38,8 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request: ``path`` decoded and without its query, of whose repeated keys the last one counts; ``name`` is
-    the part of it that the route leaves open."""
+    """A complete request. ``path`` is decoded and without its query; of repeated query keys the last one counts.
+    ``name`` is the part of the path that matched the route's ``*``."""
 
     method: str
     path: str
@@ -48,7 +48,7 @@ class Request:
     name: str = ""
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object, {} where there is none. Raises UsageError."""
+        """Returns the body as a JSON object, {} if it is empty. Raises UsageError."""
         if not self.body:
             return {}
         try:
@@ -61,7 +61,7 @@ class Request:
 
 
 def parse(received: bytes) -> Request | None:
-    """The request in ``received``; None while it is not whole. Raises Refusal for what can never become one."""
+    """Returns the request in ``received``; None while it is incomplete. Raises HttpError if it can never be valid."""
     head, separator, body = received.partition(b"\r\n\r\n")
     if len(head) > LARGEST:
         raise HttpError(431, f"the head of the request is over {LARGEST} bytes")
@@ -101,7 +101,7 @@ def _body_length(lines: list[str]) -> int:
 
 
 def response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> bytes:
-    """The bytes of an answer: text as it is, anything else as JSON."""
+    """Returns the bytes of an answer: text as it is, anything else as JSON."""
     if isinstance(body, str):
         body = Text(body, "text/plain; charset=utf-8")
     if isinstance(body, Text):
@@ -112,7 +112,7 @@ def response(status: int, body: Any, headers: Mapping[str, str] | None = None) -
 
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
-    """The head of an answer, which ends with its connection where no Content-Length says otherwise."""
+    """Returns the head of an answer; without a Content-Length the body ends with the connection."""
     fields = {**headers, "Connection": "close"}
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")

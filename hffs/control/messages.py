@@ -1,4 +1,4 @@
-"""What a daemon and its clients agree on: where the socket is, and the shape of the messages. JSON-ready values only.
+"""The contract of daemon and clients: paths of a mount's files, and the shapes of messages. JSON values only.
 
 ``Status`` is the answer to ``GET /v1/status``; keys may be added, never renamed.
 """
@@ -15,7 +15,7 @@ State = Literal["starting", "serving", "degraded", "offline", "restarting", "dea
 
 
 def socket_name(mountpoint: str) -> str:
-    """The socket's file name: 16 hex digits of the mountpoint's sha256 (a unix socket's path holds 108 bytes)."""
+    """Returns the socket's file name: 16 hex digits of the mountpoint's sha256 (a unix socket path holds 108 bytes)."""
     return hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16] + ".sock"
 
 
@@ -24,27 +24,28 @@ def socket_path(runtime_dir: str, mountpoint: str) -> str:
 
 
 def record_path(runtime_dir: str, mountpoint: str) -> str:
-    """The mount's record (a small JSON file: mountpoint, repo, pid), by which a dead mount is still known."""
+    """Returns the path of the mount's record, a small JSON file (mountpoint, repo, pid) that identifies a dead
+    mount."""
     return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".json"
 
 
 def journal_path(runtime_dir: str, mountpoint: str) -> str:
-    """The journal of the mount's open handles, which a worker leaves to the next."""
+    """Returns the path of the journal of open handles, which the next worker reads."""
     return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".handles"
 
 
 def jobs_path(runtime_dir: str, mountpoint: str) -> str:
-    """What the mount was asked to do in the background, for a worker after this one to go on with."""
+    """Returns the path of the file of unfinished jobs, which the next worker resumes."""
     return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".jobs"
 
 
 def log_path(runtime_dir: str, mountpoint: str) -> str:
-    """Where a daemon in the background logs, unless it was told where."""
+    """Returns the default log file of a background daemon."""
     return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".log"
 
 
 class MountRecord(TypedDict):
-    """``pid`` is the process that serves; ``supervisor`` the one that would start it again, if there is one."""
+    """``pid`` is the worker; ``supervisor`` the process that restarts it, if there is one."""
 
     mountpoint: str
     repo: str
@@ -72,7 +73,7 @@ class HydrationStatus(TypedDict):
 
 
 class MismatchReport(TypedDict):
-    """A copy of a file that was not what its hash says; ``copies`` of it were wrong in a row."""
+    """A copy of a file that did not match its hash; ``copies`` in a row did not."""
 
     at: float
     path: str
@@ -83,8 +84,8 @@ class MismatchReport(TypedDict):
 
 
 class VerificationStatus(TypedDict):
-    """``failed`` are refused: two copies in a row were wrong. ``passed`` count as pending too: larger than the cache,
-    they were right when they were read. ``unchecked`` have no hash. ``mismatches`` are not mended yet."""
+    """``failed`` are refused: two copies in a row did not match. ``passed`` count as pending, too: they matched while
+    they were read, and are larger than the cache. ``unchecked`` have no hash. ``mismatches`` are not mended."""
 
     verified: int
     pending: int | None
@@ -94,7 +95,7 @@ class VerificationStatus(TypedDict):
     mismatches: NotRequired[list[MismatchReport]]
 
 
-# By its functional form: ``for`` is a word of Python's.
+# In functional form, since ``for`` is a keyword.
 Worker = TypedDict(
     "Worker",
     {
@@ -110,7 +111,7 @@ Worker = TypedDict(
 
 
 class Workers(TypedDict):
-    """``active`` of ``limit`` are at work (``list``); ``why`` there are no more."""
+    """``active`` of ``limit`` workers are fetching (``list``); ``why`` there are no more."""
 
     active: int
     limit: int
@@ -155,7 +156,7 @@ class BandwidthStatus(TypedDict):
 
 class QuotaStatus(TypedDict):
     """``left`` requests of the kind (the Hub's word: api, resolvers, pages) may be sent in the next ``resets_s``
-    seconds, of ``limit`` in a whole window; None: the Hub does not say."""
+    seconds, of ``limit`` in a whole window; None: not reported by the Hub."""
 
     kind: str
     left: int
@@ -164,8 +165,8 @@ class QuotaStatus(TypedDict):
 
 
 class HubStatus(TypedDict):
-    """How we stand with the Hub. ``refused`` is why it does not let us in, with ``remedy``; ``slowed`` why what nobody
-    waits for is slow or waits; both empty where it is not so. ``quotas`` as its last answers told."""
+    """The state of access to the Hub. ``refused`` is why it denies access, with ``remedy``; ``slowed`` is why
+    background work is slowed or paused; empty if not. ``quotas`` are those of its last answers."""
 
     refused: str
     remedy: str
@@ -174,14 +175,14 @@ class HubStatus(TypedDict):
 
 
 class ReadAheadStatus(TypedDict):
-    """The kernel's read-ahead on the mount; ``command`` raises it, and is empty where nothing is to be gained."""
+    """The kernel's read-ahead on the mount; ``command`` raises it, empty if it is high enough."""
 
     kb: int | None
     command: str
 
 
 class FileProblem(TypedDict):
-    """A file that seems not to be what its name says, by its listing alone; ``hffs verify`` tells more."""
+    """A file whose listed size does not fit its name; ``hffs verify`` finds out more."""
 
     path: str
     what: str
@@ -222,8 +223,8 @@ class Status(TypedDict):
 
 
 class FileStatus(TypedDict):
-    """A file of the mount; ``size`` is None until it is known, ``bytes_local`` counts bytes on this machine's disk.
-    ``failed``: two copies in a row were not what its hash says, and it is not read for a while."""
+    """A file of the mount. ``size`` is None until it is known, ``bytes_local`` counts bytes on the local disk.
+    ``failed``: two copies in a row did not match the hash, and reads are refused for a while."""
 
     path: str
     size: int | None
@@ -241,7 +242,7 @@ class FileList(TypedDict):
 
 
 class BlockRun(TypedDict):
-    """``count`` neighbouring blocks from block ``start`` on. On the disk, being fetched, waiting to be, none of it."""
+    """``count`` adjacent blocks from block ``start`` on: on disk, being fetched, queued, or none of these."""
 
     state: Literal["local", "in_flight", "queued", "absent"]
     start: int
@@ -249,8 +250,8 @@ class BlockRun(TypedDict):
 
 
 class FileBlockMap(TypedDict):
-    """The answer to ``GET /v1/files/PATH/blocks``: ``runs`` cover the file in order, the last block may be shorter. Of
-    a file whose size is not known yet nothing is told."""
+    """The answer to ``GET /v1/files/PATH/blocks``: ``runs`` cover the file in order, the last block may be shorter.
+    There are none while the file's size is unknown."""
 
     path: str
     size: int | None
@@ -259,8 +260,8 @@ class FileBlockMap(TypedDict):
 
 
 class EvictReply(TypedDict):
-    """The answer to ``POST /v1/evict``: blobs that went wholly, bytes of disk given back, and how many stay for which
-    reason (pinned, shared, in use, elsewhere, unreadable). ``complete`` is False where not all files are known."""
+    """The answer to ``POST /v1/evict``: blobs evicted completely, disk space freed, and how many were kept for which
+    reason (pinned, shared, in use, elsewhere, unreadable). ``complete`` is False if not all files are known."""
 
     path: str
     blobs: int
@@ -270,8 +271,8 @@ class EvictReply(TypedDict):
 
 
 class PinReply(TypedDict):
-    """The answer to ``POST /v1/pin``: of ``blobs`` that are here ``changed`` were not so before; of ``absent`` files
-    nothing is here that could be pinned."""
+    """The answer to ``POST /v1/pin``: ``changed`` of the local ``blobs`` changed state; ``absent`` files have no local
+    data to pin."""
 
     path: str
     pinned: bool
@@ -282,7 +283,7 @@ class PinReply(TypedDict):
 
 
 class RefreshReply(TypedDict):
-    """The answer to ``POST /v1/refresh``: the commit shown, the one that the revision stands for now."""
+    """The answer to ``POST /v1/refresh``: the mounted commit, and the revision's current commit (``newest``)."""
 
     revision: str
     commit: str
@@ -291,7 +292,7 @@ class RefreshReply(TypedDict):
 
 
 class ProgressEvent(TypedDict):
-    """What a ``progress`` event of ``GET /v1/events`` tells."""
+    """The content of a ``progress`` event of ``GET /v1/events``."""
 
     bytes_fetched: int
     bytes_per_s: float
@@ -301,13 +302,13 @@ class ProgressEvent(TypedDict):
 
 
 class JobList(TypedDict):
-    """The answer to ``GET /v1/jobs``: each without the files that have ended."""
+    """The answer to ``GET /v1/jobs``: each without its ended files."""
 
     jobs: list[Job]
 
 
 class JobFile(TypedDict):
-    """A file of a job; ``bytes_done`` of ``size`` are on this machine's disk."""
+    """A file of a job; ``bytes_done`` of ``size`` are on the local disk."""
 
     path: str
     size: int | None
@@ -317,7 +318,7 @@ class JobFile(TypedDict):
 
 
 class JobError(TypedDict):
-    """What went wrong with a file (``path`` is empty where it is not about one), and the exit code it stands for."""
+    """An error of a file (``path`` is empty if it concerns no single file), and its exit code."""
 
     path: str
     what: str
@@ -326,8 +327,8 @@ class JobError(TypedDict):
 
 
 class FindingReport(TypedDict):
-    """What a verification found. ``damage`` counts until it is ``mended``; a ``warning`` is to be known, and nothing
-    that hffs could mend. ``exit_code`` is what it stands for while it stays. Hashes in hex where they were compared."""
+    """A finding of a verification. ``damage`` counts until it is ``mended``; a ``warning`` is information that hffs
+    cannot mend. ``exit_code`` applies while it is not mended. Hashes are in hex, empty if none were compared."""
 
     path: str
     kind: Literal["hash", "size", "blocks", "unreadable", "pointer", "tiny", "structure", "missing", "unchecked"]
@@ -341,9 +342,8 @@ class FindingReport(TypedDict):
 
 
 class CheckedReport(TypedDict):
-    """Files by what a verification says of them: proved by their hash (or empty); right as far as can be told without
-    one; here in part, whose blocks are as they were written; not here; damaged or missing; not of the repo at all. And
-    the bytes that were looked at."""
+    """The number of files by result: hash matches (or file empty); plausible, without a hash; incomplete, with intact
+    blocks; absent; damaged or missing; not part of the repo. And the bytes read."""
 
     right: int
     plausible: int

@@ -1,9 +1,9 @@
-"""Mount records: which mounts this user has, and whether the process that serves one still lives.
+"""Mount records: the mounts of this user, and whether their processes still run.
 
-A record is a small JSON file beside the control socket, written when a mount begins to serve and removed when it ends;
-one that is left behind is how a dead mount is known. The daemon writes, `hffs status` and `hffs unmount` read. Never
-talks to a daemon and never touches a mountpoint. Functions only; safe from any thread and process, since a record
-appears whole (temporary name, then rename) or not at all.
+A record is a small JSON file beside the control socket, written when a mount starts serving and removed when it ends; a
+record without its process marks a dead mount. The daemon writes records, `hffs status` and `hffs unmount` read them.
+Nothing here contacts a daemon or accesses a mountpoint. Functions only; safe from any thread and process, since records
+are written atomically.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from ..errors import HffsError
 from .messages import MountRecord, jobs_path, journal_path, record_path, socket_path
 
 _LARGEST: Final = 64 * 1024  # bytes of a record; one has under 2000
-_MOST: Final = 1 << 53  # the last whole number that every JSON reader tells from the next
-_GONE = ("Z", "X")  # a zombie holds a pid but no longer serves anybody
+_MOST: Final = 1 << 53  # the last integer that every JSON reader distinguishes from the next
+_ENDED = ("Z", "X")  # states of proc(5): a zombie keeps its pid but serves no mount
 
 
 class Record(MountRecord):
-    """A mount record as stored: ``pid_start`` tells the process from a later one with the same pid, and so does
-    ``supervisor_start``."""
+    """A mount record as stored. ``pid_start`` and ``supervisor_start`` distinguish the process from a later one with
+    the same pid."""
 
     pid_start: int
     supervisor_start: NotRequired[int | None]
 
 
 def runtime_dir(path: str) -> str:
-    """The user's own folder for sockets and records, made 0700 where it is missing. Returns ``path``.
+    """Makes the user's directory for sockets and records, 0700, if it is missing. Returns ``path``.
 
-    Raises HffsError when it cannot be made or belongs to somebody else (in /tmp anyone could have made it first).
+    Raises HffsError when it cannot be made or belongs to another user (in /tmp any user could have made it first).
     """
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -42,7 +42,7 @@ def runtime_dir(path: str) -> str:
         if not is_own(path):
             raise HffsError(f"{path} is not a directory of your own", "set HFFS_RUNTIME_DIR to one that is")
         mode = stat.S_IMODE(os.lstat(path).st_mode)
-        if mode & 0o022 and os.listdir(path):  # who put what there, nobody can tell
+        if mode & 0o022 and os.listdir(path):  # its content cannot be trusted
             raise HffsError(f"others may write to the runtime directory {path}", "remove it, or chmod 700 and empty it")
         if mode != 0o700:
             os.chmod(path, 0o700)
@@ -53,23 +53,24 @@ def runtime_dir(path: str) -> str:
 
 
 def is_own(path: str) -> bool:
-    """Whether ``path`` is a directory (no link to one) of this user."""
+    """Returns whether ``path`` is a directory (not a link to one) of this user."""
     found = os.lstat(path)
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def process_start(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot (proc(5), field 22 of /proc/PID/stat); None: no such."""
+    """Returns the process's start time in clock ticks since boot (proc(5), field 22 of /proc/PID/stat); None if it
+    does not run."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             after_name = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return None if after_name[0].decode() in _GONE else int(after_name[19])
+    return None if after_name[0].decode() in _ENDED else int(after_name[19])
 
 
 def write(directory: str, record: MountRecord) -> Record:
-    """Stores the record of a mount whose process lives, 0600, replacing an older one of the same mountpoint."""
+    """Stores the record of a mount whose process runs, 0600, replacing an older one of the same mountpoint."""
     start = process_start(record["pid"])
     if start is None:
         raise HffsError(f"no process {record['pid']} to record")
@@ -91,26 +92,26 @@ def write(directory: str, record: MountRecord) -> Record:
 
 
 def read(directory: str, mountpoint: str) -> Record | None:
-    """The record of this mountpoint; None where there is none or it is damaged."""
+    """Returns the record of this mountpoint; None if it is missing or damaged."""
     return _load(record_path(directory, mountpoint))
 
 
 def remove(directory: str, mountpoint: str) -> None:
-    """Takes the record of a mount away, and what a daemon left that can no longer do so itself."""
+    """Removes the record of a mount and the files that its daemon left."""
     for path in files(directory, mountpoint):
         with suppress(FileNotFoundError):
             os.unlink(path)
 
 
 def files(directory: str, mountpoint: str) -> list[str]:
-    """The record of a mount, its socket, its journal and its jobs: what must not outlive it."""
+    """Returns the paths of a mount's record, socket, journal and jobs, which must not outlive it."""
     return [make(directory, mountpoint) for make in (record_path, socket_path, journal_path, jobs_path)]
 
 
 def every(directory: str) -> list[Record]:
-    """All readable records, by mountpoint. A directory that does not exist holds none.
+    """Returns all readable records, sorted by mountpoint; none if the directory does not exist.
 
-    Raises HffsError when the directory is somebody else's: what lies there was not written by us.
+    Raises HffsError when the directory belongs to, or may be written by, another user.
     """
     try:
         if not is_own(directory):
@@ -127,28 +128,29 @@ def every(directory: str) -> list[Record]:
 
 
 def alive(record: Record) -> bool:
-    """Whether a process of the mount still runs: the very one that serves it, or the one that would start it again."""
+    """Returns whether the worker or the supervisor of the mount still runs."""
     return served(record) or supervised(record)
 
 
 def served(record: Record) -> bool:
-    """Whether the very process that wrote the record still runs (not merely one with its number)."""
+    """Returns whether the process that wrote the record still runs (not merely one with its pid)."""
     return process_start(record["pid"]) == record["pid_start"]
 
 
 def supervised(record: Record) -> bool:
-    """Whether the mount's supervisor still runs."""
+    """Returns whether the mount's supervisor still runs."""
     supervisor, start = record.get("supervisor"), record.get("supervisor_start")
     return supervisor is not None and start is not None and process_start(supervisor["pid"]) == start
 
 
 def _number(value: object) -> bool:
-    """Whether that is a pid, a count of ticks or a time: none of those is endless, and none is a switch."""
+    """Returns whether ``value`` can be a pid, a tick count or a time: finite, not negative, no boolean."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MOST
 
 
 def _text(path: str) -> str:
-    """A file that this user wrote, no link to one, and no bigger than a record gets. Raises OSError, ValueError."""
+    """Reads a regular file of this user, not through a link, of at most ``_LARGEST`` bytes. Raises OSError,
+    ValueError."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(fd)
@@ -157,7 +159,7 @@ def _text(path: str) -> str:
         with open(fd, encoding="ascii", closefd=False) as file:
             return file.read(_LARGEST)
     finally:
-        os.close(fd)  # open() would keep that of a folder
+        os.close(fd)  # open() leaks the descriptor of a directory
 
 
 def _load(path: str) -> Record | None:
@@ -173,10 +175,10 @@ def _load(path: str) -> Record | None:
     supervisor = value.get("supervisor")
     if supervisor is not None and not (isinstance(supervisor, dict) and _number(supervisor.get("pid"))):
         return None
-    # A record under another mountpoint's name was not written here: whoever copied it must not steer an unmount.
+    # A record under another mountpoint's file name was copied here: it must not steer an unmount.
     try:
         if not whole or record_path(os.path.dirname(path), value["mountpoint"]) != path:
             return None
-    except UnicodeError:  # half of a surrogate pair, which names nothing
+    except UnicodeError:  # a lone surrogate: no possible path
         return None
     return cast(Record, value)

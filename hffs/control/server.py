@@ -1,11 +1,11 @@
-"""The control socket: HTTP/1.1 with JSON over a unix socket, for ``hffs status``, curl and systemd units.
+"""The control socket's server: HTTP/1.1 with JSON over a unix socket, for ``hffs status``, curl and systemd units.
 
-Owns the listening socket, its connections and their bounds. The app gives the routes, which must answer from what is
-known (no network). Never knows what a route does, and answers nobody but this user and root.
+Owns the listening socket, its connections and their bounds. Routes are given by the app and must answer without the
+network. Serves this user and root only.
 
-Threads: one moves all bytes without blocking, a few run the routes. So a client that sends slowly, reads slowly or
-died holds a descriptor until its deadline and nothing else, and a route that is slow delays no other client. A route
-may also answer with a Stream, which goes on until its client or this process ends.
+Threads: one I/O thread moves all bytes without blocking, a few handlers run the routes. So a client that sends slowly,
+reads slowly or died holds a descriptor until its deadline and nothing else, and a slow route delays no other client. A
+route may also answer with a Stream, which continues until its client or this process ends.
 """
 
 from __future__ import annotations
@@ -47,42 +47,42 @@ _CONNECTIONS: Final = 64  # a handful of `hffs status --watch` and a scraper; th
 _HANDLERS: Final = 4  # routes answer from memory; four leave room while one counts a large cache
 _NEVER: Final = float("inf")
 _REQUEST_SECONDS: Final = 5.0  # to send a request, and again to take the answer
-_ROUTE_SECONDS: Final = 30.0  # a route that has not answered by then never will
-_STUCK_SECONDS: Final = 60.0  # for one who follows a stream to take anything of what is there
-_GRACE_SECONDS: Final = 2.0  # at stop: the answer to the request that asked for it still leaves
+_ROUTE_SECONDS: Final = 30.0  # a route that takes longer is taken for hung
+_STUCK_SECONDS: Final = 60.0  # for the client of a stream to take any of the pending bytes
+_GRACE_SECONDS: Final = 2.0  # at stop, for the answer to the request that caused it
 
 
 @runtime_checkable
 class Stream(Protocol):
-    """An answer that goes on. ``take`` gives what there is to send, at once; ``on_news`` is called, on any thread, when
-    there is something; ``close`` when the client is gone."""
+    """An answer that continues. ``take`` returns the bytes to send, without waiting; the stream calls ``on_data``, on
+    any thread, when there are some; the server calls ``close`` when the client is gone."""
 
     content_type: str
-    on_news: Callable[[], None]
+    on_data: Callable[[], None]
 
     def take(self) -> bytes: ...
     def close(self) -> None: ...
 
 
 class _Connection:
-    """One client. Touched by the I/O thread only."""
+    """One client. Used by the I/O thread only."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self.sock = sock
         self.deadline = deadline
         self.received = bytearray()
         self.to_send = memoryview(b"")
-        self.asked = False  # its request is with a handler
+        self.routing = False  # its request is with a handler
         self.stream: Stream | None = None
 
 
 class ControlServer:
-    """Serves ``routes`` ((method, path) -> what to answer: JSON-able, text, or a Stream) on a unix socket. A ``*`` in a
-    path stands for any text, slashes too; the Request has it as ``name``.
+    """Serves ``routes`` ((method, path) -> answer: a JSON value, text, or a Stream) on a unix socket. A ``*`` in a path
+    matches any text, slashes included; the Request has it as ``name``.
 
-    A route gets a Request. HffsError becomes a JSON error (NotFound 404, UsageError 400, else 500) and so does any
-    other exception. ``clock`` is monotonic seconds. A route must not call ``stop`` (it would wait for itself): it
-    tells the app's main thread.
+    A route gets a Request. HffsError becomes a JSON error (NotFound 404, UsageError 400, else 500), and so does any
+    other exception. ``clock`` is monotonic seconds. A route must not call ``stop``, which would wait for the route: it
+    signals the main thread instead.
     """
 
     def __init__(
@@ -96,21 +96,21 @@ class ControlServer:
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._identity: tuple[int, int] | None = None
-        # The I/O thread's own.
+        # used by the I/O thread only
         self._connections: set[_Connection] = set()
         self._accept_from = 0.0
-        self._last = False  # what is sent now is all
+        self._draining = False  # stopping: pending bytes are still sent
         self._selector: selectors.BaseSelector
         self._listener: socket.socket
         self._woken: socket.socket
         self._waker: socket.socket
 
     def start(self, listener: socket.socket | None = None) -> None:
-        """Listens, or goes on with a ``listener`` of a process before. Raises HffsError: the directory is not ours, the
-        path is too long, another daemon listens there."""
+        """Listens, or serves the ``listener`` of an earlier process. Raises HffsError: the directory belongs to another
+        user, the path is too long, another daemon listens there."""
         runtime_dir(os.path.dirname(self.path))
         self._listener = listener or listen(self.path, _CONNECTIONS)
-        with suppress(FileNotFoundError):  # somebody removed it since a process before us began to listen
+        with suppress(FileNotFoundError):  # its file was removed since an earlier process bound it
             found = os.lstat(self.path)
             self._identity = (found.st_dev, found.st_ino)
         self._woken, self._waker = socket.socketpair()
@@ -128,12 +128,12 @@ class ControlServer:
             thread.start()
 
     def fileno(self) -> int:
-        """The listening descriptor, for a process after this one to go on with."""
+        """Returns the listening descriptor, for the next process."""
         return self._listener.fileno()
 
     def stop(self, keep: bool = False) -> None:
-        """Takes no more requests, lets answers under way leave, joins the threads, removes the socket unless another
-        process goes on with it (``keep``). Idempotent."""
+        """Accepts no more requests, sends pending answers, joins the threads, and removes the socket unless the next
+        process serves it (``keep``). Idempotent."""
         if not self._threads:
             return
         self._stopping.set()
@@ -156,7 +156,7 @@ class ControlServer:
             if (found.st_dev, found.st_ino) == self._identity:  # another daemon may have taken the name since
                 os.unlink(self.path)
 
-    # Handlers: run routes, touch no socket.
+    # Handlers: run routes, use no socket.
 
     def _handle(self) -> None:
         while (job := self._work.get()) is not None:
@@ -180,7 +180,7 @@ class ControlServer:
             return response(500, {"error": f"internal error ({type(wrong).__name__})"})
 
     def _route(self, request: Request) -> tuple[Route, str]:
-        """What answers a request, and what stands there for the ``*``; a path without one goes first."""
+        """Returns the route of a request and the text matched by its ``*``; paths without ``*`` take precedence."""
         allowed = []
         for (method, path), route in sorted(self._routes.items(), key=lambda each: "*" in each[0][1]):
             before, star, after = path.partition("*")
@@ -195,25 +195,25 @@ class ControlServer:
         raise HttpError(404, f"there is no {request.path}")
 
     def _wake(self) -> None:
-        with suppress(OSError):  # full: it is awake already; closed: nobody is left to wake
+        with suppress(OSError):  # full: the thread is awake already; closed: it has ended
             self._waker.send(b"\0")
 
-    # The I/O thread: moves bytes, never blocks but in select, runs no route.
+    # The I/O thread: moves bytes, blocks in select only, runs no route.
 
     def _serve(self) -> None:
         try:
             while not self._stopping.is_set():
-                self._turn()
-            self._drop(self._listener)
+                self._poll()
+            self._unwatch(self._listener)
             self._listener.close()
-            self._last = True
+            self._draining = True
             for connection in [each for each in self._connections if each.stream]:
-                self._go_on(connection)
-            for connection in [each for each in self._connections if not each.asked and not each.to_send]:
+                self._send_stream(connection)
+            for connection in [each for each in self._connections if not each.routing and not each.to_send]:
                 self._close(connection)
             grace = time.monotonic() + _GRACE_SECONDS
             while self._connections and time.monotonic() < grace:
-                self._turn(accepting=False)
+                self._poll(accepting=False)
         finally:
             for connection in list(self._connections):
                 self._close(connection)
@@ -221,8 +221,8 @@ class ControlServer:
             self._selector.close()
             self._woken.close()
 
-    def _turn(self, accepting: bool = True) -> None:
-        for key, events in self._selector.select(self._patience()):
+    def _poll(self, accepting: bool = True) -> None:
+        for key, events in self._selector.select(self._poll_timeout()):
             if key.fileobj is self._listener:
                 self._accept()
             elif key.fileobj is self._woken:
@@ -235,41 +235,42 @@ class ControlServer:
         while self._done:
             connection, answer = self._done.popleft()
             if isinstance(answer, Stream):
-                self._begin(connection, answer)
-            elif connection.asked:  # else it was told already that this took too long, or closed
+                self._start_stream(connection, answer)
+            elif connection.routing:  # else the client got the time-out answer, or has closed
                 self._reply(connection, answer)
         for connection in [each for each in self._connections if each.stream and not each.to_send]:
-            self._go_on(connection)
+            self._send_stream(connection)
         now = self._clock()
         for connection in [each for each in self._connections if each.deadline <= now]:
             self._expire(connection)
-        if accepting and self._asking() < _CONNECTIONS and now >= self._accept_from:
+        if accepting and self._request_count() < _CONNECTIONS and now >= self._accept_from:
             self._watch(self._listener, selectors.EVENT_READ)
 
-    def _patience(self) -> float | None:
-        """Seconds until a deadline may pass: at most one, so that an injected clock is looked at; None: no deadline."""
+    def _poll_timeout(self) -> float | None:
+        """Returns the seconds to wait for events: at most one, so that an injected clock is honoured; None: no
+        deadline."""
         now = self._clock()
         ends = min((each.deadline for each in self._connections), default=_NEVER)
         if ends == _NEVER and now >= self._accept_from:
             return None
         return max(0.0, min(1.0, ends - now))
 
-    def _asking(self) -> int:
-        """How many connections there are besides those that follow a stream, whose number is the stream's business."""
+    def _request_count(self) -> int:
+        """Returns the number of connections without streams, which have their own limit."""
         return sum(connection.stream is None for connection in self._connections)
 
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:  # the client left, or descriptors ran out: look again later, do not spin
-            self._drop(self._listener)
+        except OSError:  # the client left, or descriptors ran out: retry later instead of spinning
+            self._unwatch(self._listener)
             self._accept_from = self._clock() + 1
             return
         sock.setblocking(False)
         connection = _Connection(sock, self._clock() + _REQUEST_SECONDS)
         self._connections.add(connection)
-        if self._asking() >= _CONNECTIONS:
-            self._drop(self._listener)
+        if self._request_count() >= _CONNECTIONS:
+            self._unwatch(self._listener)
         uid = peer_uid(sock)
         if uid not in (0, os.geteuid()):
             log.info("event=peer-refused uid=%d", uid)
@@ -284,10 +285,10 @@ class ControlServer:
             return
         except OSError:
             piece = b""
-        if not piece:  # gone, or done sending without a whole request
+        if not piece:  # closed, or shut down with an incomplete request
             self._close(connection)
             return
-        if connection.stream is not None:  # nothing it says changes anything
+        if connection.stream is not None:  # further input is ignored
             return
         connection.received += piece
         try:
@@ -297,28 +298,28 @@ class ControlServer:
             return
         if request is None:
             return
-        self._drop(connection.sock)
-        connection.asked = True
+        self._unwatch(connection.sock)
+        connection.routing = True
         connection.deadline = self._clock() + _ROUTE_SECONDS
         self._work.put((connection, request))
 
     def _reply(self, connection: _Connection, answer: bytes) -> None:
-        connection.asked = False
+        connection.routing = False
         connection.deadline = self._clock() + _REQUEST_SECONDS
         connection.to_send = memoryview(answer)
         self._send(connection)
 
-    def _begin(self, connection: _Connection, stream: Stream) -> None:
-        if not connection.asked or self._last:
+    def _start_stream(self, connection: _Connection, stream: Stream) -> None:
+        if not connection.routing or self._draining:
             stream.close()
             self._close(connection)
             return
         connection.stream = stream
-        stream.on_news = self._wake
+        stream.on_data = self._wake
         self._reply(connection, head(200, {"Content-Type": stream.content_type}))
 
-    def _go_on(self, connection: _Connection) -> None:
-        """Send of a stream what there is."""
+    def _send_stream(self, connection: _Connection) -> None:
+        """Sends the available bytes of a stream."""
         assert connection.stream is not None
         while connection in self._connections and not connection.to_send:
             connection.to_send = memoryview(connection.stream.take())
@@ -338,16 +339,16 @@ class ControlServer:
         connection.to_send = connection.to_send[sent:]
         if connection.to_send:
             self._watch(connection.sock, selectors.EVENT_WRITE, connection)
-        elif connection.stream is not None and not self._last:
+        elif connection.stream is not None and not self._draining:
             connection.deadline = _NEVER
-            self._watch(connection.sock, selectors.EVENT_READ, connection)  # to see it leave
+            self._watch(connection.sock, selectors.EVENT_READ, connection)  # to notice when the client closes
         else:
-            with suppress(OSError):  # closed over unread bytes, the client would see a reset behind its answer
+            with suppress(OSError):  # closing with unread bytes would reset the connection behind the answer
                 connection.sock.recv(LARGEST)
             self._close(connection)
 
     def _expire(self, connection: _Connection) -> None:
-        if connection.asked:
+        if connection.routing:
             self._reply(connection, response(503, {"error": f"no answer within {_ROUTE_SECONDS:.0f} s"}))
         elif not connection.to_send:
             late = {"error": f"the request did not arrive within {_REQUEST_SECONDS:.0f} s"}
@@ -357,10 +358,10 @@ class ControlServer:
 
     def _close(self, connection: _Connection) -> None:
         self._connections.discard(connection)
-        connection.asked = False
+        connection.routing = False
         if connection.stream is not None:
             connection.stream.close()
-        self._drop(connection.sock)
+        self._unwatch(connection.sock)
         connection.sock.close()
 
     def _watch(self, sock: socket.socket, events: int, data: _Connection | None = None) -> None:
@@ -369,6 +370,6 @@ class ControlServer:
         except KeyError:
             self._selector.register(sock, events, data)
 
-    def _drop(self, sock: socket.socket) -> None:
+    def _unwatch(self, sock: socket.socket) -> None:
         with suppress(KeyError, ValueError):
             self._selector.unregister(sock)

@@ -1,7 +1,4 @@
-"""A unix socket that listens, for its own user: taken over from a daemon that died, left to one that lives.
-
-Used by ``control``. Functions only.
-"""
+"""Listening unix sockets of one user. Used by ``server``. Functions only."""
 
 from __future__ import annotations
 
@@ -14,11 +11,12 @@ from ..errors import HffsError
 
 
 class SocketInUse(HffsError):
-    """Another daemon listens on this socket: it has the mountpoint, or is about to."""
+    """Another daemon listens on this socket: it serves the mountpoint, or is starting to."""
 
 
 def listen(path: str, backlog: int) -> socket.socket:
-    """A listening socket at ``path``, 0600 (its directory is 0700, so that nobody reaches it before the chmod)."""
+    """Returns a socket listening at ``path``, mode 0600; replaces the socket of a dead daemon. The directory is 0700,
+    so no other user can connect before the chmod. Raises SocketInUse, HffsError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _answers(path):
@@ -40,7 +38,7 @@ def listen(path: str, backlog: int) -> socket.socket:
 
 
 def _answers(path: str) -> bool:
-    """Whether a process listens on this socket: one left by a dead daemon refuses."""
+    """Returns whether a process listens on this socket; that of a dead daemon refuses connections."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -53,6 +51,6 @@ def _answers(path: str) -> bool:
 
 
 def peer_uid(sock: socket.socket) -> int:
-    """Of the process at the other end, as it was when it connected (unix(7), SO_PEERCRED)."""
+    """Returns the peer's uid at the time it connected (unix(7), SO_PEERCRED)."""
     _pid, uid, _gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(uid)

@@ -153,7 +153,7 @@ def run(
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # it is ending; what is left to tidy up is short
             if manager is not None and link is None:  # a supervisor says so itself, and earlier
-                manager.say("stopping")
+                manager.send("stopping")
         if link is not None and link.left:
             log.info("event=left mountpoint=%s", where)
             return LEFT

@@ -33,13 +33,13 @@ Progress = Callable[[], Mapping[str, Any]]
 
 
 class Follower:
-    """The queue of one who follows: those ``kinds`` of events, or all. ``on_news`` is called, and must not block, when
+    """The queue of one who follows: those ``kinds`` of events, or all. ``on_data`` is called, and must not block, when
     there is something to take."""
 
     content_type = "application/x-ndjson"
 
     def __init__(self, feed: Feed, kinds: frozenset[str]) -> None:
-        self.on_news: Callable[[], None] = lambda: None
+        self.on_data: Callable[[], None] = lambda: None
         self._feed = feed
         self._kinds = kinds
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class Follower:
                 self._lines.popleft()
                 self._lost += 1
             self._lines.append(text)
-        self.on_news()
+        self.on_data()
 
     def take(self) -> bytes:
         """Whole lines that are to be sent now; empty: there are none. ``lost`` tells of those that are no more."""

@@ -151,7 +151,7 @@ class Supervisor:
             "listener_fd": self._listener,
             "handover": self._handover,
             "supervisor": {"pid": os.getpid(), "restarts": self._restarts},
-            "manager": {"watchdog_s": self._manager.watchdog_s} if self._manager.listens else None,
+            "manager": {"watchdog_s": self._manager.watchdog_s} if self._manager.is_present else None,
             "refuse_resent": len(self._recent()) >= SUSPICIOUS_DEATHS,
         })  # fmt: skip
         command = [*(self._told.get("worker") or [sys.executable, *MODULE, "--worker"]), str(start)]
@@ -186,7 +186,7 @@ class Supervisor:
             elif said == b"restart":
                 self._become_new()
             else:
-                self._manager.say(said.decode("utf-8", "replace"))
+                self._manager.send(said.decode("utf-8", "replace"))
                 if said == b"alive" and self._manager.watchdog_s:
                     # Half of the manager's patience: it kills everything, which readers do not survive; this they do.
                     self._hung_at = self._clock() + self._manager.watchdog_s / 2
@@ -230,7 +230,7 @@ class Supervisor:
         self._restarts += 1
         pause = pause_before(len(self._deaths))
         self._start_at = self._clock() + pause
-        self._manager.say(f"status restarting: the daemon died ({how}={number})")
+        self._manager.send(f"status restarting: the daemon died ({how}={number})")
         self._log("warning", "worker-died", {how: number, "restarts": self._restarts, "pause_s": f"{pause:g}"})
         if self._ending:  # it may have died before it could unmount
             self._detach()
@@ -244,7 +244,7 @@ class Supervisor:
     def _end(self) -> None:
         """The worker unmounts, even when the mount is busy, and ends when nobody uses it any more."""
         self._ending = True
-        self._manager.say("stopping")
+        self._manager.send("stopping")
         if self._worker is None:
             self._detach()
         else:
@@ -315,7 +315,7 @@ class Supervisor:
             os.write(self._waker, bytes(came))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return
-        self._manager.say("reloading")
+        self._manager.send("reloading")
         kept = {
             "device": self._device,
             "listener": self._listener,

@@ -98,7 +98,7 @@ class SupervisorLink:
         except OSError as wrong:
             log.error("event=not-handed-over error=%s", wrong)
 
-    def say(self, word: str) -> None:
+    def send(self, word: str) -> None:
         """A word for the service manager, which hears its main process only: the supervisor passes it on."""
         with suppress(OSError):  # it is gone, and this worker serves on
             self._socket.send(word.encode("utf-8", "replace"))

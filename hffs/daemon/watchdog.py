@@ -46,7 +46,7 @@ class StatusNotifier:
             return
         found = mount_table.table().get(self._where)
         self._device = found.device if found else None
-        self._manager.say("ready")
+        self._manager.send("ready")
         self._thread = threading.Thread(target=self._tell, args=(self._manager,), name="hffs-telling", daemon=True)
         self._thread.start()
 
@@ -65,11 +65,11 @@ class StatusNotifier:
             told = self._summary()
             if told != self._told:
                 self._told = told
-                manager.say(f"status {told}")
+                manager.send(f"status {told}")
             if watched is not None and since <= 0:
                 since = watched / 4
                 if self._answers(watched / 4):
-                    manager.say("alive")
+                    manager.send("alive")
             if self._stopping.wait(pause):
                 return
             since -= pause

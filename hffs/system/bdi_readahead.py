@@ -1,8 +1,8 @@
-"""The kernel's read-ahead on a mount: how much it asks for beyond a page fault or a read.
+"""The kernel's read-ahead of a mount: the bytes it requests beyond a page fault or a read.
 
-FUSE devices come up with 128 KiB and INIT can only lower that; root may raise it in sysfs once the mount is there, and
-mmap of a local file is several times faster for it. Who is not root is shown the command by ``hffs status``. Nothing
-here touches the mountpoint: the device's number comes from mountinfo.
+FUSE devices start with 128 KiB and INIT can only lower that; root may raise it in sysfs while mounted, which makes mmap
+of a local file several times faster. For other users ``hffs status`` shows the command. The mountpoint is not accessed:
+the device number comes from mountinfo.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from . import mount_table
 
 log = logging.getLogger(__name__)
 
-# One request of the size the kernel makes of us (1 MiB). Larger windows gained nothing for sequential reads and cost
+# The size of one FUSE request (1 MiB). Larger windows gained nothing for sequential reads and cost
 # random mmap reads: docs/benchmarks.md, "read-ahead of the mount".
 READ_AHEAD_KB: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceReadahead:
-    """What the device has, in KiB (None: not known), and the command that raises it, empty where there is no need."""
+    """The device's read-ahead in KiB (None: unknown), and the command that raises it, empty if not needed."""
 
     kb: int | None
     command: str = ""
 
 
 def raise_to(mountpoint: str, kb: int = READ_AHEAD_KB, sysfs: str = "/sys/class/bdi") -> DeviceReadahead:
-    """Raises the mount's read-ahead to ``kb`` KiB where that is permitted; never lowers it. Never raises an error."""
+    """Raises the mount's read-ahead to ``kb`` KiB where permitted; never lowers it, raises no exception."""
     found = mount_table.table().get(mountpoint)
     if found is None or not found.device:
         return DeviceReadahead(None)

@@ -1,8 +1,8 @@
-"""What a log record says, and as a line: logfmt for people and grep, or JSON for programs.
+"""Log records as values and as lines: logfmt, or JSON.
 
-A message is a format, ``event=name key=%s other=%d``, and its arguments the values: so that the same record is a line
-here and an object on the control socket. Used by ``logs``, ``events`` and ``supervisor``, in whose memory it stays:
-standard library only, and not logging.
+A message is a format such as ``event=name key=%s other=%d`` and its arguments are the values, so that one record
+becomes a log line and an object on the control socket. Used by ``log_setup``, ``events`` and ``supervisor``; the last
+is kept small, so this module imports little of the standard library, and not logging.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any, Final, Literal
 
 Format = Literal["logfmt", "json"]
 
-# A message of ours, and what follows each key in it.
+# A message of hffs, and the format of each key in it.
 MESSAGE: Final = re.compile(r"event=([a-z][a-z0-9-]*)((?: [a-z][a-z0-9_]*=%(?:s|r|d|#x|\.\d+f))*)")
 _PAIR: Final = re.compile(r" ([a-z][a-z0-9_]*)=(%\S+)")
-# What sd-daemon(3) calls them; the journal takes the number off the line and shows it as the priority.
+# Priorities of sd-daemon(3); the journal strips the number from the line.
 _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
-# Nothing of ours writes these; but a message may quote what a server said, and a traceback any argument.
+# hffs logs none of these itself; but a message may quote a server, and a traceback any argument.
 _SECRETS: Final = (
     (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), "hf_***"),
     (re.compile(r"(?i)\b(bearer|basic) [A-Za-z0-9+/._~=-]{8,}"), r"\1 ***"),
-    (re.compile(r"(https?://[^\s?#\"'<>]*)\?[^\s\"'<>]*"), r"\1?***"),  # what signs an address stands in its query
+    (re.compile(r"(https?://[^\s?#\"'<>]*)\?[^\s\"'<>]*"), r"\1?***"),  # signatures are in the query
     (re.compile(r"(\w://)[^/\s@\"']+@"), r"\1***@"),
 )
 
@@ -36,9 +36,9 @@ def _shape(message: str) -> tuple[str, tuple[tuple[str, str], ...]] | None:
     return None if found is None else (found[1], tuple(_PAIR.findall(found[2])))
 
 
-def said(message: str, values: Sequence[object]) -> dict[str, Any]:
-    """The event of a record and its values by their keys, ready for JSON; what is not in our format is the ``message``
-    of an event ``message``."""
+def event_fields(message: str, values: Sequence[object]) -> dict[str, Any]:
+    """Returns the event of a record and its values by key, ready for JSON. Text in another format becomes the
+    ``message`` of an event ``message``."""
     shape = _shape(message)
     if shape is None or len(shape[1]) != len(values):
         try:
@@ -59,15 +59,15 @@ def _value(how: str, value: object) -> Any:
 
 
 def clean(text: str) -> str:
-    """Text without what could open a door: tokens, passwords and signatures in addresses."""
+    """Returns ``text`` with tokens, passwords and signatures in URLs masked."""
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     return text
 
 
 def line(level: str, fields: Mapping[str, Any], *, form: Format, journal: bool, now: float) -> str:
-    """One line, without its end. ``level`` in small letters, ``now`` seconds since the epoch. For the ``journal`` it
-    begins with its priority and has no time: the journal notes its own."""
+    """Returns one line without its end. ``level`` is lower case, ``now`` seconds since the epoch. For the ``journal``
+    the line starts with its priority and has no time, which the journal adds."""
     whole = {} if journal else {"time": stamp(now)}
     whole |= {"level": level, **fields}
     text = json.dumps(whole) if form == "json" else " ".join(f"{key}={_shown(value)}" for key, value in whole.items())
@@ -75,7 +75,7 @@ def line(level: str, fields: Mapping[str, Any], *, form: Format, journal: bool, 
 
 
 def stamp(now: float) -> str:
-    """A time as RFC 3339 has it, in UTC to the millisecond."""
+    """Returns a time as in RFC 3339, in UTC, to the millisecond."""
     thousandths = round(now * 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(thousandths // 1000))}.{thousandths % 1000:03d}Z"
 
@@ -85,5 +85,5 @@ def _shown(value: object) -> str:
     text = str(value) if text is None else text
     if text and text.isprintable() and not set(text) & set(' "=\\'):
         return text
-    # Whatever moves a cursor, reverses a line or is no character is written as its number.
+    # Characters that are not printable (cursor control, direction marks, lone surrogates) are escaped.
     return json.dumps(text, ensure_ascii=not text.isprintable()).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""Where a daemon's log lines go, which, and how they look. Called once, before the app runs, by whoever runs it."""
+"""Set-up of a daemon's log: destination, level, format. Called once, before the app runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import log_format
 
 
 class LogFormatter(logging.Formatter):
-    """A record as one line (``lines``); a traceback is a value like any other."""
+    """Formats a record as one line (``log_format``); a traceback is one of its values."""
 
     def __init__(self, form: log_format.Format = "logfmt", *, journal: bool = False) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class LogFormatter(logging.Formatter):
 
 
 def where() -> str:
-    """The file that is logged to; "" where it is none: a terminal, a pipe, the journal."""
+    """Returns the log file; "" if the log goes to a terminal, a pipe or the journal."""
     for handler in logging.root.handlers:
         if isinstance(handler, logging.FileHandler):
             return handler.baseFilename
@@ -41,9 +41,9 @@ def where() -> str:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record says: its event and the values of its keys, and the error that it is about, without a trace."""
+    """Returns the event of a record, its values by key, and the message of its exception."""
     values = record.args if isinstance(record.args, tuple) else () if record.args is None else (record.args,)
-    fields = log_format.said(str(record.msg), values)
+    fields = log_format.event_fields(str(record.msg), values)
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         fields.setdefault("error", log_format.clean(f"{type(error).__name__}: {error}"))
@@ -51,10 +51,11 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def start(settings: Settings, *, to_stderr: bool = True, journal: bool = False) -> None:
-    """Logs of hffs at the level set (debug with ``--debug``); of other people's libraries, only what is wrong.
+    """Logs hffs at the configured level (debug with ``--debug``), and libraries, which would write signed URLs into a
+    debug log, at ERROR.
 
-    Those would write signed URLs into a debug log. Without ``to_stderr`` lines go to the log file of the settings,
-    which is only ever appended to: who rotates it may empty it (copytruncate). With ``journal`` stderr is the journal.
+    Without ``to_stderr`` lines are appended to the log file of the settings, which logrotate may truncate
+    (copytruncate). With ``journal`` stderr is the journal.
     """
     to_file = settings.log_file if not to_stderr else None
     handler = logging.FileHandler(to_file, encoding="utf-8") if to_file else logging.StreamHandler(sys.stderr)
@@ -62,5 +63,5 @@ def start(settings: Settings, *, to_stderr: bool = True, journal: bool = False) 
     level = logging.DEBUG if settings.debug else logging.getLevelNamesMapping()[settings.log_level.upper()]
     handler.setLevel(level)
     logging.basicConfig(handlers=[handler], level=logging.ERROR, force=True)
-    # What is not logged may still be listened for on the control socket.
+    # INFO records below the log level are still sent to followers of the control socket.
     logging.getLogger("hffs").setLevel(min(level, logging.INFO))

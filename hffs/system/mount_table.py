@@ -1,8 +1,8 @@
-"""What is mounted where, from /proc/self/mountinfo, and taking a mount off. The only file that knows either.
+"""The mount table (/proc/self/mountinfo) and unmounting.
 
-Used by the checks of a mountpoint, by background starts and by the Python API. Never stats a path that may lie in a
-FUSE file system: one whose daemon is dead or stuck would take this process with it. Such a path is looked at by a child
-with a deadline (``probe``). Functions only; safe from any thread.
+Used by the checks of a mountpoint, by the launcher and by the Python API. Never stats a path that may be in a FUSE file
+system, since a dead or stuck daemon would block this process: ``probe`` does it in a child process with a deadline.
+Functions only; safe from any thread.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Final
 from ..config import helper_environ
 from ..errors import MountFailed, MountNotFound, UsageError
 
-TYPE: Final = "fuse.hffs"  # the file system type of our mounts
+TYPE: Final = "fuse.hffs"  # the file system type of hffs mounts
 _TABLE: Final = "/proc/self/mountinfo"
 _ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")
 _MNT_DETACH: Final = 2
-# mount.h: read-only, no set-uid, no devices (ours always), no execution; and to change what an existing mount allows
+# mount.h: read-only, no set-uid, no devices (always set), no execution; and the flags that change an existing mount
 _NO_EXECUTION: Final = 1 | 2 | 4 | 8
 _REMOUNT_BIND: Final = 32 | 4096
 _UMOUNT_NOFOLLOW: Final = 8
@@ -53,7 +53,7 @@ class Mounted:
 
 
 def table(path: str = _TABLE) -> dict[str, Mounted]:
-    """Everything mounted in this mount namespace by mountpoint; of several on one mountpoint, the visible one."""
+    """Returns all mounts of this mount namespace by mountpoint; of several on one mountpoint, the visible one."""
     found: dict[str, Mounted] = {}
     with open(path, "rb") as file:
         for line in file:
@@ -64,8 +64,8 @@ def table(path: str = _TABLE) -> dict[str, Mounted]:
 
 
 def _mounted(line: bytes) -> Mounted | None:
-    """One line; None for what no kernel writes. Any user may mount a FUSE file system of any name and source."""
-    words = line.split(b" ")  # of which the source may be empty
+    """Parses one line; None if malformed. Any user may mount a FUSE file system with any name and source."""
+    words = line.split(b" ")  # the source may be empty
     try:
         separator = words.index(b"-", 6)
         kind, source = words[separator + 1 : separator + 3]
@@ -79,15 +79,15 @@ def _plain(word: bytes) -> str:
 
 
 def mounts() -> list[Mounted]:
-    """The hffs mounts of this mount namespace, anybody's."""
+    """Returns the hffs mounts of this mount namespace, those of other users included."""
     return [mounted for mounted in table().values() if mounted.is_hffs]
 
 
 def locate(path: str, mounted: dict[str, Mounted]) -> tuple[str, Mounted | None]:
-    """The real absolute path of ``path``, and the outermost FUSE mount it lies in (or is), if any.
+    """Returns the real absolute path of ``path``, and the outermost FUSE mount that contains it (or is it), if any.
 
-    Symbolic links are resolved up to that mount; from there on the words are taken as they are, because a look at them
-    would be a request to its daemon. A FUSE file system at / (a rootless container's) is not counted.
+    Symbolic links are resolved up to that mount; the rest is taken literally, because resolving it would be a request
+    to the mount's daemon. A FUSE file system at / (as in rootless containers) is not counted.
     """
     if "\0" in path:
         raise UsageError(f"{path!r} cannot be a path", "name a directory")
@@ -111,7 +111,7 @@ def locate(path: str, mounted: dict[str, Mounted]) -> tuple[str, Mounted | None]
             continue
         try:
             target = os.readlink(current)
-        except OSError:  # no link, or nothing there: the checks that follow will tell
+        except OSError:  # no link, or missing: reported by later checks
             continue
         links += 1
         if links > 40:  # as the kernel: ELOOP
@@ -122,20 +122,20 @@ def locate(path: str, mounted: dict[str, Mounted]) -> tuple[str, Mounted | None]
 
 
 def probe(path: str, seconds: float = 5.0) -> int:
-    """The errno of a look made by a child process: 0 when the path answers, ETIMEDOUT when it did not in time."""
-    import subprocess  # here and below: `hffs status` looks at the table only, and this costs 5 ms
+    """Returns the errno of an access by a child process: 0 when the path answers, ETIMEDOUT after ``seconds``."""
+    import subprocess  # imported here and below: `hffs status` needs the table only, and this costs 5 ms
 
     command = [sys.executable, "-I", "-S", "-c", _LOOK, path]
     try:
         return subprocess.run(
             command, check=False, timeout=seconds, stdin=subprocess.DEVNULL, cwd="/", env=helper_environ()
         ).returncode
-    except subprocess.TimeoutExpired:  # killed: a wait for a FUSE daemon ends at once when its process is killed
+    except subprocess.TimeoutExpired:  # the child was killed, which ends its wait for a FUSE daemon at once
         return errno.ETIMEDOUT
 
 
 def forbid_execution(mountpoint: str) -> None:
-    """As ``-o noexec``: nothing of the mount can be mapped for execution, either. Root only. Raises MountFailed."""
+    """Sets noexec on the mount, which also forbids executable mappings. Root only. Raises MountFailed."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -145,21 +145,21 @@ def forbid_execution(mountpoint: str) -> None:
 
 
 def detach(mountpoint: str, lazy: bool = False) -> None:
-    """Takes the mount off; ``lazy``: out of sight now, gone once nobody uses it any more.
+    """Unmounts; with ``lazy`` the mount disappears from the tree now and ends with its last user.
 
     Raises MountFailed (busy, not permitted) or MountNotFound (nothing is mounted there).
     """
     code = _umount(mountpoint, lazy) if os.geteuid() == 0 else _fusermount(mountpoint, lazy)
     if code == errno.EBUSY:
-        raise MountFailed(f"{mountpoint} is busy", "close what uses it, or hffs unmount --lazy")
+        raise MountFailed(f"{mountpoint} is busy", "close the programs that use it, or hffs unmount --lazy")
     if code in (errno.EINVAL, errno.ENOENT):
         raise MountNotFound(f"nothing is mounted at {mountpoint}", "hffs status lists the mounts")
     if code:
-        raise MountFailed(f"cannot unmount {mountpoint} ({os.strerror(code)})", "ask the user who mounted it, or root")
+        raise MountFailed(f"cannot unmount {mountpoint} ({os.strerror(code)})", "unmount it as its user, or as root")
 
 
 def _umount(mountpoint: str, lazy: bool) -> int:
-    """umount2(2) and its errno. Never follows a link: the mountpoint is a real path."""
+    """Calls umount2(2) and returns its errno. Does not follow links: the mountpoint is a real path."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -171,7 +171,7 @@ def _fusermount(mountpoint: str, lazy: bool) -> int:
     import subprocess
 
     command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", mountpoint]
-    environ = helper_environ(LC_ALL="C")  # its words tell why
+    environ = helper_environ(LC_ALL="C")  # its messages are parsed below
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20, env=environ)
     except FileNotFoundError:
@@ -180,9 +180,9 @@ def _fusermount(mountpoint: str, lazy: bool) -> int:
         return errno.EBUSY
     if done.returncode == 0:
         return 0
-    said = done.stderr.lower()
-    if "busy" in said:
+    output = done.stderr.lower()
+    if "busy" in output:
         return errno.EBUSY
-    if "not found in" in said or "invalid argument" in said:  # not in /etc/mtab; not a mount for umount(2)
+    if "not found in" in output or "invalid argument" in output:  # not in /etc/mtab; not a mount for umount(2)
         return errno.EINVAL
     return errno.EPERM

@@ -1,7 +1,7 @@
-"""The checks a mountpoint passes before anything is started: one sentence for each way it can be unfit.
+"""Checks of a mountpoint before anything is started: one message for each way it can be unusable.
 
-Called by the Python API before a mount. Changes nothing but one thing: a dead mount of our own that still covers the
-mountpoint is taken off. Never looks into a FUSE file system that may not answer. Functions only, any thread.
+Called by the Python API before a mount. Its only side effect: a dead mount of this user that still covers the
+mountpoint is unmounted. Never accesses a FUSE file system that may not answer. Functions only, any thread.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from .mount_table import detach, mounts
 __all__ = ["check", "check_fuse", "detach", "mounts"]
 
 DEVICE = "/dev/fuse"
-# An automount of systemd waits for a mount on top of it. To look inside would be to wait for ourselves.
+# A systemd automount waits for a mount on top of it. Accessing it here would deadlock.
 _AUTOMOUNT = "autofs"
 _CAP_SYS_ADMIN = 1 << 21  # capabilities(7); the bit of /proc/self/status, CapEff
 
 
 def check(path: str, runtime_dir: str, device: str = DEVICE) -> str:
-    """The real absolute path of an empty directory that this process may cover with a mount.
+    """Returns the real absolute path of an empty directory that this process may mount on.
 
-    Raises UsageError (no path at all), NotFound (missing) or MountFailed (everything else that stands in the way).
+    Raises UsageError (no path at all), NotFound (missing) or MountFailed (any other obstacle).
     """
     if not path.strip() or "\0" in path:
         raise UsageError("the mountpoint is empty", "name an empty directory")
@@ -44,7 +44,7 @@ def check(path: str, runtime_dir: str, device: str = DEVICE) -> str:
     if record is not None and mount_records.alive(record):
         raise MountFailed(
             f"process {record['pid']} serves {record['repo']} at {real}, though it is not mounted here",
-            "it starts just now, ends when nobody uses it any more (unmount --lazy), or is in another mount namespace",
+            "it is starting, is ending with its last user (unmount --lazy), or is in another mount namespace",
         )
     if record is not None:
         mount_records.remove(runtime_dir, real)
@@ -53,15 +53,15 @@ def check(path: str, runtime_dir: str, device: str = DEVICE) -> str:
 
 
 def _refuse_inside(real: str, outer: mount_table.Mounted, runtime_dir: str) -> None:
-    """A mountpoint below another FUSE mount: never below one of ours; below another's when that one answers."""
+    """Refuses a mountpoint inside an hffs mount, or inside another FUSE mount that does not answer."""
     if outer.is_hffs:
         record = mount_records.read(runtime_dir, outer.mountpoint)
         repo = f" of {record['repo']}" if record else ""
-        raise MountFailed(f"{real} lies inside the mount{repo} at {outer.mountpoint}", "name a directory outside of it")
+        raise MountFailed(f"{real} is inside the mount{repo} at {outer.mountpoint}", "name a directory outside of it")
     code = mount_table.probe(outer.mountpoint)
     if code:
         raise MountFailed(
-            f"{real} lies in the {outer.type} file system at {outer.mountpoint}, which does not answer"
+            f"{real} is in the {outer.type} file system at {outer.mountpoint}, which does not answer"
             f" ({os.strerror(code)})",
             "name a directory on a local disk",
         )
@@ -97,13 +97,15 @@ def _empty_directory(path: str) -> None:
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist", f"mkdir -p {path}") from None
     except OSError as wrong:
-        raise MountFailed(f"{path} cannot be used ({wrong.strerror})", "name a directory of your own") from wrong
+        raise MountFailed(
+            f"{path} cannot be used ({wrong.strerror})", "name a directory that belongs to you"
+        ) from wrong
     if os.geteuid() != 0 and not os.access(path, os.W_OK):
         raise MountFailed(f"no permission to mount at {path}", "name a directory that you may write to")
 
 
 def check_fuse(device: str = DEVICE) -> None:
-    """Whether this machine lets us mount at all. Raises MountFailed saying what is missing and how to get it."""
+    """Raises MountFailed, with the missing piece and how to get it, if this process cannot mount at all."""
     container = "in a container give it --device /dev/fuse --cap-add SYS_ADMIN"
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))

@@ -103,7 +103,7 @@ def test_a_place_inside_a_mount_of_ours_is_refused(mount: Mount, refusals: Refus
     mounted = mount("acme/tiny")
     for inside in (mounted / "sub", mounted / "nope", mounted / "sub" / ".." / "sub"):
         line = refusals.of(1, "mount", "acme/other", inside)
-        assert line.endswith(f"lies inside the mount of acme/tiny at {mounted.path}: name a directory outside of it")
+        assert line.endswith(f"is inside the mount of acme/tiny at {mounted.path}: name a directory outside of it")
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -239,7 +239,7 @@ def test_a_busy_mount_stays_and_the_line_says_what_to_do(mount: Mount, commands:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "begun\n"
         line = refusals.of(1, "unmount", mounted.path)
-        assert line == f"{mounted.path} is busy: close what uses it, or hffs unmount --lazy"
+        assert line == f"{mounted.path} is busy: close the programs that use it, or hffs unmount --lazy"
         assert (mounted / "config.json").read_bytes() == b"{}"
         assert mounted.status()["state"] == "serving"
         commands.expect("unmount", "--lazy", str(mounted.path))

@@ -178,7 +178,7 @@ def test_unmounting_under_a_waiting_reader_says_busy_and_lazily_it_ends_in_time(
     with reader("pread", mounted / NAME) as process:
         hub.faults.wait_held(timeout=30)
         line = refusals.of(1, "unmount", mounted.path)
-        assert line == f"{mounted.path} is busy: close what uses it, or hffs unmount --lazy"
+        assert line == f"{mounted.path} is busy: close the programs that use it, or hffs unmount --lazy"
         assert mounted.status()["state"] == "serving"
         begun = time.monotonic()
         commands.expect("unmount", "--lazy", str(mounted.path))

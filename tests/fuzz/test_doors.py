@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import strategies as st
 
-from hffs.control.client import _Question
+from hffs.control.client import _PendingRequest
 from hffs.control.http import LARGEST, HttpError, Request, parse
 from hffs.errors import HffsError, NotFound
 from hffs.fuse.kernel import abi
@@ -80,7 +80,7 @@ ANSWERS = [
 @fuzzed(broken(ANSWERS))
 def test_answers_of_daemons(raw: bytes) -> None:
     try:
-        _Question._decode(SimpleNamespace(_path="/x.sock"), raw)  # type: ignore[arg-type]
+        _PendingRequest._decode(SimpleNamespace(_path="/x.sock"), raw)  # type: ignore[arg-type]
     except HffsError as error:
         assert isinstance(error.exit_code, int)
 

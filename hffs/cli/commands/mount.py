@@ -56,4 +56,4 @@ def run(args: argparse.Namespace) -> int:
 
     log_setup.start(spec.settings, to_stderr=not spec.settings.log_file, journal=config.is_journal(2))
     manager = SdNotify(config.service_manager())
-    return app.run(spec, announce, manager=manager if manager.listens else None)
+    return app.run(spec, announce, manager=manager if manager.is_present else None)

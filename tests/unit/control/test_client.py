@@ -34,7 +34,7 @@ def daemon(runtime: str, record: MountRecord, *, recorded: bool = True, **more: 
     """A control socket that answers as the daemon of ``record`` would, with its record beside it."""
 
     def unmount(request: Request) -> Any:
-        raise MountFailed(f"{record['mountpoint']} is busy", f"close what uses it ({request.json()})")
+        raise MountFailed(f"{record['mountpoint']} is busy", f"close the programs that use it ({request.json()})")
 
     def files(request: Request) -> Any:
         return {"path": request.query["path"], "complete": True, "files": []}
@@ -90,7 +90,7 @@ def test_the_client_asks_what_the_server_answers(runtime: str, record: MountReco
 def test_an_error_of_the_daemon_is_raised_in_its_words(runtime: str, record: MountRecord) -> None:
     with daemon(runtime, record):
         path = socket_path(runtime, record["mountpoint"])
-        with pytest.raises(client.Refused, match=r"is busy: close what uses it \(\{'lazy': True\}\)"):
+        with pytest.raises(client.Refused, match=r"is busy: close the programs that use it \(\{'lazy': True\}\)"):
             client.unmount(path, lazy=True)
         with pytest.raises(client.Refused, match="there is no /v9"):
             client.ask(path, "GET", "/v9", 5)

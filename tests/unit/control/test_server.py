@@ -375,7 +375,7 @@ def test_what_a_stream_has_to_say_at_the_end_is_still_said(runtime: str) -> None
         content_type = "text/plain"
 
         def __init__(self) -> None:
-            self.on_news: Callable[[], None] = lambda: None
+            self.on_data: Callable[[], None] = lambda: None
             self.left = [b"last\n"]
 
         def take(self) -> bytes:

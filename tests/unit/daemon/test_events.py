@@ -126,7 +126,7 @@ def test_progress_comes_while_it_changes_and_only_to_who_follows() -> None:
         follower = follow(feed)
         heard: list[Any] = []
         news = threading.Event()
-        follower.on_news = news.set
+        follower.on_data = news.set
         while len(heard) < 2:
             assert news.wait(20)
             news.clear()
@@ -147,7 +147,7 @@ def test_a_bug_in_progress_ends_nothing() -> None:
         seen = logging.getLogger("hffs.daemon.events")
         seen.addHandler(feed)
         follower, heard, news = follow(feed), [], threading.Event()
-        follower.on_news = news.set
+        follower.on_data = news.set
         while len(heard) < 2:
             assert news.wait(20)
             news.clear()
@@ -160,9 +160,9 @@ def test_silence_is_broken_by_a_heartbeat_whatever_kinds_are_asked_for() -> None
     clock = Clock()
     with feeding(dict, tick=0.001, clock=clock) as feed:
         follower, first, news = follow(feed, "mounted"), threading.Event(), threading.Event()
-        follower.on_news = news.set
+        follower.on_data = news.set
         other = follow(feed)
-        other.on_news = first.set
+        other.on_data = first.set
         assert taken(other) or first.wait(20), "progress, once"
         clock.now += events.HEARTBEAT_SECONDS
         assert news.wait(20)

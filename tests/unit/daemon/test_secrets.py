@@ -15,7 +15,7 @@ from hffs.config import Settings
 from hffs.daemon import launcher
 from hffs.daemon.mount_spec import MountSpec
 from hffs.errors import HffsError
-from hffs.fuse.kernel import mounting
+from hffs.fuse.kernel import mount_syscall
 from hffs.fuse.kernel.invalidation import drop_pages
 from hffs.system import mount_table
 
@@ -64,7 +64,7 @@ def test_mounting_by_fusermount_tells_it_nothing_secret(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(HffsError, match="could not mount"):
-        mounting.mount(str(tmp_path), device_name="hffs", allow_other=False)
+        mount_syscall.mount(str(tmp_path), device_name="hffs", allow_other=False)
     assert told(seen)["_FUSE_COMMFD"].isdigit()
     assert SECRET not in seen.read_text()
 

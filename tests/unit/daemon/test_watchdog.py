@@ -18,7 +18,7 @@ class Heard:
         self.watchdog_s = watchdog_s
         self.words: queue.Queue[str] = queue.Queue()
 
-    def say(self, word: str) -> None:
+    def send(self, word: str) -> None:
         self.words.put(word)
 
     def next(self, count: int) -> list[str]:

@@ -22,7 +22,7 @@ from hffs import config
 from hffs.config import Settings
 from hffs.errors import UsageError
 from hffs.system import log_format, log_setup
-from hffs.system.log_format import MESSAGE, line, said
+from hffs.system.log_format import MESSAGE, event_fields, line
 
 PACKAGE = Path(__file__).parents[3] / "hffs"
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception", "log"}
@@ -97,7 +97,7 @@ def test_a_record_is_a_line_of_logfmt_or_json() -> None:
 @example("\x1b[31m\x7f\x9b\u202e\udc80")
 @example("")
 def test_no_value_leaves_its_line_or_moves_a_cursor(value: str) -> None:
-    text = line("info", said("event=x path=%s", (value,)), form="logfmt", journal=False, now=0)
+    text = line("info", event_fields("event=x path=%s", (value,)), form="logfmt", journal=False, now=0)
     assert text.isprintable()
     assert parsed(text)["path"] == log_format.clean(value)
 
@@ -114,9 +114,9 @@ def test_a_traceback_is_a_value_of_its_line() -> None:
 
 
 def test_what_other_libraries_say_is_a_message() -> None:
-    assert said("Retrying (%r) after %s", ("x", 2)) == {"event": "message", "message": "Retrying ('x') after 2"}
-    assert said("100 %", ()) == {"event": "message", "message": "100 %"}
-    assert said("event=x path=%s", ()) == {"event": "message", "message": "event=x path=%s"}
+    assert event_fields("Retrying (%r) after %s", ("x", 2)) == {"event": "message", "message": "Retrying ('x') after 2"}
+    assert event_fields("100 %", ()) == {"event": "message", "message": "100 %"}
+    assert event_fields("event=x path=%s", ()) == {"event": "message", "message": "event=x path=%s"}
 
 
 SECRETS = (

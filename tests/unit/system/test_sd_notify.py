@@ -26,9 +26,9 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
 def test_each_word_is_one_datagram(manager: tuple[str, socket.socket]) -> None:
     address, listening = manager
     notify = SdNotify(config.service_manager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "5000000"}))
-    assert (notify.listens, notify.watchdog_s) == (True, 5.0)
+    assert (notify.is_present, notify.watchdog_s) == (True, 5.0)
     for word in ("ready", "alive", "status serving:\n two\x00 lines\udc80 ü", "unheard of", "stopping", "reloading"):
-        notify.say(word)
+        notify.send(word)
     told = [listening.recv(4096).decode() for _ in range(5)]
     assert told[:4] == ["READY=1", "WATCHDOG=1", "STATUS=serving: two\x00 lines? ü", "STOPPING=1"]
     reloading, at = told[4].split("\n")
@@ -38,11 +38,11 @@ def test_each_word_is_one_datagram(manager: tuple[str, socket.socket]) -> None:
 
 def test_nobody_listens() -> None:
     silent = SdNotify(None)
-    silent.say("ready")
-    assert (silent.listens, silent.watchdog_s) == (False, None)
+    silent.send("ready")
+    assert (silent.is_present, silent.watchdog_s) == (False, None)
     gone = SdNotify({"address": "/nowhere/at/all", "watchdog_s": None})
-    gone.say("ready")
-    assert gone.listens
+    gone.send("ready")
+    assert gone.is_present
 
 
 @pytest.mark.parametrize(
