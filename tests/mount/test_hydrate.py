@@ -355,7 +355,7 @@ def test_an_interrupted_command_cancels_its_job(hub: Hub, mount: Mount) -> None:
         process.send_signal(signal.SIGINT)
         said, wrong = process.communicate(timeout=SOON)
         assert process.returncode == 130
-        assert "what was fetched is kept" in wrong
+        assert "fetched data is kept" in wrong
         assert lines(said)[-1]["state"] == "cancelled"
     assert mounted.status()["hydration"]["state"] == "cancelled"
     hub.faults.clear()
