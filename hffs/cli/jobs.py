@@ -6,15 +6,17 @@ restored. Main thread only.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Final
+from typing import Any, Final
 
 from ..control.messages import Job, JobError
 from ..errors import Cancelled, HffsError, worst
 from ..names import shown
-from .display.job_displays import JobDisplay
+from .display.job_displays import JobDisplay, job_display
+from .options import given, repo_options
 from .signals import interruptible
 
 _ERRORS_SHOWN: Final = 10  # more would scroll the first one away
@@ -30,7 +32,7 @@ def follow_job(start: Callable[[], Generator[Job]], display: JobDisplay, kept: s
     errors: dict[tuple[str, str], JobError] = {}
     reason = ""
     try:
-        with interruptible(), display, closing(start()) as snapshots:
+        with interruptible(), display.running(), closing(start()) as snapshots:
             for job in snapshots:
                 new = {(error["path"], error["what"]): error for error in job["errors"]}
                 display.show(job, [error for key, error in new.items() if key not in errors])
@@ -59,6 +61,13 @@ def follow_job(start: Callable[[], Generator[Job]], display: JobDisplay, kept: s
     return job, code
 
 
+def run_job(args: argparse.Namespace, follow: Callable[..., Generator[Job]], kept: str, **more: Any) -> tuple[Job, int]:
+    """Runs ``follow`` of ``hffs.api`` for the parsed arguments; as ``follow_job``."""
+    _start_log(debug=getattr(args, "debug", False))
+    options = {**repo_options(args), **more, **given(args)}
+    return follow_job(lambda: follow(args.target, **options), job_display(as_json=args.json), kept)
+
+
 def print_errors(errors: list[JobError]) -> None:
     for error in errors[:_ERRORS_SHOWN]:
         words = [error["path"], error["what"], error["remedy"]]
@@ -67,7 +76,7 @@ def print_errors(errors: list[JobError]) -> None:
         print(f"hffs: and {len(errors) - _ERRORS_SHOWN} more", file=sys.stderr)
 
 
-def start_log(*, debug: bool) -> None:
+def _start_log(*, debug: bool) -> None:
     """With ``--debug`` to stderr, else nowhere: Python would print warnings that ``print_errors`` reports."""
     import logging
 

@@ -72,8 +72,8 @@ class Setting:
         return f"HFFS_{self.name.upper()}"
 
 
-def _row(default: Any, kind: Kind, group: str, about: str, unset: str = "not set", **more: Any) -> Any:
-    return field(default=default, metadata={"row": Setting(kind, group, about, unset, **more)})
+def _row(default: Any, kind: Kind, group: str, **more: Any) -> Any:
+    return field(default=default, metadata={"row": Setting(kind, group, **more)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,87 +86,55 @@ class Settings:
     """
 
     # fmt: off
-    cache_dir: str = _row(
-        "", DIR, "cache",
-        "directory of fetched blocks (default: $XDG_CACHE_HOME/hffs, ~/.cache/hffs; root: /var/cache/hffs)",
-        computed=default_cache_dir,
-    )
-    cache_size: int | None = _row(
-        None, POSITIVE_SIZE, "cache",
-        "upper limit of the cache's disk usage; least recently used data is evicted (default: what --min-free leaves)",
-        "what min-free leaves",
-    )
-    min_free: int | None = _row(
-        None, SIZE, "cache", "space to keep free on the cache's disk (default 2G; a tenth of a small disk)",
-        "2G, on a small disk a tenth",
-    )
-    hf_cache: str = _row(
-        "", HF_CACHE, "cache",
-        "huggingface_hub's cache, whose files are used in place (default: $HF_HUB_CACHE; none: do not use it)", "none",
-        variables=("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"), computed=default_hf_cache,
-    )
-    workers: int | None = _row(  # None: policy.concurrency_controller decides while running
-        None, COUNT, "speed",
+    cache_dir: str = _row("", DIR, "cache", computed=default_cache_dir, help=
+        "directory of fetched blocks (default: $XDG_CACHE_HOME/hffs, ~/.cache/hffs; root: /var/cache/hffs)")
+    cache_size: int | None = _row(None, POSITIVE_SIZE, "cache", unset="what min-free leaves", help=
+        "upper limit of the cache's disk usage; least recently used data is evicted (default: what --min-free leaves)")
+    min_free: int | None = _row(None, SIZE, "cache", unset="2G, on a small disk a tenth", help=
+        "space to keep free on the cache's disk (default 2G; a tenth of a small disk)")
+    hf_cache: str = _row("", HF_CACHE, "cache", unset="none", variables=("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"),
+        computed=default_hf_cache, help=
+        "huggingface_hub's cache, whose files are used in place (default: $HF_HUB_CACHE; none: do not use it)")
+    workers: int | None = _row(None, COUNT, "speed", unset="as many as add speed", help=
         "maximum of concurrent connections, 2 of them reserved for waiting reads (default: as many as add speed; at"
-        " most 16 for each core but one)", "as many as add speed",
-    )
-    bandwidth: int | None = _row(
-        None, RATE, "speed", "maximum of bytes fetched a second; waiting reads go first (default: no limit)",
-        "no limit",
-    )
-    min_worker_speed: int = _row(
-        3 * 1024 * 1024, RATE, "speed",
-        "another worker on big files is added only while each brings this many bytes a second (default 3M)",
-    )
-    probe_seconds: float = _row(
-        5.0, TIME, "speed", "how long the speed of the first worker on big files is measured, at most (default 5 s)"
-    )
-    big_file: int = _row(
-        200 * 1024 * 1024, SIZE, "speed",
-        "files of this size or more are hydrated by a measured number of workers (default 200M)",
-    )
-    fetch_size: int = _row(
-        4 * 1024 * 1024, POSITIVE_SIZE, "speed",
-        "maximum size of a request that a read waits for (default 4M; other requests grow to 16M)",
-    )
-    prefetch: str = _row(
-        "small", choice("none", "small", "all"), "files",
+        " most 16 for each core but one)")  # None: policy.concurrency_controller decides while running
+    bandwidth: int | None = _row(None, RATE, "speed", unset="no limit", help=
+        "maximum of bytes fetched a second; waiting reads go first (default: no limit)")
+    min_worker_speed: int = _row(3 * 1024 * 1024, RATE, "speed", help=
+        "another worker on big files is added only while each brings this many bytes a second (default 3M)")
+    probe_seconds: float = _row(5.0, TIME, "speed", help=
+        "how long the speed of the first worker on big files is measured, at most (default 5 s)")
+    big_file: int = _row(200 * 1024 * 1024, SIZE, "speed", help=
+        "files of this size or more are hydrated by a measured number of workers (default 200M)")
+    fetch_size: int = _row(4 * 1024 * 1024, POSITIVE_SIZE, "speed", help=
+        "maximum size of a request that a read waits for (default 4M; other requests grow to 16M)")
+    prefetch: str = _row("small", choice("none", "small", "all"), "files", help=
         "what is fetched before it is read: nothing, a model's small files, or also the rest of files that are read"
-        " (default small)",
-    )
-    include: tuple[str, ...] = _row((), PATTERNS, "files", "only files that match; can be repeated", "everything")
-    exclude: tuple[str, ...] = _row((), PATTERNS, "files", "no files that match; can be repeated", "nothing")
-    endpoint: str = _row(
-        HUB_URL, URL, "Hub", f"the Hub (default $HF_ENDPOINT, {HUB_URL})", variables=("HF_ENDPOINT",)
-    )
-    token_file: str | None = _row(
-        None, FILE, "Hub", "file with the access token (default: that of hf auth login)", "that of hf auth login"
-    )
-    offline: bool = _row(
-        False, SWITCH, "Hub", "contact no server: show the repo as last seen, read what is cached",
-        variables=("TRANSFORMERS_OFFLINE", "HF_HUB_OFFLINE"),
-    )
-    allow_other: bool = _row(False, SWITCH, "mount", "let other users read the mount")
-    read_timeout: float = _row(
-        120.0, POSITIVE_TIME, "mount", "how long a read waits for bytes before it fails (default 120 s)"
-    )
-    binding: str = _row(
-        "auto", choice("auto", "kernel", "libfuse"), "mount", "FUSE implementation (default auto)"
-    )
-    runtime_dir: str = _row(
-        "", DIR, "mount", "directory of control sockets (default: $XDG_RUNTIME_DIR/hffs; root: /run/hffs)",
-        computed=default_runtime_dir,
-    )
-    log_level: str = _row(
-        "info", choice("debug", "info", "warning", "error"), "mount", "least severity that is logged (default info)"
-    )
-    log_format: Literal["logfmt", "json"] = _row(
-        "logfmt", choice("logfmt", "json"), "mount", "format of log lines (default logfmt)"
-    )
-    log_file: str | None = _row(
-        None, FILE, "mount", "log file of the daemon (default: beside its control socket)", "beside the control socket"
-    )
-    debug: bool = _row(False, SWITCH, "", "log more, show tracebacks")
+        " (default small)")
+    include: tuple[str, ...] = _row((), PATTERNS, "files", unset="everything", help=
+        "only files that match; can be repeated")
+    exclude: tuple[str, ...] = _row((), PATTERNS, "files", unset="nothing", help=
+        "no files that match; can be repeated")
+    endpoint: str = _row(HUB_URL, URL, "Hub", variables=("HF_ENDPOINT",), help=
+        f"the Hub (default $HF_ENDPOINT, {HUB_URL})")
+    token_file: str | None = _row(None, FILE, "Hub", unset="that of hf auth login", help=
+        "file with the access token (default: that of hf auth login)")
+    offline: bool = _row(False, SWITCH, "Hub", variables=("TRANSFORMERS_OFFLINE", "HF_HUB_OFFLINE"), help=
+        "contact no server: show the repo as last seen, read what is cached")
+    allow_other: bool = _row(False, SWITCH, "mount", help="let other users read the mount")
+    read_timeout: float = _row(120.0, POSITIVE_TIME, "mount", help=
+        "how long a read waits for bytes before it fails (default 120 s)")
+    binding: str = _row("auto", choice("auto", "kernel", "libfuse"), "mount", help=
+        "FUSE implementation (default auto)")
+    runtime_dir: str = _row("", DIR, "mount", computed=default_runtime_dir, help=
+        "directory of control sockets (default: $XDG_RUNTIME_DIR/hffs; root: /run/hffs)")
+    log_level: str = _row("info", choice("debug", "info", "warning", "error"), "mount", help=
+        "least severity that is logged (default info)")
+    log_format: Literal["logfmt", "json"] = _row("logfmt", choice("logfmt", "json"), "mount", help=
+        "format of log lines (default logfmt)")
+    log_file: str | None = _row(None, FILE, "mount", unset="beside the control socket", help=
+        "log file of the daemon (default: beside its control socket)")
+    debug: bool = _row(False, SWITCH, "", help="log more, show tracebacks")
     # fmt: on
 
 

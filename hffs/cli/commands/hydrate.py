@@ -35,12 +35,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ...api.hydrate import follow
     from .. import jobs
-    from ..display.job_displays import job_display
 
-    jobs.start_log(debug=getattr(args, "debug", False))
-    more = {"to": args.to, "to_hf_cache": args.to_hf_cache, "force": args.force, **options.given(args)}
-    display = job_display(as_json=args.json)
-    job, code = jobs.follow_job(lambda: follow(args.target, **options.repo_options(args), **more), display, _KEPT)
+    job, code = jobs.run_job(args, follow, _KEPT, to=args.to, to_hf_cache=args.to_hf_cache, force=args.force)
     if not args.json:
         print(shown(summary(job, args.to or ("huggingface_hub's cache" if args.to_hf_cache else None))))
     if job["state"] == "failed":

@@ -93,8 +93,8 @@ def _watch(args: argparse.Namespace, query: Callable[[], list[Status]]) -> int:
     elif is_terminal(sys.stdout):
         from ..display.watch_screen import WatchScreen
 
-        screen = watch = WatchScreen()
-        show = watch.show
+        watch = WatchScreen()
+        screen, show = watch.live, watch.show
     else:
         show = lambda found: _print_block(found, args.target)  # noqa: E731
     try:

@@ -49,14 +49,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ...api.verify import follow
     from .. import jobs
-    from ..display.job_displays import job_display
 
     if args.all == (args.target is not None):
         raise UsageError("name either what to verify or --all", "see hffs verify --help")
-    jobs.start_log(debug=getattr(args, "debug", False))
-    more = {"require": args.require, "fix": args.fix, "repo": args.repo, **options.given(args)}
-    display = job_display(as_json=args.json)
-    job, code = jobs.follow_job(lambda: follow(args.target, **options.repo_options(args), **more), display, _KEPT)
+    job, code = jobs.run_job(args, follow, _KEPT, require=args.require, fix=args.fix, repo=args.repo)
     if not args.json:
         findings = job.get("findings", [])
         for each in findings[:_SHOWN]:

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TextIO
+from typing import IO, Final, NamedTuple
 
 from ... import names
 
@@ -65,12 +65,12 @@ class Page:
         return before + path + after
 
 
-def is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: IO[str]) -> bool:
     """Whether a stream can be drawn on. rich's own check would obey FORCE_COLOR for a pipe too."""
     return stream.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
 
 
-def page_of(stream: TextIO) -> Page:
+def page_of(stream: IO[str]) -> Page:
     """The size, characters and colours of the stream; NO_COLOR, set to anything, forbids colours (no-color.org)."""
     marks = UNICODE if (getattr(stream, "encoding", None) or "ascii").lower().startswith("utf") else ASCII
     if not is_terminal(stream):

@@ -6,14 +6,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Final, Self
+from typing import Final
 
 from ...control.messages import Status
 from . import units
 from .live import LiveDisplay
 from .mount_details import activity
 from .mounts_table import cache_lines, mounts_table
-from .terminal_layout import Line, Page
+from .terminal_layout import Line, Page, page_of
 
 _HISTORY: Final = 24  # intervals of speed that are drawn: as many as fit beside the number at 80 columns
 _LISTS: Final = (10, 5, 3, 1)  # lines of each list of workers, reads and files; the first with which all mounts fit
@@ -25,14 +25,7 @@ class WatchScreen:
     def __init__(self) -> None:
         self._speeds: dict[str, deque[float]] = {}
         self._last: list[Status] | None = None
-        self._live = LiveDisplay(sys.stdout, full=True)
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, *wrong: object) -> None:
-        self._live.__exit__()
+        self.live = LiveDisplay(sys.stdout, full=True)
 
     def show(self, found: list[Status]) -> None:
         if found is not self._last:  # else the terminal was resized
@@ -43,8 +36,8 @@ class WatchScreen:
                 speeds = before.get(each["mountpoint"], deque(maxlen=_HISTORY))
                 speeds.append(each["workers"]["bytes_per_s"])
                 self._speeds[each["mountpoint"]] = speeds
-        page = self._live.page
-        self._live.draw(screen_lines(found, page, self._speeds, time.time()), page)
+        page = page_of(self.live.console.file)
+        self.live.draw(screen_lines(found, page, self._speeds, time.time()), page)
 
 
 def screen_lines(found: list[Status], page: Page, speeds: Mapping[str, Sequence[float]], now: float) -> list[Line]:

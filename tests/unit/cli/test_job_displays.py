@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from hffs.cli.display.job_displays import job_lines
+from hffs.cli.display.progress_screen import job_lines
 from hffs.cli.display.terminal_layout import ASCII, UNICODE, Marks, Page, drawn
 from hffs.control.messages import Job
 
