@@ -210,10 +210,10 @@ class Quiet(Jobs):
         super().__init__(path, "/mnt/model", *[None] * 4, 1)  # type: ignore[arg-type]
         self.started: list[JobRequest] = []
 
-    def _start(self, wish: JobRequest) -> Any:
-        self.started.append(wish)
+    def _start(self, request: JobRequest) -> Any:
+        self.started.append(request)
 
-    def _told(self, job: Any, since: int) -> Any:
+    def _report(self, job: Any, since: int) -> Any:
         return {}
 
 

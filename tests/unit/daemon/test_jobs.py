@@ -13,7 +13,7 @@ import pytest
 
 from hffs.cache import BlobStore
 from hffs.control.http import Request
-from hffs.daemon.jobs import Jobs
+from hffs.daemon.jobs import _END_LOG, Jobs
 from hffs.errors import AccessLapsed
 from hffs.transfer import Fetcher
 from hffs.vfs import Filesystem
@@ -107,3 +107,10 @@ def test_a_verification_that_waits_for_a_silent_server_to_mend_ends_when_it_is_t
     assert ended["state"] == "cancelled"
     source.gate.set()
     until(lambda: not jobs._fetcher._targets)
+
+
+def test_each_end_of_a_job_is_logged_with_as_many_values_as_its_format_has() -> None:
+    kinds, states = ("hydrate", "verify"), ("done", "failed", "cancelled")
+    assert set(_END_LOG) == {(kind, state) for kind in kinds for state in states}
+    for form, names in _END_LOG.values():
+        assert form.count("%") == 1 + len(names), form
