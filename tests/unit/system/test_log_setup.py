@@ -88,7 +88,7 @@ def test_every_format_of_a_table_is_a_format_of_the_package() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("event=")
     ]
     assert len(formats) > 60
-    assert [text for text in formats if not MESSAGE.fullmatch(text)] == []
+    assert [text for text in formats if text != MESSAGE.pattern and not MESSAGE.fullmatch(text)] == []
 
 
 def test_a_record_is_a_line_of_logfmt_or_json() -> None:
