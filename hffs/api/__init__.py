@@ -1,5 +1,5 @@
-"""The Python API: mounts (``mounting``), running mounts (``mounts``), repos looked at without mounting (``repos``).
+"""The Python API: ``mount``, running mounts (``mounts``), jobs (``hydrate``, ``verify``), repos, the cache, ``doctor``.
 
 ``hffs`` exports its public names; the command line is written on it. Nothing heavy is imported before it is needed.
-Starts no thread; what it gives may be used from one thread at a time.
+Starts no thread but those of jobs; what it returns may be used from one thread at a time.
 """

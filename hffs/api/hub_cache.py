@@ -1,4 +1,4 @@
-"""huggingface_hub's cache and ours: what lies there taken over, what is here shown there.
+"""huggingface_hub's cache: adopting its files into ours, exporting ours to it.
 
 Used by programs and by ``hffs cache adopt`` and ``hffs cache export``. Neither ever changes a file that is in
 huggingface_hub's cache. The rooms that know the Hub and the disk are imported when first needed. Any thread.
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What came of the blobs that huggingface_hub's cache has of one repo. ``in_place`` are read where they lie,
-    ``reflinked`` share their blocks, ``held`` were here already, ``skipped`` are being fetched at this moment, and
-    ``wrong`` (paths) are not what their names say. ``bytes_adopted`` of those that were not here."""
+    """The blobs of one repo in huggingface_hub's cache, by what became of them: ``in_place`` are read where they are,
+    ``reflinked`` share their disk blocks, ``held`` were in our cache already, ``skipped`` are being fetched at this
+    moment, and ``wrong`` (paths) do not match the hash in their names. ``bytes_adopted`` were not in our cache."""
 
     repo: str
     in_place: int = 0
@@ -40,7 +40,7 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A snapshot in huggingface_hub's cache: its folder, what is in it, and how much was fetched for it."""
+    """A snapshot in huggingface_hub's cache: its folder, files and bytes, and the bytes fetched for it."""
 
     path: str
     commit: str
@@ -56,8 +56,8 @@ def adopt(
     progress: Callable[[str, int], None] | None = None,
     **options: Any,
 ) -> list[Adopted]:
-    """Takes over what huggingface_hub's cache (``hf_cache``) has of these repos, or of all: hashed, and used from now
-    on without fetching it. Asks no server. ``progress`` hears of each blob: its repo, and bytes.
+    """Adopts what huggingface_hub's cache (``hf_cache``) has of these repos, or of all: hashes it, and uses it from now
+    on without fetching it. Asks no server. ``progress`` is called for each blob with its repo and bytes.
 
     Raises NotFound for a repo that is not there, UsageError, CacheUnusable, NoSpace.
     """
@@ -76,9 +76,7 @@ def adopt(
     layout = Layout(settings.cache_dir)
     layout.prepare()
     with contextlib.closing(BlobStore(layout)) as store:
-        told = progress or (lambda _repo, _size: None)
-        every = chosen or cache.repos()
-        return [_adopted(store, repo, settings.endpoint, told) for repo in every]
+        return [_adopt(store, repo, settings.endpoint, progress) for repo in chosen or cache.repos()]
 
 
 def export(
@@ -90,9 +88,9 @@ def export(
     progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Exported:
-    """Shows a repo, or the part of it that its name and ``include``/``exclude`` leave, in huggingface_hub's cache
-    (``hf_cache``), where ``from_pretrained`` finds it offline. What is not here is fetched first, unless ``fetch`` is
-    False: then HydrationFailed says what is missing.
+    """Exports a repo, or the files that its name and ``include``/``exclude`` select, to huggingface_hub's cache
+    (``hf_cache``), where ``from_pretrained`` finds it offline. What is not local is fetched first, unless ``fetch`` is
+    False: then HydrationFailed names what is missing.
 
     Raises as ``hydrate``.
     """
@@ -101,10 +99,10 @@ def export(
     settings = settings_from(options)
     root = _root(settings)
     commits: list[Commit] = []
-    followed = follow(
+    reports = follow(
         repo, type=type, revision=revision, to_hf_cache=True, fetch=fetch, resolved=commits.append, **options
     )
-    done = wait(followed, progress)
+    done = wait(reports, progress)
     (commit,) = commits
     path = os.path.join(HubCache(root).repo(commit.type, commit.id).folder, "snapshots", commit.sha)
     return Exported(path, commit.sha, done.files, done.bytes_total, done.bytes_fetched)
@@ -116,23 +114,24 @@ def _root(settings: Settings) -> str:
     return settings.hf_cache
 
 
-def _adopted(store: BlobStore, repo: HubRepo, origin: str, progress: Callable[[str, int], None]) -> Adopted:
+def _adopt(store: BlobStore, repo: HubRepo, origin: str, progress: Callable[[str, int], None] | None) -> Adopted:
     outcomes: Counter[Outcome] = Counter()
-    size, wrong = 0, []
+    adopted, wrong = 0, []
     for blob in repo.blobs(origin):
         outcome = store.adopt(blob, repo)
         outcomes[outcome] += 1
         if outcome in ("in place", "reflink"):
-            size += blob.size
+            adopted += blob.size
         elif outcome == "wrong":
             wrong.append(os.path.join(repo.folder, "blobs", blob.etag))
-        progress(repo.title, blob.size)
+        if progress is not None:
+            progress(repo.title, blob.size)
     return Adopted(
         repo=repo.title,
         in_place=outcomes["in place"],
         reflinked=outcomes["reflink"],
         held=outcomes["held"],
         skipped=outcomes["busy"] + outcomes["absent"],
-        bytes_adopted=size,
+        bytes_adopted=adopted,
         wrong=tuple(wrong),
     )

@@ -1,7 +1,7 @@
 """``hffs.mount``: a repo as a directory for as long as a ``with`` block lasts, or until ``unmount``.
 
-Used by programs and by ``hffs mount``. Decides everything a daemon is told (``plan``), starts it in the background and
-waits for the mount to answer. A Mount is used from one thread at a time.
+Used by programs and by ``hffs mount``. Builds the daemon's MountSpec (``plan``), starts the daemon in the background
+and waits for the mount to answer. A Mount is used from one thread at a time.
 """
 
 from __future__ import annotations
@@ -38,20 +38,22 @@ def decide(
     revision: str | None = None,
     subfolder: str | None = None,
 ) -> MountSpec:
-    """As ``plan``, with settings from ``options``, environment and files. ``@NAME`` for a repo stands for what
-    NAME.toml says (``config.files.mount_file``); what is given here counts before it. Raises UsageError, NotFound and
-    those of ``plan``."""
+    """As ``plan``, with settings from ``options``, environment and files. ``@NAME`` for a repo stands for the keys of
+    NAME.toml (``config.files.mount_file``); arguments take precedence over them. Raises UsageError, NotFound and the
+    errors of ``plan``."""
     given = {"repo": None if repo.startswith("@") else repo, "mountpoint": where}
     given |= {"type": type, "revision": revision, "subfolder": subfolder}
-    decided = config.resolve(options, mount=repo[1:] if repo.startswith("@") else None)
-    naming = {**decided.mount_keys, **{name: value for name, value in given.items() if value is not None}}
+    resolved = config.resolve(options, mount=repo[1:] if repo.startswith("@") else None)
+    naming = {**resolved.mount_keys, **{name: value for name, value in given.items() if value is not None}}
     if "repo" not in naming:
-        raise UsageError(f"{decided.files[-1][0]} names no repo", 'write repo = "ORG/NAME" into it')
+        raise UsageError(f"{resolved.files[-1][0]} names no repo", 'write repo = "ORG/NAME" into it')
     if "mountpoint" not in naming:
         raise UsageError("no mountpoint is named", "name an empty directory after REPO, see hffs mount --help")
     if where is None and not naming["mountpoint"].startswith(("/", "~")):
-        raise UsageError(f"the mountpoint {naming['mountpoint']!r} of a file must be a whole path", "begin it with /")
-    return plan(naming.pop("repo"), naming.pop("mountpoint"), decided.settings, **naming)
+        raise UsageError(
+            f"the mountpoint {naming['mountpoint']!r} of a file must be an absolute path", "begin it with /"
+        )
+    return plan(naming.pop("repo"), naming.pop("mountpoint"), resolved.settings, **naming)
 
 
 def plan(
@@ -63,7 +65,7 @@ def plan(
     revision: str | None = None,
     subfolder: str | None = None,
 ) -> MountSpec:
-    """What the daemon will be told. Raises the errors of ``mountpoint.check`` when nothing can be mounted there."""
+    """The daemon's MountSpec. Raises the errors of ``mountpoint.check`` when nothing can be mounted there."""
     paths: dict[str, Any] = {
         name: _absolute(getattr(settings, name)) for name in ("cache_dir", "runtime_dir", "log_file", "token_file")
     }
@@ -73,7 +75,7 @@ def plan(
 
 
 def _absolute(path: str | None) -> str | None:
-    """The daemon lives in /: what was relative to the caller's directory must no longer be."""
+    """The path as seen from /, the daemon's working directory."""
     return os.path.abspath(os.path.expanduser(path)) if path else path
 
 
@@ -89,8 +91,7 @@ def mount(
     """Mounts ``repo`` and returns once the mount answers; ``options`` are those of ``hffs mount``.
 
     Without a mountpoint a temporary directory is used and removed afterwards, unless ``repo`` is an ``@NAME``, whose
-    file names one. Used in a ``with`` statement it is unmounted at its end. Raises HffsError: what is wrong, and what
-    to do.
+    file names one. Used in a ``with`` statement it is unmounted at its end. Raises HffsError.
     """
     given = parsed(options)
     temporary = tempfile.mkdtemp(prefix="hffs-") if mountpoint is None and not repo.startswith("@") else None
@@ -106,7 +107,7 @@ def mount(
 
 
 class Mount:
-    """A mount that answers: ``path`` is its directory, ``commit`` the one it shows for ever."""
+    """A running mount: ``path`` is its mountpoint, ``commit`` the one it shows until it is unmounted."""
 
     def __init__(self, path: str, commit: str, runtime_dir: str, *, temporary: bool = False) -> None:
         self.path = path
@@ -115,7 +116,7 @@ class Mount:
         self._temporary = temporary
 
     def status(self) -> Status:
-        """What the daemon says of itself now. Raises MountNotFound once it is unmounted."""
+        """The daemon's status now. Raises MountNotFound once it is unmounted."""
         return mounts.status_of(self.path, self._runtime_dir)[0]
 
     def hydrate(
@@ -127,7 +128,7 @@ class Mount:
         force: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Hydrated:
-        """Brings all files of the mount, or those that the patterns leave, to the local disk and verifies them; as
+        """Fetches all files of the mount, or those that the patterns select, to the local disk and verifies them; as
         ``hffs.hydrate``."""
         from .hydrate import hydrate
 
@@ -150,7 +151,7 @@ class Mount:
         exclude: Sequence[str] = (),
         progress: Callable[[Progress], None] | None = None,
     ) -> Verified:
-        """Checks what is local of the mount; as ``hffs.verify``."""
+        """Checks the local data of the mount; as ``hffs.verify``."""
         from .verify import verify
 
         return verify(
@@ -164,7 +165,7 @@ class Mount:
         )
 
     def unmount(self, lazy: bool = False) -> None:
-        """Takes the mount off; nothing happens when it is off already. Raises MountFailed when it is busy."""
+        """Unmounts; does nothing when it is not mounted any more. Raises MountFailed when it is busy."""
         with suppress(MountNotFound):
             mounts.unmount(self.path, lazy, self._runtime_dir)
         if self._temporary:
@@ -182,7 +183,7 @@ class Mount:
     ) -> None:
         try:
             self.unmount()
-        except MountFailed:  # a loaded model still maps its weights: they stay readable until it is let go
+        except MountFailed:  # a loaded model still maps its weights: they stay readable until it is released
             self.unmount(lazy=True)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Repos looked at without mounting them: what a commit holds, how much of it is here.
+"""Repos without a mount: the files of a commit, their sizes, how much of them is local.
 
 Used by programs and by ``hffs ls``, ``info`` and ``du``. Asks the Hub for listings only, never for file data, and
 changes nothing on disk; offline the metadata index answers. The rooms that know the Hub and the cache are imported when
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..config import Settings
 from ..errors import EntryNotFound, Offline
 from ..model import Commit, Entry, RepoRef
+from .inventory import open_index
 from .options import settings_from
 from .usage import LocalShare, Usage, by_type, total
 
 if TYPE_CHECKING:
-    from ..cache import BlobStore
     from ..sources.hub import HubCatalog
 
 UNSET: Final = "to ask the Hub leave out --offline, or unset HF_HUB_OFFLINE"
@@ -27,7 +28,7 @@ UNSET: Final = "to ask the Hub leave out --offline, or unset HF_HUB_OFFLINE"
 
 @dataclass(frozen=True, slots=True)
 class RepoInfo:
-    """A commit at a glance. ``date`` is seconds since the epoch; ``gated`` is False or how access is granted. Both it
+    """A commit in short. ``date`` is seconds since the epoch; ``gated`` is False or how access is granted. Both it
     and ``private`` are None when the Hub was not asked."""
 
     repo: str
@@ -60,22 +61,23 @@ def repo_info(
     subfolder: str | None = None,
     **options: Any,
 ) -> RepoInfo:
-    """Commit, date, access and sizes of a repo; ``include``/``exclude`` among the options say of which files. With the
-    option ``offline`` (or HF_HUB_OFFLINE) as the Hub said last, and no server is asked.
+    """Commit, date, access and sizes of a repo; ``include``/``exclude`` among the options select the files. With the
+    option ``offline`` (or HF_HUB_OFFLINE) as of the last time the Hub was asked, and no server is asked.
 
     Raises RepoNotFound, RevisionNotFound, EntryNotFound, AccessDenied, HubUnreachable, UsageError.
     """
     settings = settings_from(options)
     private: bool | None = None
     gated: bool | str | None = None
+    ref = _parse(repo, type, revision, subfolder)
     if settings.offline:
-        found = _kept(settings, repo, type, revision, subfolder)
+        found = _last_listing(settings, ref)
     else:
-        catalog, ref = _asked(settings, repo, type, revision, subfolder)
+        catalog = _catalog(settings)
         about = catalog.info(ref)
         private, gated = about.private, about.gated
-        found = _whole(catalog, about.commit, ref.subfolder, settings)
-    files = held(found, settings)
+        found = _list_all(catalog, about.commit, ref.subfolder, settings)
+    files = local_shares(found, settings)
     every = total(files)
     commit = found.commit
     return RepoInfo(
@@ -119,68 +121,57 @@ def listing(
 ) -> Listing:
     """Files and directories of a repo, with the commit they are of; not ``recursive``: of one directory alone."""
     settings = settings_from(options)
+    ref = _parse(repo, type, revision, subfolder)
     if settings.offline:
-        return _kept(settings, repo, type, revision, subfolder, recursive=recursive)
-    catalog, ref = _asked(settings, repo, type, revision, subfolder)
+        return _last_listing(settings, ref, recursive=recursive)
+    catalog = _catalog(settings)
     commit = catalog.resolve(ref)
     if recursive:
-        return _whole(catalog, commit, ref.subfolder, settings)
+        return _list_all(catalog, commit, ref.subfolder, settings)
     try:
         entries = catalog.directory(commit, ref.subfolder)
     except EntryNotFound:
         entries = _single(catalog, commit, ref.subfolder)
-    return _chosen(catalog, commit, ref.subfolder, entries, settings)
+    return _select(catalog, commit, ref.subfolder, entries, settings)
 
 
-def held(listing: Listing, settings: Settings) -> list[LocalShare]:
-    """The files of a listing with what is on this disk of each; a cache that does not exist is not made."""
+def local_shares(listing: Listing, settings: Settings) -> list[LocalShare]:
+    """The files of a listing with the local bytes of each; a cache that does not exist is not created."""
     files = [entry for entry in listing.entries if entry.kind == "file"]
     if not os.path.isdir(os.path.join(settings.cache_dir, "blobs")):
         return [LocalShare(file.path, file.size, 0) for file in files]
     from ..cache import BlobStore, Layout
 
-    store = BlobStore(Layout(settings.cache_dir))
-    try:
-        return [LocalShare(file.path, file.size, _local(store, file, listing.commit)) for file in files]
-    finally:
-        store.close()
+    with closing(BlobStore(Layout(settings.cache_dir))) as store:
+        blobs = [file.blob(listing.commit) for file in files]
+        local = [0 if blob is None else store.local_bytes(blob) for blob in blobs]
+    return [LocalShare(file.path, file.size, size) for file, size in zip(files, local, strict=True)]
 
 
-def _asked(
-    settings: Settings, repo: str, kind: str | None, revision: str | None, subfolder: str | None
-) -> tuple[HubCatalog, RepoRef]:
-    from ..sources.hub import Auth, HubAccess, HubCatalog, parse_repo
-
-    ref = parse_repo(repo, type=kind, revision=revision, subfolder=subfolder)
-    return HubCatalog(settings.endpoint, HubAccess(Auth(settings.token_file))), ref
-
-
-def _kept(
-    settings: Settings,
-    repo: str,
-    kind: str | None,
-    revision: str | None,
-    subfolder: str | None,
-    *,
-    recursive: bool = True,
-) -> Listing:
-    """As it was when the Hub was asked last. Raises Offline where that is not known."""
-    from ..cache import Index, Layout, revisions
+def _parse(repo: str, kind: str | None, revision: str | None, subfolder: str | None) -> RepoRef:
     from ..sources.hub import parse_repo
+
+    return parse_repo(repo, type=kind, revision=revision, subfolder=subfolder)
+
+
+def _catalog(settings: Settings) -> HubCatalog:
+    from ..sources.hub import Auth, HubAccess, HubCatalog
+
+    return HubCatalog(settings.endpoint, HubAccess(Auth(settings.token_file)))
+
+
+def _last_listing(settings: Settings, ref: RepoRef, *, recursive: bool = True) -> Listing:
+    """As of the last time the Hub was asked. Raises Offline where that is not known."""
+    from ..cache import revisions
     from ..transfer import kept
     from ..vfs import Patterns
 
-    ref = parse_repo(repo, type=kind, revision=revision, subfolder=subfolder)
     never = Offline(f"the files of {ref} were never listed on this machine, and hffs is offline", UNSET)
-    folder = Layout(settings.cache_dir).index
-    if not os.path.isdir(folder):
-        raise never
-    index = Index(folder)
-    try:
+    with open_index(settings) as index:
+        if index is None:
+            raise never
         seen = revisions.last_known(index, settings.endpoint, ref)
         files, complete = kept(index, seen.commit, ref.subfolder) if seen is not None else ([], False)
-    finally:
-        index.close()
     if seen is None or not complete:
         raise never
     if not files and ref.subfolder:
@@ -195,17 +186,17 @@ def _kept(
     return Listing(seen.commit, ref.subfolder, tuple(every))
 
 
-def _whole(catalog: HubCatalog, commit: Commit, path: str, settings: Settings) -> Listing:
+def _list_all(catalog: HubCatalog, commit: Commit, path: str, settings: Settings) -> Listing:
     try:
         page = catalog.first_page(commit, path)
         entries = [*page.entries, *(page.rest or ())]
     except EntryNotFound:
         entries = _single(catalog, commit, path)
-    return _chosen(catalog, commit, path, entries, settings)
+    return _select(catalog, commit, path, entries, settings)
 
 
 def _single(catalog: HubCatalog, commit: Commit, path: str) -> list[Entry]:
-    """A path that is no directory: the file it may be. Raises EntryNotFound."""
+    """The file that a path names which is no directory. Raises EntryNotFound."""
     found = [entry for entry in catalog.lookup(commit, [path]) if entry.path == path] if path else []
     if not found:
         name = f"{commit.type.prefix}{commit.id}{'' if commit.revision == 'main' else f'@{commit.revision}'}"
@@ -213,8 +204,8 @@ def _single(catalog: HubCatalog, commit: Commit, path: str) -> list[Entry]:
     return found
 
 
-def _chosen(catalog: HubCatalog, commit: Commit, path: str, entries: Iterable[Entry], settings: Settings) -> Listing:
-    """The entries that include and exclude leave, each file with its size."""
+def _select(catalog: HubCatalog, commit: Commit, path: str, entries: Iterable[Entry], settings: Settings) -> Listing:
+    """The entries that include and exclude select, each file with its size."""
     from ..vfs import Patterns
 
     patterns = Patterns(settings.include, settings.exclude)
@@ -236,8 +227,3 @@ def _parents(paths: Iterable[str]) -> set[str]:
             found.add(parent)
             parent = parent.rpartition("/")[0]
     return found
-
-
-def _local(store: BlobStore, file: Entry, commit: Commit) -> int:
-    blob = file.blob(commit)
-    return 0 if blob is None else store.local_bytes(blob)

@@ -1,18 +1,18 @@
-"""Files counted together: how many, how big, how much of them is on this disk.
+"""Sums over files: how many, their bytes, their local bytes; in all, by type, by folder.
 
-Used for ``info`` and ``du``, of repos and of mounts alike. Pure arithmetic on values; imports nothing that costs.
+Used for ``info`` and ``du``, of repos and of mounts alike. Pure arithmetic on values; imports nothing slow.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 
 class LocalShare(NamedTuple):
-    """A file and how much of it is here; ``size`` None while unknown. Bytes."""
+    """A file and its local bytes; ``size`` None while unknown."""
 
     path: str
     size: int | None
@@ -21,7 +21,7 @@ class LocalShare(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Some files together, under the ``name`` of what they share; ``bytes_local`` of ``bytes_total`` are held here."""
+    """Files together, under the ``name`` of what they share; ``bytes_local`` of ``bytes_total`` are on the disk."""
 
     name: str
     files: int
@@ -36,12 +36,12 @@ def total(files: Iterable[LocalShare]) -> Usage:
 
 
 def by_type(files: Iterable[LocalShare]) -> list[Usage]:
-    """By what a file is by its name: ``.safetensors``; "" where the name does not say (``LICENSE``). Biggest first."""
+    """By file name extension: ``.safetensors``; "" where there is none (``LICENSE``). Biggest first."""
     return _grouped(files, lambda path: os.path.splitext(path)[1].lower())
 
 
 def by_folder(files: Iterable[LocalShare], root: str) -> list[Usage]:
-    """By the first folder below ``root``; "" for what lies in ``root`` itself. Biggest first."""
+    """By the first folder below ``root``; "" for files in ``root`` itself. Biggest first."""
     skip = len(root) + 1 if root else 0
     return _grouped(files, lambda path: path[skip:].rpartition("/")[0].partition("/")[0])
 
@@ -50,8 +50,5 @@ def _grouped(files: Iterable[LocalShare], name_of: Callable[[str], str]) -> list
     groups: dict[str, list[LocalShare]] = {}
     for file in files:
         groups.setdefault(name_of(file.path), []).append(file)
-    found = []
-    for name, group in groups.items():
-        every = total(group)
-        found.append(Usage(name, every.files, every.bytes_total, every.bytes_local))
-    return sorted(found, key=lambda share: (-share.bytes_total, share.name))
+    found = [replace(total(group), name=name) for name, group in groups.items()]
+    return sorted(found, key=lambda usage: (-usage.bytes_total, usage.name))

@@ -1,9 +1,8 @@
-"""Takes over in the background what huggingface_hub has of the repo that is mounted: smallest files first, what is
-opened before all others.
+"""Adopts in the background what huggingface_hub has of the mounted repo: smallest files first, opened ones before all.
 
-Hashing 100 GB takes minutes, so no reader waits for it: until then it fetches what it reads, and from then on reads the
-file where it lies (``cache.adopting``). One thread at the lowest priority, which exists only while there is something
-to do.
+Hashing 100 GB takes minutes, so no reader waits for it: until a file is adopted, readers fetch what they read; from
+then on they read it where it is (``cache.store.adopt``). One thread at the lowest priority, which exists only while
+there is something to adopt.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ..errors import HffsError
 from ..model import Blob
 
 log = logging.getLogger(__name__)
-NICE: Final = 19  # as the verifier: what is left over while anybody else wants the processor
+NICE: Final = 19  # as the hash worker: only processor time that no other process wants
 STOP_SECONDS: Final = 5.0
 
 
@@ -38,20 +37,20 @@ class Adopter:
         self._stopping = False
 
     def begin(self, blobs: Callable[[], Iterable[Blob]]) -> None:
-        """Adopt all of these that are there; asked for on the thread."""
+        """Adopts those of ``blobs``, which is called on the thread, that huggingface_hub has."""
         with self._lock:
             self._listings.append(blobs)
             self._wake()
 
     def first(self, blob: Blob) -> None:
-        """This one before all others."""
+        """Adopts this one before all others."""
         with self._lock:
             if not self._blobs or self._blobs[0] != blob:
                 self._blobs.appendleft(blob)
             self._wake()
 
     def stop(self) -> None:
-        """What is being hashed is left as it is."""
+        """Gives up the file that is being hashed."""
         with self._lock:
             self._stopping = True
             thread = self._thread
@@ -70,11 +69,11 @@ class Adopter:
         try:
             while self._step():
                 pass
-        except Exception as error:  # a bug of ours costs a download, and must be seen
+        except Exception as error:  # a bug costs a download only, and is logged
             log.error("event=adopt-bug", exc_info=error)
 
     def _step(self) -> bool:
-        """One listing or blob; False when there is nothing left, and the thread ends."""
+        """Takes one listing or blob; returns False when there is none left, and the thread ends."""
         with self._lock:
             if self._stopping or not (self._blobs or self._listings):
                 self._thread = None
@@ -98,8 +97,4 @@ class Adopter:
         if outcome in ("reflink", "in place"):
             log.info("event=adopted etag=%s bytes=%d how=%s", blob.etag, blob.size, outcome.replace(" ", "-"))
         elif outcome == "busy":
-            log.info(
-                "event=not-adopted etag=%s why=%s",
-                blob.etag,
-                "it is being fetched; it is looked at again when it is opened",
-            )
+            log.info("event=not-adopted etag=%s why=%s", blob.etag, "it is being fetched; retried when it is opened")

@@ -1,6 +1,6 @@
-"""Hydrated files laid as plain ones into a folder of the user's, or shown in huggingface_hub's cache.
+"""Hydrated files exported as plain ones to a folder of the user's, or to huggingface_hub's cache.
 
-A seam between what names files (the Hub) and what lays them (the cache): the path of each is made safe here.
+File names come from a server: each path is made safe here, before the cache writes to it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from ..model import Commit, RemoteFile
 
 
 def folder(path: str) -> str:
-    """The folder after ``--to``, made if missing. Raises HffsError when there can be none."""
+    """The folder of ``--to``, created if missing. Raises HffsError where it cannot be created."""
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as wrong:
-        raise HffsError(f"{path} cannot be made ({wrong.strerror})", "name another folder after --to") from wrong
+        raise HffsError(f"{path} cannot be created ({wrong.strerror})", "name another folder after --to") from wrong
     return os.path.abspath(path)
 
 
 def put(stored: StoredBlob, below: str, path: str, *, copied: bool = False) -> None:
-    """Lay a file that is whole and right at ``path``, a server's word, ``below`` a folder; ``copied``: never as one
-    more name of the cache's own."""
+    """Exports a whole, verified file to ``path``, which a server chose, ``below`` a folder; ``copied``: never as a hard
+    link to the cache's file."""
     where = safe_below(below, path)
     if copied:
         export_file(stored, where, copy_below=stored.size + 1)
@@ -32,12 +32,12 @@ def put(stored: StoredBlob, below: str, path: str, *, copied: bool = False) -> N
 
 
 def export(stored: StoredBlob, file: RemoteFile, repo: HubRepo) -> bool:
-    """Show a file that is whole and right in huggingface_hub's cache; whether its content was not there yet."""
-    put_it = repo.blob(file.blob, stored.mark(), lambda path: export_file(stored, path))
+    """Exports a whole, verified file to huggingface_hub's cache; returns whether its content was missing there."""
+    written = repo.blob(file.blob, stored.mark(), lambda path: export_file(stored, path))
     repo.link(file.commit.sha, file.path, file.blob.etag, safe_below)
-    return put_it
+    return written
 
 
 def conclude(repo: HubRepo, commit: Commit) -> None:
-    """Every file of the commit that was wanted is there: its revision may stand for it."""
+    """Points the commit's revision at it, once all its selected files were exported."""
     repo.refer(commit.revision, commit.sha, safe_below)

@@ -85,7 +85,7 @@ class Requirements:
         """A finding for each pattern that no file matched."""
         for pattern in self._patterns:
             if pattern not in self._met:
-                missing = damage(pattern, "missing", f"no file of {where} fits it")
+                missing = damage(pattern, "missing", f"no file of {where} matches this required pattern")
                 yield CheckedFile(pattern, None, None, 0, required=True, findings=[missing])
 
 
@@ -229,7 +229,7 @@ class VerificationWork:
             if repair.blocks:
                 only[repair.file] = repair.blocks
         if wanted:
-            failure = self._fetch(wanted, only) or HffsError("it was not fetched", "run this again")
+            failure = self._fetch(wanted, only) or HffsError("it was not fetched", "run it again")
             if not self.cancelled:
                 for file in wanted.values():
                     _not_mended(file, failure, stays=file.stays)
@@ -274,6 +274,10 @@ def damage(path: str, kind: str, what: str, remedy: str = "", *, expected: str =
 def warning(path: str, kind: str, what: str, remedy: str = "") -> FindingReport:
     """A finding that the user should know of and hffs cannot mend."""
     return _finding(path, kind, "warning", what, remedy, "", "")
+
+
+def hashes(expected: str, got: str) -> str:
+    return f"expected {expected[:12]}…, got {got[:12]}…"
 
 
 def is_damage(finding: FindingReport) -> bool:

@@ -23,9 +23,9 @@ from ..names import is_below
 from ..policy import is_tiny, problem_of
 from ..transfer import CommitFiles
 from .hydrate import relative_path
-from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, damage, warning
+from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, damage, hashes, warning
 
-_FIX: Final = "run it with --fix"
+_FIX: Final = "run it again with --fix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,8 @@ class CacheSource:
         if last is None:
             return False
         times = "once" if last.copies == 1 else f"{last.copies} times in a row"
-        what = f"it came {times} with other content than {last.expected[:12]}…, and was dropped"
-        remedy = "the server may have it wrong; --fix tries again"
+        what = f"fetched {times} with a hash mismatch and dropped: {hashes(last.expected, last.got)}"
+        remedy = "the server may serve wrong content; --fix tries again"
         file.findings.append(damage(file.path, "hash", what, remedy, expected=last.expected, got=last.got))
         return True
 
@@ -174,7 +174,7 @@ class CacheSource:
             else:
                 dropped = check_blob.drop(file.place, file.bad)
             if not dropped:
-                raise HffsError("it is in use at this moment", "run this again later")
+                raise HffsError("it is in use", "run it again later")
             if remote is not None:
                 self._dropped(remote)
         if remote is None:
@@ -187,19 +187,19 @@ class CacheSource:
 
 def _check_unreadable(file: _CachedFile, unreadable: BlobInfo) -> Verdict:
     if unreadable.newer:
-        file.findings.append(warning(file.path, "unchecked", f"{unreadable.wrong}: left alone"))
+        file.findings.append(warning(file.path, "unchecked", f"{unreadable.wrong}: not checked"))
         return "plausible"
     file.place = unreadable.place
-    file.findings.append(damage(file.path, "unreadable", f"in the cache, {unreadable.wrong}", _FIX))
+    file.findings.append(damage(file.path, "unreadable", f"unreadable in the cache: {unreadable.wrong}", _FIX))
     return "wrong"
 
 
 def _check_absent(file: _CachedFile) -> Verdict:
     if file.required:
-        file.findings.append(damage(file.path, "missing", "it is required, and not here", _FIX))
+        file.findings.append(damage(file.path, "missing", "required, but not local", _FIX))
         return "wrong"
     if file.size is not None and is_tiny(file.known.entry.path, file.size):
-        what = f"it has {file.size} bytes at the Hub, which is too few for weights"
+        what = f"it has {file.size} bytes at the Hub, too few for weights"
         file.findings.append(warning(file.path, "tiny", what, "read it to see what it is"))
     return "absent"
 
@@ -210,23 +210,22 @@ def _judge(file: _CachedFile, found: BlobCheck, digest: Digest | None) -> Verdic
     if found.bad:
         file.bad = found.bad
         which = ", ".join(_blocks(run) for run in found.bad[:3]) + (" and more" if len(found.bad) > 3 else "")
-        file.findings.append(damage(path, "blocks", f"not what was written to the disk: {which}", _FIX))
+        file.findings.append(damage(path, "blocks", f"CRC mismatch in {which}: not what was written to the disk", _FIX))
         return "wrong"
     if digest is not None and found.got and found.got != digest.hex:
-        kind = digest.algorithm.removesuffix("-sha1")
-        what = f"its bytes have the {kind} hash {found.got[:12]}…, and {digest.hex[:12]}… was promised"
+        what = f"{digest.algorithm} mismatch: {hashes(digest.hex, found.got)}"
         file.findings.append(damage(path, "hash", what, _FIX, expected=digest.hex, got=found.got))
         return "wrong"
     if not found.judged:
-        file.findings.append(warning(path, "unchecked", "it changed while it was looked at", "run it again"))
+        file.findings.append(warning(path, "unchecked", "it changed while it was checked", "run it again"))
         return "partial"
     if not file.whole:
         if file.required:
-            what = f"it is required, and only {file.local} of its {file.size} bytes are here"
+            what = f"required, but only {file.local} of its {file.size} bytes are local"
             file.findings.append(damage(path, "missing", what, _FIX))
         return "partial"
     if digest is None:
-        file.findings.append(warning(path, "unchecked", "its listing names no hash to compare it with"))
+        file.findings.append(warning(path, "unchecked", "no hash is known to compare it with"))
         return "plausible"
     return "right"
 
@@ -242,9 +241,9 @@ def _check_format(file: _CachedFile, place: BlobPaths, verdict: Verdict) -> None
     except BlockAbsent:
         return
     if problem is not None:
-        has = "the repo itself has it so" if verdict == "right" else "so has the repo, by its size"
+        same = "the repo has the same content" if verdict == "right" else "the repo's file has the same size"
         remedy = "ask its authors, or look for another revision"
-        file.findings.append(warning(file.path, problem.kind, f"it {problem.what}, and {has}", remedy))
+        file.findings.append(warning(file.path, problem.kind, f"it {problem.what}; {same}", remedy))
 
 
 def _blocks(run: range) -> str:

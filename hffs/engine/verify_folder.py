@@ -21,7 +21,7 @@ from ..model import Commit, Digest, Entry, RemoteFile
 from ..names import is_below
 from ..policy import POINTER_BELOW, FormatProblem, Pointer, pointer_of, problem_of
 from . import output_files
-from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, damage, warning
+from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, damage, hashes, warning
 
 _STEP: Final = 1 << 20  # 1 MiB, as for hashing
 
@@ -85,7 +85,7 @@ class FolderSource:
                 empty = False
                 yield self._copy(listing, prefix, path, entry)
         if empty:
-            raise NotFound(f"there is no file in {self.name} to look at", "see what it holds, and the patterns")
+            raise NotFound(f"there is no file in {self.name} to check", "see its files and the patterns")
 
     def _copy(
         self, listing: FolderListing, prefix: str, path: str, entry: Entry | None, found: FolderFile | None = None
@@ -110,9 +110,9 @@ class FolderSource:
         if found is None:
             if not file.required:
                 return "absent"
-            return _damaged(file, "missing", "it is required, and not here")
+            return _damaged(file, "missing", "required, but missing")
         if found.size is None:
-            return _damaged(file, "missing", "it is a link to a file that is not there")
+            return _damaged(file, "missing", "it is a link to a file that does not exist")
         if file.entry is None and (listing.listed is not None or listing.folder.made == "local-dir"):
             return "others"  # it was not downloaded
         try:
@@ -127,18 +127,18 @@ class FolderSource:
         assert isinstance(file, _LocalCopy)
         commit, listed, found = file.listing.commit, file.listing.listed, file.found
         if commit is None or listed is None:
-            raise HffsError("it is not known which repo it is of", "name that with --repo")
+            raise HffsError("its repo is not known", "name it with --repo")
         entry = listed.get(file.inside)
         remote = None if entry is None else entry.remote(commit)
         if remote is None:
-            raise HffsError("the repo has no such file", "it is left as it is")
+            raise HffsError("the repo has no such file", "restore it by hand")
         made = file.listing.folder.made
         if found is not None and made != "snapshot":
             if found.link:
-                raise HffsError("it is a link, which is left as it is", "mend what it leads to")
+                raise HffsError("it is a link, which is not replaced", "repair the file it points to")
             if made == "clone" and not _is_pointer_to_content(file):
-                remedy = "git checkout gives back what is committed"
-                raise HffsError("it may be your own change, and is left as it is", remedy)
+                remedy = "git checkout restores the committed file"
+                raise HffsError("it may be your own change, and is not replaced", remedy)
         return Repair(remote)
 
     def replace(self, file: CheckedFile, content: RemoteFile, stored: StoredBlob) -> None:
@@ -150,7 +150,7 @@ class FolderSource:
             return
         unchanged = folder.made == "local-dir" and found is not None and found.etag is not None and not found.touched
         if found is not None and not (unchanged or _is_pointer_to_content(file) or _is_cut_short(found.real, stored)):
-            raise HffsError("it may be your own change, and is left as it is", "move it away, and run this again")
+            raise HffsError("it may be your own change, and is not replaced", "move it away and run it again")
         output_files.put(stored, folder.root, file.inside, copied=True)
 
 
@@ -170,7 +170,7 @@ def _check(file: _LocalCopy, fd: int, cancelled: IsCancelled, count: Callable[[i
     problem = problem_of(path, size, lambda start, stop: os.pread(fd, stop - start, start))
     if digest is not None and got == digest.hex:
         if problem is not None:
-            what, remedy = f"it {problem.what}, and the repo itself has it so", "ask its authors"
+            what, remedy = f"it {problem.what}; the repo has the same content", "ask its authors"
             file.findings.append(warning(path, problem.kind, what, remedy))
         return "right"
     wrong = _mismatch(file, size, got, problem)
@@ -180,9 +180,11 @@ def _check(file: _LocalCopy, fd: int, cancelled: IsCancelled, count: Callable[[i
 
 
 def _damaged(file: _LocalCopy, kind: str, what: str, *, expected: str = "", got: str = "") -> Verdict:
-    fix = "run it with --fix" if file.listing.commit is not None else "name its repo with --repo and run it with --fix"
+    fix = "run it again with --fix"
+    if file.listing.commit is None:
+        fix = f"name its repo with --repo and {fix}"
     if file.listing.folder.made == "clone":
-        fix = f"git lfs pull, or {fix}" if file.pointer else "git checkout gives back what is committed"
+        fix = f"git lfs pull, or {fix}" if file.pointer else "git checkout restores the committed file"
     file.findings.append(damage(file.path, kind, what, fix, expected=expected, got=got))
     return "wrong"
 
@@ -195,9 +197,8 @@ def _mismatch(file: _LocalCopy, size: int, got: str, problem: FormatProblem | No
     if entry is not None and entry.size not in (None, size):
         return "size", f"it has {size} bytes instead of {entry.size}"
     if digest is not None:
-        kind = digest.algorithm.removesuffix("-sha1")
-        since = ", and it was written after it was downloaded" if file.found and file.found.touched else ""
-        return "hash", f"its bytes have the {kind} hash {got[:12]}…, and {digest.hex[:12]}… is the repo's{since}"
+        since = "; it was written after it was downloaded" if file.found and file.found.touched else ""
+        return "hash", f"{digest.algorithm} mismatch: {hashes(digest.hex, got)}{since}"
     return (problem.kind, f"it {problem.what}") if problem is not None else None
 
 

@@ -224,7 +224,7 @@ def test_required_files_must_be_here_and_fix_fetches_them(hub: Hub, verify: Veri
     assert said.code == 6
     assert said.told == [("model.safetensors", "missing", False), ("*.gguf", "missing", False)]
     _, said_so, _ = run("verify", "acme/tiny", "--require", "*.gguf")
-    assert said_so.splitlines()[0] == "*.gguf: no file of acme/tiny fits it"
+    assert said_so.splitlines()[0] == "*.gguf: no file of acme/tiny matches this required pattern"
     before = hub.journal.bytes_sent("cdn")
     said = verify("acme/tiny", "--require", "*.safetensors", "--fix")
     assert (said.code, said.told) == (0, [("model.safetensors", "missing", True)])
@@ -239,7 +239,7 @@ def test_a_pointer_that_the_repo_holds_is_told_as_what_it_is(hub: Hub, verify: V
     assert said.code == 0
     assert {each["severity"] for each in said.findings} == {"warning"}
     assert said.told == [("config.json", "structure", False), ("model.bin", "pointer", False)]
-    assert said.findings[1]["what"].endswith("and the repo itself has it so")
+    assert said.findings[1]["what"].endswith("; the repo has the same content")
 
 
 def test_all_repos_and_what_no_listing_names_are_looked_at(
@@ -399,7 +399,7 @@ def test_pointers_in_a_clone_are_told_and_replaced_and_nothing_else_is(clone: Pa
     said = verify(clone)
     assert said.code == 6
     assert said.told == [("config.json", "hash", False), *((path, "pointer", False) for path in pointers)]
-    assert said.findings[1]["remedy"] == "git lfs pull, or run it with --fix"
+    assert said.findings[1]["remedy"] == "git lfs pull, or run it again with --fix"
     (clone / "same.safetensors").write_bytes(STUB)  # to something else than the commit has
     said = verify(clone, "--fix")
     assert said.told == [

@@ -62,7 +62,7 @@ def test_damage_under_a_reader_is_told_and_mended_and_the_reader_goes_on(hub: Hu
         spoil(mounted, BIG, 3 * BLOCK + 7)
         done = mounted.commands.run("verify", str(mounted.path))
         assert done.returncode == 6
-        assert done.stdout.splitlines()[0] == f"{NAME}: not what was written to the disk: block 3: run it with --fix"
+        assert done.stdout.splitlines()[0] == f"{NAME}: CRC mismatch in block 3: not what was written to the disk: run it again with --fix"
         assert "1 incomplete, only their blocks checked" in done.stdout.splitlines()[-1]
         before = hub.journal.bytes_sent("cdn")
         done = mounted.commands.run("verify", str(mounted / NAME), "--fix")
@@ -109,7 +109,7 @@ def test_required_files_are_fetched_and_verified_with_fix(mount: Mount) -> None:
     done = mounted.commands.run("verify", str(mounted.path), "--require", "config.json", "--require", "*.gguf")
     assert done.returncode == 6
     assert [line.partition(":")[0] for line in done.stdout.splitlines()[:2]] == ["config.json", "warning"]
-    assert f"*.gguf: no file of {mounted.path} fits it" in done.stdout
+    assert f"*.gguf: no file of {mounted.path} matches this required pattern" in done.stdout
     mounted.commands.expect("verify", str(mounted.path), "--require", "config.json", "--require", NAME, "--fix")
     status = mounted.status()
     assert status["bytes_local"] == BIG.size + 2

@@ -97,4 +97,4 @@ def _counted(args: argparse.Namespace) -> _Counted:
             return _Counted(mountpoint, found["path"], found["complete"], files, disk)
     listing = repo_info.listing(args.target, *options.repo_options(args).values(), **options.given(args))
     disk = inventory.bytes_of_files(listing, settings)
-    return _Counted(None, listing.path, True, repo_info.held(listing, settings), disk)
+    return _Counted(None, listing.path, True, repo_info.local_shares(listing, settings), disk)
