@@ -62,7 +62,8 @@ def test_damage_under_a_reader_is_told_and_mended_and_the_reader_goes_on(hub: Hu
         spoil(mounted, BIG, 3 * BLOCK + 7)
         done = mounted.commands.run("verify", str(mounted.path))
         assert done.returncode == 6
-        assert done.stdout.splitlines()[0] == f"{NAME}: CRC mismatch in block 3: not what was written to the disk: run it again with --fix"
+        what = f"{NAME}: CRC mismatch in block 3: not what was written to the disk"
+        assert done.stdout.splitlines()[0] == f"{what}: run it again with --fix"
         assert "1 incomplete, only their blocks checked" in done.stdout.splitlines()[-1]
         before = hub.journal.bytes_sent("cdn")
         done = mounted.commands.run("verify", str(mounted / NAME), "--fix")
