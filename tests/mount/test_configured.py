@@ -1,4 +1,4 @@
-"""A mount that a file describes: ``hffs mount @NAME``, as the units of systemd do it, and the same from Python."""
+"""A mount described by a file: ``hffs mount @NAME``, as the systemd units run it, and the same from Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .mounted import Commands
 
 @pytest.fixture
 def place(hub: Hub, commands: Commands, tmp_path: Path) -> Iterator[Path]:
-    """An empty directory that ``model.toml`` names; unmounted in the end."""
+    """An empty directory that ``model.toml`` names; unmounted at the end."""
     hub.add_repo("acme/tiny", files={"config.json": b"{}", "model.bin": b"weights"})
     where = tmp_path / "mnt"
     where.mkdir()
@@ -34,14 +34,14 @@ def limit(commands: Commands) -> int:
     return int(status["cache"]["limit"])
 
 
-def test_a_file_says_what_is_mounted_where_and_how(commands: Commands, place: Path) -> None:
-    said = commands.expect("mount", "@model")
-    assert said.startswith(f"acme/tiny@main is mounted at {place} (commit ")
+def test_a_file_names_repo_mountpoint_and_settings(commands: Commands, place: Path) -> None:
+    output = commands.expect("mount", "@model")
+    assert output.startswith(f"acme/tiny@main is mounted at {place} (commit ")
     assert [path.name for path in place.iterdir()] == ["config.json"]
     assert limit(commands) == 30 << 20
 
 
-def test_what_the_command_line_says_counts_before_the_file(commands: Commands, place: Path, tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_file(commands: Commands, place: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     commands.expect("mount", "@model", str(other), "--cache-size", "40M", "--include", "*.bin")
@@ -53,7 +53,7 @@ def test_what_the_command_line_says_counts_before_the_file(commands: Commands, p
         commands.expect("unmount", str(other))
 
 
-def test_python_takes_the_same_name(commands: Commands, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_accepts_the_same_name(commands: Commands, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CONFIG_HOME")
     for name in ("HOME", "HF_ENDPOINT", "HFFS_CACHE_DIR", "HFFS_RUNTIME_DIR"):
         monkeypatch.setenv(name, commands.environment[name])

@@ -1,5 +1,5 @@
-"""What the commands print about a real mount: plain text in a pipe whatever the environment wishes, pictures on a
-terminal, and a watch that outlives the daemon it looks at."""
+"""The output of the commands for a real mount: plain text in a pipe whatever the environment says, drawings on a
+terminal, and a watch that survives a restart of the daemon."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .conftest import Mount
 from .mounted import Commands, Mounted
 
 MIB = 2**20
-# Everything that makes other programs colour what they print to a pipe.
-INSISTING = {
+# Variables that make other programs colour their output to a pipe.
+FORCED_COLOURS = {
     "FORCE_COLOR": "1",
     "CLICOLOR_FORCE": "1",
     "CLICOLOR": "1",
     "TERM": "xterm-256color",
     "COLORTERM": "truecolor",
 }
-# What a command is given where its words are not enough: of those that are not named here, what its help calls them.
+# Arguments by metavar; by command where that is not enough.
 WORDS = {
     "TARGET": "{mount}",
     "MOUNTPOINT": "{mount}",
@@ -37,7 +37,7 @@ WORDS = {
     "REPO[/PATH]": "acme/one",
 }
 TOGETHER = {"completion": "bash", "mount": "acme/one {empty}", "bandwidth": "{mount} 100M", "verify": "{mount}"}
-LAST = ("unmount", "restart")  # each mount is needed by those before
+LAST = ("unmount", "restart")  # the other commands need the mount
 
 
 def commands(grammar: argparse.ArgumentParser, *before: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -58,7 +58,7 @@ def test_no_command_prints_a_control_character_into_a_pipe(hub: Hub, mount: Moun
     hub.add_repo("acme/one", files={"a.bin": Synthetic(3 * MIB, seed=1), "模型/\x1b[31mred.json": b"{}"})
     mounted = mount("acme/one", "--prefetch", "none")
     (tmp_path / "empty").mkdir()
-    environ = {**mounted.commands.environment, **INSISTING}
+    environ = {**mounted.commands.environment, **FORCED_COLOURS}
     every = sorted(commands(parser.build(load=True)), key=lambda each: each[0] in LAST)
     for name, grammar in every:
         words = words_of(name, grammar).format(mount=mounted.path, empty=tmp_path / "empty").split()
@@ -78,19 +78,19 @@ def test_no_command_prints_a_control_character_into_a_pipe(hub: Hub, mount: Moun
             mounted.commands.expect("unmount", str(tmp_path / "empty"))
 
 
-def test_a_map_shows_what_was_read_of_a_file(hub: Hub, mount: Mount) -> None:
+def test_a_map_shows_the_blocks_that_were_read(hub: Hub, mount: Mount) -> None:
     hub.add_repo("acme/one", files={"a.bin": Synthetic(8 * MIB, seed=1), "sub/b": b"b"})
     mounted = mount("acme/one", "--prefetch", "none", "--fetch-size", "256K")
     file = mounted / "a.bin"
     assert "· absent 8.0M" in mounted.commands.expect("map", str(file))
     with open(file, "rb", buffering=0) as opened:
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead of the kernel's
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead by the kernel
         opened.seek(4 * MIB)
         opened.read(4096)
-    told = json.loads(mounted.commands.expect("map", str(file), "--json"))
-    assert (told["path"], told["size"], told["mountpoint"]) == ("a.bin", 8 * MIB, str(mounted.path))
-    local = [(run["start"], run["count"]) for run in told["runs"] if run["state"] == "local"]
-    assert (4 * MIB // told["block_size"]) in {
+    output = json.loads(mounted.commands.expect("map", str(file), "--json"))
+    assert (output["path"], output["size"], output["mountpoint"]) == ("a.bin", 8 * MIB, str(mounted.path))
+    local = [(run["start"], run["count"]) for run in output["runs"] if run["state"] == "local"]
+    assert (4 * MIB // output["block_size"]) in {
         number for start, count in local for number in range(start, start + count)
     }
     mounted.commands.expect("hydrate", str(mounted.path))
@@ -103,7 +103,7 @@ def test_a_map_shows_what_was_read_of_a_file(hub: Hub, mount: Mount) -> None:
     assert folder.stderr.startswith(f"hffs: {mounted / 'sub'} is a folder, not a file: ")
 
 
-def test_a_watch_outlives_the_daemon_it_looks_at(mounted: Mounted, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_watch_survives_a_restart_of_the_daemon(mounted: Mounted, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     for name, value in mounted.commands.environment.items():
         monkeypatch.setenv(name, value)
     with on_a_terminal("status", "--watch", "--interval", "0.1", width=160) as terminal:

@@ -1,4 +1,4 @@
-"""What the tests of the command line share: a runtime directory, daemons that answer, the command as a process."""
+"""Fixtures of the command line's tests: a runtime directory, control sockets of mounts, the command as a process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Daemon = Callable[..., Status]
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A runtime directory with a path short enough for a socket, which the command finds in its environment."""
+    """A runtime directory with a path short enough for a socket, set in the environment of the command."""
     with tempfile.TemporaryDirectory(prefix="hffs-t-", dir="/tmp") as directory:
         monkeypatch.setenv("HFFS_RUNTIME_DIR", f"{directory}/run")
         yield f"{directory}/run"
@@ -33,7 +33,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def daemon(runtime: str) -> Iterator[Daemon]:
-    """``daemon(mountpoint, files=…, **status)``: a control socket that answers so, and its record."""
+    """``daemon(mountpoint, files=…, **status)``: a control socket that answers with that status, and its record."""
     with ExitStack() as stack:
 
         def start(
@@ -51,7 +51,7 @@ def daemon(runtime: str) -> Iterator[Daemon]:
                 "pid": os.getpid(),
                 "started_at": 1_700_000_000.0,
             }
-            told: Any = {
+            made: Any = {
                 **mounts.placeholder_status(record, "serving", "", runtime),
                 "binding": "libfuse",
                 "endpoint": "https://hub.example",
@@ -74,7 +74,7 @@ def daemon(runtime: str) -> Iterator[Daemon]:
                 return {"path": request.query["path"], "complete": True, "files": list(files)}
 
             def limited(request: Request) -> Any:
-                told["bandwidth"] = {"limit": request.json()["bytes_per_s"]}
+                made["bandwidth"] = {"limit": request.json()["bytes_per_s"]}
                 return {}
 
             def mapped(request: Request) -> Any:
@@ -83,22 +83,22 @@ def daemon(runtime: str) -> Iterator[Daemon]:
                     raise NotFound(f"{file} is not in this mount")
                 return blocks
 
-            routes = {("GET", "/v1/status"): lambda _: told, ("GET", "/v1/files"): listed}
+            routes = {("GET", "/v1/status"): lambda _: made, ("GET", "/v1/files"): listed}
             routes |= {("POST", "/v1/bandwidth"): limited}
             if blocks is not None:
                 routes |= {("GET", f"/v1/files/{name}/blocks"): mapped for name in (blocks["path"], "missing")}
             server = ControlServer(socket_path(runtime, mountpoint), routes)
             server.start()
             stack.callback(server.stop)
-            mount_records.write(runtime, {**record, **{key: told[key] for key in record if key in told}})  # type: ignore[typeddict-item]
-            return told  # type: ignore[no-any-return]
+            mount_records.write(runtime, {**record, **{key: made[key] for key in record if key in made}})  # type: ignore[typeddict-item]
+            return made  # type: ignore[no-any-return]
 
         yield start
 
 
 @pytest.fixture
 def hffs(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command as a process of its own, in a directory of its own, warnings being errors."""
+    """The command as a process of its own, in a directory of its own, with warnings as errors."""
 
     def run(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-W", "error", "-m", "hffs", *words]

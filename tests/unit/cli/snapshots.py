@@ -1,4 +1,4 @@
-"""Made-up snapshots of a job, and a program that is ``hffs hydrate`` fed with them."""
+"""Synthetic snapshots of a job, and a program that runs ``hffs hydrate`` with them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ MIB = 2**20
 
 
 def job(state: str = "running", **more: Any) -> Job:
-    """A snapshot: 200 of 500 MiB of ``acme/tiny`` are here, half of that fetched in 4 s."""
-    told: Any = {
+    """A snapshot: 200 of 500 MiB of ``acme/tiny`` are local, half of that fetched in 4 s."""
+    made: Any = {
         "id": "7",
         "kind": "hydrate",
         "target": "acme/tiny",
@@ -32,7 +32,7 @@ def job(state: str = "running", **more: Any) -> Job:
         "workers": {"active": 4, "limit": 10, "bytes_per_s": 35.0 * MIB, "why": "measuring", "list": []},
         **more,
     }
-    return told  # type: ignore[no-any-return]
+    return made  # type: ignore[no-any-return]
 
 
 def done(**more: Any) -> Job:

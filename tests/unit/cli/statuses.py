@@ -1,4 +1,4 @@
-"""Made-up statuses of mounts, as daemons give them."""
+"""Synthetic statuses of mounts, as daemons send them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GIB = 2**30
 
 
 def status(mountpoint: str = "/mnt/model", repo: str = "acme/tiny", **more: Any) -> Status:
-    """A quiet mount: 1 of 5 GiB is here, nothing moves."""
+    """An idle mount: 1 of 5 GiB is local."""
     record: Any = {
         "mountpoint": mountpoint,
         "repo": repo,
@@ -22,7 +22,7 @@ def status(mountpoint: str = "/mnt/model", repo: str = "acme/tiny", **more: Any)
         "pid": 4711,
         "started_at": NOW - 400,
     }
-    told: Any = {
+    made: Any = {
         **mounts.placeholder_status(record, "serving", "", "/run/hffs"),
         "binding": "kernel",
         "endpoint": "https://hub.example",
@@ -40,11 +40,11 @@ def status(mountpoint: str = "/mnt/model", repo: str = "acme/tiny", **more: Any)
         "log": "/run/hffs/91b3d6f2f5a01c1e.log",
         **more,
     }
-    return told  # type: ignore[no-any-return]
+    return made  # type: ignore[no-any-return]
 
 
 def dead(mountpoint: str, repo: str) -> Status:
-    """A mount whose daemon is gone."""
+    """A mount whose daemon has died."""
     record: Any = {**status(mountpoint, repo), "started_at": NOW}
     return mounts.placeholder_status(
         record, "dead", f"its process 4711 is gone: hffs unmount {mountpoint}", "/run/hffs"
@@ -58,7 +58,7 @@ def worker(number: int) -> dict[str, Any]:
 
 
 def busy(workers: int = 4, **more: Any) -> Status:
-    """A mount that is hydrated, while a reader waits and something went wrong."""
+    """A mount during a hydration, with a waiting read and an error."""
     at_work = [worker(number) for number in range(workers)]
     why = "each further one brought less"
     return status(

@@ -1,4 +1,4 @@
-"""A terminal for a program of a test: what it writes there, keys pressed, sizes changed."""
+"""A pseudo-terminal for a program under test: its output, key presses, resizes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import IO, Any, Final
 
 from .conftest import CHECKOUT
 
-SECONDS: Final = 30.0  # for a program to write what is waited for
-# Its session's terminal is this one, so that Ctrl-C and a new size reach it.
+SECONDS: Final = 30.0  # for a program to write the expected output
+# The controlling terminal of its session, so that Ctrl-C and a resize reach the program.
 _START: Final = """
 import fcntl, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -30,7 +30,7 @@ CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """What a program wrote so far, and the program."""
+    """A program and its output so far."""
 
     def __init__(self, screen: IO[bytes], process: subprocess.Popen[bytes]) -> None:
         self._screen = screen
@@ -39,7 +39,7 @@ class Terminal:
         self._seen = 0
 
     def read(self, seconds: float) -> bool:
-        """More of what it writes; False: nothing came, or there is nothing more to come."""
+        """Reads more output; False: none came in time, or the terminal is closed."""
         if not select.select([self._screen], [], [], seconds)[0]:
             return False
         try:
@@ -50,13 +50,13 @@ class Terminal:
         return bool(piece)
 
     def wait_for(self, pattern: str) -> str:
-        """What it wrote since the last such wait, up to a match of ``pattern``."""
+        """Waits for a match of ``pattern``; returns the output since the last wait, up to its end."""
         end = time.monotonic() + SECONDS
         while (found := re.search(pattern, self.written[self._seen :], re.DOTALL)) is None:
             assert self.read(max(end - time.monotonic(), 0.0)), f"no {pattern!r} in {self.written[-3000:]!r}"
-        told = self.written[self._seen : self._seen + found.end()]
+        text = self.written[self._seen : self._seen + found.end()]
         self._seen += found.end()
-        return told
+        return text
 
     def press(self, keys: bytes) -> None:
         self._screen.write(keys)
@@ -65,7 +65,7 @@ class Terminal:
         fcntl.ioctl(self._screen, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def end(self) -> int:
-        """Its exit code, once it has written all."""
+        """Reads all output; returns the exit code."""
         while self.read(SECONDS):
             pass
         return self.process.wait(SECONDS)
@@ -73,7 +73,7 @@ class Terminal:
 
 @contextmanager
 def on_a_terminal(*words: str, width: int = 80, height: int = 24, **environ: str) -> Iterator[Terminal]:
-    """``hffs WORDS`` on a terminal of that size; killed if it has not ended by itself."""
+    """``hffs WORDS`` on a terminal of that size; killed if it does not end by itself."""
     controller, inside = pty.openpty()
     with open(controller, "r+b", buffering=0) as screen:
         fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))

@@ -48,7 +48,7 @@ def cache() -> Layout:
 
 
 def held() -> dict[str, int]:
-    """What is here of each blob, by its size."""
+    """The local bytes of each blob, by its size."""
     return {str(each.size): each.bytes_local for each in blob_info.scan(cache())}
 
 
@@ -71,14 +71,14 @@ def test_list_shows_repos_revisions_and_disk_usage(hffs: Run, hub: Hub, hydrated
     assert row.startswith("acme/tiny  main      3 of 3  3.0M of 3.0M (100 %)")
     assert row.endswith("complete, verified")
     assert total == f"{shown(disk())} on disk, 3 blobs in {cache().root}"
-    told = json.loads(hffs("cache", "list", "--json").stdout)
-    (found,) = told["repos"]
+    output = json.loads(hffs("cache", "list", "--json").stdout)
+    (found,) = output["repos"]
     (revision,) = found["revisions"]
     assert (found["repo"], found["type"], found["endpoint"]) == ("acme/tiny", "model", hub.endpoint)
     assert (revision["commit"], revision["revisions"]) == (hydrated.commit_of("main"), ["main"])
     assert (revision["files"], revision["files_complete"], revision["complete"]) == (3, 3, True)
-    assert told["bytes_disk"] == found["bytes_disk"] == revision["bytes_disk"] == disk()
-    assert (told["blobs"], told["others"]) == (3, [])
+    assert output["bytes_disk"] == found["bytes_disk"] == revision["bytes_disk"] == disk()
+    assert (output["blobs"], output["others"]) == (3, [])
     assert hub.journal.requests() == [], "list sends no request"
 
 
@@ -178,9 +178,9 @@ def test_check_locates_damage_and_repairs_it(hffs: Run, hydrated: Repo) -> None:
     assert where == f"{data}: block 0 of 12 is not what was written"
     assert mark.startswith(f"{big.place.state}: it was touched after it was verified")
     assert last == "damage in 1 place: hffs cache check --repair drops it, to be fetched again"
-    told = hffs("cache", "check", "--json")
-    assert told.returncode == 6
-    assert json.loads(told.stdout)["clean"] is False
+    output = hffs("cache", "check", "--json")
+    assert output.returncode == 6
+    assert json.loads(output.stdout)["clean"] is False
     mended = json.loads(hffs("cache", "check", "--repair", "--json").stdout)
     assert [(each["kind"], each["mended"]) for each in mended["findings"]] == [("damage", True)]
     assert good(hffs("cache", "check"))[-1] == "no damage"

@@ -87,7 +87,7 @@ def test_the_stub_exports_the_names_of_the_module() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "output"),
     [
         (["bogus"], 2, "see hffs --help"),
         (["mount", "acme/tiny"], 2, "see hffs mount --help"),
@@ -110,13 +110,13 @@ def test_the_stub_exports_the_names_of_the_module() -> None:
     ],
 )
 def test_a_failure_is_one_line_and_an_exit_code(
-    hffs: Run, runtime: str, words: list[str], code: int, told: str
+    hffs: Run, runtime: str, words: list[str], code: int, output: str
 ) -> None:
     done = hffs(*words)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith("hffs: ")
     assert done.stderr.count("\n") == 1
-    assert told in done.stderr
+    assert output in done.stderr
 
 
 def test_without_a_command_help_is_printed_and_exit_code_is_2(hffs: Run) -> None:
@@ -141,10 +141,10 @@ def test_a_traceback_is_shown_with_debug_only(hffs: Run, runtime: str, where: li
 
 def test_status_json_is_the_daemons_answers(hffs: Run, daemon: Daemon) -> None:
     first, second = daemon("/mnt/a"), daemon("/mnt/b", repo="acme/other")
-    told = json.loads(hffs("status", "--json").stdout)
-    assert told == {"mounts": [first, second]}
+    output = json.loads(hffs("status", "--json").stdout)
+    assert output == {"mounts": [first, second]}
     assert json.loads(hffs("status", "/mnt/b/", "--json").stdout) == {"mounts": [second]}
-    assert Status.__required_keys__ <= set(told["mounts"][0])
+    assert Status.__required_keys__ <= set(output["mounts"][0])
 
 
 def test_status_json_of_no_such_mount_is_empty_and_exit_3(hffs: Run, daemon: Daemon) -> None:
@@ -202,20 +202,20 @@ def test_status_of_one_mount_shows_its_details(hffs: Run, daemon: Daemon) -> Non
 
 
 def test_bandwidth_is_shown_and_set(hffs: Run, daemon: Daemon) -> None:
-    told = daemon()
+    output = daemon()
     assert hffs("bandwidth", "/mnt/model").stdout == "no limit\n"
     assert hffs("bandwidth", "/mnt/model", "50M").returncode == 0
-    assert told["bandwidth"] == {"limit": 50 << 20}
+    assert output["bandwidth"] == {"limit": 50 << 20}
     assert hffs("bandwidth", "/mnt/model").stdout == "50.0M/s\n"
     assert hffs("bandwidth", "/mnt/model", "0").returncode == 0
-    assert told["bandwidth"] == {"limit": None}
+    assert output["bandwidth"] == {"limit": None}
     refused = hffs("bandwidth", "/mnt/model", "fast")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "is not a size" in refused.stderr
 
 
 def on_a_terminal(*words: str, **environ: str) -> str:
-    """What the command writes to a terminal of 80 columns."""
+    """The output of the command on a terminal of 80 columns."""
     controller, terminal = pty.openpty()
     with open(controller, "rb", buffering=0) as screen:
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -263,9 +263,14 @@ def test_du_of_a_mount_counts_its_top_level_folders(hffs: Run, daemon: Daemon) -
 
 def test_du_as_json_obeys_include(hffs: Run, daemon: Daemon) -> None:
     daemon(files=FILES)
-    told = json.loads(hffs("du", "acme/tiny", "--json", "--include", "*.json").stdout)
-    assert (told["mountpoint"], told["files"], told["bytes_total"], told["bytes_local"]) == ("/mnt/model", 2, 100, 100)
-    assert told["by_type"] == [{"name": ".json", "files": 2, "bytes_total": 100, "bytes_local": 100}]
+    output = json.loads(hffs("du", "acme/tiny", "--json", "--include", "*.json").stdout)
+    assert (output["mountpoint"], output["files"], output["bytes_total"], output["bytes_local"]) == (
+        "/mnt/model",
+        2,
+        100,
+        100,
+    )
+    assert output["by_type"] == [{"name": ".json", "files": 2, "bytes_total": 100, "bytes_local": 100}]
 
 
 def test_a_closed_output_pipe_prints_no_traceback(daemon: Daemon, tmp_path: Path) -> None:
@@ -287,10 +292,10 @@ def test_a_full_disk_under_stdout_is_reported(daemon: Daemon, tmp_path: Path) ->
 
 
 def test_an_interrupted_command_exits_with_130(daemon: Daemon, runtime: str, tmp_path: Path) -> None:
-    told = daemon()
-    os.unlink(told["socket"])
+    output = daemon()
+    os.unlink(output["socket"])
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
-        silent.bind(told["socket"])
+        silent.bind(output["socket"])
         silent.listen()
         silent.settimeout(30)
         command = [sys.executable, "-m", "hffs", "status"]

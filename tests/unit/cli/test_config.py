@@ -1,4 +1,4 @@
-"""``hffs config`` and ``--config``: what holds, where it is from, and no secret."""
+"""``hffs config`` and ``--config``: values, their origins, and no secret."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def test_each_setting_is_shown_with_its_origin_in_80_columns(hffs: Run, tmp_path
 def test_json_has_values_origins_and_files(hffs: Run, tmp_path: Path) -> None:
     shown = hffs("config", "@mnt-model", "--json")
     assert "hidden" not in shown.stdout
-    told = json.loads(shown.stdout)
-    settings = {each.pop("name"): each for each in told["settings"]}
+    output = json.loads(shown.stdout)
+    settings = {each.pop("name"): each for each in output["settings"]}
     file = f"{tmp_path}/c/hffs/hffs.toml:1"
     assert settings["cache-size"] == {"value": 50 * 2**30, "origin": "file", "where": file}
     assert settings["workers"] == {"value": 2, "origin": "file", "where": f"{tmp_path}/c/hffs/mnt-model.toml:2"}
     assert settings["binding"] == {"value": "auto", "origin": "default", "where": ""}
-    assert told["mount"] == {"repo": "acme/tiny"}
+    assert output["mount"] == {"repo": "acme/tiny"}
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "expected"),
     [
         (["--config", "/nowhere", "status"], 3, "hffs: /nowhere does not exist: name an existing file, or none\n"),
         (["status", "--config", "/nowhere"], 3, "hffs: /nowhere does not exist: name an existing file, or none\n"),
@@ -72,12 +72,12 @@ def test_json_has_values_origins_and_files(hffs: Run, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_error_is_one_line_and_an_exit_code(hffs: Run, words: list[str], code: int, said: str) -> None:
+def test_an_error_is_one_line_and_an_exit_code(hffs: Run, words: list[str], code: int, expected: str) -> None:
     done = hffs(*words)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", expected)
 
 
 def test_config_none_reads_no_file(hffs: Run) -> None:
-    told = json.loads(hffs("config", "--config", "none", "--json").stdout)
-    assert told["files"] == []
-    assert {each["origin"] for each in told["settings"]} == {"default", "environment"}
+    output = json.loads(hffs("config", "--config", "none", "--json").stdout)
+    assert output["files"] == []
+    assert {each["origin"] for each in output["settings"]} == {"default", "environment"}

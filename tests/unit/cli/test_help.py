@@ -1,4 +1,4 @@
-"""`--help`, the man page and completion: all made from the parser, and read as a new user does."""
+"""`--help`, the man page and completion: all made from the parser."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ def test_every_example_is_a_command_line(line: str) -> None:
 def test_help_has_at_most_100_columns(monkeypatch: pytest.MonkeyPatch, columns: str, widest: int) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     for each in everyone():
-        told = each.format_help()
-        assert max(map(len, told.splitlines())) <= widest, told
-        assert REPO in told or "ORG/NAME[@REVISION]" not in told, "it is one word"
+        output = each.format_help()
+        assert max(map(len, output.splitlines())) <= widest, output
+        assert REPO in output or "ORG/NAME[@REVISION]" not in output, "it is one word"
 
 
 def test_help_groups_commands_by_purpose_and_options_by_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    told = BUILT.format_help()
-    positions = [told.index(f"\n{title}:\n") for title in GROUPS if f"\n{title}:\n" in told]
+    output = BUILT.format_help()
+    positions = [output.index(f"\n{title}:\n") for title in GROUPS if f"\n{title}:\n" in output]
     assert positions == sorted(positions)
     assert len(positions) == len(GROUPS)
     for name in commands():
-        assert len(re.findall(rf"^  {name}\b", told, re.MULTILINE)) == 1
+        assert len(re.findall(rf"^  {name}\b", output, re.MULTILINE)) == 1
     mount = commands()["mount"].format_help()
     assert mount.startswith("usage: hffs mount [OPTION]... REPO [MOUNTPOINT]\n\n")
     assert mount.index("\ncache:\n  --cache-dir DIR ") < mount.index("\nspeed:\n") < mount.index("\nexamples:\n")

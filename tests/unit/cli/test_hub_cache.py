@@ -1,4 +1,4 @@
-"""`hffs cache adopt` and `export` as their users meet them, fed with made-up results."""
+"""`hffs cache adopt` and `export` with synthetic results of the API."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ def parsed(*words: str) -> argparse.Namespace:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the API was asked for; ``found`` in it is what it answers."""
-    asked: dict[str, Any] = {"found": []}
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The arguments of API calls; ``found`` in it is returned by ``adopt``."""
+    calls: dict[str, Any] = {"found": []}
 
     def adopt(repos: list[str], **options: Any) -> list[Adopted]:
-        asked.update(repos=repos, **options)
-        return list(asked["found"])
+        calls.update(repos=repos, **options)
+        return list(calls["found"])
 
     def export(repo: str, **options: Any) -> Exported:
-        asked.update(repo=repo, **options)
+        calls.update(repo=repo, **options)
         return EXPORTED
 
     module: Any = ModuleType("hffs.api.hub_cache")
     module.adopt, module.export = adopt, export
     monkeypatch.setitem(sys.modules, "hffs.api.hub_cache", module)
     monkeypatch.setattr("hffs.api.hub_cache", module)
-    return asked
+    return calls
 
 
-def test_adopt_prints_a_line_for_each_repo(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    asked["found"] = [
+def test_adopt_prints_a_line_for_each_repo(calls: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    calls["found"] = [
         Adopted("acme/tiny", in_place=4, reflinked=1, held=2, bytes_adopted=3 << 20),
         Adopted("datasets/acme/rows", held=7),
     ]
     assert hub_cache.adopt(parsed("adopt", "acme/tiny", "datasets/acme/rows", "--hf-cache", "/hub")) == 0
-    assert (asked["repos"], asked["type"], asked["hf_cache"]) == (["acme/tiny", "datasets/acme/rows"], None, "/hub")
+    assert (calls["repos"], calls["type"], calls["hf_cache"]) == (["acme/tiny", "datasets/acme/rows"], None, "/hub")
     assert capsys.readouterr().out.splitlines() == [
         "acme/tiny: 5 files, 3.0M adopted (4 in place, 1 reflinked); 2 cached before",
         "datasets/acme/rows: 0 files, 0B adopted; 7 cached before",
     ]
 
 
-def test_adopt_names_wrong_files_and_exits_with_6(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    asked["found"] = [Adopted("acme/tiny", wrong=("/hub/blobs/abc",), skipped=1)]
+def test_adopt_names_wrong_files_and_exits_with_6(calls: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    calls["found"] = [Adopted("acme/tiny", wrong=("/hub/blobs/abc",), skipped=1)]
     assert hub_cache.adopt(parsed("adopt")) == 6
     written = capsys.readouterr()
     assert written.out == "acme/tiny: 0 files, 0B adopted; 1 skipped: being written, 1 wrong\n"
@@ -65,10 +65,10 @@ def test_adopt_names_wrong_files_and_exits_with_6(asked: dict[str, Any], capsys:
     assert json.loads(capsys.readouterr().out)[0]["wrong"] == ["/hub/blobs/abc"]
 
 
-def test_export_prints_the_exported_folder(asked: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_prints_the_exported_folder(calls: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     words = ("export", "acme/tiny", "--revision", "v1", "--no-fetch", "--include", "*.json", "--include", "a,b")
     assert hub_cache.export(parsed(*words)) == 0
-    assert {name: asked[name] for name in ("repo", "revision", "fetch", "include")} == {
+    assert {name: calls[name] for name in ("repo", "revision", "fetch", "include")} == {
         "repo": "acme/tiny",
         "revision": "v1",
         "fetch": False,

@@ -1,4 +1,4 @@
-"""`hffs hydrate` as its users meet it, fed with made-up snapshots: what it says, returns, and cancels."""
+"""`hffs hydrate` with synthetic snapshots of a job: output, exit codes, cancellation."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Followed:
 
     def __init__(self) -> None:
         self.script: list[Job | BaseException | Callable[[], object]] = []
-        self.asked: dict[str, Any] = {}
+        self.options: dict[str, Any] = {}
         self.ended = False
 
     def __call__(self, target: str, **options: Any) -> Iterator[Job]:
-        self.asked = {"target": target, **options}
+        self.options = {"target": target, **options}
         return self._play()
 
     def _play(self) -> Iterator[Job]:
@@ -62,7 +62,7 @@ def test_arguments_are_passed_to_the_api(follow: Followed) -> None:
     follow.script = [done()]
     words = "hydrate acme/tiny --revision v1 --type model --to out --include *.json --include a,b --workers 3 --force"
     assert cli.main(words.split()) == 0
-    assert follow.asked == {
+    assert follow.options == {
         "target": "acme/tiny",
         "type": "model",
         "revision": "v1",
@@ -135,11 +135,11 @@ def test_log_lines_come_each_tenth_but_every_5_to_60_seconds(
 ) -> None:
     now = 0.0
     lines = LogLines(lambda: now)
-    told = []
+    output = []
     for now, percent in [(0, 12), (4.9, 25), (5, 25), (9, 31), (10, 31), (60, 39), (70, 39), (75, 40), (80, 100)]:
         lines.show(job("done" if percent == 100 else "running", bytes_done=percent * 5 * MIB), [])
-        told.append((now, capsys.readouterr().err))
-    assert [(at, text) for at, text in told if text] == [
+        output.append((now, capsys.readouterr().err))
+    assert [(at, text) for at, text in output if text] == [
         (5, "acme/tiny: 125.0M of 500.0M (25 %), 3 of 12 files, 35.0M/s, ETA 9 s\n"),
         (10, "acme/tiny: 155.0M of 500.0M (31 %), 3 of 12 files, 35.0M/s, ETA 9 s\n"),
         (70, "acme/tiny: 195.0M of 500.0M (39 %), 3 of 12 files, 35.0M/s, ETA 9 s\n"),
@@ -155,7 +155,7 @@ def test_a_log_line_while_the_size_is_unknown(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "to", "said"),
+    ("snapshot", "to", "expected"),
     [
         (done(), None, "acme/tiny: 12 files, 500.0M, verified; 100.0M fetched in 4.0 s (25.0M/s)"),
         (done(), "out", "acme/tiny: 12 files, 500.0M, verified, exported to out; 100.0M fetched in 4.0 s (25.0M/s)"),
@@ -166,8 +166,8 @@ def test_a_log_line_while_the_size_is_unknown(capsys: pytest.CaptureFixture[str]
         (job("failed"), "out", "acme/tiny: 3 of 12 files, 200.0M of 500.0M; 100.0M fetched in 4.0 s (25.0M/s)"),
     ],
 )
-def test_the_summary_is_a_line(snapshot: Job, to: str | None, said: str) -> None:
-    assert hydrate.summary(snapshot, to) == said
+def test_the_summary_is_a_line(snapshot: Job, to: str | None, expected: str) -> None:
+    assert hydrate.summary(snapshot, to) == expected
 
 
 @pytest.mark.parametrize(

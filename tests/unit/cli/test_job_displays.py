@@ -1,4 +1,4 @@
-"""What `hffs hydrate` draws on a terminal, fed with made-up snapshots."""
+"""The progress screen of `hffs hydrate`, with synthetic snapshots of a job."""
 
 from __future__ import annotations
 

@@ -54,11 +54,16 @@ def test_ls_recursive_escapes_control_characters(hffs: Run, repo: Repo) -> None:
 
 
 def test_ls_as_json_has_full_paths_and_hashes(hffs: Run, repo: Repo) -> None:
-    told = json.loads(hffs("ls", "acme/tiny/onnx", "-r", "--exclude", "*.txt", "--json").stdout)
-    assert (told["repo"], told["type"], told["revision"], told["path"]) == ("acme/tiny", "model", "main", "onnx")
-    assert told["commit"] == repo.commit_of("main")
+    output = json.loads(hffs("ls", "acme/tiny/onnx", "-r", "--exclude", "*.txt", "--json").stdout)
+    assert (output["repo"], output["type"], output["revision"], output["path"]) == (
+        "acme/tiny",
+        "model",
+        "main",
+        "onnx",
+    )
+    assert output["commit"] == repo.commit_of("main")
     sha256 = digest(repo, "onnx/model.onnx")
-    assert told["entries"] == [
+    assert output["entries"] == [
         {"path": "onnx/model.onnx", "kind": "file", "size": 1 << 20, "etag": sha256, "lfs": True, "sha256": sha256}
     ]
 
@@ -92,17 +97,17 @@ def test_info_sums_the_bytes_to_fetch(hffs: Run, repo: Repo) -> None:
 
 def test_info_and_du_count_local_bytes_of_included_files(hffs: Run, hub: Hub, repo: Repo) -> None:
     hold(repo, hub, "onnx/model.onnx")
-    told = json.loads(hffs("info", "acme/tiny", "--include", "*.onnx", "--json").stdout)
+    output = json.loads(hffs("info", "acme/tiny", "--include", "*.onnx", "--json").stdout)
     local = 256 * 1024
-    assert (told["files"], told["bytes_total"], told["bytes_local"]) == (1, 1 << 20, local)
-    assert told["bytes_to_fetch"] == (1 << 20) - local
+    assert (output["files"], output["bytes_total"], output["bytes_local"]) == (1, 1 << 20, local)
+    assert output["bytes_to_fetch"] == (1 << 20) - local
     assert hffs("du", "acme/tiny/onnx", "--exclude", "*.txt").stdout.splitlines() == [
         "TYPE   FILES  SIZE   LOCAL",
         ".onnx      1  1.0M  256.0K",
         "256.0K of 1.0M (25 %) local, 1 file, 260.0K on disk",
     ]
-    told = json.loads(hffs("du", "acme/tiny/onnx", "--json").stdout)
-    assert (told["bytes_local"], told["bytes_disk"]) == (local, local + 4096), "a page of state"
+    output = json.loads(hffs("du", "acme/tiny/onnx", "--json").stdout)
+    assert (output["bytes_local"], output["bytes_disk"]) == (local, local + 4096), "a page of state"
 
 
 def test_ls_info_and_du_create_no_cache(hffs: Run, repo: Repo) -> None:
@@ -144,10 +149,10 @@ def test_offline_a_repo_is_shown_as_last_seen(hffs: Run, hub: Hub, repo: Repo, m
     hub.journal.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert [hffs(*each).stdout for each in words] == before
-    told = hffs("info", "acme/tiny").stdout
-    assert f"  commit    {repo.commit_of('main')}\n" in told
-    assert "  access    unknown, hffs is offline\n" in told
-    assert "  size      4.0M in 5 files, 4.0M to fetch\n" in told
+    output = hffs("info", "acme/tiny").stdout
+    assert f"  commit    {repo.commit_of('main')}\n" in output
+    assert "  access    unknown, hffs is offline\n" in output
+    assert "  size      4.0M in 5 files, 4.0M to fetch\n" in output
     for code, name in ((3, "acme/tiny/none"), (5, "acme/other"), (5, "acme/tiny@v1")):
         done = hffs("ls", name)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1), done.stderr
@@ -163,7 +168,7 @@ def digest(repo: Repo, path: str) -> str:
 
 
 def hold(repo: Repo, hub: Hub, path: str) -> None:
-    """Puts the first block of a file into the cache, as a mount would have."""
+    """Puts the first block of a file into the cache, as a mount would do."""
     layout = Layout(os.environ["XDG_CACHE_HOME"] + "/hffs")
     layout.prepare()
     store = BlobStore(layout)

@@ -101,7 +101,7 @@ def test_a_map_fits_its_terminal_and_its_marks_are_true(runs: list[tuple[State, 
 
 @pytest.fixture
 def mounted(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon's mount that the mount table knows."""
+    """A daemon whose mount is in the mount table."""
     daemon(blocks=SMALL)
     mounted = {"/mnt/model": mount_table.Mounted("/mnt/model", mount_table.TYPE, "hffs:acme/tiny")}
     monkeypatch.setattr(mount_table, "table", lambda: mounted)

@@ -1,4 +1,4 @@
-"""The options that ``mount.hffs`` understands, and the exit codes that mount(8) expects."""
+"""The options that ``mount.hffs`` accepts, and the exit codes that mount(8) expects."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hffs.errors import MountFailed, UsageError
 
 
 def test_options_are_those_of_hffs_mount_with_underscores_or_dashes() -> None:
-    asked = parse(
+    parsed = parse(
         'rw,revision=refs/pr/1,type=dataset,cache_size=50G,min-free=1G,allow_other,offline=0,include=*.json,include="a,b"'
     )
-    assert asked.settings == {
+    assert parsed.settings == {
         "cache_size": 50 << 30,
         "min_free": 1 << 30,
         "allow_other": True,
         "offline": False,
         "include": ("*.json", "a,b"),
     }
-    assert asked.names == {"revision": "refs/pr/1", "type": "dataset"}
-    assert not asked.noexec
+    assert parsed.names == {"revision": "refs/pr/1", "type": "dataset"}
+    assert not parsed.noexec
 
 
 def test_generic_mount_options_are_accepted() -> None:
@@ -52,9 +52,9 @@ def test_generic_mount_options_are_accepted() -> None:
     ],
 )
 def test_a_wrong_option_is_named(text: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words) as told:
+    with pytest.raises(UsageError, match=words) as caught:
         parse(text)
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_sloppy_ignores_unknown_options_only() -> None:
@@ -64,7 +64,7 @@ def test_sloppy_ignores_unknown_options_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "said"),
+    ("raised", "code", "expected"),
     [
         (UsageError("a mistake", "do better"), 1, "mount.hffs: a mistake: do better\n"),
         (MountFailed("no device"), 32, "mount.hffs: no device\n"),
@@ -78,21 +78,21 @@ def test_exit_codes_are_those_of_mount_8(
     capsys: pytest.CaptureFixture[str],
     raised: BaseException,
     code: int,
-    said: str,
+    expected: str,
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise raised
 
     monkeypatch.setattr(mount, "decide", fail)
     assert mount_helper.main(["acme/tiny", "/mnt/x", "-o", "rw"]) == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == expected
 
 
 def test_fake_mounts_nothing_but_checks_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(mount, "decide", lambda *words, **names: asked.append((words, names)))
+    parsed: list[object] = []
+    monkeypatch.setattr(mount, "decide", lambda *words, **names: parsed.append((words, names)))
     monkeypatch.setattr(launcher, "start_daemon", lambda *_: pytest.fail("it is not to be mounted"))
     assert mount_helper.main(["acme/tiny", "/mnt/x", "-s", "-f", "-n", "-v", "-t", "hffs", "-o", "rw,revision=a"]) == 0
-    assert asked == [(("acme/tiny", "/mnt/x", {}), {"revision": "a"})]
+    assert parsed == [(("acme/tiny", "/mnt/x", {}), {"revision": "a"})]
     assert mount_helper.main(["acme/tiny"]) == 1
     assert mount_helper.main(["acme/tiny", "/mnt/x", "-f", "-o", "zzz"]) == 1

@@ -1,4 +1,4 @@
-"""`hffs status` as it is drawn: the table, one mount in detail, and what `--watch` puts on its screen."""
+"""`hffs status` as drawn: the table, one mount in detail, and the screen of `--watch`."""
 
 # ruff: noqa: E501 - screens are as wide as terminals
 from __future__ import annotations
@@ -172,12 +172,12 @@ cache /var/cache/hffs: 1.0G of 50.0G (2 %), 20.0G free on disk
 
 
 def test_in_a_pipe_no_name_is_cut_and_no_bar_is_drawn() -> None:
-    told = printed(overview(FOUND, Page(), None), Page())
-    assert LONG["mountpoint"] in told
-    assert LONG["repo"] in told
-    assert "5.0G of 5.0G (100 %)" in told
-    assert "2023-11-14 22:10:00Z  config.json: cannot reach hub.example" in told
-    assert not set(told) & set("━─…\x1b")
+    output = printed(overview(FOUND, Page(), None), Page())
+    assert LONG["mountpoint"] in output
+    assert LONG["repo"] in output
+    assert "5.0G of 5.0G (100 %)" in output
+    assert "2023-11-14 22:10:00Z  config.json: cannot reach hub.example" in output
+    assert not set(output) & set("━─…\x1b")
 
 
 def test_mounts_that_do_not_fit_are_counted_and_busy_ones_come_first() -> None:
@@ -192,10 +192,10 @@ def test_mounts_that_do_not_fit_are_counted_and_busy_ones_come_first() -> None:
 
 def test_lists_that_do_not_fit_are_counted() -> None:
     page = Page(80, 20)
-    told = printed(screen_lines([busy(10)], page, SPEEDS, NOW), page)
-    assert "  workers   10 of 10 (each further one brought less)\n" in told
-    assert "            and 5 more\n" in told
-    assert told.count("\n") <= 20
+    output = printed(screen_lines([busy(10)], page, SPEEDS, NOW), page)
+    assert "  workers   10 of 10 (each further one brought less)\n" in output
+    assert "            and 5 more\n" in output
+    assert output.count("\n") <= 20
     assert "00009-of-00010" in printed(screen_lines([busy(10)], Page(160, 40), SPEEDS, NOW), Page(160, 40))
 
 
@@ -210,25 +210,25 @@ def test_a_screen_never_scrolls(quiet: int, workers: int, width: int, height: in
 
 
 def test_workers_with_waiting_reads_come_first() -> None:
-    wishes = ["bulk", "background", "ahead", "demand", "demand"]
-    at_work = [{**worker(number), "for": wish} for number, wish in enumerate(wishes)]
+    purposes = ["bulk", "background", "ahead", "demand", "demand"]
+    at_work = [{**worker(number), "for": purpose} for number, purpose in enumerate(purposes)]
     each = status(workers={"active": 5, "limit": 8, "bytes_per_s": 1.0, "why": "", "list": at_work[::-1]})
     assert [at["worker"] for at in status_text.by_urgency(each)] == [3, 4, 2, 1, 0]
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "output"),
     [
         ("offline", "no server is contacted"),
         ("restarting", "reads wait for its new daemon"),
         ("degraded", "takes no blocks"),
     ],
 )
-def test_a_state_is_explained(state: str, told: str) -> None:
+def test_a_state_is_explained(state: str, output: str) -> None:
     each = status(state=state)
-    assert told in printed(overview([each], Page(80), NOW), Page(80))
-    assert told in printed(mount_details(each, Page(80), NOW), Page(80))
-    assert told in printed(screen_lines([each], Page(80), {}, NOW), Page(80))
+    assert output in printed(overview([each], Page(80), NOW), Page(80))
+    assert output in printed(mount_details(each, Page(80), NOW), Page(80))
+    assert output in printed(screen_lines([each], Page(80), {}, NOW), Page(80))
 
 
 def test_the_screen_of_an_idle_mount_is_its_table() -> None:

@@ -1,4 +1,4 @@
-"""`hffs status --watch` as its users meet it: on a terminal, in a pipe, for programs; mounts come and go meanwhile."""
+"""`hffs status --watch` on a terminal, in a pipe and as JSON, while mounts start and end."""
 
 from __future__ import annotations
 
@@ -148,10 +148,10 @@ def test_in_a_pipe_each_interval_prints_a_plain_block(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("words", [[], ["/mnt/first"]])
 def test_json_is_an_object_a_line(daemon: Daemon, runtime: str, words: list[str]) -> None:
-    told = daemon("/mnt/first")
+    output = daemon("/mnt/first")
     with piped("--json", *words) as process:
         assert process.stdout is not None
-        assert [json.loads(process.stdout.readline()) for _ in range(2)] == [{"mounts": [told]}] * 2
+        assert [json.loads(process.stdout.readline()) for _ in range(2)] == [{"mounts": [output]}] * 2
         mount_records.remove(runtime, "/mnt/first")
         while json.loads(process.stdout.readline())["mounts"]:
             pass
