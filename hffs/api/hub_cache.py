@@ -19,7 +19,7 @@ from .hydrate import Progress, follow, wait
 from .options import settings_from
 
 if TYPE_CHECKING:
-    from ..cache import BlobStore, HubRepo, Outcome
+    from ..cache import AdoptOutcome, BlobStore, HubRepo
     from ..model import Commit
 
 
@@ -115,9 +115,9 @@ def _root(settings: Settings) -> str:
 
 
 def _adopt(store: BlobStore, repo: HubRepo, origin: str, progress: Callable[[str, int], None] | None) -> Adopted:
-    outcomes: Counter[Outcome] = Counter()
+    outcomes: Counter[AdoptOutcome] = Counter()
     adopted, wrong = 0, []
-    for blob in repo.blobs(origin):
+    for blob in repo.hashed_blobs(origin):
         outcome = store.adopt(blob, repo)
         outcomes[outcome] += 1
         if outcome in ("in place", "reflink"):

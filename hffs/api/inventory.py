@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..cache import Index
     from ..cache.blob_info import BlobInfo
     from ..cache.integrity.fsck import Step
-    from ..cache.inventory import BlobIndex, Inventory, Listed
+    from ..cache.inventory import BlobIndex, Inventory, ListedCommit
     from .repo_info import Listing
 
 __all__ = [
@@ -145,7 +145,7 @@ def take(settings: Settings) -> Inventory:
     """The whole inventory. Raises CacheUnusable."""
     from ..cache import inventory
 
-    return inventory.take(*scan(settings))
+    return inventory.build(*scan(settings))
 
 
 def evict(target: str, *, shared: bool = False, settings: Settings | None = None) -> EvictResult:
@@ -157,9 +157,9 @@ def evict(target: str, *, shared: bool = False, settings: Settings | None = None
     for listed in commits:
         selected = selector.names(listed.commit, listed.revisions)
         if selected:
-            mine |= blobs.held(listed, selector.inside)
+            mine |= blobs.local_blobs(listed, selector.inside)
         if listed.revisions or selected:
-            others |= set(blobs.held(listed, lambda path, own=selected: not (own and selector.inside(path))))  # type: ignore[misc]
+            others |= set(blobs.local_blobs(listed, lambda path, own=selected: not (own and selector.inside(path))))  # type: ignore[misc]
     _require_known(selector, commits)
     stay = {} if shared else {place: each for place, each in mine.items() if place in others}
     return _evict(selector.settings, [each for place, each in mine.items() if place not in stay], len(stay))
@@ -174,12 +174,12 @@ def prune(*, older: float | None = None, settings: Settings | None = None) -> Ev
 
     settings = settings or config.load()
     blobs, commits = scan(settings)
-    if not commits and older is None and blobs.holdings:
+    if not commits and older is None and blobs.blobs:
         return None
     mounted = {record["commit"] for record in mounts.records_of(settings.runtime_dir)}
     needed = [each for each in commits if each.revisions or each.commit.sha in mounted]
     now = time.time()
-    unneeded = inventory.needless(blobs, needed, now=now, older=older)
+    unneeded = inventory.unreferenced(blobs, needed, now=now, older=older)
     if not commits:
         unneeded = [each for each in unneeded if older is not None and now - each.last_used > older]
     return _evict(settings, unneeded, 0)
@@ -195,7 +195,7 @@ def pin(target: str, pinned: bool = True, *, settings: Settings | None = None) -
     mine, absent = dict[Any, Any](), set[str]()
     for listed in commits:
         if selector.names(listed.commit, listed.revisions):
-            mine |= blobs.held(listed, selector.inside)
+            mine |= blobs.local_blobs(listed, selector.inside)
             for file in listed.files:
                 if file.size and selector.inside(file.path) and blobs.find(listed.commit, file) is None:
                     absent.add(file.etag or file.path)
@@ -227,7 +227,7 @@ def bytes_of_mount(where: str, paths: Collection[str], settings: Settings) -> in
     selector = _select_mount(where, settings)
     above = f"{selector.path}/" if selector.path else ""
     with open_index(selector.settings) as index:
-        known = (each.commit for each in revisions.sightings(index)) if index is not None else ()
+        known = (each.commit for each in revisions.records(index)) if index is not None else ()
         commit = next((each for each in known if selector.names(each, ())), None)
         files = kept(index, commit, selector.path)[0] if index is not None and commit else []
     chosen = [file for file in files if file.path.removeprefix(above) in paths]
@@ -240,7 +240,7 @@ def _allocated(settings: Settings, commit: Commit, files: Sequence[Entry]) -> in
 
     layout = Layout(settings.cache_dir)
     etags = {blob.etag for file in files if file.size and (blob := file.blob(commit)) is not None}
-    copies = [blob_info.look(place) for etag in etags for place in layout.copies(etag)]
+    copies = [blob_info.inspect(place) for etag in etags for place in layout.copies(etag)]
     blobs = inventory.BlobIndex(each for each in copies if each is not None)
     found = (blobs.find(commit, file) for file in files if file.size)
     return blob_info.allocated(each for each in found if each is not None and each.bytes_local)
@@ -289,7 +289,7 @@ def _select_mount(target: str, settings: Settings) -> TargetSelector:
     )
 
 
-def known_of(target: str, ref: RepoRef, settings: Settings) -> tuple[list[Listed], Callable[[str], bool]]:
+def known_of(target: str, ref: RepoRef, settings: Settings) -> tuple[list[ListedCommit], Callable[[str], bool]]:
     """The known commits that a repo's name stands for, and which of their paths it means.
 
     Raises NotFound (nothing is known of it), CacheUnusable."""
@@ -299,7 +299,7 @@ def known_of(target: str, ref: RepoRef, settings: Settings) -> tuple[list[Listed
     return [each for each in commits if selector.names(each.commit, each.revisions)], selector.inside
 
 
-def _require_known(selector: TargetSelector, commits: list[Listed]) -> None:
+def _require_known(selector: TargetSelector, commits: list[ListedCommit]) -> None:
     """Raises NotFound where nothing is known of what a target names."""
     for listed in commits:
         if selector.names(listed.commit, listed.revisions) and any(selector.inside(file.path) for file in listed.files):
@@ -307,27 +307,27 @@ def _require_known(selector: TargetSelector, commits: list[Listed]) -> None:
     raise NotFound(f"nothing of {selector.target} is known in this cache", "see hffs cache list")
 
 
-def scan(settings: Settings) -> tuple[BlobIndex, list[Listed]]:
+def scan(settings: Settings) -> tuple[BlobIndex, list[ListedCommit]]:
     """All blobs on the disk, and all commits that are known. Raises CacheUnusable."""
     from ..cache import Layout, blob_info, inventory, revisions
     from ..transfer import kept
 
     layout = Layout(settings.cache_dir)
-    layout.refuse_newer()
+    layout.check_version()
     blobs = inventory.BlobIndex(blob_info.scan(layout))
     records: dict[tuple[str, str, str, str], list[revisions.RevisionRecord]] = {}
     found = []
     with open_index(settings) as index:
         if index is None:
             return blobs, []
-        for each in revisions.sightings(index):
+        for each in revisions.records(index):
             commit = each.commit
             records.setdefault((commit.endpoint, commit.type, commit.id, commit.sha), []).append(each)
         for group in records.values():
             files, complete = kept(index, group[0].commit)
             names = tuple(sorted({each.commit.revision for each in group if each.current}))
             seen = max(each.last_seen for each in group)
-            found.append(inventory.Listed(group[0].commit, names, seen, tuple(files), complete))
+            found.append(inventory.ListedCommit(group[0].commit, names, seen, tuple(files), complete))
     return blobs, found
 
 
@@ -349,9 +349,9 @@ def _evict(settings: Settings, blobs: Sequence[BlobInfo], shared: int) -> EvictR
 
     stay = Counter(shared=shared) if shared else Counter[str]()
     count = freed = 0
-    in_use = blob_info.busy(Layout(settings.cache_dir)) if blobs else frozenset()
+    in_use = blob_info.open_files(Layout(settings.cache_dir)) if blobs else frozenset()
     for each in blobs:
-        result = blob_info.free(each, in_use)
+        result = blob_info.evict(each, in_use)
         freed += result.bytes
         if result.kept:
             stay[result.kept] += 1

@@ -232,12 +232,12 @@ def _whole_cache(settings: Settings, require: Sequence[str]) -> CacheSource:
         named = set()
         for listed in commits:
             name = f"{listed.commit.type.prefix}{listed.commit.id}"
-            named |= blobs.named(listed)
+            named |= blobs.all_copies(listed)
             for entry in listed.files:
                 if wanted.match(entry.path):
                     yield KnownFile(f"{name}/{entry.path}", listed.commit, entry)
-        for each in blobs.holdings:
-            if each.place not in named and not settings.include:
+        for each in blobs.blobs:
+            if each.paths not in named and not settings.include:
                 entry = Entry(each.etag, "file", each.size, each.etag)
                 yield KnownFile(f"content {each.etag[:12]} of no known repo", None, entry, each, requirable=False)
 
@@ -259,11 +259,11 @@ def _folder(
         raise UsageError(f"{target} is a folder: --type, --revision and --subfolder need --repo", "name its repo")
     given = parse_repo(repo, **names) if repo is not None else None
     listings, warnings = list[FolderListing](), list[str]()
-    for folder in local_folder.recognise(target, urlsplit(settings.endpoint).netloc):
+    for folder in local_folder.detect(target, urlsplit(settings.endpoint).netloc):
         ref = given
         if ref is None and folder.repo is not None:
             ref = RepoRef(*folder.repo, folder.commit)
-        elif ref is not None and ref.revision is None and folder.made in ("snapshot", "local-dir"):
+        elif ref is not None and ref.revision is None and folder.kind in ("snapshot", "local-dir"):
             ref = replace(ref, revision=folder.commit)
         try:
             listings.append(FolderListing(folder, *(_listed(settings, ref) if ref is not None else ())))

@@ -5,13 +5,13 @@ closes it last. Everything here may be used from any thread.
 """
 
 from . import blob_info, inventory, revisions
-from .budget.budget import CacheBudget, Reservation, kept_free
+from .budget.budget import CacheBudget, Reservation, min_free_bytes
 from .hf_cache import local_folder
 from .hf_cache.export import export_file, safe_below
 from .hf_cache.hub_cache import HubCache, HubRepo
 from .index import Index
 from .integrity import check_blob, fsck, mismatches
-from .store.adopt import Outcome
+from .store.adopt import AdoptOutcome
 from .store.blob_store import BlobStore
 from .store.block_lease import BlockLease
 from .store.digest import Hasher
@@ -20,6 +20,7 @@ from .store.layout import Layout
 from .store.stored_blob import StoredBlob
 
 __all__ = [
+    "AdoptOutcome",
     "BlobStore",
     "BlockLease",
     "CacheBudget",
@@ -29,7 +30,6 @@ __all__ = [
     "IncrementalHash",
     "Index",
     "Layout",
-    "Outcome",
     "Reservation",
     "StoredBlob",
     "blob_info",
@@ -37,8 +37,8 @@ __all__ = [
     "export_file",
     "fsck",
     "inventory",
-    "kept_free",
     "local_folder",
+    "min_free_bytes",
     "mismatches",
     "revisions",
     "safe_below",

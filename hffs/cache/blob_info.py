@@ -19,9 +19,9 @@ from typing import Final, Literal
 from ..errors import CacheUnusable
 from ..model import Blob, Digest
 from ..ranges import block_count
-from .store.blocks import given_away
+from .store.blob_files import is_shared
 from .store.layout import BlobPaths, Layout, disk_error
-from .store.locks import HEADER, OWN, RangeLocks, alone_on
+from .store.locks import HEADER, OPEN_FLAGS, RangeLocks, try_exclusive
 from .store.state_file import Damaged, FileMark, StateFile, StateHeader
 from .store.stored_blob import StoredBlob
 
@@ -36,7 +36,7 @@ class BlobInfo:
     digest that the whole was found to have and still has. ``elsewhere``: the data file has, or had, another name.
     ``wrong`` says why nothing of it can be used; then etag, origin and size may be unknown."""
 
-    place: BlobPaths
+    paths: BlobPaths
     etag: str
     origin: str
     size: int
@@ -45,13 +45,13 @@ class BlobInfo:
     last_used: float
     pinned: bool = False
     verified: Digest | None = None
-    elsewhere: bool = False
-    wrong: str = ""
+    shared: bool = False
+    unusable: str = ""
     newer: bool = False
 
     @property
     def complete(self) -> bool:
-        return not self.wrong and self.bytes_local == self.size
+        return not self.unusable and self.bytes_local == self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ class Freed:
 
 def scan(layout: Layout) -> Iterator[BlobInfo]:
     """Every blob that has a data or state file here, in the order of their folders. Raises CacheUnusable."""
-    for place in places(layout):
-        found = look(place)
+    for place in list_paths(layout):
+        found = inspect(place)
         if found is not None:
             yield found
 
 
-def places(layout: Layout) -> Iterator[BlobPaths]:
+def list_paths(layout: Layout) -> Iterator[BlobPaths]:
     """Wherever a file of a blob lies. Raises CacheUnusable when the blobs' folder itself cannot be listed."""
     try:
         firsts = sorted(os.listdir(layout.blobs))
@@ -85,7 +85,7 @@ def places(layout: Layout) -> Iterator[BlobPaths]:
             yield from (BlobPaths(folder, stem) for stem in sorted(stems) if stem)
 
 
-def look(place: BlobPaths) -> BlobInfo | None:
+def inspect(place: BlobPaths) -> BlobInfo | None:
     """One blob as it is; None where there is neither data nor state."""
     seen = {path: _stat(path) for path in (place.data, place.state, place.lock)}
     data, state = seen[place.data], seen[place.state]
@@ -96,17 +96,17 @@ def look(place: BlobPaths) -> BlobInfo | None:
     written = max(each.st_mtime for each in (data, state) if each is not None)
     nothing = BlobInfo(place, name, "", data.st_size if data else 0, 0, disk, written)
     if state is None:
-        return replace(nothing, wrong="there is no state file beside its data")
+        return replace(nothing, unusable="there is no state file beside its data")
     try:
         file, header = StateFile.open(place.state, writing=False)
     except FileNotFoundError:
         return None  # it has just gone
     except CacheUnusable as newer:
-        return replace(nothing, wrong=newer.what, newer=True)
+        return replace(nothing, unusable=newer.what, newer=True)
     except Damaged as damaged:
-        return replace(nothing, wrong=f"its state file is damaged: {damaged}")
+        return replace(nothing, unusable=f"its state file is damaged: {damaged}")
     except OSError as error:
-        return replace(nothing, wrong=f"its state file cannot be read: {error.strerror}")
+        return replace(nothing, unusable=f"its state file cannot be read: {error.strerror}")
     with contextlib.closing(file):
         return _read(nothing, file, header, data, written)
 
@@ -117,11 +117,11 @@ def _read(
     known = replace(nothing, etag=header.etag, origin=header.origin, size=header.size, pinned=header.pinned)
     if data is None or data.st_size != header.size:
         found = "is missing" if data is None else f"has {data.st_size} bytes instead of {header.size}"
-        return replace(known, wrong=f"its data file {found}")
+        return replace(known, unusable=f"its data file {found}")
     try:
-        local, used = file.local_bytes(), max(file.last_used(), default=0) & ~1  # the lowest bit says: used again
+        local, used = file.local_bytes(), max(file.last_uses(), default=0) & ~1  # the lowest bit says: used again
     except OSError as error:
-        return replace(known, wrong=f"its state file cannot be read: {error.strerror}")
+        return replace(known, unusable=f"its state file cannot be read: {error.strerror}")
     record = header.verification
     fits = record is not None and local == header.size and record.mark == _mark(data)
     return replace(
@@ -129,11 +129,11 @@ def _read(
         bytes_local=local,
         last_used=float(used) or written,
         verified=record.digest if record is not None and fits else None,
-        elsewhere=given_away(data) or os.path.islink(nothing.place.data),
+        shared=is_shared(data) or os.path.islink(nothing.paths.data),
     )
 
 
-def busy(layout: Layout) -> frozenset[str]:
+def open_files(layout: Layout) -> frozenset[str]:
     """The files below the blobs' folder that are open in any process, as far as those may be looked at (proc(5))."""
     below = f"{os.path.realpath(layout.blobs)}/"
     found = set()
@@ -147,28 +147,28 @@ def busy(layout: Layout) -> frozenset[str]:
     return frozenset(found)
 
 
-def free(holding: BlobInfo, in_use: frozenset[str] = frozenset()) -> Freed:
+def evict(holding: BlobInfo, in_use: frozenset[str] = frozenset()) -> Freed:
     """Let a blob go, whole: its blocks at once, its files unless ``in_use`` (of ``busy``) names them. Pinned ones stay.
 
     What is being fetched just now stays, too, as does all of one that the kernel reads directly. Raises CacheUnusable.
     """
-    place = holding.place
+    place = holding.paths
     if holding.newer:
         return Freed(0, "unreadable")
     try:
-        with locks_of(place) as locks:
-            if holding.wrong:
+        with blob_locks(place) as locks:
+            if holding.unusable:
                 return Freed(_remove_wrong(place, locks))
             with contextlib.closing(_stored(place, locks)) as opened:
                 if opened.header.pinned:
                     return Freed(0, "pinned")
-                with alone_on(opened.data) as alone:
+                with try_exclusive(opened.data) as alone:
                     if not alone:
                         return Freed(0, "in use")
                 opened.stored.discard(range(block_count(opened.state.size)))
                 if _real(place.state) not in in_use and _real(place.data) not in in_use:
                     opened.remove_empty()
-                if holding.elsewhere and os.fstat(opened.data).st_nlink:
+                if holding.shared and os.fstat(opened.data).st_nlink:
                     return Freed(0, "elsewhere")
                 left = sum(_disk(path) for path in (place.data, place.state))
                 return Freed(max(0, holding.bytes_disk - left), "in use" if opened.state.local_bytes() else "")
@@ -183,8 +183,8 @@ def free(holding: BlobInfo, in_use: frozenset[str] = frozenset()) -> Freed:
 def pin(holding: BlobInfo, pinned: bool) -> bool:
     """Protect a blob from every eviction, or no longer; whether that was a change. Raises CacheUnusable."""
     try:
-        with locks_of(holding.place) as locks, locks.holding(HEADER):
-            state, header = StateFile.open(holding.place.state)
+        with blob_locks(holding.paths) as locks, locks.holding(HEADER):
+            state, header = StateFile.open(holding.paths.state)
             with contextlib.closing(state):
                 if header.pinned == pinned:
                     return False
@@ -193,15 +193,15 @@ def pin(holding: BlobInfo, pinned: bool) -> bool:
     except (FileNotFoundError, Damaged):
         return False
     except OSError as error:
-        raise disk_error(error, f"the cache file {holding.place.state}") from error
+        raise disk_error(error, f"the cache file {holding.paths.state}") from error
 
 
-class Opened:
+class BlobFiles:
     """The files of one blob, as they are. Close it."""
 
     def __init__(self, place: BlobPaths, locks: RangeLocks) -> None:
         """Raises OSError, Damaged, CacheUnusable."""
-        self.place = place
+        self.paths = place
         self._locks = locks
         self.state, self.header = StateFile.open(place.state)
         try:
@@ -217,7 +217,7 @@ class Opened:
         ignore = lambda _: None  # noqa: E731 - nobody counts in this process
         self.stored = StoredBlob(blob, self.state, self.data, locks, clock=time.time, changed=ignore, closed=ignore)
 
-    def doubt(self) -> None:
+    def clear_verified(self) -> None:
         """It was found wrong, so whoever wrote that it is verified erred: the kernel may not read it by itself any
         more, and it is hashed when it is used next."""
         with self._locks.holding(HEADER), contextlib.suppress(Damaged):
@@ -230,24 +230,24 @@ class Opened:
         with self._locks.holding(HEADER):
             if self.state.local_bytes():
                 return
-            for path, fd in ((self.place.state, self.state.fd), (self.place.data, self.data)):
+            for path, fd in ((self.paths.state, self.state.fd), (self.paths.data, self.data)):
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(os.stat(path), os.fstat(fd)):
                         os.unlink(path)
 
     def close(self) -> None:
-        self.stored.shut()
+        self.stored.force_close()
 
 
-def _stored(place: BlobPaths, locks: RangeLocks) -> Opened:
+def _stored(place: BlobPaths, locks: RangeLocks) -> BlobFiles:
     with locks.holding(HEADER):
-        return Opened(place, locks)
+        return BlobFiles(place, locks)
 
 
 @contextlib.contextmanager
-def locks_of(place: BlobPaths) -> Iterator[RangeLocks]:
+def blob_locks(place: BlobPaths) -> Iterator[RangeLocks]:
     """The locks of a blob, for as long as the block lasts. Raises OSError."""
-    locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | OWN, 0o600))
+    locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600))
     try:
         yield locks
     finally:
@@ -257,8 +257,8 @@ def locks_of(place: BlobPaths) -> Iterator[RangeLocks]:
 def _remove_wrong(place: BlobPaths, locks: RangeLocks) -> int:
     """Files of which nothing can be used; looked at once more, for somebody may just have begun it anew."""
     with locks.holding(HEADER):
-        found = look(place)
-        if found is not None and (not found.wrong or found.newer):
+        found = inspect(place)
+        if found is not None and (not found.unusable or found.newer):
             return 0
         before = sum(_disk(path) for path in (place.state, place.data))
         for path in (place.state, place.data, f"{place.folder}/{place.origin_id}.new"):
@@ -269,7 +269,7 @@ def _remove_wrong(place: BlobPaths, locks: RangeLocks) -> int:
 
 def allocated(holdings: Iterable[BlobInfo]) -> int:
     """Bytes of disk that these take together, each counted once."""
-    return sum({holding.place: holding.bytes_disk for holding in holdings}.values())
+    return sum({holding.paths: holding.bytes_disk for holding in holdings}.values())
 
 
 def _mark(seen: os.stat_result) -> FileMark:

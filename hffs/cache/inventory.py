@@ -17,7 +17,7 @@ from .store.layout import BlobPaths, etag_name
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedCommit:
     """A commit and the files of it that are known, ``complete`` when these are all. ``revisions`` are the names that
     stand for it now, ``seen`` when the Hub said so last (seconds since the epoch)."""
 
@@ -90,23 +90,23 @@ class BlobIndex:
     """The blobs that are here, found by what a listing says of a file."""
 
     def __init__(self, holdings: Iterable[BlobInfo]) -> None:
-        self.holdings = tuple(holdings)
+        self.blobs = tuple(holdings)
         self._by_name: dict[str, list[BlobInfo]] = {}
-        for holding in self.holdings:
-            self._by_name.setdefault(os.path.basename(holding.place.folder), []).append(holding)
+        for holding in self.blobs:
+            self._by_name.setdefault(os.path.basename(holding.paths.folder), []).append(holding)
 
     def find(self, commit: Commit, file: Entry) -> BlobInfo | None:
         """The copy that a reader of this file would be given: its own server's, unless only another's is verified."""
-        copies = [each for each in self._of(commit, file) if each.size == file.size and not each.wrong]
+        copies = [each for each in self._of(commit, file) if each.size == file.size and not each.unusable]
         own = next((each for each in copies if each.origin == commit.endpoint), None)
         digest = file.digest()
         if digest is None or (own is not None and own.verified == digest):
             return own
         return next((each for each in copies if each.verified == digest), own)
 
-    def named(self, listed: Listed) -> set[BlobPaths]:
+    def all_copies(self, listed: ListedCommit) -> set[BlobPaths]:
         """Every copy of what the commit's files have, whatever its state and origin."""
-        return {each.place for file in listed.files for each in self._of(listed.commit, file)}
+        return {each.paths for file in listed.files for each in self._of(listed.commit, file)}
 
     def file(self, commit: Commit, file: Entry) -> LocalFile:
         holding = self.find(commit, file)
@@ -118,45 +118,49 @@ class BlobIndex:
         state = whole if holding.complete else "partial"
         return LocalFile(file.path, file.size, holding.bytes_local, state, holding.pinned)
 
-    def held(self, listed: Listed, wanted: Callable[[str], bool] = lambda _: True) -> dict[BlobPaths, BlobInfo]:
+    def local_blobs(
+        self, listed: ListedCommit, wanted: Callable[[str], bool] = lambda _: True
+    ) -> dict[BlobPaths, BlobInfo]:
         """The blobs of a commit's files, of which something is here."""
         found = (self.find(listed.commit, file) for file in listed.files if file.size and wanted(file.path))
-        return {each.place: each for each in found if each is not None}
+        return {each.paths: each for each in found if each is not None}
 
     def _of(self, commit: Commit, file: Entry) -> list[BlobInfo]:
         blob = file.blob(commit)  # what an etag that is no hash stands for is known by more than that
         return [] if blob is None else self._by_name.get(etag_name(blob.etag), [])
 
 
-def take(shelf: BlobIndex, commits: Iterable[Listed]) -> Inventory:
+def build(shelf: BlobIndex, commits: Iterable[ListedCommit]) -> Inventory:
     """What is here, repo by repo in the order of their names."""
     repos: dict[tuple[str, str, str], list[tuple[LocalRevision, Mapping[BlobPaths, BlobInfo]]]] = {}
     named: set[BlobPaths] = set()
     for listed in commits:
-        held = shelf.held(listed)
+        held = shelf.local_blobs(listed)
         named.update(held)
         if any(each.bytes_local for each in held.values()):
             key = listed.commit.type.value, listed.commit.id, listed.commit.endpoint
             repos.setdefault(key, []).append((_revision(shelf, listed, held), held))
-    others = tuple(each for each in shelf.holdings if each.place not in named)
+    others = tuple(each for each in shelf.blobs if each.paths not in named)
     return Inventory(
         tuple(_repo(key, found) for key, found in sorted(repos.items())),
         others,
-        len(shelf.holdings),
-        allocated(shelf.holdings),
+        len(shelf.blobs),
+        allocated(shelf.blobs),
     )
 
 
-def needless(shelf: BlobIndex, needed: Iterable[Listed], *, now: float, older: float | None = None) -> list[BlobInfo]:
+def unreferenced(
+    shelf: BlobIndex, needed: Iterable[ListedCommit], *, now: float, older: float | None = None
+) -> list[BlobInfo]:
     """The blobs to let go: those that none of the ``needed`` commits names, and, with ``older`` (seconds), those that
     nobody has used for so long. Pinned ones and those of a newer hffs are never among them."""
-    named = {place for listed in needed for place in shelf.held(listed)}
+    named = {place for listed in needed for place in shelf.local_blobs(listed)}
     return [
         each
-        for each in shelf.holdings
+        for each in shelf.blobs
         if not each.pinned
         and not each.newer
-        and (each.place not in named or (older is not None and now - each.last_used > older))
+        and (each.paths not in named or (older is not None and now - each.last_used > older))
     ]
 
 
@@ -168,7 +172,7 @@ def _repo(key: tuple[str, str, str], found: list[tuple[LocalRevision, Mapping[Bl
     return LocalRepo(name, kind, endpoint, revisions, allocated(every.values()), last_used)
 
 
-def _revision(shelf: BlobIndex, listed: Listed, held: Mapping[BlobPaths, BlobInfo]) -> LocalRevision:
+def _revision(shelf: BlobIndex, listed: ListedCommit, held: Mapping[BlobPaths, BlobInfo]) -> LocalRevision:
     files = [shelf.file(listed.commit, file) for file in listed.files]
     states = [file.state for file in files]
     sizes = [file.size for file in files]

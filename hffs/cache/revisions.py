@@ -37,7 +37,7 @@ class RevisionRecord:
     current: bool
 
 
-def learn(index: Index, asked_as: str, commit: Commit, now: float) -> None:
+def record(index: Index, asked_as: str, commit: Commit, now: float) -> None:
     """The Hub said at ``now`` that this is the commit of its revision; ``asked_as`` is the repo's name as it was asked
     for, which may be an older one."""
     for name in dict.fromkeys((commit.id, asked_as)):
@@ -58,7 +58,7 @@ def last_known(index: Index, endpoint: str, ref: RepoRef) -> RevisionRecord | No
         return found[0]
     if not _SHA.fullmatch(revision):
         return None
-    for each in _sightings(index, f"{_PREFIX}{endpoint}|{ref.type}|{ref.id}|"):
+    for each in _records(index, f"{_PREFIX}{endpoint}|{ref.type}|{ref.id}|"):
         if each.commit.sha == revision:
             commit = each.commit
             return RevisionRecord(
@@ -70,9 +70,9 @@ def last_known(index: Index, endpoint: str, ref: RepoRef) -> RevisionRecord | No
     return None
 
 
-def sightings(index: Index) -> list[RevisionRecord]:
+def records(index: Index) -> list[RevisionRecord]:
     """All that is known, of each revision the latest commit first. A repo asked for by an old name is told once."""
-    return list(dict.fromkeys(_sightings(index, _PREFIX)))
+    return list(dict.fromkeys(_records(index, _PREFIX)))
 
 
 def forget(index: Index, endpoint: str, ref: RepoRef) -> None:
@@ -88,7 +88,7 @@ def _key(endpoint: str, kind: RepoType, name: str, revision: str) -> str:
     return f"{_PREFIX}{endpoint}|{kind}|{name}|{revision}"  # a bar is in no URL's host, repo's name or revision
 
 
-def _sightings(index: Index, prefix: str) -> list[RevisionRecord]:
+def _records(index: Index, prefix: str) -> list[RevisionRecord]:
     found = []
     for key in index.keys(prefix):
         parts = key.removeprefix(_PREFIX).split("|", 3)

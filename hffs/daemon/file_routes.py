@@ -72,13 +72,13 @@ class FileRoutes:
         stay: Counter[str] = Counter()
         blobs = freed = 0
         gone = self._held(chosen, shelf)
-        in_use = blob_info.busy(self._store.layout) if gone else frozenset()
+        in_use = blob_info.open_files(self._store.layout) if gone else frozenset()
         for entry, holding in gone:
             if self._blob(entry) in outside:
                 stay["shared"] += 1
                 continue
-            let = blob_info.free(holding, in_use)
-            self._store.let_go(self._content.remote_file(entry).blob, let.bytes)
+            let = blob_info.evict(holding, in_use)
+            self._store.invalidate(self._content.remote_file(entry).blob, let.bytes)
             freed += let.bytes
             if let.kept:
                 stay[let.kept] += 1
@@ -113,7 +113,7 @@ class FileRoutes:
         layout = self._store.layout
         blobs = (self._blob(entry) for entry in chosen if entry.size)
         etags = {blob.etag for blob in blobs if blob is not None}
-        found = (blob_info.look(place) for etag in sorted(etags) for place in layout.copies(etag))
+        found = (blob_info.inspect(place) for etag in sorted(etags) for place in layout.copies(etag))
         return chosen, inventory.BlobIndex(each for each in found if each is not None)
 
     def _held(self, chosen: list[Entry], shelf: inventory.BlobIndex) -> list[tuple[Entry, blob_info.BlobInfo]]:
@@ -122,7 +122,7 @@ class FileRoutes:
         for entry in chosen:
             holding = shelf.find(self._content.commit, entry) if entry.size else None
             if holding is not None and holding.bytes_local:
-                found.setdefault(holding.place, (entry, holding))
+                found.setdefault(holding.paths, (entry, holding))
         return list(found.values())
 
     def _blob(self, entry: Entry) -> Blob | None:

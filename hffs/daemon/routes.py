@@ -82,7 +82,7 @@ class ControlRoutes:
                 newest = self.hub.catalog.resolve(self.ref)
         finally:
             self._asking.release()
-        revisions.learn(self.hub.index, self.ref.id, newest, time.time())
+        revisions.record(self.hub.index, self.ref.id, newest, time.time())
         log.info("event=refreshed revision=%s newest=%s commit=%s", newest.revision, newest.sha, self.commit)
         return {
             "revision": newest.revision,

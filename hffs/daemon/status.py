@@ -75,7 +75,7 @@ class Reporter:
         self._filesystem = filesystem
         self._fetcher = parts.fetcher
         self._store = parts.store
-        self._room = parts.room
+        self._budget = parts.budget
         self._catalog = hub.catalog
         self._reach = hub.reach
         self._standing = hub.standing
@@ -150,8 +150,8 @@ class Reporter:
             "open_files": self._open_files(),
             "cache": {
                 "dir": str(self._store.layout.root),
-                "bytes": self._room.held,
-                "limit": self._room.limit,
+                "bytes": self._budget.held,
+                "limit": self._budget.limit,
                 "disk_free": self._store.disk_free(),
             },
             "waiting_reads": [

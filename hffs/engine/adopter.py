@@ -90,7 +90,7 @@ class Adopter:
 
     def _adopt(self, blob: Blob) -> None:
         try:
-            outcome = self._store.adopt(blob, given_up=lambda: self._stopping)
+            outcome = self._store.adopt(blob, cancelled=lambda: self._stopping)
         except HffsError as error:
             log.debug("event=not-adopted etag=%s error=%s", blob.etag, error)
             return

@@ -33,11 +33,11 @@ def put(stored: StoredBlob, below: str, path: str, *, copied: bool = False) -> N
 
 def export(stored: StoredBlob, file: RemoteFile, repo: HubRepo) -> bool:
     """Exports a whole, verified file to huggingface_hub's cache; returns whether its content was missing there."""
-    written = repo.blob(file.blob, stored.mark(), lambda path: export_file(stored, path))
+    written = repo.put_blob(file.blob, stored.mark(), lambda path: export_file(stored, path))
     repo.link(file.commit.sha, file.path, file.blob.etag, safe_below)
     return written
 
 
 def conclude(repo: HubRepo, commit: Commit) -> None:
     """Points the commit's revision at it, once all its selected files were exported."""
-    repo.refer(commit.revision, commit.sha, safe_below)
+    repo.write_ref(commit.revision, commit.sha, safe_below)

@@ -77,7 +77,7 @@ class Session:
     """What brings bytes."""
 
     store: BlobStore
-    room: CacheBudget
+    budget: CacheBudget
     transport: HttpTransport
     fetcher: Fetcher
     content: CommitFiles
@@ -108,7 +108,7 @@ def resolve(hub: HubContext, ref: RepoRef) -> Resolved:
     except HubUnreachable as away:
         return _last_known(hub, ref, away)
     commit = about.commit
-    revisions.learn(hub.index, ref.id, commit, time.time())
+    revisions.record(hub.index, ref.id, commit, time.time())
     refused = _refused(hub.catalog, commit) if about.gated else None
     listings = _listings(hub, commit, ref.subfolder)
     log.info("event=resolved repo=%s revision=%s commit=%s", commit.id, commit.revision, commit.sha)
@@ -135,11 +135,11 @@ def start(
     """Workers, timers and the store, running until ``stack`` closes; ``adopting`` also what takes over, in the
     background, what huggingface_hub has of the repo."""
     commit = listings.commit
-    nearby = HubCache(settings.hf_cache).repo(commit.type, commit.id) if settings.hf_cache else None
-    store = BlobStore(hub.layout, nearby=nearby)
+    hf_repo = HubCache(settings.hf_cache).repo(commit.type, commit.id) if settings.hf_cache else None
+    store = BlobStore(hub.layout, hf_repo=hf_repo)
     stack.callback(store.close)
-    room = CacheBudget(store, settings.cache_size, settings.min_free)
-    stack.callback(room.close)
+    budget = CacheBudget(store, settings.cache_size, settings.min_free)
+    stack.callback(budget.close)
     transport = HttpTransport(UrlResolver(hub.standing), hub.standing)
     reached = ReachedTransport(transport, hub.reach)
     timers = Timers()
@@ -163,7 +163,7 @@ def start(
         fetch_size=settings.fetch_size,
         throttle=Throttle(settings.bandwidth),
         verify_nice=verify_nice,
-        room=room,
+        budget=budget,
         pace=transport.pace,
     )
     fetcher.start()
@@ -174,17 +174,17 @@ def start(
         if hub.standing.recovered():
             fetcher.resume()
 
-    housekeeping = CacheMaintenance(room, look)
+    housekeeping = CacheMaintenance(budget, look)
     housekeeping.start()
     stack.callback(housekeeping.stop)
     stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
     content = CommitFiles(listings, store, fetcher, read_timeout=settings.read_timeout, prefetch=settings.prefetch)
     stack.callback(content.close)
-    if nearby is not None and adopting:
+    if hf_repo is not None and adopting:
         adopter = Adopter(store)
-        store.on_nearby = adopter.first
+        store.on_adoptable = adopter.first
         stack.callback(adopter.stop)
-        if nearby.exists():
+        if hf_repo.exists():
             wanted = Patterns(settings.include, settings.exclude)
             adopter.begin(
                 lambda: [
@@ -193,7 +193,7 @@ def start(
                     if entry.etag and entry.size and wanted.match(entry.path)
                 ]
             )
-    return Session(store, room, transport, fetcher, content)
+    return Session(store, budget, transport, fetcher, content)
 
 
 def start_fetcher(settings: Settings, commit: Commit, stack: contextlib.ExitStack) -> Fetcher:
@@ -222,7 +222,7 @@ def _refused(catalog: HubCatalog, commit: Commit) -> AccessDenied | None:
 
 def ask_again(hub: HubContext, ref: RepoRef) -> None:
     """Learn what the revision is now, for who mounts it next. Raises as ``HubCatalog.resolve``."""
-    revisions.learn(hub.index, ref.id, hub.catalog.resolve(ref), time.time())
+    revisions.record(hub.index, ref.id, hub.catalog.resolve(ref), time.time())
 
 
 def _last_known(hub: HubContext, ref: RepoRef, away: HubUnreachable | None) -> Resolved:

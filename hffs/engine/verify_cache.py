@@ -81,7 +81,7 @@ class CacheSource:
 
     def files(self, cancelled: IsCancelled) -> Iterable[CheckedFile]:
         """Each file once, however many commits have it; a content with several names is checked under the first."""
-        self._mismatches = {(each.etag, each.origin): each for each in mismatches.standing(self._layout)}
+        self._mismatches = {(each.etag, each.origin): each for each in mismatches.current(self._layout)}
         named: dict[tuple[str, object], _CachedFile] = {}
         first: dict[object, _CachedFile] = {}
         for known in self._known():
@@ -90,7 +90,7 @@ class CacheSource:
             required = known.requirable and self.require.match(known.entry.path)
             info, unreadable = self._find(known)
             blob = None if known.commit is None else known.entry.blob(known.commit)
-            key: object = info.place if info else (blob.etag if blob else known.entry.path)
+            key: object = info.paths if info else (blob.etag if blob else known.entry.path)
             twin = first.get(key)
             if twin is not None:
                 twin.required |= required
@@ -102,7 +102,7 @@ class CacheSource:
                     info.bytes_local if info and twin is None else 0,
                     required,
                     known=known,
-                    place=info.place if info else None,
+                    place=info.paths if info else None,
                     unreadable=unreadable,
                     twin=twin,
                 )
@@ -112,14 +112,14 @@ class CacheSource:
     def _find(self, known: KnownFile) -> tuple[BlobInfo | None, BlobInfo | None]:
         """The copy that a reader would be served from, and one that cannot be used at all."""
         if known.blob is not None:
-            return (None, known.blob) if known.blob.wrong else (known.blob, None)
+            return (None, known.blob) if known.blob.unusable else (known.blob, None)
         entry, commit = known.entry, known.commit
         blob = None if commit is None else entry.blob(commit)
         if blob is None or commit is None or not blob.size:
             return None, None
-        own = self._layout.place(blob.etag, blob.origin)
-        copies = [each for each in map(blob_info.look, self._layout.copies(blob.etag)) if each is not None]
-        unreadable = next((each for each in copies if each.wrong and each.place == own), None)
+        own = self._layout.paths(blob.etag, blob.origin)
+        copies = [each for each in map(blob_info.inspect, self._layout.copies(blob.etag)) if each is not None]
+        unreadable = next((each for each in copies if each.unusable and each.paths == own), None)
         return BlobIndex(copies).find(commit, entry), unreadable
 
     def check(self, file: CheckedFile, cancelled: IsCancelled, count: Callable[[int], None]) -> Verdict:
@@ -138,7 +138,7 @@ class CacheSource:
             file.whole = file.required
             return _check_absent(file)
         digest = file.known.digest()
-        found = check_blob.examine(file.place, digest, cancelled, count)
+        found = check_blob.check_blob(file.place, digest, cancelled, count)
         verdict = _judge(file, found, digest)
         if verdict == "right":
             self._clear_mismatch(file.known)
@@ -162,7 +162,7 @@ class CacheSource:
         """Forgets an earlier mismatch of a file that is right now."""
         remote = known.remote()
         if remote is not None and (remote.blob.etag, remote.blob.origin) in self._mismatches:
-            mismatches.Mismatches(self._layout).settle(remote.blob, right=True, now=time.time())
+            mismatches.Mismatches(self._layout).clear(remote.blob, right=True, now=time.time())
 
     def repair(self, file: CheckedFile) -> Repair | None:
         """Drops what is bad. Raises HffsError where it is in use."""
@@ -170,9 +170,9 @@ class CacheSource:
         remote = file.known.remote()
         if file.place is not None and any(each["kind"] != "missing" for each in file.findings):
             if file.unreadable is not None:
-                dropped = blob_info.free(file.unreadable).kept == ""
+                dropped = blob_info.evict(file.unreadable).kept == ""
             else:
-                dropped = check_blob.drop(file.place, file.bad)
+                dropped = check_blob.drop_blocks(file.place, file.bad)
             if not dropped:
                 raise HffsError("it is in use", "run it again later")
             if remote is not None:
@@ -187,10 +187,10 @@ class CacheSource:
 
 def _check_unreadable(file: _CachedFile, unreadable: BlobInfo) -> Verdict:
     if unreadable.newer:
-        file.findings.append(warning(file.path, "unchecked", f"{unreadable.wrong}: not checked"))
+        file.findings.append(warning(file.path, "unchecked", f"{unreadable.unusable}: not checked"))
         return "plausible"
-    file.place = unreadable.place
-    file.findings.append(damage(file.path, "unreadable", f"unreadable in the cache: {unreadable.wrong}", _FIX))
+    file.place = unreadable.paths
+    file.findings.append(damage(file.path, "unreadable", f"unreadable in the cache: {unreadable.unusable}", _FIX))
     return "wrong"
 
 
@@ -236,7 +236,7 @@ def _check_format(file: _CachedFile, place: BlobPaths, verdict: Verdict) -> None
     if file.size is None or file.known.commit is None:
         return
     try:
-        with check_blob.peek(place) as read:
+        with check_blob.open_reader(place) as read:
             problem = problem_of(file.known.entry.path, file.size, read)
     except BlockAbsent:
         return

@@ -72,7 +72,7 @@ class FolderSource:
             missing = {
                 path: entry
                 for path, entry in (listing.listed or {}).items()
-                if self._wanted(path) and is_below(path, folder.below)
+                if self._wanted(path) and is_below(path, folder.subpath)
             }
             for found in local_folder.files(folder):
                 if cancelled():
@@ -113,7 +113,7 @@ class FolderSource:
             return _damaged(file, "missing", "required, but missing")
         if found.size is None:
             return _damaged(file, "missing", "it is a link to a file that does not exist")
-        if file.entry is None and (listing.listed is not None or listing.folder.made == "local-dir"):
+        if file.entry is None and (listing.listed is not None or listing.folder.kind == "local-dir"):
             return "others"  # it was not downloaded
         try:
             with open(found.real, "rb", buffering=0) as opened:
@@ -132,7 +132,7 @@ class FolderSource:
         remote = None if entry is None else entry.remote(commit)
         if remote is None:
             raise HffsError("the repo has no such file", "restore it by hand")
-        made = file.listing.folder.made
+        made = file.listing.folder.kind
         if found is not None and made != "snapshot":
             if found.link:
                 raise HffsError("it is a link, which is not replaced", "repair the file it points to")
@@ -145,10 +145,10 @@ class FolderSource:
         """Puts the right content in the place of the file, atomically. Raises HffsError."""
         assert isinstance(file, _LocalCopy)
         folder, found = file.listing.folder, file.found
-        if folder.made == "snapshot" and folder.repo is not None:
+        if folder.kind == "snapshot" and folder.repo is not None:
             output_files.export(stored, content, HubCache(folder.cache).repo(*folder.repo))
             return
-        unchanged = folder.made == "local-dir" and found is not None and found.etag is not None and not found.touched
+        unchanged = folder.kind == "local-dir" and found is not None and found.etag is not None and not found.modified
         if found is not None and not (unchanged or _is_pointer_to_content(file) or _is_cut_short(found.real, stored)):
             raise HffsError("it may be your own change, and is not replaced", "move it away and run it again")
         output_files.put(stored, folder.root, file.inside, copied=True)
@@ -183,7 +183,7 @@ def _damaged(file: _LocalCopy, kind: str, what: str, *, expected: str = "", got:
     fix = "run it again with --fix"
     if file.listing.commit is None:
         fix = f"name its repo with --repo and {fix}"
-    if file.listing.folder.made == "clone":
+    if file.listing.folder.kind == "clone":
         fix = f"git lfs pull, or {fix}" if file.pointer else "git checkout restores the committed file"
     file.findings.append(damage(file.path, kind, what, fix, expected=expected, got=got))
     return "wrong"
@@ -197,7 +197,7 @@ def _mismatch(file: _LocalCopy, size: int, got: str, problem: FormatProblem | No
     if entry is not None and entry.size not in (None, size):
         return "size", f"it has {size} bytes instead of {entry.size}"
     if digest is not None:
-        since = "; it was written after it was downloaded" if file.found and file.found.touched else ""
+        since = "; it was written after it was downloaded" if file.found and file.found.modified else ""
         return "hash", f"{digest.algorithm} mismatch: {hashes(digest.hex, got)}{since}"
     return (problem.kind, f"it {problem.what}") if problem is not None else None
 

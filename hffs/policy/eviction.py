@@ -5,7 +5,7 @@ once goes before what was used again, so that one long scan, however long, takes
 what is needed every day. What was used again is protected up to a share of the cache; beyond that the longest unused of
 it counts as used once, or an old favourite would stay for ever.
 
-``cache.room`` asks, and then looks again at each before it goes: much is used meanwhile.
+``cache.budget`` asks, and then looks again at each before it goes: much is used meanwhile.
 """
 
 from __future__ import annotations

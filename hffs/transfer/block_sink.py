@@ -26,17 +26,17 @@ _PAGE: Final = 4096  # what file systems give
 
 
 class BlockSink:
-    """``room`` is None where nothing is limited. ``refused`` is told of the first block that is not stored."""
+    """``budget`` is None where nothing is limited. ``refused`` is told of the first block that is not stored."""
 
     def __init__(
         self,
-        room: CacheBudget | None,
+        budget: CacheBudget | None,
         refused: Callable[[BlobHandle, HffsError], None],
         *,
         outage: DiskBreaker | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.room = room
+        self.budget = budget
         self._refused = refused
         self._now = now
         self._lock = threading.Lock()
@@ -58,21 +58,21 @@ class BlockSink:
     def probe(self) -> None:
         """See whether what could not be stored last could be stored now, if it is time for that: a mount that nobody
         reads at the moment does not stay degraded."""
-        room, refusal = self.room, self._refusal
-        if room is None or refusal is None:
+        budget, refusal = self.budget, self._refusal
+        if budget is None or refusal is None:
             return
         if self._outage.lasts:
-            free = room.free()
+            free = budget.free()
             with self._lock:
                 if not self._outage.may_try(self._now(), free):
                     return
         try:
-            reservation = room.reserve(ranges.BLOCK_SIZE)
+            reservation = budget.reserve(ranges.BLOCK_SIZE)
             if reservation is None:
                 return
             reservation.settle(0)
             if self._outage.lasts:
-                room.probe()
+                budget.probe()
         except (NoSpace, CacheUnusable) as error:
             log.debug("event=still-degraded error=%s", error)
             return
@@ -84,7 +84,7 @@ class BlockSink:
 
     def open(self, target: BlobHandle, size: int) -> WriteReservation:
         """Room for ``size`` bytes of a target that are about to be fetched; the caller closes it."""
-        free = self.room.free() if self.room is not None and self._outage.lasts else None
+        free = self.budget.free() if self.budget is not None and self._outage.lasts else None
         with self._lock:
             trying = self._outage.may_try(self._now(), free)
         space = WriteReservation(self, target, size, trying=trying)
@@ -100,7 +100,7 @@ class BlockSink:
 
     def not_stored(self, target: BlobHandle, error: HffsError, *, disk: bool) -> None:
         """``disk``: the disk refused, and not the budget."""
-        free = self.room.free() if disk and self.room is not None and isinstance(error, NoSpace) else None
+        free = self.budget.free() if disk and self.budget is not None and isinstance(error, NoSpace) else None
         with self._lock:
             if disk:
                 self._outage.failed(self._now(), free)
@@ -137,8 +137,8 @@ class WriteReservation:
         self._left = self._used = 0  # of the reservation
         if not trying:
             self._refuse(shelf.refusal or NoSpace("the disk takes nothing at this moment"), disk=False)
-        elif target.stored.full is not None:  # of this one blob; it begins anew when it is opened next
-            self._refuse(target.stored.full, disk=False)
+        elif target.stored.no_space is not None:  # of this one blob; it begins anew when it is opened next
+            self._refuse(target.stored.no_space, disk=False)
         self._probing = trying and shelf.refusal is not None
 
     def __enter__(self) -> Self:
@@ -177,18 +177,18 @@ class WriteReservation:
 
     def prepare(self, size: int) -> None:
         """Have ``size`` bytes reserved, if that can be; ``full`` tells."""
-        room = self._shelf.room
-        if room is None or self.full is not None or self._left >= _on_disk(size):
+        budget = self._shelf.budget
+        if budget is None or self.full is not None or self._left >= _on_disk(size):
             return
         self._settle()
-        asked = _on_disk(max(min(size, self._size), min(self._size, step(room.budget, ranges.BLOCK_SIZE))))
+        asked = _on_disk(max(min(size, self._size), min(self._size, step(budget.cached_capacity, ranges.BLOCK_SIZE))))
         try:
-            self._reservation = room.reserve(asked)
+            self._reservation = budget.reserve(asked)
         except (NoSpace, CacheUnusable) as error:
             self._refuse(error, disk=True)
             return
         if self._reservation is None:
-            self._refuse(room.full(), disk=False)
+            self._refuse(budget.no_space_error(), disk=False)
         else:
             self._left = asked
 

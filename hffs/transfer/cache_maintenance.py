@@ -19,14 +19,14 @@ LOOK_SECONDS = 1.0
 
 
 class CacheMaintenance:
-    """``start`` once, ``stop`` before the room is closed."""
+    """``start`` once, ``stop`` before the budget is closed."""
 
-    def __init__(self, room: CacheBudget, probe: Callable[[], None] = lambda: None) -> None:
-        """``probe`` is called after each look at the room."""
-        self._room = room
+    def __init__(self, budget: CacheBudget, probe: Callable[[], None] = lambda: None) -> None:
+        """``probe`` is called after each look at the budget."""
+        self._budget = budget
         self._probe = probe
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hffs-room", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="hffs-budget", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -36,11 +36,11 @@ class CacheMaintenance:
         self._thread.join(patience)
 
     def _run(self) -> None:
-        look = self._room.begin
+        look = self._budget.start
         while True:
             try:
                 look()
-                look = self._room.tend
+                look = self._budget.maintain
                 self._probe()
             except HffsError as error:  # a disk that fails is told of by who stores on it
                 log.debug("event=no-housekeeping error=%s", error)

@@ -112,10 +112,10 @@ class CommitFiles:
             return 0
         return self._store.local_bytes(self.remote_file(entry).blob)
 
-    def adopt(self, entry: Entry, given_up: Callable[[], bool]) -> None:
+    def adopt(self, entry: Entry, cancelled: Callable[[], bool]) -> None:
         """Take a file from huggingface_hub's cache, if it is there and not here; hashes all of it. Never raises."""
         try:
-            self._store.adopt(self.remote_file(entry).blob, given_up=given_up)
+            self._store.adopt(self.remote_file(entry).blob, cancelled=cancelled)
         except HffsError as error:
             log.debug("event=not-adopted path=%s error=%s", entry.path, error)
 
@@ -136,7 +136,7 @@ class CommitFiles:
         """What was wrong with a file when it was last hashed, if it was, and nobody has mended it since."""
         if entry.size is None or entry.etag is None:
             return None
-        return self._fetcher.distrust.record.of(self.remote_file(entry).blob)
+        return self._fetcher.distrust.record.find(self.remote_file(entry).blob)
 
     def retry(self, entry: Entry) -> bool:
         """Forget that a file proved wrong: it is fetched and read again at once. Whether anything was on record."""

@@ -57,13 +57,13 @@ class FetchTask:
         refused: Callable[[BlobHandle, HffsError], None],
         awaited: Callable[[Fetch], bool] = lambda _: True,
         throttle: Throttle | None = None,
-        room: CacheBudget | None = None,
+        budget: CacheBudget | None = None,
         outage: DiskBreaker | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """``awaited`` tells whether a reader waits for a fetch: those bytes go first where ``throttle`` holds back, and
-        come also when there is no ``room`` to store them."""
-        self.shelf = BlockSink(room, refused, outage=outage, now=now)
+        come also when there is no ``budget`` to store them."""
+        self.shelf = BlockSink(budget, refused, outage=outage, now=now)
         self._transport = transport
         self._awaited = awaited
         self._throttle = throttle or Throttle()
@@ -111,7 +111,7 @@ class FetchTask:
 
     def carry(self, fetch: Fetch, target: BlobHandle, buffer: memoryview) -> bool:
         """Bring what is missing; True when others hold a part of it. Raises HffsError, what has landed stays landed."""
-        with target.stored.claim(fetch.blocks) as claim:
+        with target.stored.lease(fetch.blocks) as claim:
             absent = [part for run in claim.blocks for part in target.missing(run)]
             left = {block for run in (*absent, *claim.busy) for block in run}
             self._landed(fetch, [block for block in fetch.blocks if block not in left])

@@ -259,11 +259,11 @@ class Fetcher(Workshop):
         """How far ahead of a reader may be fetched at most, in bytes; None: as far as its cursor likes."""
         if self.refusal is not None:
             return UNSTORED_WINDOW
-        return None if self._room is None else eviction.window(self._room.budget, len(self._targets))
+        return None if self._budget is None else eviction.window(self._budget.cached_capacity, len(self._targets))
 
     def fits(self, size: int) -> bool:
         """Whether so many bytes can be kept beside what others read: that is, in half of the cache."""
-        budget = None if self._room is None else self._room.budget
+        budget = None if self._budget is None else self._budget.cached_capacity
         return self.refusal is None and (budget is None or size <= budget // 2)
 
     def probe(self) -> None:
@@ -274,7 +274,7 @@ class Fetcher(Workshop):
         """Before ``missing`` of ``total`` bytes are fetched to be kept all together: a disk that refused is tried again
         with the next block. Raises NoSpace when so much can never be kept."""
         self._carrier.shelf.forget()
-        capacity = None if self._room is None else self._room.capacity()
+        capacity = None if self._budget is None else self._budget.capacity()
         if missing and capacity is not None and total > capacity:
             raise NoSpace(
                 f"{missing >> 20} MiB are missing of {total >> 20}, and the cache may hold {capacity >> 20} MiB here",

@@ -116,16 +116,16 @@ class HashWorker:
         if hashing is None:
             made = IncrementalHash(target.stored, digest)
             memory, key = target.unstored, target.key
-            made.aside = lambda block: memory.get(key, block)
+            made.memory_block = lambda block: memory.get(key, block)
             with self._lock:
                 hashing = self._hashings.setdefault(target.key, made)
                 if len(self._hashings) > MOST_HASHINGS:
                     self._grew.pop(self._hashings.popitem(last=False)[0], None)
-            hashing.listen()  # of several that were made at once, this one
+            hashing.subscribe()  # of several that were made at once, this one
         if hashing.stored is not target.stored:
-            with hashing.turn() as mine:
+            with hashing.acquire() as mine:
                 if mine:
-                    hashing.move(target.stored)
+                    hashing.rebind(target.stored)
         return hashing
 
     def _forget(self, target: BlobHandle) -> None:
@@ -190,13 +190,13 @@ class HashWorker:
             return False
         hashing = self._hashing(target)
         try:
-            with hashing.turn() as mine:
+            with hashing.acquire() as mine:
                 if mine and not hashing.advance(lambda: self._stopping or self._waits(target)):
                     return self._waits(target)
-                outcome = hashing.conclude(time.time()) if mine else "again"
+                outcome = hashing.finish(time.time()) if mine else "again"
         except IntegrityError as error:
             self._forget(target)
-            self._distrust.found_wrong(target, error, hashing.began)
+            self._distrust.found_wrong(target, error, hashing.started_at)
             self._told(target, error)
             return False
         if outcome == "again":  # what was hashed is no longer there

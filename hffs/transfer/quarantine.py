@@ -46,12 +46,12 @@ class Quarantine:
 
     def refuses(self, blob: Blob) -> Mismatch | None:
         """The mismatch for which a content is not fetched or read at present; None: it is."""
-        found = self.record.of(blob)
+        found = self.record.find(blob)
         return found if found is not None and self._lasts(found) else None
 
     def failed(self) -> list[Mismatch]:
         """All that is refused at present, by whichever process of this cache found it wrong."""
-        return [found for found in self.record.all() if self._lasts(found)]
+        return [found for found in self.record.current() if self._lasts(found)]
 
     def admit(self, target: BlobHandle) -> None:
         """A target is about to be used: if it was found wrong, and is not tried again yet, it is refused."""
@@ -75,7 +75,7 @@ class Quarantine:
 
     def right(self, target: BlobHandle) -> None:
         """It was hashed and is right."""
-        if self.record.settle(target.file.blob, right=True, now=self._clock()):
+        if self.record.clear(target.file.blob, right=True, now=self._clock()):
             log.info("event=mended path=%s etag=%s", target.file.path, target.file.blob.etag)
 
     def found_wrong(self, target: BlobHandle, error: IntegrityError, began: float) -> None:
@@ -83,7 +83,7 @@ class Quarantine:
         ``error`` has both digests. Raises CacheUnusable where the disk will not drop it; all else is done."""
         file, blob = target.file, target.file.blob
         whole = target.stored.complete
-        found = self.record.wrong(file, error.expected, error.got, began=began, now=self._clock())
+        found = self.record.record(file, error.expected, error.got, began=began, now=self._clock())
         seconds = integrity_backoff.pause(found.copies)
         if seconds:
             target.refused = _refusal(found)
@@ -109,7 +109,7 @@ class Quarantine:
     def retry(self, blob: Blob, target: BlobHandle | None) -> bool:
         """Forget that a content was wrong: it is fetched and read as if it had never been. ``target``: it is in use
         here. Whether anything was on record."""
-        known = self.record.settle(blob, right=False, now=self._clock())
+        known = self.record.clear(blob, right=False, now=self._clock())
         if target is not None:
             target.refused = None
             self._measures.forget(target.file)

@@ -239,7 +239,7 @@ class BlobReader:
 
     def lend(self) -> int | None:
         """A descriptor the kernel may read the whole file from, for the caller to close; None unless verified."""
-        return self.target.stored.lend()
+        return self.target.stored.dup_fd()
 
     def prefetch(self) -> None:
         """Want all of it, for nobody in particular; goes on after ``close``."""

@@ -79,7 +79,7 @@ class Workshop:
         fetch_size: int = 4 * 1024 * 1024,
         retry: RetryPolicy | None = None,
         throttle: Throttle | None = None,
-        room: CacheBudget | None = None,
+        budget: CacheBudget | None = None,
         outage: DiskBreaker | None = None,
         pace: Callable[[RemoteFile], float] = lambda _: 0.0,
         late_seconds: float = LATE_SECONDS,
@@ -88,7 +88,7 @@ class Workshop:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``workers`` at most; ``ahead`` of them read ahead at once, ``limiter`` says how many hydrate big files.
-        What is stored keeps to ``room``; ``outage`` says when a disk that refused is tried again, ``pace`` how
+        What is stored keeps to ``budget``; ``outage`` says when a disk that refused is tried again, ``pace`` how
         many seconds what nobody waits for should wait before a file is asked for. ``verify_nice`` is the nice value of
         the hashing thread: the lowest priority, where there may be readers."""
         self._store = store
@@ -99,10 +99,10 @@ class Workshop:
             refused=self._note,
             awaited=self._awaited,
             throttle=self.throttle,
-            room=room,
+            budget=budget,
             outage=outage,
         )
-        self._room = room
+        self._budget = budget
         self._pace = pace
         self._timers = timers
         self._retry = retry or RetryPolicy()
@@ -222,7 +222,7 @@ class Workshop:
 
     def _refetch(self, target: BlobHandle) -> None:
         """All of it anew in the background, if it can be kept beside what others read; else what a reader asks for."""
-        budget = None if self._room is None else self._room.budget
+        budget = None if self._budget is None else self._budget.cached_capacity
         if self._carrier.refusal is None and (budget is None or target.size <= budget // 2):
             absent = target.missing(range(block_count(target.size)))
             with self._ready:

@@ -78,7 +78,7 @@ def test_state_files(tmp_path: Path) -> None:
             assert found.missing(range(found.blocks)) is not None
             assert 0 <= found.local_bytes() <= header.size
             found.crcs(0, found.blocks)
-            found.last_used()
+            found.last_uses()
             assert header.encode()
         finally:
             found.close()
@@ -169,13 +169,13 @@ def test_the_record_of_what_was_wrong(tmp_path: Path) -> None:
             assert math.isfinite(each.at)
             assert isinstance(each.size, int)
         record = mismatches.Mismatches(layout)
-        before = record.of(blob)
-        assert record.all() == mismatches.standing(layout)
-        now = record.wrong(file, SHA256, "3" * 64, began=1e12, now=1e12)
+        before = record.find(blob)
+        assert record.current() == mismatches.current(layout)
+        now = record.record(file, SHA256, "3" * 64, began=1e12, now=1e12)
         assert now.copies == (before.copies + 1 if before else 1)
-        assert mismatches.standing(layout).count(now) == 1, "a torn line takes nothing with it"
-        assert record.settle(blob, right=True, now=1e12)
-        assert blob.etag not in [each.etag for each in mismatches.standing(layout) if each.origin == HUB]
+        assert mismatches.current(layout).count(now) == 1, "a torn line takes nothing with it"
+        assert record.clear(blob, right=True, now=1e12)
+        assert blob.etag not in [each.etag for each in mismatches.current(layout) if each.origin == HUB]
 
     run()
 

@@ -89,8 +89,8 @@ def test_folders_of_downloads(tmp_path: Path) -> None:
     @fuzzed(broken([METADATA]))
     def run(raw: bytes) -> None:
         (noted / "a.bin.metadata").write_bytes(raw)
-        (found,) = local_folder.recognise(str(tmp_path))
-        assert found.made == "local-dir"
+        (found,) = local_folder.detect(str(tmp_path))
+        assert found.kind == "local-dir"
         assert found.commit is None or len(found.commit) == 40
         (lying,) = local_folder.files(found)
         assert lying.etag is None or len(lying.etag) in (40, 64)
@@ -116,8 +116,8 @@ def test_clones(tmp_path: Path) -> None:
         for name, raw in (("config", config), ("HEAD", head), ("refs/heads/main", ref), ("packed-refs", packed)):
             (other / name).write_bytes(raw)
         git.write_bytes(link)
-        (found,) = local_folder.recognise(str(tmp_path))
-        assert found.made == "clone"
+        (found,) = local_folder.detect(str(tmp_path))
+        assert found.kind == "clone"
         assert found.commit is None or len(found.commit) == 40
         if found.repo is not None:
             try:
@@ -142,8 +142,8 @@ def test_names_in_huggingface_hubs_cache(tmp_path: Path) -> None:
         os.makedirs(folder)
         os.symlink(b"../../blobs/" + names[2], os.path.join(folder, b"a.bin"))
         try:
-            for found in local_folder.recognise(os.fsdecode(below)):
-                assert found.made == "plain" or found.commit == os.fsdecode(names[1])
+            for found in local_folder.detect(os.fsdecode(below)):
+                assert found.kind == "plain" or found.commit == os.fsdecode(names[1])
                 for lying in local_folder.files(found):
                     assert lying.etag is None or len(lying.etag) in (40, 64)
         finally:

@@ -71,7 +71,7 @@ class Storm:
         assert got == data[offset : offset + length], f"wrong bytes in {length} at {offset} of {len(data)}"
 
     def fetch(self, stored: StoredBlob, data: bytes) -> None:
-        with stored.claim(self.span(len(data))) as claim:
+        with stored.lease(self.span(len(data))) as claim:
             for run in list(claim.blocks):
                 whole = bytes_of(run, len(data))
                 stored.publish(claim, run.start, data[whole.start : whole.stop])
@@ -89,7 +89,7 @@ class Storm:
         verify_blob(stored, 1.0)
 
     def lend(self, stored: StoredBlob, data: bytes) -> None:
-        fd = stored.lend()
+        fd = stored.dup_fd()
         if fd is not None:
             self.lent.append((fd, data))
         if len(self.lent) > 2 or (self.lent and fd is None):

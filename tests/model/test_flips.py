@@ -57,10 +57,10 @@ def blob_of(data: bytes, algorithm: str) -> Blob:
 
 def concluded(hashing: IncrementalHash) -> str:
     """What comes of it in the end: a block that came anew has the whole hashed again, if that is here."""
-    outcome = hashing.conclude(1.0)
+    outcome = hashing.finish(1.0)
     if outcome == "again":
         assert hashing.advance()
-        outcome = hashing.conclude(1.0)
+        outcome = hashing.finish(1.0)
     return outcome
 
 
@@ -76,7 +76,7 @@ class Disk:
 
     def land(self, data: bytes, blocks: range) -> None:
         for block in blocks:
-            with self.stored.claim(range(block, block + 1)) as claim:
+            with self.stored.lease(range(block, block + 1)) as claim:
                 part = bytes_of(range(block, block + 1), len(data))
                 if claim.blocks:
                     self.stored.publish(claim, block, data[part.start : part.stop])
@@ -150,7 +150,7 @@ def test_a_bit_that_flips_on_the_disk_after_the_file_was_verified(flip: tuple[in
         assert verify_blob(disk.stored, 1.0)
         disk.flip(bit)
         assert not disk.stored.verified, "somebody wrote to it: it has to be hashed again"
-        assert disk.stored.lend() is None, "and the kernel is not given it"
+        assert disk.stored.dup_fd() is None, "and the kernel is not given it"
         with pytest.raises(IntegrityError):
             verify_blob(disk.stored, 2.0)
         disk.close()
@@ -171,7 +171,7 @@ def test_a_bit_that_flips_on_its_way_into_a_file_that_passes_through_a_small_cac
         assert blob.digest is not None
         disk = stack.enter_context(contextlib.closing(Disk(folder, blob)))
         hashing = IncrementalHash(disk.stored, blob.digest)
-        hashing.listen()
+        hashing.subscribe()
         for block in range(count):
             disk.land(came, range(block, block + 1))
             if data.draw(st.booleans()):

@@ -76,7 +76,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(one=who, span=spans)
     def claim(self, one: int, span: range) -> None:
         self.release(one)
-        claim = self.claims[one] = self.blobs[one].claim(span)
+        claim = self.claims[one] = self.blobs[one].lease(span)
         wanted = set(span) - self.present
         assert claim.busy == runs(sorted(wanted & self.held[1 - one]))
         assert claim.blocks == runs(sorted(wanted - self.held[1 - one]))
@@ -181,7 +181,7 @@ class StoreMachine(RuleBasedStateMachine):
         if block not in self.present or block in self.damaged:
             return
         self.close_all()
-        with open(self.layout.place(BLOB.etag, BLOB.origin).data, "r+b") as file:
+        with open(self.layout.paths(BLOB.etag, BLOB.origin).data, "r+b") as file:
             file.seek(at)
             (byte,) = file.read(1)
             file.seek(at)
@@ -192,7 +192,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(keep=st.integers(0, 1100), tail=st.binary(max_size=40))
     def tear_the_state_file(self, keep: int, tail: bytes) -> None:
-        path = self.layout.place(BLOB.etag, BLOB.origin).state
+        path = self.layout.paths(BLOB.etag, BLOB.origin).state
         whole = Path(path).read_bytes()
         assume(keep < PRESENCE or keep + len(tail) != len(whole))  # CRCs exchanged for as many others: as flipped bits
         self.close_all()
@@ -208,7 +208,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def lose_the_data_file(self) -> None:
         self.close_all()
-        os.unlink(self.layout.place(BLOB.etag, BLOB.origin).data)
+        os.unlink(self.layout.paths(BLOB.etag, BLOB.origin).data)
         self.present.clear()
         self.damaged.clear()
         self.verified = False

@@ -79,7 +79,7 @@ def test_no_byte_is_ever_wrong_whoever_is_killed(tmp_path: Path, seed: int) -> N
     store = BlobStore(Layout(folder))
     for blob, data in contents():  # nothing is stuck: all of it can be had, and is right
         stored = store.open(blob)
-        with stored.claim(range(block_count(blob.size))) as claim:
+        with stored.lease(range(block_count(blob.size))) as claim:
             assert not claim.busy
             for run in list(claim.blocks):
                 whole = bytes_of(run, blob.size)

@@ -182,7 +182,7 @@ ORDINARY = "not completely local and verified when it was opened"
 @pytest.fixture
 def place(hub: Hub, mounted: Mounted) -> BlobPaths:
     """Where the cache keeps the file."""
-    return Layout(str(mounted.commands.cache)).place(SHA256, hub.endpoint)
+    return Layout(str(mounted.commands.cache)).paths(SHA256, hub.endpoint)
 
 
 def test_a_passthrough_file_is_never_punched_under_its_reader(hub: Hub, mounted: Mounted, place: BlobPaths) -> None:

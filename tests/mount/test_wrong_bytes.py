@@ -97,7 +97,7 @@ def test_content_that_stays_wrong_is_eio_at_once_and_named_and_not_fetched_again
     assert len(loud) == 1, mounted.complaints()
     cache = layout(mounted)
     mounted.kill()
-    assert [found.copies for found in mismatches.standing(cache)] == [2], "on record though nobody serves any more"
+    assert [found.copies for found in mismatches.current(cache)] == [2], "on record though nobody serves any more"
 
 
 @pytest.mark.kernel

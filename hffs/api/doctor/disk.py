@@ -7,8 +7,8 @@ import resource
 from collections.abc import Iterator
 from typing import Final
 
-from ...cache import Layout, blob_info, kept_free
-from ...cache.store.layout import file_system_of, unfit
+from ...cache import Layout, blob_info, min_free_bytes
+from ...cache.store.layout import file_system_of, is_unsupported
 from ...config import Settings
 from ...errors import HffsError
 from .finding import DoctorFinding
@@ -51,7 +51,7 @@ def _to_be_made(root: str) -> DoctorFinding:
         return DoctorFinding(_AREA, "fail", f"{root} is not there, and {above} cannot be written to", remedy)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         kind = file_system_of(os.path.realpath(above), file.read())
-    if unfit(kind):
+    if is_unsupported(kind):
         remedy = "choose a --cache-dir on a local disk (ext4, xfs, btrfs, tmpfs)"
         return DoctorFinding(
             _AREA, "fail", f"{root} would lie on {kind}, where locks and holes cannot be relied on", remedy
@@ -65,7 +65,7 @@ def _room(root: str, settings: Settings) -> Iterator[DoctorFinding]:
         above = os.path.dirname(above)
     disk = os.statvfs(above)
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-    keep = kept_free(settings.min_free, total)
+    keep = min_free_bytes(settings.min_free, total)
     room = f"{_size(free)} free, {_size(keep)} of it are kept free"
     if free <= keep:
         remedy = "free some disk space, lower --min-free or choose another --cache-dir"
@@ -82,7 +82,7 @@ def _sound(layout: Layout) -> DoctorFinding:
         blobs += 1
         size += holding.bytes_disk
         newer += holding.newer
-        wrong += bool(holding.wrong) and not holding.newer
+        wrong += bool(holding.unusable) and not holding.newer
     if wrong:
         return DoctorFinding(
             _AREA, "warn", f"{wrong} of {blobs} blobs are damaged or unfinished", "hffs cache check --repair"

@@ -26,9 +26,8 @@ from ...errors import CacheUnusable, HffsError, NoSpace
 from ...policy import eviction
 from ...policy.eviction import Segment
 from ...ranges import BLOCK_SIZE, block_count, block_length
-from ..store.blob_files import allocated
+from ..store.blob_files import allocated, is_shared
 from ..store.blob_store import BlobStore
-from ..store.blocks import given_away
 from ..store.layout import disk_error
 from ..store.state_file import GROUP, Damaged, StateFile
 from ..store.stored_blob import StoredBlob
@@ -53,7 +52,7 @@ _HASHING_S: Final = 2.0
 _TURNS: Final = 64  # room that was made may be taken by others, but hardly by 16 workers four times over
 
 
-def kept_free(min_free: int | None, total: int) -> int:
+def min_free_bytes(min_free: int | None, total: int) -> int:
     """Bytes of a disk of ``total`` bytes that stay free; ``min_free`` as the setting."""
     return min(_MIN_FREE, total // _MIN_FREE_SHARE) if min_free is None else min_free
 
@@ -130,7 +129,7 @@ class CacheBudget:
         except HffsError as error:  # the bytes are stored; the next count finds them
             _log.debug("event=not-settled error=%s", error)
 
-    def full(self) -> NoSpace:
+    def no_space_error(self) -> NoSpace:
         """Why nothing more can be stored, for a reservation that was refused."""
         limit = self._account.limit
         with self._lock:
@@ -145,16 +144,16 @@ class CacheBudget:
             "free some disk space, lower --min-free or choose another --cache-dir",
         )
 
-    def tend(self) -> None:
+    def maintain(self) -> None:
         """Keep to the limits though nobody stores anything: other programs fill the disk, another process came with a
         smaller limit. Counts anew when that is due. Raises CacheUnusable, NoSpace."""
-        account = self._account = self._ledger.look()
+        account = self._account = self._ledger.read()
         age = self._clock() - account.counted
         due = age >= (_COUNT_AT_LAST_S if account.reserved else _COUNT_S) or age < 0  # a clock that was put back
-        if due or self._ledger.lost or not account.counted:
+        if due or self._ledger.stale or not account.counted:
             self._count()
         ceiling, made = self._ceiling(), self._made
-        account = self._account = self._ledger.look()
+        account = self._account = self._ledger.read()
         most = self._smallest(account.limit, ceiling)
         over = 0 if most is None else account.held + account.reserved - most
         if over > 0:
@@ -174,11 +173,11 @@ class CacheBudget:
         except OSError as error:
             raise disk_error(error, f"the cache directory {self._root}") from error
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """At the start: count, if nobody else is here who has. Raises CacheUnusable, NoSpace."""
-        if self._ledger.alone():
+        if self._ledger.is_alone():
             self._count()
-        self.tend()
+        self.maintain()
 
     def close(self) -> None:
         self._store.on_change = lambda _: None
@@ -199,7 +198,7 @@ class CacheBudget:
         return max(0, self._account.held)
 
     @property
-    def budget(self) -> int | None:
+    def cached_capacity(self) -> int | None:
         """How many bytes the cache may come to, of whichever limit is the nearest, as last seen."""
         with self._lock:
             ceiling = None if self._looked is None else self._looked[1]
@@ -210,7 +209,7 @@ class CacheBudget:
         self._glance()
         with contextlib.suppress(HffsError):
             self._ceiling()
-        return self.budget
+        return self.cached_capacity
 
     def free(self) -> int | None:
         """Bytes free on the disk a second ago at most; None where it cannot be known."""
@@ -221,7 +220,7 @@ class CacheBudget:
 
     def _glance(self) -> None:
         with contextlib.suppress(HffsError):
-            self._account = self._ledger.look()
+            self._account = self._ledger.read()
 
     def _ceiling(self) -> int | None:
         """What the cache may come to so that ``min_free`` stays. Raises CacheUnusable."""
@@ -234,8 +233,8 @@ class CacheBudget:
         except OSError as error:
             raise disk_error(error, f"the cache directory {self._root}") from error
         free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-        account = self._account = self._ledger.look()
-        ceiling = max(0, account.held + free - kept_free(self._min_free, total))
+        account = self._account = self._ledger.read()
+        ceiling = max(0, account.held + free - min_free_bytes(self._min_free, total))
         with self._lock:
             self._looked = now, ceiling, free
         return ceiling
@@ -247,15 +246,15 @@ class CacheBudget:
     def _changed(self, more: int) -> None:
         """Told by the store of what came to the disk unreserved, or left it."""
         try:
-            self._ledger.changed(more)
+            self._ledger.adjust(more)
         except HffsError as error:
             _log.debug("event=not-counted error=%s", error)
 
     def _count(self) -> None:
         with self._turn():
-            before = self._ledger.look()
-            self._ledger.counted(allocated(self._root), before, self._clock())
-            self._account = self._ledger.look()
+            before = self._ledger.read()
+            self._ledger.record_count(allocated(self._root), before, self._clock())
+            self._account = self._ledger.read()
 
     # making room
 
@@ -273,10 +272,10 @@ class CacheBudget:
         with self._turn():
             if self._made != made:
                 return True
-            account = self._account = self._ledger.look()
+            account = self._account = self._ledger.read()
             if over > account.held or self._now() < self._fruitless:
                 return False
-            needed = eviction.to_free(over, self.budget or account.held)
+            needed = eviction.to_free(over, self.cached_capacity or account.held)
             began = self._now()
             self._hash_until = began + _HASHING_S
             freed = self._evict(self._victims, needed)
@@ -290,7 +289,9 @@ class CacheBudget:
                 _log.debug("event=blocks-evicted bytes=%d seconds=%.3f", freed, self._now() - began)
                 self._evicted += freed
                 if self._now() >= self._tell_at:
-                    _log.info("event=evicted bytes=%d held=%d limit=%s", self._evicted, account.held, self.budget)
+                    _log.info(
+                        "event=evicted bytes=%d held=%d limit=%s", self._evicted, account.held, self.cached_capacity
+                    )
                     self._evicted, self._tell_at = 0, self._now() + _TELL_S
             else:
                 self._fruitless = self._now() + _FRUITLESS_S
@@ -310,7 +311,7 @@ class CacheBudget:
                     try:
                         blob = opened.get(segment.blob)
                         if blob is None:
-                            found = self._store.visit(segment.blob)
+                            found = self._store.open_path(segment.blob)
                             if found is None:
                                 continue
                             stack.callback(found.close)
@@ -347,13 +348,13 @@ class CacheBudget:
         state, header = StateFile.open(path, writing=False)
         try:
             seen = os.lstat(path.removesuffix(".state") + ".data")
-            if header.pinned or given_away(seen) or stat.S_ISLNK(seen.st_mode):  # a link is of another cache's file
+            if header.pinned or is_shared(seen) or stat.S_ISLNK(seen.st_mode):  # a link is of another cache's file
                 return []
             presence = state.presence(0, state.blocks)
-            uses = state.last_used()
+            uses = state.last_uses()
         finally:
             state.close()
-        blob = self._store.opened(path)
+        blob = self._store.find_open(path)
         found = []
         try:
             for group, at in enumerate(uses):

@@ -24,7 +24,7 @@ from typing import Final
 from ...errors import CacheUnusable
 from ..store.checksum import crc32
 from ..store.layout import disk_error
-from ..store.locks import CLOSED, OWN, try_lock, unlock
+from ..store.locks import CLOSED_FD, OPEN_FLAGS, try_lock, unlock
 
 SLOTS: Final = 128  # processes on one cache at once; a mount is one
 _MAGIC: Final = b"hffsledg"
@@ -82,11 +82,11 @@ class Ledger:
 
     def __init__(self, path: str, limit: int | None = None) -> None:
         self.path = path
-        self.lost = False  # somebody died with bytes reserved, of which some may be on disk: count when there is time
+        self.stale = False  # somebody died with bytes reserved, of which some may be on disk: count when there is time
         self._limit = limit or 0
         self._lock = threading.Lock()
         # guarded by _lock
-        self._fd = CLOSED
+        self._fd = CLOSED_FD
         self._slot = -1
         self._reserved = 0
         self._alone = self._closed = False
@@ -111,23 +111,23 @@ class Ledger:
             self._reserved -= reserved
             table.held += stored
 
-    def changed(self, more: int) -> None:
+    def adjust(self, more: int) -> None:
         """Bytes came to the disk without a reservation, or (negative) were given back."""
         with self._opened() as table:
             table.held += more
 
-    def look(self) -> Account:
+    def read(self) -> Account:
         with self._opened() as table:
             return table.account()
 
-    def counted(self, found: int, before: Account, now: float) -> None:
+    def record_count(self, found: int, before: Account, now: float) -> None:
         """The directory was counted since ``before`` was looked at; what has changed since then is added to it."""
         with self._opened() as table:
             table.held = max(0, found + table.held - before.held)
             table.counted = max(1, int(now))
-            self.lost = False
+            self.stale = False
 
-    def alone(self) -> bool:
+    def is_alone(self) -> bool:
         """Whether no other process had the ledger open when this one took its place in it."""
         with self._opened():
             return self._alone
@@ -135,8 +135,8 @@ class Ledger:
     def close(self) -> None:
         """Give the slot up; what is reserved goes with it. Whoever comes later is refused."""
         with self._lock:
-            fd, self._fd, self._closed = self._fd, CLOSED, True
-        if fd != CLOSED:
+            fd, self._fd, self._closed = self._fd, CLOSED_FD, True
+        if fd != CLOSED_FD:
             os.close(fd)
 
     @contextlib.contextmanager
@@ -146,7 +146,7 @@ class Ledger:
             with self._lock, self._locked() as fd:
                 raw = os.pread(fd, _TABLE.size + 1, 0)
                 table = _Table(raw)
-                self._bury(table)
+                self._reap(table)
                 table.slots[2 * self._slot : 2 * self._slot + 2] = self._limit, self._reserved
                 yield table
                 table.slots[2 * self._slot : 2 * self._slot + 2] = self._limit, self._reserved
@@ -164,7 +164,7 @@ class Ledger:
         if self._closed:
             raise CacheUnusable(f"the cache's ledger {self.path} is closed")
         while True:
-            if self._fd == CLOSED:
+            if self._fd == CLOSED_FD:
                 self._open()
             fd = self._fd
             try:
@@ -179,21 +179,21 @@ class Ledger:
                 continue
             if os.fstat(fd).st_nlink:
                 break
-            self._fd = CLOSED  # somebody removed the whole cache
+            self._fd = CLOSED_FD  # somebody removed the whole cache
             os.close(fd)
         try:
             if self._slot < 0:
-                self._sit(fd)
+                self._claim_slot(fd)
             yield fd
         finally:
             fcntl.flock(fd, fcntl.LOCK_UN)
 
     def _open(self) -> None:
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | OWN, 0o600)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600)
         self._slot = -1
 
-    def _sit(self, fd: int) -> None:
+    def _claim_slot(self, fd: int) -> None:
         """Take a free slot."""
         self._alone = True
         for slot in range(SLOTS):
@@ -206,12 +206,12 @@ class Ledger:
         if self._slot < 0:
             raise CacheUnusable(f"{SLOTS} processes use the cache already", "choose another --cache-dir")
 
-    def _bury(self, table: _Table) -> None:
+    def _reap(self, table: _Table) -> None:
         """Empty the slots of the dead."""
         if not any(table.slots):
             return
         for slot in {at // 2 for at, value in enumerate(table.slots) if value}:
             if slot != self._slot and try_lock(self._fd, _LIVING + slot, 1):
-                self.lost = self.lost or bool(table.slots[2 * slot + 1])
+                self.stale = self.stale or bool(table.slots[2 * slot + 1])
                 table.slots[2 * slot : 2 * slot + 2] = 0, 0
                 unlock(self._fd, _LIVING + slot, 1)

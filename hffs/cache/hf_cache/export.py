@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from typing import Final, Literal
 
 from ...errors import BlockAbsent, HffsError, NameRefused, NoSpace
-from ..store.blocks import reads_only
+from ..store.blob_files import is_read_only
 from ..store.layout import disk_error
 from ..store.stored_blob import StoredBlob
 
-Laid = Literal["reflink", "link", "copy", "same"]
+ExportMethod = Literal["reflink", "link", "copy", "same"]
 # People edit configs and tokenizers in place, and an edit of a linked file is one of the cache; 16 MiB holds all of
 # those, and copying as much takes some 10 ms. Weights are above it, and nobody edits those by hand.
 COPY_BELOW: Final = 16 << 20
@@ -34,16 +34,16 @@ _LONGEST: Final = 236  # bytes of a name that leave room for the sign of a tempo
 _TEMPORARY: Final = re.compile(r"\..*\.hffs-[0-9]+(\.link)?\Z", re.DOTALL)
 
 
-def export_file(stored: StoredBlob, destination: str, *, copy_below: int = COPY_BELOW) -> Laid:
+def export_file(stored: StoredBlob, destination: str, *, copy_below: int = COPY_BELOW) -> ExportMethod:
     """Put a plain file of the blob's content at ``destination``, at once or not at all; how that was done.
 
     Folders above it are made; a file or link that is there is replaced, unless it is the cache's own file already
     ("same"). Blobs of fewer than ``copy_below`` bytes are not linked. Raises BlockAbsent for a blob that is not whole
     or was changed meanwhile, HffsError for one not verified, NoSpace, CacheUnusable."""
     try:
-        before = stored.stamp()
-        with stored.naming() as ready:  # alone, or it seems changed while another gives it a name
-            data = None if ready is None else stored.lend()  # nobody punches it as long as we have that
+        before = stored.fingerprint()
+        with stored.linking() as ready:  # alone, or it seems changed while another gives it a name
+            data = None if ready is None else stored.dup_fd()  # nobody punches it as long as we have that
         if data is None:
             raise _unready(stored)
         try:
@@ -78,7 +78,7 @@ def safe_below(root: str, name: str) -> str:
 # The three ways
 
 
-def _put(stored: StoredBlob, data: int, before: object, destination: str, copy_below: int) -> Laid:
+def _put(stored: StoredBlob, data: int, before: object, destination: str, copy_below: int) -> ExportMethod:
     """``before`` is the stamp of the blob that is to be laid, ``data`` its file."""
     folder, name = os.path.split(os.path.abspath(destination))
     _make_folders(folder)
@@ -91,7 +91,7 @@ def _put(stored: StoredBlob, data: int, before: object, destination: str, copy_b
                 if stored.size >= copy_below and _link(stored, place, name, temporary, file):
                     return "link"
                 _copy(stored, file)
-            if stored.stamp() != before:
+            if stored.fingerprint() != before:
                 raise BlockAbsent(f"{stored.blob.etag} was changed while it was copied", "ask for it again")
             _remove(place, temporary + ".link")  # of a killed process; while that name is still ours
             os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
@@ -111,10 +111,10 @@ def _link(stored: StoredBlob, place: int, name: str, temporary: str, file: int) 
     """False where no link can be made. ``file``, ours under the name ``temporary``, keeps others from that of the link
     and knows the umask, which only the kernel can be asked for safely."""
     link = temporary + ".link"
-    with stored.naming() as data:
+    with stored.linking() as data:
         if data is None:
             raise _unready(stored)
-        if reads_only(data) and os.fstat(data).st_mode & 0o222:
+        if is_read_only(data) and os.fstat(data).st_mode & 0o222:
             return False  # it lies in somebody else's cache, whose modes are not ours to change
         _remove(place, link)  # of a killed process
         try:

@@ -46,7 +46,7 @@ _PAUSE_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class HubBlob:
     """An open blob of somebody else's, for the caller to close, and where it lies with all links resolved."""
 
     fd: int
@@ -92,7 +92,7 @@ class HubRepo:
 
     # Reading
 
-    def open(self, etag: str, size: int) -> Found | None:
+    def open(self, etag: str, size: int) -> HubBlob | None:
         """The blob of this name and size; None where there is none. Only regular files inside the cache directory are
         opened, only for reading, and no link is followed but the one into the shared store."""
         if not _NAME.match(etag):
@@ -109,7 +109,7 @@ class HubRepo:
         try:
             seen = os.fstat(fd)
             if stat.S_ISREG(seen.st_mode) and seen.st_size == size:
-                return Found(fd, real, FileMark.of(fd))
+                return HubBlob(fd, real, FileMark.of(fd))
         except BaseException:
             os.close(fd)
             raise
@@ -144,7 +144,7 @@ class HubRepo:
             return here or None
         return {path: _has_size(os.path.join(below, path), size) for path, size in listed.items()}
 
-    def blobs(self, origin: str) -> list[Blob]:
+    def hashed_blobs(self, origin: str) -> list[Blob]:
         """What lies here under the name of a hash, the smallest first, as a listing of ``origin`` would name it.
 
         Partial downloads have longer names. Whether the content is that of the name is not looked at."""
@@ -160,7 +160,7 @@ class HubRepo:
 
     # Writing
 
-    def blob(self, blob: Blob, data: FileMark, lay: Callable[[str], object]) -> bool:
+    def put_blob(self, blob: Blob, data: FileMark, lay: Callable[[str], object]) -> bool:
         """Have the blob here: ``lay(path)`` puts it, unless a right one is there. Whether it was put.
 
         ``data`` is of the file that ``lay`` would put: it is right, wherever it lies. Raises what ``lay`` raises,
@@ -195,7 +195,7 @@ class HubRepo:
         except OSError as error:
             raise disk_error(error, f"the Hugging Face cache folder {snapshot}") from error
 
-    def refer(self, revision: str, commit: str, safe: Callable[[str, str], str]) -> None:
+    def write_ref(self, revision: str, commit: str, safe: Callable[[str, str], str]) -> None:
         """Let a branch or tag stand for a commit whose files are all here. Raises NameRefused, CacheUnusable."""
         if revision == self._commit(commit):
             return

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from ...model import RepoType
 
-Made = Literal["snapshot", "local-dir", "clone", "plain"]
+FolderKind = Literal["snapshot", "local-dir", "clone", "plain"]
 _REPO: Final = re.compile(r"(model|dataset|space)s--(.+)\Z")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}\Z")
 _ETAG: Final = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
@@ -38,9 +38,9 @@ class LocalFolder:
     """``root`` is where the repo's root is, ``below`` the part of it that was named ("" for all); ``repo`` and
     ``commit`` where the folder tells them. ``cache`` is the HF_HUB_CACHE of a snapshot."""
 
-    made: Made
+    kind: FolderKind
     root: str
-    below: str = ""
+    subpath: str = ""
     repo: tuple[RepoType, str] | None = None
     commit: str | None = None
     cache: str = ""
@@ -56,10 +56,10 @@ class FolderFile:
     size: int | None
     link: bool
     etag: str | None = None
-    touched: bool = False
+    modified: bool = False
 
 
-def recognise(path: str, hub: str = "") -> list[LocalFolder]:
+def detect(path: str, hub: str = "") -> list[LocalFolder]:
     """What a folder, or the folder of a file, is; several, where it holds several snapshots. ``hub`` is the host whose
     clones are known as the Hub's, besides huggingface.co."""
     full = os.path.abspath(os.path.expanduser(path))
@@ -85,7 +85,7 @@ def recognise(path: str, hub: str = "") -> list[LocalFolder]:
 
 def files(folder: LocalFolder) -> Iterator[FolderFile]:
     """Every file of it that may be the repo's, in path order. Links to folders are not followed."""
-    start = os.path.join(folder.root, folder.below) if folder.below else folder.root
+    start = os.path.join(folder.root, folder.subpath) if folder.subpath else folder.root
     if not os.path.isdir(start):
         yield from _lying(folder, start)
         return
@@ -107,10 +107,10 @@ def _lying(folder: LocalFolder, real: str) -> Iterator[FolderFile]:
     if size is not None and not os.path.isfile(real):
         return
     etag, touched = None, False
-    if folder.made == "snapshot" and link:
+    if folder.kind == "snapshot" and link:
         name = os.path.basename(os.readlink(real))
         etag = name if _ETAG.match(name) else None
-    elif folder.made == "local-dir":
+    elif folder.kind == "local-dir":
         etag, touched = _noted(folder.root, path)
     yield FolderFile(path, real, size, link, etag, touched)
 

@@ -17,7 +17,7 @@ from typing import Final
 from ...errors import BlockAbsent
 from ...model import Digest
 from ...ranges import BLOCK_SIZE, block_count, block_length, runs
-from ..blob_info import Opened, locks_of
+from ..blob_info import BlobFiles, blob_locks
 from ..store.checksum import crc32
 from ..store.digest import Hasher
 from ..store.layout import BlobPaths, disk_error
@@ -31,7 +31,7 @@ _ROUNDS: Final = 3  # somebody at work on this very block twice in a row is alre
 class BlobCheck:
     """What came of it. ``bytes`` are those of the blocks that were here; ``bad`` the runs of blocks that are not what
     was written; ``got`` the hash of the whole, in hex, where all of it was here and sound. ``judged`` is False when
-    somebody else worked on it, or ``given_up``: then nothing can be said of the whole."""
+    somebody else worked on it, or ``cancelled``: then nothing can be said of the whole."""
 
     bytes: int
     blocks: int
@@ -40,25 +40,25 @@ class BlobCheck:
     judged: bool
 
 
-def examine(
+def check_blob(
     place: BlobPaths,
     digest: Digest | None,
-    given_up: Callable[[], bool] = lambda: False,
+    cancelled: Callable[[], bool] = lambda: False,
     counted: Callable[[int], None] = lambda _: None,
 ) -> BlobCheck:
-    """Look at all that is here of a blob. ``given_up`` is asked before each block, ``counted`` hears the bytes of each.
+    """Check everything stored of a blob. ``cancelled`` is asked before each block, ``counted`` hears the bytes of each.
 
     Raises CacheUnusable for a state file of a newer version, or one that cannot be read."""
     try:
         with _opened(place) as opened:
-            return _examined(opened, digest, given_up, counted)
+            return _examined(opened, digest, cancelled, counted)
     except (FileNotFoundError, Damaged):  # it has just been let go, or begun anew
         return BlobCheck(0, 0, (), "", judged=False)
     except OSError as error:
         raise disk_error(error, f"the cache file {place.state}") from error
 
 
-def drop(place: BlobPaths, bad: tuple[range, ...] = ()) -> bool:
+def drop_blocks(place: BlobPaths, bad: tuple[range, ...] = ()) -> bool:
     """Make these blocks absent, all of them where none are named; whether they are. Raises CacheUnusable."""
     try:
         with _opened(place) as opened:
@@ -72,7 +72,7 @@ def drop(place: BlobPaths, bad: tuple[range, ...] = ()) -> bool:
 
 
 @contextlib.contextmanager
-def peek(place: BlobPaths) -> Iterator[Callable[[int, int], bytes]]:
+def open_reader(place: BlobPaths) -> Iterator[Callable[[int, int], bytes]]:
     """What reads bytes [start, stop) of what is here, and raises BlockAbsent where they are not; not for blocks that
     are known to be bad. Raises BlockAbsent, CacheUnusable."""
     try:
@@ -85,25 +85,25 @@ def peek(place: BlobPaths) -> Iterator[Callable[[int, int], bytes]]:
 
 
 @contextlib.contextmanager
-def _opened(place: BlobPaths) -> Iterator[Opened]:
+def _opened(place: BlobPaths) -> Iterator[BlobFiles]:
     if not os.path.exists(place.folder):
         raise FileNotFoundError(place.folder)
-    with locks_of(place) as locks:
+    with blob_locks(place) as locks:
         with locks.holding(HEADER):
-            opened = Opened(place, locks)
+            opened = BlobFiles(place, locks)
         with contextlib.closing(opened):
             yield opened
 
 
 def _examined(
-    opened: Opened, digest: Digest | None, given_up: Callable[[], bool], counted: Callable[[int], None]
+    opened: BlobFiles, digest: Digest | None, cancelled: Callable[[], bool], counted: Callable[[int], None]
 ) -> BlobCheck:
     state = opened.state
     mark = FileMark.of(opened.data)
     hasher = Hasher(digest, state.size) if digest is not None else None
     bad, counts, seen, blocks = list[int](), bytearray(), 0, 0
     for block in range(state.blocks):
-        if given_up():
+        if cancelled():
             return BlobCheck(seen, blocks, tuple(runs(bad)), "", judged=False)
         count, data = _block(opened, block)
         if count:
@@ -116,7 +116,7 @@ def _examined(
             hasher.update(data)
             counts.append(count)
     if bad:
-        opened.doubt()
+        opened.clear_verified()
     whole = hasher is not None and len(counts) == state.blocks
     if not whole or hasher is None or digest is None:
         return BlobCheck(seen, blocks, tuple(runs(bad)), "", judged=True)
@@ -124,13 +124,13 @@ def _examined(
         return BlobCheck(seen, blocks, (), "", judged=False)
     got = hasher.hexdigest()
     if got != digest.hex:
-        opened.doubt()
+        opened.clear_verified()
     elif not opened.stored.verified:
-        opened.stored.record(digest, bytes(counts), mark, time.time())
+        opened.stored.record_verified(digest, bytes(counts), mark, time.time())
     return BlobCheck(seen, blocks, (), got, judged=True)
 
 
-def _block(opened: Opened, block: int) -> tuple[int, bytes | None]:
+def _block(opened: BlobFiles, block: int) -> tuple[int, bytes | None]:
     """A block's publication, 0 where it is absent, and its bytes, None where they are not those of its CRC."""
     state, length = opened.state, block_length(block, opened.state.size)
     for _ in range(_ROUNDS):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ...ranges import BLOCK_SIZE, block_length, runs
-from ..blob_info import Opened, free, locks_of, look, places
+from ..blob_info import BlobFiles, blob_locks, evict, inspect, list_paths
 from ..store.layout import BlobPaths, Layout, disk_error
 from ..store.locks import HEADER, RangeLocks
 from ..store.state_file import Damaged, FileMark
@@ -55,11 +55,11 @@ class Step:
 def check(layout: Layout, *, repair: bool = False, now: float | None = None) -> Iterator[Step]:
     """Look through all of it. Raises CacheUnusable for a cache of a newer version, or one that cannot be listed."""
     blobs = blocks = size = 0
-    layout.refuse_newer()
-    for place in places(layout):
+    layout.check_version()
+    for place in list_paths(layout):
         looked = _Looked(place, repair)
         try:
-            looked.look()
+            looked.inspect()
         except OSError as error:
             looked.found("damage", f"it cannot be read: {error.strerror}", mended=False)
         except Damaged as damaged:  # just now: it was read before
@@ -84,8 +84,8 @@ class _Looked:
     def found(self, kind: Kind, what: str, *, mended: bool, path: str = "") -> None:
         self.findings.append(FsckFinding(path or self.place.state, kind, what, mended))
 
-    def look(self) -> None:
-        holding = look(self.place)
+    def inspect(self) -> None:
+        holding = inspect(self.place)
         half_made = f"{self.place.folder}/{self.place.origin_id}.new"
         if os.path.exists(half_made):
             self.found(
@@ -95,20 +95,20 @@ class _Looked:
             return
         self.is_blob = True
         if holding.newer:
-            self.found("newer", f"{holding.wrong}: left alone", mended=False)
-        elif holding.wrong:
+            self.found("newer", f"{holding.unusable}: left alone", mended=False)
+        elif holding.unusable:
             bare = not os.path.exists(self.place.state)
-            gone = self._repair and free(holding).kept == "" and look(self.place) is None
+            gone = self._repair and evict(holding).kept == "" and inspect(self.place) is None
             path = self.place.data if bare else self.place.state
-            self.found("leftover" if bare else "damage", holding.wrong, mended=gone, path=path)
+            self.found("leftover" if bare else "damage", holding.unusable, mended=gone, path=path)
         else:
-            with locks_of(self.place) as locks:
+            with blob_locks(self.place) as locks:
                 self._look_inside(locks)
 
     def _look_inside(self, locks: RangeLocks) -> None:
         try:
             with locks.holding(HEADER):
-                opened = Opened(self.place, locks)
+                opened = BlobFiles(self.place, locks)
         except (FileNotFoundError, Damaged):
             return  # it has just been let go, or begun anew
         with contextlib.closing(opened):
@@ -129,7 +129,7 @@ class _Looked:
                 self.found("damage", what, mended=mended, path=self.place.data)
             self._look_at_mark(opened, locks)
 
-    def _look_at_mark(self, opened: Opened, locks: RangeLocks) -> None:
+    def _look_at_mark(self, opened: BlobFiles, locks: RangeLocks) -> None:
         """A note of verification that no longer fits is heeded by nobody: the blob is hashed again when it is used."""
         with locks.holding(HEADER):
             header = opened.state.header()
@@ -143,12 +143,12 @@ class _Looked:
     def _remove(self, path: str) -> bool:
         if not self._repair:
             return False
-        with locks_of(self.place) as locks, locks.holding(HEADER), contextlib.suppress(FileNotFoundError):
+        with blob_locks(self.place) as locks, locks.holding(HEADER), contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # whoever makes one holds HEADER
         return True
 
 
-def _right(opened: Opened, block: int) -> bool:
+def _right(opened: BlobFiles, block: int) -> bool:
     """Whether a block's bytes are those of its CRC; one that changes under our eyes passes for right."""
     length = block_length(block, opened.state.size)
     for _ in range(_ROUNDS):

@@ -59,9 +59,9 @@ _KINDS: Final = (float, str, str, str, str, int, str, str, str, int)
 _FIELDS: Final = [(field.name, kind) for field, kind in zip(fields(Mismatch), _KINDS, strict=True)]
 
 
-def standing(layout: Layout) -> list[Mismatch]:
+def current(layout: Layout) -> list[Mismatch]:
     """Of each content that was wrong when it was last hashed, and that nobody asked to try again, its last mismatch."""
-    return list(_standing(_lines(_path(layout))).values())
+    return list(_current(_lines(_path(layout))).values())
 
 
 class Mismatches:
@@ -76,7 +76,7 @@ class Mismatches:
         self._looked = -_FRESH_S
         self._shared: dict[_Key, float] = {}  # the last mismatch that another had found of the same copy
 
-    def of(self, blob: Blob) -> Mismatch | None:
+    def find(self, blob: Blob) -> Mismatch | None:
         """The last mismatch of a content that is wrong as far as is known; None: it was right since, or never wrong."""
         now = time.monotonic()
         with self._lock:
@@ -85,13 +85,13 @@ class Mismatches:
                 self._refresh()
             return self._standing.get((blob.etag, blob.origin))
 
-    def all(self) -> list[Mismatch]:
+    def current(self) -> list[Mismatch]:
         """As ``standing``."""
         with self._lock:
             self._refresh()
             return list(self._standing.values())
 
-    def wrong(self, file: RemoteFile, expected: str, got: str, *, began: float, now: float) -> Mismatch:
+    def record(self, file: RemoteFile, expected: str, got: str, *, began: float, now: float) -> Mismatch:
         """Record that a copy was wrong; what is known of the content now, with all its copies counted.
 
         ``began`` is when this copy's hashing began. A mismatch that another process recorded since then was of the very
@@ -112,7 +112,7 @@ class Mismatches:
             self._append(fd, {"what": "wrong", **asdict(found)})
             return found
 
-    def settle(self, blob: Blob, *, right: bool, now: float) -> bool:
+    def clear(self, blob: Blob, *, right: bool, now: float) -> bool:
         """The content was found right, or somebody wants it to be tried again as if it had never been wrong; whether
         anything was on record against it."""
         key = (blob.etag, blob.origin)
@@ -136,7 +136,7 @@ class Mismatches:
         mark = (seen.st_ino, seen.st_size, seen.st_mtime_ns)
         if mark != self._seen:
             self._seen = mark
-            self._standing = _standing(_lines(self._path))
+            self._standing = _current(_lines(self._path))
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int | None]:
@@ -231,7 +231,7 @@ def _entries(lines: list[str]) -> Iterator[Mismatch | _Key]:
             continue
 
 
-def _standing(lines: list[str]) -> dict[_Key, Mismatch]:
+def _current(lines: list[str]) -> dict[_Key, Mismatch]:
     found: dict[_Key, Mismatch] = {}
     for each in _entries(lines):
         if isinstance(each, Mismatch):

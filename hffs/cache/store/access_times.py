@@ -41,7 +41,7 @@ class AccessTimes:
         self._clock = clock
         self._groups: dict[int, _Use] = {}
 
-    def note(self, span: range, *, read: bool) -> None:
+    def record(self, span: range, *, read: bool) -> None:
         """Blocks were read, or (not ``read``) came. Never raises: what is not written costs an early eviction."""
         now = self._clock()
         for group in range(span.start // GROUP, (span.stop - 1) // GROUP + 1):
@@ -65,7 +65,7 @@ class AccessTimes:
     def last(self, group: int) -> tuple[float, bool]:
         """When a group was last used, and whether again after a while. Raises OSError."""
         use = self._groups.get(group)
-        at, again = self._state.use(group)
+        at, again = self._state.last_use(group)
         return (at, again) if use is None else (max(at, use.last), again or use.again)
 
     def forget(self, gone: list[int]) -> None:
@@ -80,13 +80,13 @@ class AccessTimes:
     def _was_used(self, group: int, now: float) -> bool:
         """Whether blocks that are read for the first time since the blob was opened had been used long before."""
         try:
-            at, again = self._state.use(group)
+            at, again = self._state.last_use(group)
         except OSError:
             return False
         return again or 0 < at <= now - AGAIN_AFTER_S
 
     def _write(self, group: int, use: _Use) -> None:
         try:
-            self._state.touch(group, min(max(use.written, 0), 0xFFFF_FFFF), again=use.again)
+            self._state.record_use(group, min(max(use.written, 0), 0xFFFF_FFFF), again=use.again)
         except OSError as error:
             _log.debug("event=use-not-noted state=%s error=%s", self._state.path, error)

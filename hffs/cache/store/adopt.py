@@ -25,16 +25,16 @@ from ...errors import CacheUnusable
 from ...model import Blob, Digest
 from ...ranges import BLOCK_SIZE, block_count
 from ..hf_cache.export import reflink
-from ..hf_cache.hub_cache import Found
+from ..hf_cache.hub_cache import HubBlob
 from .digest import Hasher
 from .layout import BlobPaths
-from .locks import HEADER, OWN, RangeLocks
+from .locks import HEADER, OPEN_FLAGS, RangeLocks
 from .state_file import GROUP, Damaged, FileMark, StateFile, StateHeader, VerificationRecord
 from .stored_blob import StoredBlob
 
 # What came of it: ``held``: it is here already; ``busy``: somebody fetches it at this moment, or writes the other file;
 # ``stopped``: given up on the way.
-Outcome = Literal["reflink", "in place", "held", "absent", "wrong", "busy", "stopped"]
+AdoptOutcome = Literal["reflink", "in place", "held", "absent", "wrong", "busy", "stopped"]
 _STEP: Final = 4 * BLOCK_SIZE  # 1 MiB, as for hashing
 # A fetch of 16 MiB at 10 MB/s takes 1.6 s; a reader who waits as long for a block that is free notices a hiccup.
 _GRAB_S: Final = 2.0
@@ -45,14 +45,14 @@ def adopt(
     place: BlobPaths,
     blob: Blob,
     digest: Digest,
-    found: Found,
+    found: HubBlob,
     *,
     boot_id: str,
     now: float,
     held: Callable[[], StoredBlob | None],
-    given_up: Callable[[], bool],
+    cancelled: Callable[[], bool],
     patience: float,
-) -> Outcome:
+) -> AdoptOutcome:
     """Hash what was ``found`` and make it the blob at ``place``. ``held`` gives that blob, held open, where this
     process uses it; it goes on with the new files. ``patience`` is for whoever fetches some of it, in seconds.
 
@@ -62,16 +62,16 @@ def adopt(
     data = found.fd if clone is None else clone
     try:
         before = FileMark.of(data)
-        crcs = _hashed(data, blob.size, digest, given_up)
+        crcs = _hashed(data, blob.size, digest, cancelled)
         if crcs is None:
-            return "stopped" if given_up() else "busy" if FileMark.of(data) != before else "wrong"
+            return "stopped" if cancelled() else "busy" if FileMark.of(data) != before else "wrong"
         os.fdatasync(data)
         if FileMark.of(data) != before:
             return "busy"
-        locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | OWN, 0o600))
+        locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600))
         try:
-            if not _all_locked(locks, block_count(blob.size), patience, given_up):
-                return "stopped" if given_up() else "busy"
+            if not _all_locked(locks, block_count(blob.size), patience, cancelled):
+                return "stopped" if cancelled() else "busy"
             with locks.holding(HEADER):
                 pinned = _pinned(place, blob)
                 if pinned is None:
@@ -86,7 +86,7 @@ def adopt(
                     opened = held()  # only now: it may have been opened while this was hashed
                     if opened is not None:
                         with contextlib.closing(opened):
-                            opened.exchange(state.fd, data)
+                            opened.swap_files(state.fd, data)
                 except Damaged as error:  # of what was written this moment
                     raise CacheUnusable(
                         f"the cache file {place.state} is damaged: {error}", "check the disk"
@@ -101,7 +101,7 @@ def adopt(
     return "in place" if clone is None else "reflink"
 
 
-def unchanged(place: BlobPaths, header: StateHeader) -> bool:
+def is_unchanged(place: BlobPaths, header: StateHeader) -> bool:
     """Whether the data file is the one that was verified, and nobody has written to it since."""
     record = header.verification
     if record is None:
@@ -116,7 +116,7 @@ def unchanged(place: BlobPaths, header: StateHeader) -> bool:
         os.close(fd)
 
 
-def _all_locked(locks: RangeLocks, blocks: int, patience: float, given_up: Callable[[], bool]) -> bool:
+def _all_locked(locks: RangeLocks, blocks: int, patience: float, cancelled: Callable[[], bool]) -> bool:
     """Lock every block, for the caller to close ``locks``: nobody publishes, drops or punches any from then on.
 
     A reader who reads ahead has some of them locked at every moment. So what is free is kept while the others come free
@@ -129,19 +129,19 @@ def _all_locked(locks: RangeLocks, blocks: int, patience: float, given_up: Calla
         while left:
             busy: list[range] = []
             for run in left:
-                got, others = locks.take(run)
+                got, others = locks.try_acquire(run)
                 taken += got
                 busy += others
             left = busy
-            if left and (time.monotonic() >= until or given_up()):
+            if left and (time.monotonic() >= until or cancelled()):
                 break
             if left:
                 time.sleep(_PAUSE_S)
         if not left:
             return True
         for run in taken:
-            locks.give(run)
-        if time.monotonic() >= ends or given_up():
+            locks.release(run)
+        if time.monotonic() >= ends or cancelled():
             return False
         time.sleep(_PAUSE_S)
 
@@ -158,13 +158,13 @@ def _cloned(folder: str, source: int) -> int | None:
     return None
 
 
-def _hashed(fd: int, size: int, digest: Digest, given_up: Callable[[], bool]) -> array[int] | None:
+def _hashed(fd: int, size: int, digest: Digest, cancelled: Callable[[], bool]) -> array[int] | None:
     """The CRC of each block; None when the content is not the digest's, or was not looked at to the end."""
     hasher, crcs = Hasher(digest, size), array("I")
     buffer = memoryview(bytearray(_STEP))
     while hasher.hashed < size:
         want = min(_STEP, size - hasher.hashed)
-        if given_up() or os.preadv(fd, [buffer[:want]], hasher.hashed) != want:
+        if cancelled() or os.preadv(fd, [buffer[:want]], hasher.hashed) != want:
             return None
         crcs.extend(zlib.crc32(buffer[at : min(at + BLOCK_SIZE, want)]) for at in range(0, want, BLOCK_SIZE))
         hasher.update(buffer[:want])
@@ -178,10 +178,10 @@ def _pinned(place: BlobPaths, blob: Blob) -> bool | None:
     except (FileNotFoundError, Damaged):
         return False
     try:
-        if not header.describes(blob):
+        if not header.matches(blob):
             return False
         whole = not state.missing(range(state.blocks))
-        if whole and (unchanged(place, header) if os.path.islink(place.data) else os.path.exists(place.data)):
+        if whole and (is_unchanged(place, header) if os.path.islink(place.data) else os.path.exists(place.data)):
             return None
         return header.pinned
     finally:
@@ -211,6 +211,6 @@ def _fill(state: StateFile, crcs: array[int], now: float) -> None:
     counts = state.next_counts(every)
     state.set_crcs(0, crcs)
     for group in range(-(-state.blocks // GROUP)):  # else it seems never used, and goes first
-        state.touch(group, min(max(int(now), 0), 0xFFFF_FFFF))
+        state.record_use(group, min(max(int(now), 0), 0xFFFF_FFFF))
     state.set_present(0, counts)
     os.fdatasync(state.fd)

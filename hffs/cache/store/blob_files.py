@@ -7,20 +7,33 @@ somebody else (given away, or in huggingface_hub's cache) is opened for reading 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import stat
 from dataclasses import replace
 
 from ...model import Blob
-from .blocks import given_away
 from .layout import BlobPaths
 from .state_file import Damaged, FileMark, StateFile
 
 _log = logging.getLogger(__name__)
 
 
-def existing(blob: Blob, place: BlobPaths, boot_id: str) -> tuple[StateFile, int] | None:
+def is_shared(seen: os.stat_result) -> bool:
+    """Whether a data file is, or was, somebody else's file too; then it is never written or punched again.
+
+    ``naming`` leaves it read-only, and that stays when the other name is gone: its user may have the file open."""
+    return seen.st_nlink > 1 or not seen.st_mode & stat.S_IWUSR
+
+
+def is_read_only(data: int) -> bool:
+    """Whether a data file was opened for reading only, as one is that was given away, or that lies in somebody else's
+    cache (``adopting``): the kernel itself refuses to write or punch it."""
+    return fcntl.fcntl(data, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+
+
+def open_existing(blob: Blob, place: BlobPaths, boot_id: str) -> tuple[StateFile, int] | None:
     """The files of a blob as they are; None, with a warning, where they are no good. HEADER is locked."""
     state: StateFile | None = None
     data = -1
@@ -28,15 +41,15 @@ def existing(blob: Blob, place: BlobPaths, boot_id: str) -> tuple[StateFile, int
     try:
         state, header = StateFile.open(place.state)
         seen = os.stat(place.data)
-        data = data_of(place, seen, elsewhere)
+        data = open_data(place, seen, elsewhere)
         length = os.fstat(data).st_size
-        if not header.describes(blob):
+        if not header.matches(blob):
             raise Damaged(f"it is of {header.size} bytes of {header.etag}")
         if length != blob.size and not elsewhere:
             raise Damaged(f"its data file has {length} bytes instead of {blob.size}")
         record = header.verification
         trusted = not elsewhere or (record is not None and record.mark == FileMark.of(data))
-        if not trusted or ((elsewhere or given_away(seen)) and state.missing(range(state.blocks))):
+        if not trusted or ((elsewhere or is_shared(seen)) and state.missing(range(state.blocks))):
             _log.debug("event=blob-begun-anew state=%s why=%s", place.state, "its data file is also that of a folder")
             close(state, data)
             return None
@@ -55,7 +68,7 @@ def existing(blob: Blob, place: BlobPaths, boot_id: str) -> tuple[StateFile, int
     return None
 
 
-def data_of(place: BlobPaths, seen: os.stat_result, elsewhere: bool) -> int:
+def open_data(place: BlobPaths, seen: os.stat_result, elsewhere: bool) -> int:
     """Open a data file as its mode allows: one that was given away, or lies elsewhere, is never written. Raises
     Damaged, OSError."""
     try:
@@ -64,12 +77,12 @@ def data_of(place: BlobPaths, seen: os.stat_result, elsewhere: bool) -> int:
         mode = os.O_RDWR if seen.st_mode & stat.S_IWUSR else os.O_RDONLY
         return os.open(place.data, mode | os.O_NOFOLLOW | os.O_CLOEXEC)
     except PermissionError as error:
-        if not (elsewhere or given_away(seen)):
+        if not (elsewhere or is_shared(seen)):
             raise
         raise Damaged("its data file was made unreadable under another name") from error
 
 
-def new(blob: Blob, place: BlobPaths, boot_id: str) -> tuple[StateFile, int]:
+def create(blob: Blob, place: BlobPaths, boot_id: str) -> tuple[StateFile, int]:
     """New, empty files; a process that has the old ones open goes on with those. HEADER is locked.
 
     The state file comes last and goes first: where there is one, it speaks of the data file beside it."""

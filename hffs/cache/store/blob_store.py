@@ -2,7 +2,7 @@
 
 One BlobStore per process and cache directory; any thread. ``open`` gives everybody who has a blob open the same
 StoredBlob. Blocks belong to (origin, etag) until the whole is verified; a verified copy serves every origin whose
-listing promises the same digest. What huggingface_hub's cache holds of a repo (``nearby``) is taken for ours once it
+listing promises the same digest. What huggingface_hub's cache holds of a repo (``hf_repo``) is taken for ours once it
 was hashed (``adopting``). It fetches, evicts and waits for nothing.
 """
 
@@ -23,10 +23,9 @@ from ...model import Blob
 from ...ranges import block_count
 from ..hf_cache.hub_cache import HubRepo
 from . import adopt, blob_files
-from .adopt import Outcome, unchanged
-from .blocks import StoredBlocks
+from .adopt import AdoptOutcome, is_unchanged
 from .layout import BlobPaths, Layout, disk_error, etag_name
-from .locks import HEADER, OWN, RangeLocks
+from .locks import HEADER, OPEN_FLAGS, RangeLocks
 from .state_file import Damaged, FileMark, StateFile, StateHeader, current_boot_id
 from .stored_blob import StoredBlob
 
@@ -38,10 +37,10 @@ _FRESH_S: Final = 60
 _FOLDERS: Final = 4096
 # What lies in huggingface_hub's cache is hashed by its first reader up to this size: 10 to 30 ms, less than the first
 # block takes to come from a server. Bigger files somebody else has to have adopted; until then readers fetch them.
-AT_ONCE: Final = 16 << 20
+ADOPT_INLINE_MAX: Final = 16 << 20
 # What was hashed for a minute is not given up for a fetch that is under way; of a reader who reads on, the fetches end
 # within seconds.
-PATIENCE_S: Final = 30.0
+ADOPT_WAIT_S: Final = 30.0
 # Files there that were not what their names say, by their marks: each is hashed and told of once.
 _MOST_REFUSED: Final = 1024
 
@@ -55,13 +54,13 @@ class BlobStore:
         *,
         clock: Callable[[], float] = time.time,
         boot_id: str | None = None,
-        nearby: HubRepo | None = None,
+        hf_repo: HubRepo | None = None,
     ) -> None:
         self.layout = layout
         # Told of bytes that came to the disk, or (negative) left it; what was published is not among them.
         self.on_change: Callable[[int], None] = lambda _: None
-        self.nearby = nearby
-        self.on_nearby: Callable[[Blob], None] = lambda _: None  # told of a big blob that is opened and lies there
+        self.hf_repo = hf_repo
+        self.on_adoptable: Callable[[Blob], None] = lambda _: None  # told of a big blob that is opened and lies there
         self._clock = clock
         self._boot_id = current_boot_id() if boot_id is None else boot_id
         self._lock = threading.Lock()
@@ -80,13 +79,13 @@ class BlobStore:
         On a full disk a blob that is not here yet opens as one that holds nothing and takes nothing: its ``publish``
         raises NoSpace, for its reader must get the bytes all the same. Raises CacheUnusable."""
         try:
-            stored = self._held(blob)
+            stored = self._find_open(blob)
             if stored is None:
                 place, blob = self._choose(blob)
-                told = self.nearby is not None and self._lies_nearby(self.nearby, blob, place)
-                stored = self._held(blob) or self._opened(blob, place)
+                told = self.hf_repo is not None and self._check_hf_repo(self.hf_repo, blob, place)
+                stored = self._find_open(blob) or self._opened(blob, place)
                 if told:  # not before: what is adopted is exchanged in what is open
-                    self.on_nearby(blob)
+                    self.on_adoptable(blob)
         except OSError as error:
             raise disk_error(error, f"the cache folder {self.layout.folder(blob.etag)}") from error
         return stored
@@ -95,14 +94,14 @@ class BlobStore:
         self,
         blob: Blob,
         repo: HubRepo | None = None,
-        given_up: Callable[[], bool] = lambda: False,
-        patience: float = PATIENCE_S,
-    ) -> Outcome:
-        """Take the blob from huggingface_hub's cache (``repo``, else ``nearby``), if it is there, right, and not here.
+        cancelled: Callable[[], bool] = lambda: False,
+        patience: float = ADOPT_WAIT_S,
+    ) -> AdoptOutcome:
+        """Take the blob from huggingface_hub's cache (``repo``, else ``hf_repo``), if it is there, right, and not here.
 
-        Hashes all of it; ``given_up`` is asked before each MiB. Waits ``patience`` seconds for a moment at which nobody
+        Hashes all of it; ``cancelled`` is asked before each MiB. Waits ``patience`` seconds until nobody
         fetches any of it. Raises CacheUnusable, NoSpace."""
-        repo = repo or self.nearby
+        repo = repo or self.hf_repo
         if repo is None or blob.digest is None:
             return "absent"
         found = repo.open(blob.etag, blob.size)
@@ -117,7 +116,7 @@ class BlobStore:
             owner = blob
             outcome = adopt.adopt(
                 place, blob, blob.digest, found, boot_id=self._boot_id, now=self._clock(),
-                held=lambda: self._held(owner), given_up=given_up, patience=patience,
+                held=lambda: self._find_open(owner), cancelled=cancelled, patience=patience,
             )  # fmt: skip
         except OSError as error:
             raise disk_error(error, f"the cache folder {self.layout.folder(blob.etag)}") from error
@@ -137,12 +136,12 @@ class BlobStore:
             )
         return outcome
 
-    def _lies_nearby(self, repo: HubRepo, blob: Blob, place: BlobPaths) -> bool:
+    def _check_hf_repo(self, repo: HubRepo, blob: Blob, place: BlobPaths) -> bool:
         """Before a blob is opened: adopt it, if it is small; True for a big one that is there and not wholly here. What
         keeps us from it there is no reason not to open it."""
         if blob.digest is None or self._peek(place, blob)[1] == blob.size:
             return False
-        if blob.size > AT_ONCE:
+        if blob.size > ADOPT_INLINE_MAX:
             return repo.has(blob.etag, blob.size)
         try:
             self.adopt(blob, repo, patience=0)
@@ -186,7 +185,7 @@ class BlobStore:
         if share < blob.size:
             return "partial" if share else "remote"
         try:
-            stored = self._held(blob)
+            stored = self._find_open(blob)
             if stored is not None:
                 try:
                     verified = stored.verified
@@ -202,7 +201,7 @@ class BlobStore:
         """The runs of blocks that are not here; as ``local_bytes``, and makes nothing."""
         everything = range(block_count(blob.size))
         try:
-            stored = self._held(blob)
+            stored = self._find_open(blob)
             if stored is not None:
                 try:
                     return stored.missing(everything)
@@ -219,7 +218,7 @@ class BlobStore:
         except (OSError, Damaged, CacheUnusable):
             return [everything] if everything else []
 
-    def let_go(self, blob: Blob, freed: int) -> None:
+    def invalidate(self, blob: Blob, freed: int) -> None:
         """Somebody has taken blocks of it from the disk, past this store: so many bytes."""
         with self._lock:
             self._forget(blob)
@@ -256,17 +255,17 @@ class BlobStore:
                     elif entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
 
-    def opened(self, path: str) -> StoredBlob | None:
+    def find_open(self, path: str) -> StoredBlob | None:
         """The blob of this state file for the caller to close, if it is open here."""
         with self._lock:
             found = self._by_path.get(path)
         return found if found is not None and found.hold() else None
 
-    def visit(self, path: str) -> StoredBlob | None:
+    def open_path(self, path: str) -> StoredBlob | None:
         """As ``opened``, else opened for the caller alone; None when there is no such blob (any more).
 
         Raises OSError."""
-        found = self.opened(path)
+        found = self.find_open(path)
         if found is not None:
             return found
         stem = path.removesuffix(".state")
@@ -275,11 +274,11 @@ class BlobStore:
         try:
             state, header = StateFile.open(path)
             fds.append(state.fd)
-            fds.append(os.open(place.lock, os.O_RDWR | os.O_CREAT | OWN, 0o600))
+            fds.append(os.open(place.lock, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600))
             seen = os.lstat(place.data)
             if stat.S_ISLNK(seen.st_mode):  # read where huggingface_hub has it: nothing here takes any room
                 raise FileNotFoundError(place.data)
-            fds.append(blob_files.data_of(place, seen, elsewhere=False))
+            fds.append(blob_files.open_data(place, seen, elsewhere=False))
         except (FileNotFoundError, Damaged, CacheUnusable):
             for fd in fds:
                 os.close(fd)
@@ -293,7 +292,7 @@ class BlobStore:
             blob, state, fds[2], RangeLocks(fds[1]), clock=self._clock, changed=self._changed, closed=self._visited
         )
 
-    def _visited(self, stored: StoredBlocks) -> None:
+    def _visited(self, stored: StoredBlob) -> None:
         with self._lock:
             self._forget(stored.blob)
 
@@ -304,9 +303,9 @@ class BlobStore:
             self._open.clear()
             self._by_path.clear()
         for stored in left:
-            stored.shut()
+            stored.force_close()
 
-    def _held(self, blob: Blob) -> StoredBlob | None:
+    def _find_open(self, blob: Blob) -> StoredBlob | None:
         with self._lock:
             stored = self._open.get((blob.etag, blob.origin, blob.size))
         if stored is None or not stored.hold():
@@ -317,7 +316,7 @@ class BlobStore:
 
     def _choose(self, blob: Blob) -> tuple[BlobPaths, Blob]:
         """Where to look for a blob: its own place, or a verified copy's (and that copy's blob). Raises OSError."""
-        own = self.layout.place(blob.etag, blob.origin)
+        own = self.layout.paths(blob.etag, blob.origin)
         if blob.digest is not None:
             others = [place for place in self.layout.copies(blob.etag) if place != own]
             if others and not self._verified(own, blob):
@@ -333,7 +332,7 @@ class BlobStore:
         record = header.verification if header else None
         if header is None or record is None or record.digest != blob.digest or not share == header.size == blob.size:
             return None
-        return header if unchanged(place, header) else None
+        return header if is_unchanged(place, header) else None
 
     def _peek(self, place: BlobPaths, blob: Blob | None) -> tuple[StateHeader | None, int]:
         """Header and local bytes of a blob that is not open; nothing where there is nothing to rely on."""
@@ -342,10 +341,10 @@ class BlobStore:
         except (OSError, Damaged, CacheUnusable):
             return None, 0
         try:
-            if blob is not None and not header.describes(blob):
+            if blob is not None and not header.matches(blob):
                 return None, 0
             share = state.local_bytes()
-            if share and os.path.islink(place.data) and not unchanged(place, header):
+            if share and os.path.islink(place.data) and not is_unchanged(place, header):
                 share = 0  # it lies in somebody else's cache, who has changed or removed it
             return header, share
         except OSError:
@@ -369,17 +368,17 @@ class BlobStore:
             if rival is None or not rival.hold():
                 self._open[key] = self._by_path[opened.path] = opened
                 return opened
-        opened.shut()
+        opened.force_close()
         return rival
 
     def _open_files(self, blob: Blob, place: BlobPaths) -> StoredBlob:
         os.makedirs(place.folder, mode=0o700, exist_ok=True)
-        locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | OWN, 0o600))
+        locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600))
         state: StateFile | None = None
         try:
             with locks.holding(HEADER):
-                found = blob_files.existing(blob, place, self._boot_id)
-                state, data = found or blob_files.new(blob, place, self._boot_id)
+                found = blob_files.open_existing(blob, place, self._boot_id)
+                state, data = found or blob_files.create(blob, place, self._boot_id)
         except BaseException:
             locks.close()
             raise
@@ -424,7 +423,7 @@ class BlobStore:
         self._shares.pop((blob.etag, blob.origin), None)
         self._folders.pop(etag_name(blob.etag)[:2], None)
 
-    def _forget_stored(self, stored: StoredBlocks) -> None:
+    def _forget_stored(self, stored: StoredBlob) -> None:
         key = (stored.blob.etag, stored.blob.origin, stored.size)
         with self._lock:
             self._forget(stored.blob)

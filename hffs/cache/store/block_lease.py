@@ -37,17 +37,17 @@ class BlockLease:
         for run in taken:
             self._left.update(run)
 
-    def narrow(self, missing: list[range]) -> None:
+    def keep_only(self, missing: list[range]) -> None:
         """Keep only what is missing. Raises OSError."""
         self.blocks = missing
         wanted = {block for run in missing for block in run}
         for run in runs(sorted(self._left - wanted)):
-            self.give(run)
+            self.release_run(run)
 
-    def give(self, run: range) -> None:
+    def release_run(self, run: range) -> None:
         """Unlock some of the blocks held. Raises OSError."""
         self._left.difference_update(run)
-        self._locks.give(run)
+        self._locks.release(run)
 
     def release(self) -> None:
         """Unlock what is left; may be called again."""
@@ -56,7 +56,7 @@ class BlockLease:
             return
         try:
             for run in runs(sorted(self._left)):
-                self.give(run)
+                self.release_run(run)
         except OSError as error:  # the files were closed, and the locks went with them
             _log.debug("event=claim-gone error=%s", error)
         finally:

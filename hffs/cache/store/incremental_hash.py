@@ -39,7 +39,7 @@ MOST_BEHIND: Final = 256
 
 # ``verified``: recorded. ``passed``: right, but a part of it has been evicted since. ``again``: what was hashed is no
 # longer what is there.
-Outcome = Literal["verified", "passed", "again"]
+HashOutcome = Literal["verified", "passed", "again"]
 
 
 class IncrementalHash:
@@ -50,7 +50,7 @@ class IncrementalHash:
         self._digest = digest
         self._blocks = block_count(stored.size)
         # The bytes of a block that the disk did not take, where anybody has them.
-        self.aside: Callable[[int], bytes | None] = lambda _: None
+        self.memory_block: Callable[[int], bytes | None] = lambda _: None
         self._free = threading.Condition()
         self._taken = False  # guarded by _free
         self._begin()
@@ -59,7 +59,7 @@ class IncrementalHash:
         self._hasher = Hasher(self._digest, self.stored.size)
         self._counts = bytearray()  # of each block hashed, its publication
         self._moved = False  # the blob was closed in between: its counts may be of other files
-        self.began = time.time()
+        self.started_at = time.time()
         # Nobody of us writes to a whole blob: its times tell whether anybody else did. While it still grows they say
         # nothing, and only the CRCs and counts do.
         self._mark: FileMark | None = self.stored.mark() if self.stored.complete else None
@@ -76,7 +76,7 @@ class IncrementalHash:
         return len(self._counts)
 
     @contextlib.contextmanager
-    def turn(self, patience: float | None = None) -> Iterator[bool]:
+    def acquire(self, patience: float | None = None) -> Iterator[bool]:
         """To hash, alone; False when another did for all of ``patience`` seconds (TURN_S)."""
         with self._free:
             mine = self._free.wait_for(lambda: not self._taken, TURN_S if patience is None else patience)
@@ -89,19 +89,19 @@ class IncrementalHash:
                     self._taken = False
                     self._free.notify()
 
-    def move(self, stored: StoredBlob) -> None:
+    def rebind(self, stored: StoredBlob) -> None:
         """Go on with the blob after it was closed and opened again; what has been hashed counts if all of it passes,
         and is hashed again if the whole is here. Have a ``turn``."""
         if self.stored is not stored:
             self.stored = stored
             self._moved = self._moved or bool(self._counts)
-            self.listen()
+            self.subscribe()
 
-    def listen(self) -> None:
+    def subscribe(self) -> None:
         """Hash what is about to be evicted; one for each blob that is open."""
-        self.stored.on_leaving = self.leaving
+        self.stored.on_evict = self.hash_before_evict
 
-    def leaving(self, blocks: range) -> None:
+    def hash_before_evict(self, blocks: range) -> None:
         """These blocks are about to be evicted: they are hashed first, if it is nearly their turn. Never raises."""
         following = self.next_block
         if not blocks.start - MOST_BEHIND <= following < blocks.stop:
@@ -109,19 +109,19 @@ class IncrementalHash:
         try:
             if following < blocks.start and self.stored.missing(range(following, blocks.start)):
                 return
-            with self.turn() as mine:
+            with self.acquire() as mine:
                 if mine:
                     self.advance(limit=blocks.stop * BLOCK_SIZE)
         except CacheUnusable as error:
             _log.debug("event=not-hashed-before-it-went error=%s", error)
 
-    def advance(self, given_up: Callable[[], bool] = lambda: False, *, limit: int | None = None) -> bool:
+    def advance(self, cancelled: Callable[[], bool] = lambda: False, *, limit: int | None = None) -> bool:
         """Hash on; True when all is hashed and still right, False at the first byte that is not here, at ``limit``
-        (bytes), or when ``given_up`` (asked before each MiB). Raises CacheUnusable."""
+        (bytes), or when ``cancelled`` (asked before each MiB). Raises CacheUnusable."""
         size = self.stored.size
         ends = size if limit is None else min(limit, size)
         while self.hashed < ends:
-            if given_up():
+            if cancelled():
                 return False
             start, stop = self.hashed, min(self.hashed + STEP, ends)
             first, last = start // BLOCK_SIZE, -(-stop // BLOCK_SIZE)
@@ -130,7 +130,7 @@ class IncrementalHash:
                 last = absent[0].start
                 stop = min(stop, last * BLOCK_SIZE)
                 if stop <= start:
-                    unstored = self.aside(first)
+                    unstored = self.memory_block(first)
                     if unstored is None:
                         return False
                     self._hasher.update(unstored)
@@ -142,9 +142,9 @@ class IncrementalHash:
             except BlockAbsent:
                 return False
             self._counts += counts
-        return self.hashed == size and (limit is not None or self._look_again(given_up))
+        return self.hashed == size and (limit is not None or self._recheck(cancelled))
 
-    def _look_again(self, given_up: Callable[[], bool]) -> bool:
+    def _recheck(self, cancelled: Callable[[], bool]) -> bool:
         """What was hashed while it came: whether each block is still what was written, now that the whole is here. A
         GiB takes 0.1 s, where hashing takes 0.6. What has been evicted cannot be looked at again, and need not be."""
         stored, blocks = self.stored, self._blocks
@@ -153,16 +153,16 @@ class IncrementalHash:
         if self._mark is None:
             self._mark = stored.mark()
         while self._looked_again < blocks:
-            if given_up():
+            if cancelled():
                 return False
             some = range(self._looked_again, min(self._looked_again + STEP // BLOCK_SIZE, blocks))
-            if not stored.sound(some):
+            if not stored.recheck(some):
                 self._mark, self._looked_again = None, 0
                 return False
             self._looked_again = some.stop
         return True
 
-    def conclude(self, now: float) -> Outcome:
+    def finish(self, now: float) -> HashOutcome:
         """All is hashed: record at ``now`` (seconds since the epoch) that the blob is right, if it is here. It begins
         again after whatever is no lasting record. Raises IntegrityError (what to drop is the caller's decision),
         CacheUnusable."""
@@ -180,7 +180,7 @@ class IncrementalHash:
                 expected=self._digest.hex,
                 got=got,
             )
-        if whole and stored.record(self._digest, bytes(self._counts), self._mark, now):
+        if whole and stored.record_verified(self._digest, bytes(self._counts), self._mark, now):
             return "verified"
         self._begin()
         return "again" if whole else "passed"

@@ -78,7 +78,7 @@ class Layout:
         except OSError as error:
             raise disk_error(error, f"the cache directory {self.root}") from error
 
-    def place(self, etag: str, origin: str) -> BlobPaths:
+    def paths(self, etag: str, origin: str) -> BlobPaths:
         """Where the blob of this etag, vouched for by this origin, lies or would lie."""
         return BlobPaths(self.folder(etag), origin_id(origin))
 
@@ -96,7 +96,7 @@ class Layout:
             return []
         return [BlobPaths(folder, name.removesuffix(".state")) for name in sorted(names) if name.endswith(".state")]
 
-    def refuse_newer(self) -> None:
+    def check_version(self) -> None:
         """For who only looks, and makes nothing. Raises CacheUnusable when a newer hffs wrote this cache."""
         self._is_marked()
 
@@ -144,7 +144,7 @@ class Layout:
         except OSError:  # no /proc: the probe is all there is to go by
             return
         kind = file_system_of(os.path.realpath(self.root), mounts)
-        if unfit(kind):
+        if is_unsupported(kind):
             raise _unfit(self.root, kind)
 
     def _probe(self) -> None:
@@ -169,7 +169,7 @@ class Layout:
             os.close(fd)
 
 
-def unfit(kind: str) -> bool:
+def is_unsupported(kind: str) -> bool:
     """Whether a file system of this type, as mountinfo calls it, cannot hold a cache."""
     return kind in _UNFIT or kind.startswith("fuse.")
 

@@ -29,9 +29,9 @@ _FLOCK: Final = struct.Struct("@hhqqi4x")
 HEADER: Final = 1 << 62
 PUNCHING: Final = HEADER + 1
 # The descriptor of a closed file: every call on it is EBADF, an OSError, where -1 is a ValueError to some of Python's.
-CLOSED: Final = 0x7FFF_FFFF
+CLOSED_FD: Final = 0x7FFF_FFFF
 # How files of ours are opened: not through a link that somebody put in their place, and not waiting for a pipe.
-OWN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+OPEN_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # These two are held for a handful of system calls. 10 s is far longer than a starved machine needs for those, and far
 # shorter than a reader's deadline (120 s).
 _PATIENCE_S: Final = 10.0
@@ -57,7 +57,7 @@ def unlock(fd: int, start: int, length: int) -> None:
 
 
 @contextmanager
-def alone_on(fd: int) -> Iterator[bool]:
+def try_exclusive(fd: int) -> Iterator[bool]:
     """Whether no other open file of this inode carries an flock(2), kept so inside: punching is allowed only then.
 
     A passthrough open holds LOCK_SH on what the kernel reads from directly, daemon alive or not. Raises OSError."""
@@ -72,7 +72,7 @@ def alone_on(fd: int) -> Iterator[bool]:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def share(fd: int) -> bool:
+def try_share(fd: int) -> bool:
     """Forbid punching for as long as this file is open anywhere; False when somebody is at it. Raises OSError."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -90,7 +90,7 @@ class RangeLocks:
         # guarded by _guard: blocks, HEADER or PUNCHING locked through this file by a thread of this process
         self._held: set[int] = set()
 
-    def take(self, wanted: range) -> tuple[list[range], list[range]]:
+    def try_acquire(self, wanted: range) -> tuple[list[range], list[range]]:
         """What could be locked of ``wanted`` at once, and what others hold (processes, or threads of this one)."""
         with self._guard:
             free = [block for block in wanted if block not in self._held]
@@ -110,7 +110,7 @@ class RangeLocks:
                 self._held.difference_update(block for block in free if block not in got)
         return runs(sorted(got)), runs(block for block in wanted if block not in got)
 
-    def give(self, run: range) -> None:
+    def release(self, run: range) -> None:
         """Unlock what ``take`` gave."""
         try:
             unlock(self._fd, run.start, len(run))
@@ -120,8 +120,8 @@ class RangeLocks:
 
     def close(self) -> None:
         """Close the file; the kernel drops what was still locked."""
-        fd, self._fd = self._fd, CLOSED
-        if fd != CLOSED:
+        fd, self._fd = self._fd, CLOSED_FD
+        if fd != CLOSED_FD:
             os.close(fd)
 
     @contextmanager
@@ -136,7 +136,7 @@ class RangeLocks:
         """Hold HEADER or PUNCHING, waiting ``patience`` seconds at most. Raises CacheUnusable after that, OSError."""
         deadline = now() + patience
         run = range(place, place + 1)
-        while not self.take(run)[0]:
+        while not self.try_acquire(run)[0]:
             if now() >= deadline:
                 raise CacheUnusable(
                     f"another process has kept the cache locked for {patience:.0f} s",
@@ -146,7 +146,7 @@ class RangeLocks:
         try:
             yield
         finally:
-            self.give(run)
+            self.release(run)
 
     def _take_run(self, run: range, taken: list[range]) -> None:
         """Lock a run whole, else by halves: one call when nobody else is here, few when somebody is."""

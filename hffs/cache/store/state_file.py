@@ -28,7 +28,7 @@ from ...names import MOST_SIZE
 from ...ranges import BLOCK_SIZE, block_count, block_length
 from .checksum import crc32
 from .layout import etag_name
-from .locks import CLOSED, OWN
+from .locks import CLOSED_FD, OPEN_FLAGS
 
 VERSION: Final = 1
 PRESENCE: Final = (
@@ -138,7 +138,7 @@ class StateHeader:
             raise Damaged("its header holds no text") from None
         return cls(etag, origin, size, boot_id, bool(pinned), verification)
 
-    def describes(self, blob: Blob) -> bool:
+    def matches(self, blob: Blob) -> bool:
         return (self.etag, self.origin, self.size) == (_kept(blob.etag), _kept(blob.origin), blob.size)
 
 
@@ -171,7 +171,7 @@ class StateFile:
         temporary = path.removesuffix(".state") + ".new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | OWN, 0o600)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o600)
         try:
             made = cls(fd, path, blob.size)
             os.posix_fallocate(fd, 0, made.length)
@@ -188,7 +188,7 @@ class StateFile:
     def open(cls, path: str, *, writing: bool = True) -> tuple[StateFile, StateHeader]:
         """Raises Damaged, CacheUnusable (a newer version), OSError."""
         try:
-            fd = os.open(path, (os.O_RDWR if writing else os.O_RDONLY) | OWN)
+            fd = os.open(path, (os.O_RDWR if writing else os.O_RDONLY) | OPEN_FLAGS)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
                 raise Damaged("it is no file of ours") from None
@@ -207,8 +207,8 @@ class StateFile:
         return found, header
 
     def close(self) -> None:
-        fd, self.fd = self.fd, CLOSED
-        if fd != CLOSED:
+        fd, self.fd = self.fd, CLOSED_FD
+        if fd != CLOSED_FD:
             os.close(fd)
 
     def header(self) -> StateHeader:
@@ -259,16 +259,16 @@ class StateFile:
     def set_crcs(self, first: int, crcs: Sequence[int]) -> None:
         _write_all(self.fd, struct.pack(f"<{len(crcs)}I", *crcs), self._crcs + 4 * first)
 
-    def touch(self, group: int, now: int, *, again: bool = False) -> None:
+    def record_use(self, group: int, now: int, *, again: bool = False) -> None:
         """A block of this group of 64 was used at ``now``, seconds since the epoch; ``again`` as in ``use``."""
         _write_all(self.fd, (now & ~1 | again).to_bytes(4, "little"), self._used + 4 * group)
 
-    def use(self, group: int) -> tuple[int, bool]:
+    def last_use(self, group: int) -> tuple[int, bool]:
         """When a group was last used, to 2 seconds (0: never), and whether that was again, after a while."""
         found = int.from_bytes(os.pread(self.fd, 4, self._used + 4 * group), "little")
         return found & ~1, bool(found & 1)
 
-    def last_used(self) -> list[int]:
+    def last_uses(self) -> list[int]:
         """Per group of 64 blocks, seconds since the epoch; 0 for never. Odd: it was used again, after a while."""
         count = -(-self.blocks // GROUP)
         return list(struct.unpack(f"<{count}I", os.pread(self.fd, 4 * count, self._used)))

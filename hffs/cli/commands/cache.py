@@ -146,7 +146,7 @@ def _repo_json(repo: LocalRepo) -> dict[str, Any]:
 
 def _blob_json(each: BlobInfo) -> dict[str, Any]:
     about = {"etag": each.etag, "origin": each.origin, "size": each.size, "bytes_local": each.bytes_local}
-    state = {"verified": each.verified is not None, "pinned": each.pinned, "wrong": each.wrong}
+    state = {"verified": each.verified is not None, "pinned": each.pinned, "wrong": each.unusable}
     return {**about, "bytes_disk": each.bytes_disk, "last_used": each.last_used, **state}
 
 

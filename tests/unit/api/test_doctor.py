@@ -79,7 +79,7 @@ def test_damage_in_the_cache_is_a_warning(settings: Settings) -> None:
     store.close()
     assert "1 blob, 1.0M on disk" in list(disk.look(settings))[-1].what
     blob = blob_of(content)
-    Path(layout.place(blob.etag, blob.origin).state).write_bytes(b"nonsense")
+    Path(layout.paths(blob.etag, blob.origin).state).write_bytes(b"nonsense")
     bad = only(list(disk.look(settings)), "warn")
     assert bad.what == "1 of 1 blobs are damaged or unfinished"
     assert bad.remedy == "hffs cache check --repair"

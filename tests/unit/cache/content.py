@@ -41,7 +41,7 @@ def pieces(content: bytes, blocks: range) -> memoryview:
 
 
 def publish(stored: StoredBlob, content: bytes, blocks: range) -> None:
-    with stored.claim(blocks) as claim:
+    with stored.lease(blocks) as claim:
         assert not claim.busy
         for run in claim.blocks:
             for block in run:

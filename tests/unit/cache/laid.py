@@ -37,7 +37,7 @@ def whole(store: BlobStore, content: bytes = CONTENT) -> StoredBlob:
 
 
 def data_file(layout: Layout) -> Path:
-    return Path(layout.place(BLOB.etag, BLOB.origin).data)
+    return Path(layout.paths(BLOB.etag, BLOB.origin).data)
 
 
 def mode(path: Path) -> int:

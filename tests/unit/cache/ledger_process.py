@@ -16,14 +16,14 @@ def main(path: str, limit: str) -> None:
         elif command == "settle":
             answer = ledger.settle(int(numbers[0]), int(numbers[1]))
         elif command == "alone":
-            answer = ledger.alone()
+            answer = ledger.is_alone()
         elif command == "churn":  # much at once, against others who do the same
             for _ in range(int(numbers[0])):
                 assert ledger.reserve(7) == 0
                 ledger.settle(7, 3)
             answer = "churned"
         else:
-            answer = ledger.look()
+            answer = ledger.read()
         sys.stdout.write(f"{answer}\n")
         sys.stdout.flush()
 

@@ -55,7 +55,7 @@ def main(cache_dir: str, blob_json: str, seed: str) -> None:
         command, *numbers = line.split()
         run = range(*map(int, numbers[:2])) if len(numbers) > 1 else range(0)
         if command == "claim":
-            claims.append(stored.claim(run))
+            claims.append(stored.lease(run))
             say(f"{claims[-1].blocks} {claims[-1].busy}")
         elif command == "release":
             while claims:

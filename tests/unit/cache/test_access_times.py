@@ -36,43 +36,43 @@ def test_a_use_counts_for_all_groups_it_touches_and_is_finer_than_a_second(
     uses: AccessTimes, state: StateFile, clock
 ) -> None:
     clock.now += 0.25
-    uses.note(range(60, 130), read=True)
+    uses.record(range(60, 130), read=True)
     assert [uses.last(group) for group in range(3)] == [(BEGAN + 0.25, False)] * 3
-    assert state.last_used() == [1_700_000_000] * 3
+    assert state.last_uses() == [1_700_000_000] * 3
 
 
 def test_one_readers_requests_of_a_block_are_one_use(uses: AccessTimes, clock: Clock) -> None:
-    uses.note(range(4), read=False)
+    uses.record(range(4), read=False)
     for _ in range(4):
-        uses.note(range(4), read=True)
+        uses.record(range(4), read=True)
         clock.now += AGAIN_AFTER_S / 5
     assert not uses.last(0)[1]
 
 
 def test_a_slow_reader_that_goes_on_uses_nothing_again(uses: AccessTimes, clock: Clock) -> None:
-    uses.note(range(64), read=False)
+    uses.record(range(64), read=False)
     for block in range(64):
         clock.now += 10
-        uses.note(range(block, block + 1), read=True)
+        uses.record(range(block, block + 1), read=True)
     assert not uses.last(0)[1]
 
 
 def test_a_block_that_is_read_once_more_after_a_while_is_used_again(
     uses: AccessTimes, state: StateFile, clock: Clock
 ) -> None:
-    uses.note(range(4), read=False)
-    uses.note(range(4), read=True)
+    uses.record(range(4), read=False)
+    uses.record(range(4), read=True)
     clock.now += AGAIN_AFTER_S
-    uses.note(range(3, 4), read=True)
+    uses.record(range(3, 4), read=True)
     assert uses.last(0) == (BEGAN + AGAIN_AFTER_S, True)
-    assert state.use(0) == (1_700_000_002, True), "at once, for others"
+    assert state.last_use(0) == (1_700_000_002, True), "at once, for others"
 
 
 def test_whoever_opens_the_blob_later_uses_it_again(uses: AccessTimes, state: StateFile, clock: Clock) -> None:
-    uses.note(range(4), read=False)
+    uses.record(range(4), read=False)
     clock.now += AGAIN_AFTER_S
     later = AccessTimes(state, clock)
-    later.note(range(1), read=True)
+    later.record(range(1), read=True)
     assert later.last(0)[1]
     assert uses.last(0)[1], "also for who has it open still"
 
@@ -80,14 +80,14 @@ def test_whoever_opens_the_blob_later_uses_it_again(uses: AccessTimes, state: St
 def test_what_comes_in_place_of_dropped_blocks_was_not_used_again(
     uses: AccessTimes, state: StateFile, clock: Clock
 ) -> None:
-    uses.note(range(4), read=True)
+    uses.record(range(4), read=True)
     clock.now += AGAIN_AFTER_S
-    uses.note(range(4), read=True)
+    uses.record(range(4), read=True)
     uses.forget([0, 1])
     assert uses.last(0)[1], "a part of it is here"
     uses.forget([2, 3])
-    uses.note(range(4), read=False)
+    uses.record(range(4), read=False)
     assert not uses.last(0)[1]
     clock.now += AGAIN_AFTER_S
-    uses.note(range(4), read=True)
+    uses.record(range(4), read=True)
     assert not uses.last(0)[1]

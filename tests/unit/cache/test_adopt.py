@@ -45,7 +45,7 @@ def repo(tmp_path: Path) -> HubRepo:
 
 @pytest.fixture
 def store(layout: Layout, repo: HubRepo) -> Iterator[BlobStore]:
-    made = BlobStore(layout, boot_id="this boot", nearby=repo)
+    made = BlobStore(layout, boot_id="this boot", hf_repo=repo)
     yield made
     made.close()
 
@@ -90,7 +90,7 @@ def test_a_blob_that_lies_there_is_here_when_it_is_opened(store: BlobStore, repo
 
 def test_it_is_lent_to_the_kernel_as_it_lies(store: BlobStore, repo: HubRepo) -> None:
     stored = store.open(BLOB)
-    lent = stored.lend()
+    lent = stored.dup_fd()
     assert lent is not None
     assert os.path.samestat(os.fstat(lent), theirs(repo).stat())
     os.close(lent)
@@ -130,7 +130,7 @@ def test_partial_downloads_and_names_that_lead_elsewhere_are_not_taken(store: Bl
     assert store.adopt(BLOB) == "absent"
     for name in ("../blobs/x", "..", ".hidden", "a/b", ""):
         assert repo.open(name, 0) is None
-    assert [blob.etag for blob in repo.blobs(HUB)] == []
+    assert [blob.etag for blob in repo.hashed_blobs(HUB)] == []
 
 
 def test_a_link_out_of_the_cache_is_not_followed(store: BlobStore, repo: HubRepo, tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ def test_what_promises_no_hash_is_not_taken(store: BlobStore) -> None:
 def test_a_big_blob_is_left_to_whoever_is_told_of_it(
     store: BlobStore, repo: HubRepo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blobs_module, "AT_ONCE", len(CONTENT) - 1)
+    monkeypatch.setattr(blobs_module, "ADOPT_INLINE_MAX", len(CONTENT) - 1)
     told: list[Blob] = []
-    store.on_nearby = told.append
+    store.on_adoptable = told.append
     stored = store.open(BLOB)
     assert told == [BLOB]
     assert stored.missing(ALL) == [ALL]
@@ -195,7 +195,7 @@ def test_a_big_blob_is_left_to_whoever_is_told_of_it(
 def test_what_is_opened_while_it_is_hashed_goes_on_with_the_other_file(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blobs_module, "AT_ONCE", 0)
+    monkeypatch.setattr(blobs_module, "ADOPT_INLINE_MAX", 0)
     opened: list[StoredBlob] = []
 
     def meanwhile() -> bool:
@@ -203,18 +203,18 @@ def test_what_is_opened_while_it_is_hashed_goes_on_with_the_other_file(
             opened.append(store.open(BLOB))
         return False
 
-    assert store.adopt(BLOB, given_up=meanwhile) == "in place"
+    assert store.adopt(BLOB, cancelled=meanwhile) == "in place"
     assert opened[0].verified
     assert opened[0].read(0, len(CONTENT)) == CONTENT
     opened[0].close()
 
 
 def test_what_is_being_fetched_is_left_alone(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blobs_module, "AT_ONCE", 0)
+    monkeypatch.setattr(blobs_module, "ADOPT_INLINE_MAX", 0)
     stored = store.open(BLOB)
-    with stored.claim(range(1, 2)) as claim:
+    with stored.lease(range(1, 2)) as claim:
         assert store.adopt(BLOB, patience=0) == "busy"
-        with stored.claim(ALL) as rest:  # what is free is not kept
+        with stored.lease(ALL) as rest:  # what is free is not kept
             assert (rest.blocks, rest.busy) == ([range(1), range(2, 4)], [range(1, 2)])
         stored.publish(claim, 1, memoryview(CONTENT)[BLOCK_SIZE : 2 * BLOCK_SIZE])
     assert stored.missing(ALL) == [range(1), range(2, 4)]
@@ -226,13 +226,13 @@ def test_what_is_being_fetched_is_left_alone(store: BlobStore, monkeypatch: pyte
 def test_what_is_under_way_is_waited_for_and_nothing_new_begins_meanwhile(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blobs_module, "AT_ONCE", 0)
+    monkeypatch.setattr(blobs_module, "ADOPT_INLINE_MAX", 0)
     stored = store.open(BLOB)
-    under_way = stored.claim(range(1, 2))
+    under_way = stored.lease(range(1, 2))
     others: list[range] = []
 
     def meanwhile(_: float) -> None:
-        with stored.claim(ALL) as more:
+        with stored.lease(ALL) as more:
             others.extend(more.blocks)
         under_way.release()
 
@@ -240,13 +240,13 @@ def test_what_is_under_way_is_waited_for_and_nothing_new_begins_meanwhile(
     assert store.adopt(BLOB, patience=60) == "in place"
     assert others == []
     assert stored.verified
-    with stored.claim(ALL) as claim:  # no lock is left, and nothing to do
+    with stored.lease(ALL) as claim:  # no lock is left, and nothing to do
         assert (claim.blocks, claim.busy) == ([], [])
     stored.close()
 
 
 def test_given_up_on_the_way_nothing_is_left(store: BlobStore, layout: Layout) -> None:
-    assert store.adopt(BLOB, given_up=lambda: True) == "stopped"
+    assert store.adopt(BLOB, cancelled=lambda: True) == "stopped"
     assert not data_file(layout).is_symlink()
     assert store.local_bytes(BLOB) == 0
 
@@ -265,7 +265,7 @@ def test_changed_while_it_is_hashed_it_is_not_taken(store: BlobStore, repo: HubR
             theirs(repo).unlink(missing_ok=True)
         return False
 
-    assert store.adopt(BLOB, given_up=meanwhile) == "busy"
+    assert store.adopt(BLOB, cancelled=meanwhile) == "busy"
     assert not data_file(layout).exists()
 
 
@@ -285,7 +285,7 @@ def killing(*words, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return before(*words, **more)
 
-store = BlobStore(Layout(cache), nearby=HubCache(hub).repo(RepoType.MODEL, "acme/tiny"))
+store = BlobStore(Layout(cache), hf_repo=HubCache(hub).repo(RepoType.MODEL, "acme/tiny"))
 fcntl.ioctl = no_reflink
 setattr(os, at, killing)
 store.adopt(blob_of(some_bytes(3 * 256 * 1024 + 1000)))
@@ -415,10 +415,10 @@ def test_dropped_after_theirs_is_gone_nothing_of_it_stays(store: BlobStore, repo
 def test_dropped_by_one_store_another_keeps_what_it_has_just_taken(
     store: BlobStore, repo: HubRepo, layout: Layout
 ) -> None:
-    other = BlobStore(layout, boot_id="this boot", nearby=repo)
+    other = BlobStore(layout, boot_id="this boot", hf_repo=repo)
     first, second = store.open(BLOB), other.open(BLOB)
     assert first.discard(ALL) == 0
-    again = BlobStore(layout, boot_id="this boot", nearby=repo)
+    again = BlobStore(layout, boot_id="this boot", hf_repo=repo)
     third = again.open(BLOB)
     second.discard(ALL)  # of the files that the first one has dropped
     assert third.verified
@@ -487,7 +487,7 @@ def test_two_stores_take_read_and_drop_it_at_once_and_see_only_right_bytes(layou
         except Exception as error:
             wrong.append(error)
 
-    stores = [BlobStore(layout, boot_id="this boot", nearby=repo) for _ in range(2)]
+    stores = [BlobStore(layout, boot_id="this boot", hf_repo=repo) for _ in range(2)]
     threads = [threading.Thread(target=use, args=(store, 60)) for store in stores for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -516,7 +516,7 @@ theirs = Path(repo.folder, "blobs", blob.etag)
 theirs.parent.mkdir(parents=True)
 theirs.write_bytes(content)
 os.sync()
-store = BlobStore(layout, nearby=repo)
+store = BlobStore(layout, hf_repo=repo)
 before = store.disk_free()
 stored = store.open(blob)
 assert stored.verified

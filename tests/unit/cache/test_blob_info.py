@@ -60,19 +60,19 @@ def test_a_verified_blob_is_told_as_such_until_its_file_is_touched(layout: Layou
     verify(store)
     found = only(layout)
     assert found.verified == blob.digest
-    os.utime(found.place.data)
+    os.utime(found.paths.data)
     assert only(layout).verified is None
 
 
 def test_what_cannot_be_used_is_told_with_the_reason(layout: Layout, store: BlobStore) -> None:
     fill(store, CONTENT)
-    place = only(layout).place
+    place = only(layout).paths
     whole = Path(place.state).read_bytes()
 
     def wrong() -> str:
         found = only(layout)
         assert (found.complete, found.bytes_local) == (False, 0)
-        return found.wrong
+        return found.unusable
 
     Path(place.state).write_bytes(whole[:1040])
     assert wrong().startswith("its state file is damaged: it has 1040 bytes")
@@ -86,16 +86,16 @@ def test_what_cannot_be_used_is_told_with_the_reason(layout: Layout, store: Blob
     Path(place.data).write_bytes(b"left")
     os.unlink(place.state)
     assert wrong() == "there is no state file beside its data"
-    assert blob_info.free(only(layout)).bytes > 0
+    assert blob_info.evict(only(layout)).bytes > 0
     assert list(blob_info.scan(layout)) == []
 
 
 def test_a_blob_let_go_takes_nothing_on_the_disk(layout: Layout, store: BlobStore) -> None:
     fill(store, CONTENT)
     found = only(layout)
-    assert blob_info.free(found) == Freed(found.bytes_disk)
+    assert blob_info.evict(found) == Freed(found.bytes_disk)
     assert (list(blob_info.scan(layout)), disk(layout)) == ([], 0)
-    assert blob_info.free(found) == Freed(0), "somebody else was faster"
+    assert blob_info.evict(found) == Freed(0), "somebody else was faster"
     again = store.open(blob_of(CONTENT))
     assert again.local_bytes == 0
     again.close()
@@ -105,23 +105,23 @@ def test_what_another_process_has_open_loses_its_blocks_but_not_its_files(layout
     blob = fill(store, CONTENT)
     with OtherProcess(layout.root, blob) as other:
         assert other.ask("claim 0 1") == "[] []", "it answers, so it has the blob open, and nothing is missing"
-        in_use = blob_info.busy(layout)
+        in_use = blob_info.open_files(layout)
         found = only(layout)
-        assert found.place.data in in_use
-        freed = blob_info.free(found, in_use)
+        assert found.paths.data in in_use
+        freed = blob_info.evict(found, in_use)
         assert freed.bytes >= len(CONTENT)
         assert freed.kept == ""
         assert only(layout).bytes_local == 0
         assert only(layout).bytes_disk < BLOCK_SIZE
-    assert blob_info.free(only(layout), blob_info.busy(layout)).kept == ""
+    assert blob_info.evict(only(layout), blob_info.open_files(layout)).kept == ""
     assert list(blob_info.scan(layout)) == []
 
 
 def test_what_this_process_has_open_keeps_its_files_as_well(layout: Layout, store: BlobStore) -> None:
     blob = fill(store, CONTENT)
-    assert blob_info.busy(layout) == frozenset(), "looking leaves nothing open"
+    assert blob_info.open_files(layout) == frozenset(), "looking leaves nothing open"
     stored = store.open(blob)
-    blob_info.free(only(layout), blob_info.busy(layout))
+    blob_info.evict(only(layout), blob_info.open_files(layout))
     publish(stored, CONTENT, range(4))
     stored.close()
     assert only(layout).complete, "what came after is not lost"
@@ -130,19 +130,19 @@ def test_what_this_process_has_open_keeps_its_files_as_well(layout: Layout, stor
 def test_what_the_kernel_reads_directly_stays_whole(layout: Layout, store: BlobStore) -> None:
     fill(store, CONTENT)
     found = only(layout)
-    with open(found.place.data, "rb") as passthrough:
+    with open(found.paths.data, "rb") as passthrough:
         fcntl.flock(passthrough, fcntl.LOCK_SH)
-        assert blob_info.free(found) == Freed(0, "in use")
+        assert blob_info.evict(found) == Freed(0, "in use")
         assert only(layout).complete
-    assert blob_info.free(found).bytes == found.bytes_disk
+    assert blob_info.evict(found).bytes == found.bytes_disk
 
 
 def test_what_is_being_fetched_stays(layout: Layout, store: BlobStore) -> None:
     blob = blob_of(CONTENT)
     stored = store.open(blob)
     publish(stored, CONTENT, range(2))
-    with stored.claim(range(2, 3)) as claim:
-        blob_info.free(only(layout), frozenset({only(layout).place.data}))
+    with stored.lease(range(2, 3)) as claim:
+        blob_info.evict(only(layout), frozenset({only(layout).paths.data}))
         stored.publish(claim, 2, piece(CONTENT, 2))
     assert stored.missing(range(4)) == [range(2), range(3, 4)]
     assert stored.read(2 * BLOCK_SIZE, 10) == CONTENT[2 * BLOCK_SIZE :][:10]
@@ -160,8 +160,8 @@ def test_a_file_laid_elsewhere_leaves_the_cache_and_keeps_its_bytes(
     if laid != "link":
         pytest.skip("this file system reflinks")
     found = only(layout)
-    assert found.elsewhere
-    assert blob_info.free(found) == Freed(0, "elsewhere")
+    assert found.shared
+    assert blob_info.evict(found) == Freed(0, "elsewhere")
     assert list(blob_info.scan(layout)) == []
     assert (tmp_path / "out" / "model.bin").read_bytes() == CONTENT
 
@@ -171,19 +171,19 @@ def test_a_pinned_blob_stays_until_it_is_pinned_no_longer(layout: Layout, store:
     assert blob_info.pin(only(layout), True)
     assert not blob_info.pin(only(layout), True)
     assert only(layout).pinned
-    assert blob_info.free(only(layout)) == Freed(0, "pinned")
+    assert blob_info.evict(only(layout)) == Freed(0, "pinned")
     assert only(layout).complete
     verify(store)
     assert only(layout).pinned, "verifying forgets no pin"
     assert blob_info.pin(only(layout), False)
-    assert blob_info.free(only(layout)).bytes > len(CONTENT)
+    assert blob_info.evict(only(layout)).bytes > len(CONTENT)
 
 
 def test_a_blob_of_a_newer_hffs_is_left_alone(
     layout: Layout, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, CONTENT)
-    place = only(layout).place
+    place = only(layout).paths
     state, header = StateFile.open(place.state)
     with monkeypatch.context() as patch:
         patch.setattr("hffs.cache.store.state_file.VERSION", 2)
@@ -192,8 +192,8 @@ def test_a_blob_of_a_newer_hffs_is_left_alone(
     before = Path(place.state).read_bytes()
     found = only(layout)
     assert found.newer
-    assert "was written by a newer hffs (format 2)" in found.wrong
-    assert blob_info.free(found) == Freed(0, "unreadable")
+    assert "was written by a newer hffs (format 2)" in found.unusable
+    assert blob_info.evict(found) == Freed(0, "unreadable")
     assert (Path(place.state).read_bytes(), Path(place.data).stat().st_size) == (before, len(CONTENT))
 
 

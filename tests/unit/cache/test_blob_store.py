@@ -148,7 +148,7 @@ def test_a_copy_serves_others_only_as_long_as_its_verification_holds(
         stored.discard(range(1))
         stored.close()
     else:
-        os.utime(layout.place(BLOB.etag, HUB).data, ns=(0, 0))
+        os.utime(layout.paths(BLOB.etag, HUB).data, ns=(0, 0))
     assert store.open(asked).missing(ALL) == [ALL]
     assert store.local_bytes(asked) == 0
 
@@ -170,7 +170,7 @@ def test_a_damaged_pair_of_files_begins_anew(
     store: BlobStore, layout: Layout, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(store, CONTENT)
-    place = layout.place(BLOB.etag, HUB)
+    place = layout.paths(BLOB.etag, HUB)
     if damage == "header":
         with open(place.state, "r+b") as file:
             file.seek(40)
@@ -183,7 +183,7 @@ def test_a_damaged_pair_of_files_begins_anew(
         os.truncate(place.data, 5)
     else:
         other = fill(store, CONTENT[1:])
-        os.replace(layout.place(other.etag, HUB).state, place.state)
+        os.replace(layout.paths(other.etag, HUB).state, place.state)
     stored = store.open(BLOB)
     assert stored.missing(ALL) == [ALL]
     publish_all(stored, CONTENT)
@@ -195,7 +195,7 @@ def test_a_damaged_pair_of_files_begins_anew(
 def test_one_who_has_the_old_files_open_goes_on_with_them(store: BlobStore, layout: Layout) -> None:
     old = store.open(BLOB)
     publish_all(old, CONTENT)
-    os.truncate(layout.place(BLOB.etag, HUB).state, 1100)
+    os.truncate(layout.paths(BLOB.etag, HUB).state, 1100)
     other_store = BlobStore(layout, boot_id="this boot")
     new = other_store.open(BLOB)
     publish_all(new, CONTENT)
@@ -217,7 +217,7 @@ def test_a_server_that_changes_a_blobs_size_gets_a_new_file(store: BlobStore) ->
 
 def test_data_without_state_is_silently_replaced(store: BlobStore, layout: Layout) -> None:
     fill(store, CONTENT)
-    os.unlink(layout.place(BLOB.etag, HUB).state)  # killed between the two files
+    os.unlink(layout.paths(BLOB.etag, HUB).state)  # killed between the two files
     assert store.open(BLOB).missing(ALL) == [ALL]
 
 
@@ -232,7 +232,7 @@ def test_a_blob_of_a_newer_hffs_is_refused_and_kept(
         store.open(BLOB)
     assert descriptors() == before
     assert store.local_bytes(BLOB) == 0
-    assert Path(layout.place(BLOB.etag, HUB).data).stat().st_blocks
+    assert Path(layout.paths(BLOB.etag, HUB).data).stat().st_blocks
 
 
 def test_another_boot_is_noted_and_nothing_is_lost(layout: Layout, store: BlobStore) -> None:
@@ -266,7 +266,7 @@ def test_on_a_full_disk_a_new_blob_opens_and_takes_nothing(
     with monkeypatch.context() as full_disk:
         full_disk.setattr(os, call, full)
         stored = store.open(BLOB)
-    with stored.claim(ALL) as claim:
+    with stored.lease(ALL) as claim:
         assert claim.blocks == [ALL]
         with pytest.raises(NoSpace, match=r"no room for the cache file .*: free some disk space"):
             stored.publish(claim, 0, piece(CONTENT, 0))
@@ -293,7 +293,7 @@ store = BlobStore(layout)
 content = some_bytes(1 << 21)
 stored = store.open(blob_of(content))
 stored_blocks = 0
-with stored.claim(range(8)) as claim:
+with stored.lease(range(8)) as claim:
     for block in range(8):
         try:
             stored.publish(claim, block, piece(content, block))
@@ -305,7 +305,7 @@ assert 0 < stored_blocks < 8, stored_blocks
 assert stored.read(0, stored.local_bytes) == content[: stored.local_bytes]
 stored.discard(range(1))
 assert store.disk_free() >= 200_000
-with stored.claim(range(7, 8)) as claim:
+with stored.lease(range(7, 8)) as claim:
     stored.publish(claim, 7, piece(content, 7))
 print("passed")
 """

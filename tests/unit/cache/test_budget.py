@@ -33,7 +33,7 @@ def room_of(store: BlobStore, clock: Clock) -> Iterator[MakeRoom]:
 
     def make(limit: int | None = None, min_free: int | None = 0) -> CacheBudget:
         made.append(CacheBudget(store, limit, min_free, now=clock, clock=clock))
-        made[-1].begin()
+        made[-1].start()
         return made[-1]
 
     yield make
@@ -69,7 +69,7 @@ def put(store: BlobStore, room: CacheBudget, size: int, seed: int) -> Blob:
         pages = -(-len(data) // 4096) * 4096
         reservation = room.reserve(pages)
         assert reservation is not None
-        with stored.claim(run) as claim:
+        with stored.lease(run) as claim:
             stored.publish(claim, first, data)
         reservation.settle(pages)
     stored.close()
@@ -166,7 +166,7 @@ def pin(store: BlobStore, blob: Blob) -> None:
 def lend(store: BlobStore, blob: Blob) -> int:
     stored = store.open(blob)
     assert verify_blob(stored, 1.0)
-    fd = stored.lend()
+    fd = stored.dup_fd()
     stored.close()
     assert fd is not None
     return fd
@@ -187,7 +187,7 @@ def test_what_is_pinned_linked_or_lent_stays_and_the_rest_is_refused(
     assert room.reserve(4 * MIB) is None
     assert [store.state(blob) for blob in (linked, lent)] == ["verified"] * 2
     assert store.local_bytes(pinned) == 3 * MIB
-    assert "nothing in it can go" in room.full().what
+    assert "nothing in it can go" in room.no_space_error().what
     os.close(fd)
     assert room.reserve(4 * MIB) is None, "a search that found nothing is believed for a second"
     clock.now += 2
@@ -214,7 +214,7 @@ def test_many_threads_that_need_room_at_once_keep_to_the_limit(
 
     def watch() -> None:  # the ledger, as adding the files up takes a while in which others are punched and written
         while not ended.is_set():
-            account = room._ledger.look()
+            account = room._ledger.read()
             most[0] = max(most[0], account.held + account.reserved)
 
     watcher = threading.Thread(target=watch)
@@ -228,7 +228,7 @@ def test_many_threads_that_need_room_at_once_keep_to_the_limit(
     assert most[0] <= 12 * MIB + SMALL
     assert on_disk(layout) <= 12 * MIB + SMALL
     assert abs(room.held - on_disk(layout)) < SMALL
-    assert room._ledger.look().reserved == 0
+    assert room._ledger.read().reserved == 0
 
 
 # Other processes
@@ -271,7 +271,7 @@ def test_what_the_disk_keeps_free_is_a_limit_too(room_of: MakeRoom, store: BlobS
     assert room.reserve(2 * MIB) is not None, "by giving back what is here"
     assert store.local_bytes(blob) < 3 * MIB
     assert room.reserve(5 * MIB) is None
-    assert "--min-free" in room.full().what
+    assert "--min-free" in room.no_space_error().what
 
 
 @pytest.mark.parametrize(("total", "kept"), [(300 * MIB, 30 * MIB), (1 << 40, 2 << 30)])
@@ -303,7 +303,7 @@ def test_other_programs_are_made_room_for_though_nobody_fetches(
     blob = put(store, room, 6 * MIB, 1)
     disk(88 * MIB, 1000 * MIB)
     clock.now += 2
-    room.tend()
+    room.maintain()
     assert 1 * MIB < store.local_bytes(blob) <= 4 * MIB
 
 
@@ -345,12 +345,12 @@ def test_what_was_changed_by_hand_is_counted_in_time(
 ) -> None:
     room = room_of()
     blob = put(store, room, 3 * MIB, 1)
-    os.unlink(layout.place(blob.etag, blob.origin).data)
+    os.unlink(layout.paths(blob.etag, blob.origin).data)
     clock.now += 599
-    room.tend()
+    room.maintain()
     assert room.held > 3 * MIB
     clock.now += 1
-    room.tend()
+    room.maintain()
     assert room.held < SMALL
 
 
@@ -360,10 +360,10 @@ def test_nothing_is_counted_while_something_is_on_its_way(room_of: MakeRoom, lay
     assert reservation is not None
     (layout.root / "mine").write_bytes(bytes(MIB))
     clock.now += 600
-    room.tend()
+    room.maintain()
     assert room.held < MIB
     reservation.settle(0)
-    room.tend()
+    room.maintain()
     assert room.held > MIB
 
 
@@ -387,16 +387,16 @@ def test_small_blobs_count_with_all_they_take(room_of: MakeRoom, store: BlobStor
 
 def test_a_visit_to_a_blob_that_is_gone_is_no_error(store: BlobStore, layout: Layout) -> None:
     blob = fill(store, some_bytes(1000))
-    place = layout.place(blob.etag, blob.origin)
-    found = store.visit(place.state)
+    place = layout.paths(blob.etag, blob.origin)
+    found = store.open_path(place.state)
     assert isinstance(found, StoredBlob)
     assert found.evict(range(1), 1) == 4096
     found.close()
     assert store.local_bytes(blob) == 0
     os.unlink(place.data)
-    assert store.visit(place.state) is None
+    assert store.open_path(place.state) is None
     os.unlink(place.state)
-    assert store.visit(place.state) is None
+    assert store.open_path(place.state) is None
     assert list(store.state_files()) == []
 
 
@@ -407,7 +407,7 @@ def test_publishing_again_after_eviction_gives_the_right_bytes(room_of: MakeRoom
     stored = store.open(blob)
     reservation = room.reserve(BLOCK_SIZE)
     assert reservation is not None
-    with stored.claim(range(1)) as claim:
+    with stored.lease(range(1)) as claim:
         stored.publish(claim, 0, pieces(content, range(1)))
     reservation.settle(BLOCK_SIZE)
     assert stored.read(0, BLOCK_SIZE) == content[:BLOCK_SIZE]
@@ -440,7 +440,7 @@ def test_what_is_hashed_before_it_goes_does_not_keep_others_from_their_turn(
         hashed.append(blocks)
         clock.now += 1.5
 
-    stored.on_leaving = slowly
+    stored.on_evict = slowly
     clock.now += 10
     reservation = room.reserve(59 * MIB)
     assert reservation is not None

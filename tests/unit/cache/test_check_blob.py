@@ -37,13 +37,13 @@ def spoil(path: str, offset: int) -> None:
 
 
 def verified(place: BlobPaths) -> bool:
-    found = blob_info.look(place)
+    found = blob_info.inspect(place)
     return found is not None and found.verified is not None
 
 
 def test_what_is_right_is_verified_and_every_byte_counted(place: BlobPaths) -> None:
     seen: list[int] = []
-    found = check_blob.examine(place, BLOB.digest, counted=seen.append)
+    found = check_blob.check_blob(place, BLOB.digest, counted=seen.append)
     assert BLOB.digest is not None
     assert (found.bytes, found.blocks, found.bad, found.got, found.judged) == (
         len(CONTENT), 4, (), BLOB.digest.hex, True,
@@ -53,33 +53,33 @@ def test_what_is_right_is_verified_and_every_byte_counted(place: BlobPaths) -> N
 
 
 def test_a_damaged_block_is_named_left_and_no_longer_called_verified(place: BlobPaths) -> None:
-    check_blob.examine(place, BLOB.digest)
+    check_blob.check_blob(place, BLOB.digest)
     before = os.stat(place.data)
     spoil(place.data, BLOCK_SIZE + 5)
     os.utime(place.data, ns=(before.st_atime_ns, before.st_mtime_ns))
-    found = check_blob.examine(place, BLOB.digest)
+    found = check_blob.check_blob(place, BLOB.digest)
     assert (found.bad, found.got, found.judged) == ((range(1, 2),), "", True)
     state, header = StateFile.open(place.state, writing=False)
     state.close()
     assert header.verification is None
     assert state_bytes(place) == len(CONTENT), "nobody asked for it to be dropped"
-    assert check_blob.drop(place, found.bad)
+    assert check_blob.drop_blocks(place, found.bad)
     assert state_bytes(place) == len(CONTENT) - BLOCK_SIZE
 
 
 def state_bytes(place: BlobPaths) -> int:
-    found = blob_info.look(place)
+    found = blob_info.inspect(place)
     assert found is not None
     return found.bytes_local
 
 
 def test_another_hash_is_told_and_withdraws_what_was_noted(place: BlobPaths) -> None:
     assert BLOB.digest is not None
-    check_blob.examine(place, BLOB.digest)
-    found = check_blob.examine(place, Digest("sha256", "0" * 64))
+    check_blob.check_blob(place, BLOB.digest)
+    found = check_blob.check_blob(place, Digest("sha256", "0" * 64))
     assert (found.bad, found.got) == ((), BLOB.digest.hex)
     assert not verified(place)
-    assert check_blob.drop(place)
+    assert check_blob.drop_blocks(place)
     assert state_bytes(place) == 0
 
 
@@ -89,9 +89,9 @@ def test_of_a_part_only_the_blocks_are_looked_at(layout: Layout, store: BlobStor
     publish(stored, other, range(1, 3))
     stored.close()
     place = layout.copies(blob_of(other).etag)[0]
-    found = check_blob.examine(place, blob_of(other).digest)
+    found = check_blob.check_blob(place, blob_of(other).digest)
     assert (found.bytes, found.blocks, found.bad, found.got, found.judged) == (2 * BLOCK_SIZE, 2, (), "", True)
-    with check_blob.peek(place) as read:
+    with check_blob.open_reader(place) as read:
         assert read(BLOCK_SIZE, BLOCK_SIZE + 9) == other[BLOCK_SIZE : BLOCK_SIZE + 9]
         with pytest.raises(BlockAbsent):
             read(0, 1)
@@ -103,13 +103,13 @@ def test_what_changes_meanwhile_is_not_judged(place: BlobPaths, store: BlobStore
     def meddle(_: int) -> None:
         stored.discard(range(3, 4))
 
-    found = check_blob.examine(place, replace(BLOB).digest, counted=meddle)
+    found = check_blob.check_blob(place, replace(BLOB).digest, counted=meddle)
     stored.close()
     assert (found.bad, found.got, found.judged) == ((), "", True), "it is a part now, whose blocks are sound"
     fill(store, CONTENT)
     stored = store.open(BLOB)
     left = iter([lambda: None, lambda: None, lambda: None, lambda: again(stored)])
-    found = check_blob.examine(place, BLOB.digest, counted=lambda _: next(left)())
+    found = check_blob.check_blob(place, BLOB.digest, counted=lambda _: next(left)())
     stored.close()
     assert (found.got, found.judged) == ("", False)
 
@@ -120,10 +120,10 @@ def again(stored: object) -> None:
 
 
 def test_given_up_or_gone_it_says_nothing(place: BlobPaths, tmp_path: Path) -> None:
-    assert not check_blob.examine(place, BLOB.digest, given_up=lambda: True).judged
+    assert not check_blob.check_blob(place, BLOB.digest, cancelled=lambda: True).judged
     gone = BlobPaths(str(tmp_path / "none"), "x")
-    assert not check_blob.examine(gone, BLOB.digest).judged
-    assert check_blob.drop(gone)
-    with pytest.raises(BlockAbsent), check_blob.peek(gone):
+    assert not check_blob.check_blob(gone, BLOB.digest).judged
+    assert check_blob.drop_blocks(gone)
+    with pytest.raises(BlockAbsent), check_blob.open_reader(gone):
         pass
     assert not os.path.exists(gone.folder)

@@ -124,7 +124,7 @@ def test_a_file_system_without_such_locks_never_loses_what_another_writes(
 
     (tmp_path / ".laid.hffs-0").write_text("perhaps another's")
     lent = os.open(tmp_path / ".laid.hffs-0", os.O_RDONLY)  # stands for the cache's own descriptor, which has locks
-    monkeypatch.setattr(stored, "lend", lambda: lent)
+    monkeypatch.setattr(stored, "dup_fd", lambda: lent)
     monkeypatch.setattr(fcntl, "flock", refused)
     export_file(stored, str(tmp_path / "laid"))
     assert (tmp_path / "laid").read_bytes() == CONTENT
@@ -205,14 +205,14 @@ assert stored.verified
 assert stored.read(0, len(content)) == content
 assert export_file(stored, str(home / "second"), copy_below=1) == "link"
 assert stored.verified
-fd = stored.lend()
+fd = stored.dup_fd()
 assert fd is not None
 os.close(fd)
 os.unlink(home / "second")
 assert verify_blob(stored, 0)  # hashed again, and written down
 assert stored.verified
 assert stored.discard(range(1, 2)) == 0
-with stored.claim(range(3)) as claim:
+with stored.lease(range(3)) as claim:
     try:
         stored.publish(claim, 1, piece(content, 1))
     except CacheUnusable:

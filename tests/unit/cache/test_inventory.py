@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from hffs.cache import BlobStore, Layout, blob_info, inventory
-from hffs.cache.inventory import BlobIndex, Listed
+from hffs.cache.inventory import BlobIndex, ListedCommit
 from hffs.model import Commit, Entry, RepoType
 from hffs.ranges import BLOCK_SIZE
 from tests.support.blobs import verify_blob
@@ -23,9 +23,9 @@ def entry(path: str, content: bytes) -> Entry:
 
 def listed(
     sha: str, *files: Entry, revisions: Sequence[str] = ("main",), name: str = "acme/tiny", complete: bool = True
-) -> Listed:
+) -> ListedCommit:
     commit = Commit(RepoType.MODEL, name, revisions[0] if revisions else "main", sha * 40, 1.0, HUB)
-    return Listed(commit, tuple(revisions), 500.0, files, complete)
+    return ListedCommit(commit, tuple(revisions), 500.0, files, complete)
 
 
 NOW = listed("b", entry("model.bin", WEIGHTS), entry("config.json", CONFIG), entry("copy/config.json", CONFIG))
@@ -43,7 +43,7 @@ def test_a_commit_is_told_with_how_much_of_it_is_here(layout: Layout, store: Blo
     stored.read(0, 10)
     stored.close()
     fill(store, CONFIG)
-    found = inventory.take(shelf(layout), [NOW])
+    found = inventory.build(shelf(layout), [NOW])
     (repo,) = found.repos
     (revision,) = repo.revisions
     assert (repo.repo, repo.type, repo.endpoint) == ("acme/tiny", "model", HUB)
@@ -62,7 +62,7 @@ def test_what_revisions_share_counts_once_and_what_no_listing_names_is_told_apar
     for content in (WEIGHTS, CONFIG, OLD):
         fill(store, content)
     orphan = fill(store, some_bytes(50, 9))
-    found = inventory.take(shelf(layout), [BEFORE, NOW])
+    found = inventory.build(shelf(layout), [BEFORE, NOW])
     (repo,) = found.repos
     assert [each.revisions for each in repo.revisions] == [("main",), ()], "what is current comes first"
     assert all(each.complete for each in repo.revisions)
@@ -76,7 +76,7 @@ def test_what_revisions_share_counts_once_and_what_no_listing_names_is_told_apar
 def test_a_commit_of_which_nothing_is_here_is_not_told(layout: Layout, store: BlobStore) -> None:
     stored = store.open(blob_of(WEIGHTS))
     stored.close()
-    found = inventory.take(shelf(layout), [NOW])
+    found = inventory.build(shelf(layout), [NOW])
     assert found.repos == ()
     assert found.others == ()
 
@@ -84,18 +84,18 @@ def test_a_commit_of_which_nothing_is_here_is_not_told(layout: Layout, store: Bl
 def test_of_a_listing_that_is_known_in_part_totals_are_unknown(layout: Layout, store: BlobStore) -> None:
     fill(store, CONFIG)
     some = listed("b", entry("config.json", CONFIG), complete=False)
-    (revision,) = inventory.take(shelf(layout), [some]).repos[0].revisions
+    (revision,) = inventory.build(shelf(layout), [some]).repos[0].revisions
     assert (revision.files, revision.bytes_total, revision.complete) == (None, None, False)
     assert revision.files_complete == 1
 
 
 def test_anothers_copy_counts_only_when_it_is_verified(layout: Layout, store: BlobStore) -> None:
     blob = fill(store, CONFIG, MIRROR)
-    assert inventory.take(shelf(layout), [NOW]).repos == ()
+    assert inventory.build(shelf(layout), [NOW]).repos == ()
     stored = store.open(blob)
     assert verify_blob(stored, 1.0)
     stored.close()
-    (revision,) = inventory.take(shelf(layout), [NOW]).repos[0].revisions
+    (revision,) = inventory.build(shelf(layout), [NOW]).repos[0].revisions
     assert (revision.files_complete, revision.files_verified) == (2, 2)
 
 
@@ -103,9 +103,9 @@ def test_what_is_damaged_is_not_here(layout: Layout, store: BlobStore) -> None:
     blob = fill(store, CONFIG)
     with open(layout.copies(blob.etag)[0].state, "r+b") as state:
         state.write(b"torn")
-    found = inventory.take(shelf(layout), [NOW])
+    found = inventory.build(shelf(layout), [NOW])
     assert found.repos == ()
-    assert [bool(each.wrong) for each in found.others] == [True]
+    assert [bool(each.unusable) for each in found.others] == [True]
 
 
 @pytest.mark.parametrize(("older", "gone"), [(None, {"old"}), (3600.0, {"old", "weights"})])
@@ -126,7 +126,7 @@ def test_needless_is_what_no_commit_names_and_what_nobody_used_for_long(
     stored = store.open(blob_of(CONFIG))
     stored.read(0, 10)
     stored.close()
-    let = inventory.needless(shelf(layout), [NOW], now=clock.now, older=older)
+    let = inventory.unreferenced(shelf(layout), [NOW], now=clock.now, older=older)
     assert {names[each.etag] for each in let} == gone
 
 
@@ -140,8 +140,8 @@ def test_what_a_server_names_by_no_hash_is_found_by_its_commit_and_path(layout: 
         stored = store.open(blob)
         publish(stored, OLD, range(1))
         stored.close()
-    found = inventory.take(shelf(layout), [mine])
+    found = inventory.build(shelf(layout), [mine])
     assert found.others == ()
     assert [(each.files, each.files_complete) for repo in found.repos for each in repo.revisions] == [(3, 2)]
-    assert inventory.needless(shelf(layout), [mine], now=0.0) == []
-    assert len(inventory.needless(shelf(layout), [listed("b", *mirrored)], now=0.0)) == 2, "of another commit"
+    assert inventory.unreferenced(shelf(layout), [mine], now=0.0) == []
+    assert len(inventory.unreferenced(shelf(layout), [listed("b", *mirrored)], now=0.0)) == 2, "of another commit"

@@ -20,15 +20,15 @@ def test_another_process_holds_its_claim_until_it_releases_or_dies(store: BlobSt
     stored = store.open(BLOB)
     with OtherProcess(layout.root, BLOB) as other:
         assert other.ask("claim 1 3") == "[range(1, 3)] []"
-        with stored.claim(ALL) as claim:
+        with stored.lease(ALL) as claim:
             assert (claim.blocks, claim.busy) == ([range(1), range(3, 4)], [range(1, 3)])
         assert other.ask("release") == "released"
-        with stored.claim(ALL) as claim:
+        with stored.lease(ALL) as claim:
             assert claim.blocks == [ALL]
             assert other.ask("claim 0 4") == "[] [range(0, 4)]"
         assert other.ask("claim 0 4") == "[range(0, 4)] []"
         other.kill()
-        with stored.claim(ALL) as claim:
+        with stored.lease(ALL) as claim:
             assert claim.blocks == [ALL]
 
 
@@ -57,11 +57,11 @@ def test_death_in_the_middle_of_a_publication_shows_nothing(store: BlobStore, la
         assert stored.missing(ALL) == [range(1, 4)]
         with pytest.raises(BlockAbsent):
             stored.read(BLOCK_SIZE, 1)
-        with stored.claim(ALL) as claim:
+        with stored.lease(ALL) as claim:
             assert claim.busy == [range(1, 4)]
         other.kill()
         assert stored.missing(ALL) == [range(1, 4)]
-        with stored.claim(ALL) as claim:
+        with stored.lease(ALL) as claim:
             assert claim.blocks == [range(1, 4)]
             stored.publish(claim, 1, piece(CONTENT, 1))
     publish_all(stored, CONTENT)
@@ -84,7 +84,7 @@ def test_death_in_the_middle_of_publishing_a_run_leaves_whole_blocks_only(
             with pytest.raises(BlockAbsent):
                 stored.read(shown * BLOCK_SIZE, 1)
             other.kill()
-        with stored.claim(ALL) as claim:
+        with stored.lease(ALL) as claim:
             assert claim.blocks == [range(shown, 4)]
             stored.publish(claim, shown, pieces(CONTENT, range(shown, 4)))
     assert stored.read(0, len(CONTENT)) == CONTENT

@@ -141,7 +141,7 @@ def test_different_etags_have_different_names(one: str, other: str) -> None:
 
 def test_a_blob_lies_where_its_etag_and_origin_say(tmp_path: Path) -> None:
     etag, layout = "ab" + "0" * 38, Layout(tmp_path)
-    place = layout.place(etag, "https://hub.example")
+    place = layout.paths(etag, "https://hub.example")
     assert place.data == f"{tmp_path}/blobs/ab/{etag}/{origin_id('https://hub.example')}.data"
     assert place.data.removesuffix("data") == place.state.removesuffix("state") == place.lock.removesuffix("lock")
     assert origin_id("https://hub.example") != origin_id("https://mirror.example")

@@ -78,7 +78,7 @@ def ledger(path: Path) -> Iterator[Open]:
     def start(limit: int | None = None, *, counted: int | None = None) -> Ledger:
         made.append(Ledger(str(path), limit))
         if counted is not None:
-            made[-1].counted(counted, made[-1].look(), 5.0)
+            made[-1].record_count(counted, made[-1].read(), 5.0)
         return made[-1]
 
     yield start
@@ -88,10 +88,10 @@ def ledger(path: Path) -> Iterator[Open]:
 
 def test_nothing_is_granted_before_somebody_has_counted(ledger: Open) -> None:
     mine = ledger(100)
-    assert mine.look() == Account(0, 0, 100, 0)
+    assert mine.read() == Account(0, 0, 100, 0)
     assert mine.reserve(1) is None
-    mine.counted(40, mine.look(), 7.9)
-    assert mine.look() == Account(40, 0, 100, 7)
+    mine.record_count(40, mine.read(), 7.9)
+    assert mine.read() == Account(40, 0, 100, 7)
     assert mine.reserve(1) == 0
 
 
@@ -100,35 +100,35 @@ def test_what_is_held_and_reserved_keeps_to_the_limit(ledger: Open) -> None:
     assert mine.reserve(50) == 0
     assert mine.reserve(11) == 1
     mine.settle(50, 20)
-    assert mine.look() == Account(60, 0, 100, 5)
+    assert mine.read() == Account(60, 0, 100, 5)
     assert mine.reserve(40) == 0
-    mine.changed(-30)
-    assert mine.look() == Account(30, 40, 100, 5)
+    mine.adjust(-30)
+    assert mine.read() == Account(30, 40, 100, 5)
     assert mine.reserve(30, 90) == 10, "the disk has room for 90"
     assert mine.reserve(20, 90) == 0
 
 
 def test_what_changes_while_it_is_counted_is_added(ledger: Open) -> None:
     mine = ledger(counted=1000)
-    before = mine.look()
-    mine.changed(-100)
-    mine.counted(50, before, 8.0)
-    assert mine.look() == Account(0, 0, None, 8)
-    before = mine.look()
-    mine.changed(7)
-    mine.counted(50, before, 9.0)
-    assert mine.look().held == 57
+    before = mine.read()
+    mine.adjust(-100)
+    mine.record_count(50, before, 8.0)
+    assert mine.read() == Account(0, 0, None, 8)
+    before = mine.read()
+    mine.adjust(7)
+    mine.record_count(50, before, 9.0)
+    assert mine.read().held == 57
 
 
 def test_the_smallest_limit_of_the_living_rules_and_dies_with_its_process(ledger: Open, other) -> None:
     mine = ledger(100, counted=40)
     narrow = other(60)
     assert narrow.ask("reserve 15") == "0"
-    assert mine.look() == Account(40, 15, 60, 5)
+    assert mine.read() == Account(40, 15, 60, 5)
     assert mine.reserve(10) == 5
     narrow.kill()
-    assert mine.look() == Account(40, 0, 100, 5)
-    assert mine.lost, "some of what it had reserved may be on disk"
+    assert mine.read() == Account(40, 0, 100, 5)
+    assert mine.stale, "some of what it had reserved may be on disk"
     assert mine.reserve(60) == 0
 
 
@@ -138,24 +138,24 @@ def test_who_dies_with_nothing_reserved_leaves_nothing_to_count(ledger: Open, ot
     assert narrow.ask("reserve 15") == "0"
     assert narrow.ask("settle 15 10") == "None"
     narrow.kill()
-    assert mine.look() == Account(50, 0, 100, 5)
-    assert not mine.lost
+    assert mine.read() == Account(50, 0, 100, 5)
+    assert not mine.stale
 
 
 def test_who_comes_first_is_alone_and_nobody_else(ledger: Open, other) -> None:
     first = other()
     assert first.ask("alone") == "True"
-    assert not ledger().alone()
+    assert not ledger().is_alone()
     first.kill()
     for each in (ledger(), ledger()):
-        assert not each.alone(), "two hands of one process are two"
+        assert not each.is_alone(), "two hands of one process are two"
 
 
 def test_alone_again_after_all_have_died(ledger: Open, other) -> None:
     first = other()
     first.ask("look")
     first.kill()
-    assert ledger().alone()
+    assert ledger().is_alone()
 
 
 def test_processes_and_threads_at_once_lose_nothing(ledger: Open, other) -> None:
@@ -172,7 +172,7 @@ def test_processes_and_threads_at_once_lose_nothing(ledger: Open, other) -> None
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(churn, range(3)))
     assert [each.hear() for each in others] == ["churned", "churned"]
-    assert mine.look() == Account(2 * 150 * 3 + 3 * 100 * 2, 0, 10_000_000, 5)
+    assert mine.read() == Account(2 * 150 * 3 + 3 * 100 * 2, 0, 10_000_000, 5)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +189,10 @@ def test_a_damaged_ledger_is_counted_anew_and_keeps_what_the_living_reserved(led
     mine = ledger(100, counted=40)
     assert mine.reserve(10) == 0
     damage(path)
-    assert mine.look() == Account(0, 10, 100, 0)
+    assert mine.read() == Account(0, 10, 100, 0)
     assert mine.reserve(1) is None
-    mine.counted(40, mine.look(), 6.0)
-    assert ledger().look() == Account(40, 10, 100, 6)
+    mine.record_count(40, mine.read(), 6.0)
+    assert ledger().read() == Account(40, 10, 100, 6)
 
 
 def test_a_cache_that_was_removed_has_a_new_ledger(ledger: Open, path: Path) -> None:
@@ -200,8 +200,8 @@ def test_a_cache_that_was_removed_has_a_new_ledger(ledger: Open, path: Path) -> 
     assert mine.reserve(10) == 0
     path.unlink()
     path.parent.rmdir()
-    assert mine.look() == Account(0, 10, 100, 0)
-    assert ledger().look() == Account(0, 10, 100, 0), "the same file for both"
+    assert mine.read() == Account(0, 10, 100, 0)
+    assert ledger().read() == Account(0, 10, 100, 0), "the same file for both"
 
 
 def test_a_ledger_that_is_kept_locked_is_told_of(ledger: Open, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,18 +212,18 @@ def test_a_ledger_that_is_kept_locked_is_told_of(ledger: Open, path: Path, monke
         fcntl.flock(stuck, fcntl.LOCK_EX)
         monkeypatch.setattr(ledger_module, "_PATIENCE_S", 0.0)
         with pytest.raises(CacheUnusable, match="stopped or stuck"):
-            mine.look()
-    assert mine.look().held == 1
+            mine.read()
+    assert mine.read().held == 1
 
 
 def test_there_are_places_for_many_and_no_more(ledger: Open) -> None:
     hands = [ledger() for _ in range(SLOTS)]
     for each in hands:
-        each.look()
+        each.read()
     with pytest.raises(CacheUnusable, match="use the cache already"):
-        ledger().look()
+        ledger().read()
     hands[5].close()
-    assert ledger(77).look().limit == 77
+    assert ledger(77).read().limit == 77
 
 
 def test_a_worker_that_outlives_the_room_opens_no_ledger_anew(ledger: Open) -> None:
@@ -231,7 +231,7 @@ def test_a_worker_that_outlives_the_room_opens_no_ledger_anew(ledger: Open) -> N
     mine.close()
     with pytest.raises(CacheUnusable, match="closed"):
         mine.settle(1, 1)
-    assert ledger().alone()
+    assert ledger().is_alone()
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -248,11 +248,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         first = self.open(0, None)
-        first.counted(0, first.look(), 1.0)
+        first.record_count(0, first.read(), 1.0)
 
     def open(self, who: int, limit: int | None) -> Ledger:
         made = Ledger(f"{self.folder.name}/ledger", limit)
-        made.look()
+        made.read()
         self.hands[who], self.limits[who], self.reserved[who] = made, limit, 0
         return made
 
@@ -292,7 +292,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 2), share=st.floats(0, 1))
     def evict(self, who: int, share: float) -> None:
         freed = int(self.held * share)
-        self.hand(who).changed(-freed)
+        self.hand(who).adjust(-freed)
         self.held -= freed
 
     @invariant()
@@ -300,7 +300,7 @@ class LedgerMachine(RuleBasedStateMachine):
         limit = min((each for each in self.limits if each is not None), default=None)
         for each in self.hands:
             if each is not None:
-                assert each.look() == Account(self.held, sum(self.reserved), limit, 1)
+                assert each.read() == Account(self.held, sum(self.reserved), limit, 1)
 
 
 TestLedgerMachine = LedgerMachine.TestCase

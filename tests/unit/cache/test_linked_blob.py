@@ -76,13 +76,13 @@ def test_whether_it_is_verified_is_asked_while_nobody_gives_it_a_name(
 ) -> None:
     other_store = BlobStore(layout, boot_id="this boot")
     other = other_store.open(BLOB)
-    real = stored.lend
+    real = stored.dup_fd
 
     def lend() -> int | None:
-        assert other._locks.take(range(HEADER, HEADER + 1))[0] == []
+        assert other._locks.try_acquire(range(HEADER, HEADER + 1))[0] == []
         return real()
 
-    monkeypatch.setattr(stored, "lend", lend)
+    monkeypatch.setattr(stored, "dup_fd", lend)
     assert export_file(stored, str(tmp_path / "laid"), copy_below=LINKED) == "link"
     other_store.close()
 
@@ -93,7 +93,7 @@ def test_one_who_lays_while_another_links_waits_for_it(
     other_store = BlobStore(layout, boot_id="this boot")
     other = other_store.open(BLOB)
     refused = threading.Event()
-    real_rename, real_take = os.rename, other._locks.take
+    real_rename, real_take = os.rename, other._locks.try_acquire
     done: list[str] = []
 
     def take(wanted: range) -> tuple[list[range], list[range]]:
@@ -110,7 +110,7 @@ def test_one_who_lays_while_another_links_waits_for_it(
         worker.start()
         assert refused.wait(30)
 
-    monkeypatch.setattr(other._locks, "take", take)
+    monkeypatch.setattr(other._locks, "try_acquire", take)
     monkeypatch.setattr(os, "rename", rename)
     assert export_file(stored, str(tmp_path / "one"), copy_below=LINKED) == "link"
     worker.join(30)
@@ -165,10 +165,10 @@ def test_an_edited_link_is_found_out_and_left_to_its_user(store: BlobStore, stor
     edited = laid.read_bytes()
     again = store.open(BLOB)
     assert not again.verified
-    assert again.lend() is None
+    assert again.dup_fd() is None
     with pytest.raises(BlockAbsent, match="block 2"):
         again.read(0, len(CONTENT))
-    with again.claim(ALL) as claim, pytest.raises(CacheUnusable, match="begins anew when it is opened next"):
+    with again.lease(ALL) as claim, pytest.raises(CacheUnusable, match="begins anew when it is opened next"):
         again.publish(claim, 2, CONTENT[2 * BLOCK_SIZE : 3 * BLOCK_SIZE])
     again.close()
     assert whole(store).read(0, len(CONTENT)) == CONTENT
@@ -197,7 +197,7 @@ def test_a_linked_file_outlives_its_blob(
     export_file(stored, str(laid), copy_below=LINKED)
     before = (laid.stat().st_ino, laid.stat().st_mtime_ns)
     assert stored.discard(dropped) == 0
-    with stored.claim(dropped) as claim, pytest.raises(CacheUnusable, match="laid in a folder"):
+    with stored.lease(dropped) as claim, pytest.raises(CacheUnusable, match="laid in a folder"):
         stored.publish(claim, 1, CONTENT[BLOCK_SIZE : 2 * BLOCK_SIZE])
     with pytest.raises(BlockAbsent):
         stored.read(BLOCK_SIZE, 1)

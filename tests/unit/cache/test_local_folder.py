@@ -16,7 +16,7 @@ ETAG = "c" * 64
 
 
 def one(path: Path, hub: str = "") -> LocalFolder:
-    (found,) = local_folder.recognise(str(path), hub)
+    (found,) = local_folder.detect(str(path), hub)
     return found
 
 
@@ -39,9 +39,9 @@ def test_a_snapshot_is_known_by_its_place_and_its_files_by_their_blobs(tmp_path:
     (snapshot / "gone").symlink_to("../../blobs/gone")
     whole = LocalFolder("snapshot", str(snapshot), "", (RepoType.MODEL, "acme/tiny"), SHA, str(tmp_path / "hub"))
     assert one(snapshot) == whole
-    assert one(snapshot / "sub/a.bin").below == "sub/a.bin"
-    assert local_folder.recognise(str(tmp_path / "hub")) == [whole]
-    assert local_folder.recognise(str(tmp_path / "hub/models--acme--tiny")) == [whole]
+    assert one(snapshot / "sub/a.bin").subpath == "sub/a.bin"
+    assert local_folder.detect(str(tmp_path / "hub")) == [whole]
+    assert local_folder.detect(str(tmp_path / "hub/models--acme--tiny")) == [whole]
     gone, there = local_folder.files(whole)
     assert (gone.path, gone.size, gone.etag) == ("gone", None, None)
     assert (there.path, there.size, there.etag, there.link) == (
@@ -63,13 +63,13 @@ def test_a_download_folder_tells_what_each_file_was_and_when(tmp_path: Path) -> 
     (noted / "mine.txt.metadata").write_text("torn")
     os.utime(tmp_path / "sub/b.bin", (now + 60, now + 60))
     found = one(tmp_path)
-    assert (found.made, found.commit, found.repo) == ("local-dir", OTHER, None)
-    assert [(each.path, each.etag, each.touched) for each in local_folder.files(found)] == [
+    assert (found.kind, found.commit, found.repo) == ("local-dir", OTHER, None)
+    assert [(each.path, each.etag, each.modified) for each in local_folder.files(found)] == [
         ("a.bin", ETAG, False),
         ("mine.txt", None, False),
         ("sub/b.bin", ETAG, True),
     ]
-    assert (one(tmp_path / "sub").root, one(tmp_path / "sub").below) == (str(tmp_path), "sub")
+    assert (one(tmp_path / "sub").root, one(tmp_path / "sub").subpath) == (str(tmp_path), "sub")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_clone_names_its_repo(tmp_path: Path, url: str, repo: tuple[RepoType, 
     (tmp_path / ".git/HEAD").write_text(f"{SHA}\n")
     (tmp_path / ".git/config").write_text(f'[core]\n\tbare = false\n[remote "origin"]\n\turl = {url}\n\tfetch = +x\n')
     found = one(tmp_path, "hub.example:8080")
-    assert (found.made, found.repo, found.commit) == ("clone", repo, SHA)
+    assert (found.kind, found.repo, found.commit) == ("clone", repo, SHA)
     assert paths(found) == ["a.bin"]
 
 
@@ -126,10 +126,10 @@ def test_any_other_folder_is_plain_and_what_is_no_file_is_passed_over(tmp_path: 
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path)
     found = one(tmp_path)
-    assert (found.made, found.root, found.below, found.repo) == ("plain", str(tmp_path), "", None)
+    assert (found.kind, found.root, found.subpath, found.repo) == ("plain", str(tmp_path), "", None)
     assert paths(found) == ["b.bin", "sub/a.bin"]
     single = one(tmp_path / "b.bin")
-    assert (single.root, single.below, paths(single)) == (str(tmp_path), "b.bin", ["b.bin"])
+    assert (single.root, single.subpath, paths(single)) == (str(tmp_path), "b.bin", ["b.bin"])
 
 
 def test_what_others_laid_in_git_s_place_neither_raises_nor_is_waited_for(tmp_path: Path) -> None:

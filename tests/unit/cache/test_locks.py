@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hffs.cache.store.locks import HEADER, RangeLocks, alone_on, try_lock, unlock
+from hffs.cache.store.locks import HEADER, RangeLocks, try_exclusive, try_lock, unlock
 from hffs.errors import CacheUnusable
 
 
@@ -64,19 +64,19 @@ def test_closing_another_descriptor_of_the_file_drops_nothing(tmp_path: Path) ->
 
 def test_a_run_partly_held_elsewhere_is_taken_around_it(two: tuple[RangeLocks, RangeLocks]) -> None:
     one, other = two
-    assert other.take(range(5, 6)) == ([range(5, 6)], [])
-    assert one.take(range(16)) == ([range(5), range(6, 16)], [range(5, 6)])
-    other.give(range(5, 6))
-    assert one.take(range(5, 6)) == ([range(5, 6)], [])
+    assert other.try_acquire(range(5, 6)) == ([range(5, 6)], [])
+    assert one.try_acquire(range(16)) == ([range(5), range(6, 16)], [range(5, 6)])
+    other.release(range(5, 6))
+    assert one.try_acquire(range(5, 6)) == ([range(5, 6)], [])
 
 
 def test_threads_of_one_open_file_exclude_one_another_too(two: tuple[RangeLocks, RangeLocks]) -> None:
     one, other = two
-    assert one.take(range(4)) == ([range(4)], [])
-    assert one.take(range(2, 6)) == ([range(4, 6)], [range(2, 4)])
-    one.give(range(4))
-    assert one.take(range(3)) == ([range(3)], [])
-    assert other.take(range(6)) == ([range(3, 4)], [range(3), range(4, 6)])
+    assert one.try_acquire(range(4)) == ([range(4)], [])
+    assert one.try_acquire(range(2, 6)) == ([range(4, 6)], [range(2, 4)])
+    one.release(range(4))
+    assert one.try_acquire(range(3)) == ([range(3)], [])
+    assert other.try_acquire(range(6)) == ([range(3, 4)], [range(3), range(4, 6)])
 
 
 def test_waiting_for_the_header_ends(two: tuple[RangeLocks, RangeLocks]) -> None:
@@ -97,9 +97,9 @@ def test_waiting_for_the_header_ends(two: tuple[RangeLocks, RangeLocks]) -> None
 
 def test_a_waiter_gets_the_header_when_it_is_given(two: tuple[RangeLocks, RangeLocks]) -> None:
     one, other = two
-    assert other.take(range(HEADER, HEADER + 1))[0]
-    with one.holding(HEADER, pause=lambda _: other.give(range(HEADER, HEADER + 1))):
-        assert other.take(range(HEADER, HEADER + 1)) == ([], [range(HEADER, HEADER + 1)])
+    assert other.try_acquire(range(HEADER, HEADER + 1))[0]
+    with one.holding(HEADER, pause=lambda _: other.release(range(HEADER, HEADER + 1))):
+        assert other.try_acquire(range(HEADER, HEADER + 1)) == ([], [range(HEADER, HEADER + 1)])
 
 
 def test_nothing_stays_taken_when_locking_fails(tmp_path: Path) -> None:
@@ -107,16 +107,16 @@ def test_nothing_stays_taken_when_locking_fails(tmp_path: Path) -> None:
     locks.close()
     for _ in range(2):
         with pytest.raises(OSError):
-            locks.take(range(3))
+            locks.try_acquire(range(3))
 
 
 def test_a_shared_flock_elsewhere_means_not_alone(tmp_path: Path) -> None:
     one, other = opened(tmp_path / "data"), opened(tmp_path / "data")
     fcntl.flock(other, fcntl.LOCK_SH)
-    with alone_on(one) as alone:
+    with try_exclusive(one) as alone:
         assert not alone
     fcntl.flock(other, fcntl.LOCK_UN)
-    with alone_on(one) as alone:
+    with try_exclusive(one) as alone:
         assert alone
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -29,40 +29,40 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def wrong(record: Mismatches, file: RemoteFile = FILE, *, began: float = 0.0, now: float, got: str = "bad") -> int:
-    return record.wrong(file, "good", got, began=began, now=now).copies
+    return record.record(file, "good", got, began=began, now=now).copies
 
 
 def test_a_mismatch_is_kept_with_all_that_is_known_of_it(layout: Layout) -> None:
-    Mismatches(layout).wrong(FILE, "good", "bad", began=1.0, now=2.0)
-    [found] = mismatches.standing(layout)
+    Mismatches(layout).record(FILE, "good", "bad", began=1.0, now=2.0)
+    [found] = mismatches.current(layout)
     assert (found.at, found.path, found.repo, found.commit) == (2.0, "sub/model.bin", "acme/tiny", COMMIT.sha)
     assert (found.etag, found.size, found.origin) == ("e" * 64, 5, "http://hub")
     assert (found.expected, found.got, found.copies) == ("good", "bad", 1)
-    assert Mismatches(layout).of(FILE.blob) == found
+    assert Mismatches(layout).find(FILE.blob) == found
 
 
 def test_nothing_is_on_record_where_nothing_was_wrong(layout: Layout) -> None:
-    assert mismatches.standing(layout) == []
-    assert not Mismatches(layout).settle(FILE.blob, right=True, now=1.0)
+    assert mismatches.current(layout) == []
+    assert not Mismatches(layout).clear(FILE.blob, right=True, now=1.0)
     assert not (layout.root / "mismatches").exists(), "a cache in which all was right has no such file"
 
 
 def test_copies_are_counted_until_one_is_right_or_somebody_forgives(layout: Layout) -> None:
     record = Mismatches(layout)
     assert [wrong(record, began=at, now=at + 0.5) for at in (1.0, 2.0, 3.0)] == [1, 2, 3]
-    assert record.settle(FILE.blob, right=True, now=4.0)
-    assert record.of(FILE.blob) is None
-    assert mismatches.standing(layout) == []
+    assert record.clear(FILE.blob, right=True, now=4.0)
+    assert record.find(FILE.blob) is None
+    assert mismatches.current(layout) == []
     assert wrong(record, began=5.0, now=6.0) == 1
-    assert record.settle(FILE.blob, right=False, now=7.0)
-    assert Mismatches(layout).of(FILE.blob) is None
+    assert record.clear(FILE.blob, right=False, now=7.0)
+    assert Mismatches(layout).find(FILE.blob) is None
     assert len(recorded(layout)) == 4, "what was wrong stays in the history"
 
 
 def test_another_origins_copy_is_another(layout: Layout) -> None:
     record = Mismatches(layout)
     wrong(record, now=1.0)
-    assert record.of(Blob(FILE.blob.etag, 5, "http://mirror")) is None
+    assert record.find(Blob(FILE.blob.etag, 5, "http://mirror")) is None
 
 
 def test_one_copy_that_two_processes_hashed_counts_once(layout: Layout) -> None:
@@ -81,9 +81,9 @@ def test_a_clock_that_jumps_has_nothing_fetched_for_ever(layout: Layout) -> None
 
 def test_what_another_process_found_is_seen(layout: Layout) -> None:
     one, other = Mismatches(layout), Mismatches(layout)
-    assert one.all() == []
+    assert one.current() == []
     wrong(other, now=1.0)
-    assert [found.copies for found in one.all()] == [1]
+    assert [found.copies for found in one.current()] == [1]
 
 
 MANY = """
@@ -95,7 +95,7 @@ from tests.unit.memory import COMMIT
 record = Mismatches(Layout(sys.argv[1]))
 for count in range(30):
     name = f"{sys.argv[2]}-{count}"
-    record.wrong(RemoteFile(COMMIT, name, Blob(name, 5, "http://hub")), "good", "bad", began=0.0, now=1.0)
+    record.record(RemoteFile(COMMIT, name, Blob(name, 5, "http://hub")), "good", "bad", began=0.0, now=1.0)
 """
 
 
@@ -142,9 +142,9 @@ def test_a_disk_that_refuses_the_record_is_no_reason_to_forget(layout: Layout) -
     (layout.root / "mismatches").mkdir()
     record = Mismatches(layout)
     assert [wrong(record, began=at, now=at + 0.5) for at in (1.0, 2.0)] == [1, 2]
-    assert record.of(FILE.blob) is not None
-    assert record.settle(FILE.blob, right=True, now=3.0)
-    assert record.of(FILE.blob) is None
+    assert record.find(FILE.blob) is not None
+    assert record.clear(FILE.blob, right=True, now=3.0)
+    assert record.find(FILE.blob) is None
 
 
 def test_each_line_is_json_for_whoever_reads_it_by_hand(layout: Layout) -> None:

@@ -82,7 +82,7 @@ def test_a_cache_directory_that_everybody_may_write_to_is_refused(tmp_path: Path
 @pytest.mark.allow_warnings
 @pytest.mark.parametrize("what", ["state", "new", "data", "lock"])
 def test_a_link_in_place_of_a_blobs_file_is_not_followed(what: str, layout: Layout, victim: Path) -> None:
-    place = layout.place(BLOB.etag, BLOB.origin)
+    place = layout.paths(BLOB.etag, BLOB.origin)
     os.makedirs(place.folder)
     os.symlink(victim, f"{place.folder}/{place.origin_id}.{what}")
     store = BlobStore(layout)
@@ -104,7 +104,7 @@ def test_a_link_in_place_of_a_blobs_file_is_not_followed(what: str, layout: Layo
 @pytest.mark.allow_warnings
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
 def test_a_folder_or_pipe_in_place_of_a_state_harms_nobody(make: Callable[[str], None], layout: Layout) -> None:
-    place = layout.place(BLOB.etag, BLOB.origin)
+    place = layout.paths(BLOB.etag, BLOB.origin)
     os.makedirs(place.folder)
     make(place.state)
     Path(place.data).write_bytes(CONTENT)
@@ -126,7 +126,7 @@ def test_a_folder_or_pipe_in_place_of_a_state_harms_nobody(make: Callable[[str],
 def test_a_link_in_place_of_the_ledger_is_not_followed(tmp_path: Path, victim: Path) -> None:
     os.symlink(victim, tmp_path / "ledger")
     with pytest.raises(CacheUnusable):
-        Ledger(str(tmp_path / "ledger")).look()
+        Ledger(str(tmp_path / "ledger")).read()
     assert victim.read_bytes() == SECRET
 
 
@@ -144,7 +144,7 @@ def test_a_ledger_of_impossible_numbers_is_counted_anew(tmp_path: Path, place: i
     path.write_bytes(table.packed())
     found = Ledger(str(path))
     assert found.reserve(1) is None, "nobody has counted yet"
-    found.changed(5)
+    found.adjust(5)
     found.close()
 
 
@@ -164,7 +164,7 @@ def test_a_state_that_was_never_written_by_us_begins_anew(layout: Layout, broken
     store = BlobStore(layout)
     fill(store, CONTENT, HUB)
     store.close()
-    place = layout.place(BLOB.etag, BLOB.origin)
+    place = layout.paths(BLOB.etag, BLOB.origin)
     raw = bytearray(Path(place.state).read_bytes())
     header = raw[: state_file.PRESENCE]
     at = state_file._PREFIX.size
@@ -294,5 +294,5 @@ def test_a_revision_row_that_was_never_written_by_us_is_not_known(tmp_path: Path
     for rows in ([row], "[" * 100_000):
         index.set(revisions._key(HUB, ref.type, ref.id, "main"), rows if isinstance(rows, str) else json.dumps(rows))
         assert revisions.last_known(index, HUB, ref) is None
-        assert revisions.sightings(index) == []
+        assert revisions.records(index) == []
     index.close()

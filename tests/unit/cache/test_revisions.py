@@ -28,9 +28,9 @@ def commit(sha: str, revision: str = "main", name: str = "acme/tiny") -> Commit:
 
 def test_a_revision_is_what_it_was_when_the_hub_was_asked_last(index: Index) -> None:
     assert revisions.last_known(index, HUB, REF) is None
-    revisions.learn(index, "acme/tiny", commit("a"), 100.0)
-    revisions.learn(index, "acme/tiny", commit("b"), 200.0)
-    revisions.learn(index, "acme/tiny", commit("b"), 300.0)
+    revisions.record(index, "acme/tiny", commit("a"), 100.0)
+    revisions.record(index, "acme/tiny", commit("b"), 200.0)
+    revisions.record(index, "acme/tiny", commit("b"), 300.0)
     found = revisions.last_known(index, HUB, REF)
     assert found == revisions.RevisionRecord(commit("b"), 200.0, 300.0, current=True)
     assert revisions.last_known(index, HUB, RepoRef(RepoType.MODEL, "acme/tiny", "main")) == found
@@ -40,8 +40,8 @@ def test_a_revision_is_what_it_was_when_the_hub_was_asked_last(index: Index) -> 
 
 
 def test_a_commit_that_was_ever_seen_is_itself(index: Index) -> None:
-    revisions.learn(index, "acme/tiny", commit("a"), 100.0)
-    revisions.learn(index, "acme/tiny", commit("b"), 200.0)
+    revisions.record(index, "acme/tiny", commit("a"), 100.0)
+    revisions.record(index, "acme/tiny", commit("b"), 200.0)
     found = revisions.last_known(index, HUB, RepoRef(RepoType.MODEL, "acme/tiny", "a" * 40))
     assert found is not None
     assert found.commit == commit("a", revision="a" * 40)
@@ -49,18 +49,18 @@ def test_a_commit_that_was_ever_seen_is_itself(index: Index) -> None:
 
 
 def test_a_repo_asked_for_by_its_old_name_is_found_by_both_and_told_once(index: Index) -> None:
-    revisions.learn(index, "old/name", commit("a"), 100.0)
+    revisions.record(index, "old/name", commit("a"), 100.0)
     by_old = revisions.last_known(index, HUB, RepoRef(RepoType.MODEL, "old/name"))
     assert by_old is not None
     assert by_old.commit.id == "acme/tiny"
-    assert [each.commit.id for each in revisions.sightings(index)] == ["acme/tiny"]
+    assert [each.commit.id for each in revisions.records(index)] == ["acme/tiny"]
 
 
 def test_a_history_has_the_latest_first_and_an_end(index: Index) -> None:
     shas = [f"{number:040x}" for number in range(revisions.HISTORY + 3)]
     for at, sha in enumerate(shas):
-        revisions.learn(index, "acme/tiny", Commit(RepoType.MODEL, "acme/tiny", "main", sha, 0.0, HUB), float(at))
-    found = revisions.sightings(index)
+        revisions.record(index, "acme/tiny", Commit(RepoType.MODEL, "acme/tiny", "main", sha, 0.0, HUB), float(at))
+    found = revisions.records(index)
     assert [each.commit.sha for each in found] == shas[::-1][: revisions.HISTORY]
     assert [each.current for each in found] == [True] + [False] * (revisions.HISTORY - 1)
 
@@ -69,23 +69,23 @@ def test_revisions_have_a_bound_and_the_oldest_go(index: Index, clock: Clock, mo
     monkeypatch.setattr(revisions, "REVISIONS", 8)
     for number in range(9):
         clock.now += 1
-        revisions.learn(index, "acme/tiny", commit("a", revision=f"v{number}"), clock.now)
-    assert [each.commit.revision for each in revisions.sightings(index)] == ["v3", "v4", "v5", "v6", "v7", "v8"]
+        revisions.record(index, "acme/tiny", commit("a", revision=f"v{number}"), clock.now)
+    assert [each.commit.revision for each in revisions.records(index)] == ["v3", "v4", "v5", "v6", "v7", "v8"]
 
 
 def test_what_is_no_row_of_ours_is_nothing(index: Index) -> None:
-    revisions.learn(index, "acme/tiny", commit("a"), 100.0)
+    revisions.record(index, "acme/tiny", commit("a"), 100.0)
     (key,) = index.keys("revision/")
     for text in ("", "nonsense", "[1]", '[["a", "b"]]', "{}"):
         index.set(key, text)
         assert revisions.last_known(index, HUB, REF) is None
-        assert revisions.sightings(index) == []
+        assert revisions.records(index) == []
 
 
 def test_what_is_forgotten_is_no_longer_known(index: Index) -> None:
-    revisions.learn(index, "acme/tiny", commit("a"), 100.0)
-    revisions.learn(index, "acme/tiny", commit("b", revision="v1"), 100.0)
+    revisions.record(index, "acme/tiny", commit("a"), 100.0)
+    revisions.record(index, "acme/tiny", commit("b", revision="v1"), 100.0)
     revisions.forget(index, HUB, RepoRef(RepoType.MODEL, "acme/tiny", "v1"))
-    assert [each.commit.revision for each in revisions.sightings(index)] == ["main"]
+    assert [each.commit.revision for each in revisions.records(index)] == ["main"]
     revisions.forget(index, HUB, REF)
-    assert revisions.sightings(index) == []
+    assert revisions.records(index) == []

@@ -87,9 +87,9 @@ def test_an_etag_that_does_not_fit_is_still_known_again(tmp_path: Path, etag: st
     StateFile.create(str(tmp_path / "x.state"), blob, BOOT).close()
     state, header = StateFile.open(str(tmp_path / "x.state"))
     state.close()
-    assert header.describes(blob)
-    assert not header.describes(Blob(etag + "x", 5, blob.origin))
-    assert not header.describes(Blob(etag, 6, blob.origin))
+    assert header.matches(blob)
+    assert not header.matches(Blob(etag + "x", 5, blob.origin))
+    assert not header.matches(Blob(etag, 6, blob.origin))
 
 
 def test_a_new_file_is_wholly_allocated_private_and_empty(state: StateFile) -> None:
@@ -135,11 +135,11 @@ def test_arrays_do_not_touch_one_another(state: StateFile) -> None:
     state.set_present(0, state.next_counts(range(state.blocks)))
     state.set_crcs(0, [0xFFFF_FFFF] * state.blocks)
     for group in range(2):
-        state.touch(group, 0xFFFF_FFFF, again=True)
+        state.record_use(group, 0xFFFF_FFFF, again=True)
     assert state.header() == before
     assert state.presence(0, 101) == state.counts(0, 101) == b"\1" * 101
     assert state.crcs(0, 101) == (0xFFFF_FFFF,) * 101
-    assert state.last_used() == [0xFFFF_FFFF] * 2
+    assert state.last_uses() == [0xFFFF_FFFF] * 2
     assert os.fstat(state.fd).st_size == state.length
     state.set_absent(range(1, 100))
     assert state.missing(range(101)) == [range(1, 100)]

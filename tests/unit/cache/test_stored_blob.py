@@ -15,7 +15,7 @@ import pytest
 
 from hffs.cache import BlobStore, Layout, StoredBlob
 from hffs.cache.store.holes import punch
-from hffs.cache.store.locks import CLOSED
+from hffs.cache.store.locks import CLOSED_FD
 from hffs.errors import BlockAbsent, CacheUnusable, IntegrityError, NoSpace
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE
@@ -34,7 +34,7 @@ def stored(store: BlobStore) -> StoredBlob:
 
 
 def data_file(layout: Layout) -> Path:
-    return Path(layout.place(BLOB.etag, BLOB.origin).data)
+    return Path(layout.paths(BLOB.etag, BLOB.origin).data)
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:
@@ -124,18 +124,18 @@ def test_damage_to_many_blocks_is_one_warning(
 def test_a_damaged_block_somebody_works_at_is_left_to_him(
     store: BlobStore, layout: Layout, stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hffs.cache.store.blocks._LOOK_S", 0.0)
+    monkeypatch.setattr("hffs.cache.store.stored_blob._LOOK_S", 0.0)
     publish_all(stored, CONTENT)
     stored.close()
     overwrite(data_file(layout), 2 * BLOCK_SIZE, bytes(100))
     again = store.open(BLOB)
     other_store = BlobStore(layout)
     other = other_store.open(BLOB)
-    other._locks.take(range(2, 3))
+    other._locks.try_acquire(range(2, 3))
     with pytest.raises(BlockAbsent, match="block 2"):
         again.read(0, len(CONTENT))
     assert again.missing(ALL) == []
-    other._locks.give(range(2, 3))
+    other._locks.release(range(2, 3))
     with pytest.raises(BlockAbsent, match="block 2"):
         again.read(0, len(CONTENT))
     assert again.missing(ALL) == [range(2, 3)]
@@ -215,7 +215,7 @@ def test_a_failing_state_file_is_a_failing_cache(stored: StoredBlob, monkeypatch
     looks: list[Callable[[], object]] = [
         lambda: stored.read(0, 1),
         lambda: stored.missing(ALL),
-        lambda: stored.claim(ALL),
+        lambda: stored.lease(ALL),
         lambda: stored.local_bytes,
         lambda: stored.verified,
     ]
@@ -305,7 +305,7 @@ def test_the_time_of_use_is_written_once_a_minute_and_when_it_is_used_again(
         stored.read(0, 10)
     # Publishing was a use; 59 s later it is used again, which the last bit tells.
     assert writes == [(1_700_000_000 + seconds).to_bytes(4, "little") for seconds in (59, 119)]
-    assert stored._state.last_used() == [1_700_000_119]
+    assert stored._state.last_uses() == [1_700_000_119]
     assert stored.last_use(0) == (1_700_000_119.0, True)
 
 
@@ -322,12 +322,12 @@ def test_a_time_of_use_that_cannot_be_written_spoils_no_read(
 
 def test_a_claim_gives_what_is_missing(stored: StoredBlob) -> None:
     publish(stored, CONTENT, range(1, 2))
-    with stored.claim(ALL) as claim:
+    with stored.lease(ALL) as claim:
         assert claim.blocks == [range(1), range(2, 4)]
         assert claim.busy == []
-        with stored.claim(ALL) as second:
+        with stored.lease(ALL) as second:
             assert (second.blocks, second.busy) == ([], [range(1), range(2, 4)])
-    with stored.claim(ALL) as claim:
+    with stored.lease(ALL) as claim:
         assert claim.blocks == [range(1), range(2, 4)]
 
 
@@ -335,8 +335,8 @@ def test_a_second_store_is_another_process(layout: Layout, stored: StoredBlob) -
     other_store = BlobStore(layout)
     other = other_store.open(BLOB)
     assert other is not stored
-    with other.claim(range(1, 3)):
-        claim = stored.claim(ALL)
+    with other.lease(range(1, 3)):
+        claim = stored.lease(ALL)
         assert (claim.blocks, claim.busy) == ([range(1), range(3, 4)], [range(1, 3)])
         assert stored.discard(range(1, 3)) == 0
         claim.release()
@@ -351,15 +351,15 @@ def test_what_another_process_publishes_between_look_and_lock_is_not_claimed(
 ) -> None:
     other_store = BlobStore(layout)
     other = other_store.open(BLOB)
-    real = stored._locks.take
+    real = stored._locks.try_acquire
 
     def take(run: range) -> tuple[list[range], list[range]]:
         monkeypatch.undo()
         publish(other, CONTENT, range(1, 2))
         return real(run)
 
-    monkeypatch.setattr(stored._locks, "take", take)
-    with stored.claim(ALL) as claim:
+    monkeypatch.setattr(stored._locks, "try_acquire", take)
+    with stored.lease(ALL) as claim:
         assert claim.blocks == [range(1), range(2, 4)]
         assert other.discard(range(1, 2)) == BLOCK_SIZE  # its lock is free
     other_store.close()
@@ -370,15 +370,15 @@ def test_a_claim_that_fails_holds_nothing(stored: StoredBlob, monkeypatch: pytes
     with monkeypatch.context() as bad_disk:
         bad_disk.setattr(os, "pread", failing(errno.EIO, os.pread, on_call))
         with pytest.raises(CacheUnusable):
-            stored.claim(ALL)
-    with stored.claim(ALL) as claim:
+            stored.lease(ALL)
+    with stored.lease(ALL) as claim:
         assert claim.blocks == [ALL]
     stored.close()
     assert not stored.hold()
 
 
 def test_a_published_block_is_free_at_once(stored: StoredBlob) -> None:
-    with stored.claim(ALL) as claim:
+    with stored.lease(ALL) as claim:
         stored.publish(claim, 0, piece(CONTENT, 0))
         assert stored.discard(ALL) == BLOCK_SIZE
         with pytest.raises(ValueError, match="block 0 is not claimed"):
@@ -388,7 +388,7 @@ def test_a_published_block_is_free_at_once(stored: StoredBlob) -> None:
 
 
 def test_only_whole_claimed_blocks_are_published(stored: StoredBlob) -> None:
-    with stored.claim(range(1, 4)) as claim:
+    with stored.lease(range(1, 4)) as claim:
         for block, data in (
             (0, piece(CONTENT, 0)),
             (1, piece(CONTENT, 1)[:-1]),
@@ -404,7 +404,7 @@ def test_only_whole_claimed_blocks_are_published(stored: StoredBlob) -> None:
         stored.publish(claim, 1, piece(CONTENT, 1))
     for blocks in (range(5), range(-1, 2), range(0, 4, 2)):
         with pytest.raises(ValueError, match="not a run"):
-            stored.claim(blocks)
+            stored.lease(blocks)
     assert stored.missing(ALL) == [ALL]
 
 
@@ -417,7 +417,7 @@ def test_a_run_is_published_in_one_go_and_free_at_once(stored: StoredBlob, monke
         return real(fd, data, offset)
 
     monkeypatch.setattr(os, "pwrite", counting)
-    with stored.claim(ALL) as claim:
+    with stored.lease(ALL) as claim:
         stored.publish(claim, 1, pieces(CONTENT, range(1, 4)))
         assert writes == [3, len(CONTENT) - BLOCK_SIZE, 12, 3, 4]  # counts, data, CRCs, presence bytes, time of use
         assert stored.missing(ALL) == [range(1)]
@@ -450,7 +450,7 @@ def test_who_looks_between_the_steps_of_a_publication_sees_right_bytes_or_none(
         seen.append(len(shown))
         return half
 
-    with stored.claim(ALL) as claim, monkeypatch.context() as watched:
+    with stored.lease(ALL) as claim, monkeypatch.context() as watched:
         watched.setattr(os, "pwrite", looking)
         stored.publish(claim, 0, pieces(CONTENT, ALL))
     assert seen[-3:] == [2, 3, 4]  # at last the presence bytes, halves first
@@ -472,7 +472,7 @@ def test_a_failed_publication_shows_nothing_and_may_be_tried_again(
     kind: type[Exception],
     blocks: range,
 ) -> None:
-    with stored.claim(ALL) as claim:
+    with stored.lease(ALL) as claim:
         with monkeypatch.context() as bad_disk:
             bad_disk.setattr(os, "pwrite", failing(number, os.pwrite, on_call))
             with pytest.raises(kind):
@@ -492,7 +492,7 @@ def test_short_writes_are_carried_on(stored: StoredBlob, monkeypatch: pytest.Mon
 
 def test_a_claim_keeps_the_blob_open(store: BlobStore) -> None:
     stored = store.open(BLOB)
-    claim = stored.claim(ALL)
+    claim = stored.lease(ALL)
     stored.close()
     stored.publish(claim, 2, piece(CONTENT, 2))
     claim.release()
@@ -540,7 +540,7 @@ def test_a_hole_that_cannot_be_made_is_told_and_the_blocks_are_absent(
 ) -> None:
     publish_all(stored, CONTENT)
     with monkeypatch.context() as bad_disk:
-        bad_disk.setattr("hffs.cache.store.blocks.punch", lambda *_: punch(CLOSED, 0, 1))
+        bad_disk.setattr("hffs.cache.store.stored_blob.punch", lambda *_: punch(CLOSED_FD, 0, 1))
         with pytest.raises(CacheUnusable, match="Bad file descriptor"):
             stored.discard(ALL)
     assert stored.missing(ALL) == [ALL]
@@ -577,7 +577,7 @@ def test_an_empty_blob_is_complete_at_once(store: BlobStore) -> None:
     stored = store.open(blob)
     assert (stored.complete, stored.local_bytes, stored.missing(range(0))) == (True, 0, [])
     assert stored.read(0, 10) == b""
-    assert stored.claim(range(0)).blocks == []
+    assert stored.lease(range(0)).blocks == []
     assert verify_blob(stored, 0)
     assert stored.verified
     stored.discard(range(0))
@@ -690,10 +690,10 @@ def test_verifying_drops_a_damaged_block_instead_of_blaming_the_whole(
 
 def test_verifying_is_no_use(stored: StoredBlob, clock: Clock) -> None:
     publish_all(stored, CONTENT)
-    published = stored._state.last_used()
+    published = stored._state.last_uses()
     clock.now += 120
     assert verify_blob(stored, 0)
-    assert stored._state.last_used() == published
+    assert stored._state.last_uses() == published
     assert stored.last_use(0) == (1_700_000_000.0, False)
 
 
@@ -703,12 +703,12 @@ def test_verifying_is_no_use(stored: StoredBlob, clock: Clock) -> None:
 def test_after_the_end_everything_is_an_error_of_ours(store: BlobStore) -> None:
     stored = store.open(BLOB)
     publish_all(stored, CONTENT)
-    claim = store.open(blob_of(b"other")).claim(range(1))
+    claim = store.open(blob_of(b"other")).lease(range(1))
     store.close()
     uses: list[Callable[[], object]] = [
         lambda: stored.read(0, 1),
         lambda: stored.missing(ALL),
-        lambda: stored.claim(ALL),
+        lambda: stored.lease(ALL),
         lambda: stored.discard(ALL),
         lambda: stored.local_bytes,
         lambda: stored.verified,

@@ -171,12 +171,12 @@ def test_prune_without_an_index_uses_the_last_use_only(hffs: Run, hydrated: Repo
 def test_check_locates_damage_and_repairs_it(hffs: Run, hydrated: Repo) -> None:
     assert good(hffs("cache", "check")) == ["3 blobs, 14 blocks, 3.0M checked", "no damage"]
     (big,) = (each for each in blob_info.scan(cache()) if each.size == WEIGHTS)
-    data = Path(big.place.data)
+    data = Path(big.paths.data)
     damaged = data.read_bytes()
     data.write_bytes(b"x" + damaged[1:])
     where, mark, _, last = good(hffs("cache", "check"), 6)
     assert where == f"{data}: block 0 of 12 is not what was written"
-    assert mark.startswith(f"{big.place.state}: it was touched after it was verified")
+    assert mark.startswith(f"{big.paths.state}: it was touched after it was verified")
     assert last == "damage in 1 place: hffs cache check --repair drops it, to be fetched again"
     output = hffs("cache", "check", "--json")
     assert output.returncode == 6

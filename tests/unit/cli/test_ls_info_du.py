@@ -175,7 +175,7 @@ def hold(repo: Repo, hub: Hub, path: str) -> None:
     sha256 = digest(repo, path)
     with_digest = Blob(sha256, 1 << 20, hub.endpoint, Digest("sha256", sha256))
     stored = store.open(with_digest)
-    with stored.claim(range(1)) as claim:
+    with stored.lease(range(1)) as claim:
         stored.publish(claim, 0, memoryview(bytes(256 * 1024)))
     stored.close()
     store.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hffs.cache import BlobStore, HubCache, HubRepo, Layout, Outcome
+from hffs.cache import AdoptOutcome, BlobStore, HubCache, HubRepo, Layout
 from hffs.cache.store import blob_store as blobs_module
 from hffs.engine.adopter import Adopter
 from hffs.model import Blob, RepoType
@@ -32,7 +32,7 @@ class Watched(BlobStore):
     """Tells what it is asked to adopt, and waits at each until it may."""
 
     def __init__(self, layout: Layout, repo: HubRepo) -> None:
-        super().__init__(layout, nearby=repo)
+        super().__init__(layout, hf_repo=repo)
         self.asked: list[int] = []
         self.came: list[str] = []
         self.may = threading.Semaphore(0)
@@ -42,13 +42,13 @@ class Watched(BlobStore):
         self,
         blob: Blob,
         repo: HubRepo | None = None,
-        given_up: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] = lambda: False,
         patience: float = 0,
-    ) -> Outcome:
+    ) -> AdoptOutcome:
         self.asked.append(blob.size)
         self.at_one.release()
         assert self.may.acquire(timeout=30)
-        outcome = super().adopt(blob, repo, given_up, patience)
+        outcome = super().adopt(blob, repo, cancelled, patience)
         self.came.append(outcome)
         return outcome
 
@@ -67,9 +67,9 @@ def blobs() -> list[Blob]:
 
 
 def test_the_smallest_come_first_and_what_is_opened_before_all(store: Watched, monkeypatch) -> None:
-    monkeypatch.setattr(blobs_module, "AT_ONCE", 0)
+    monkeypatch.setattr(blobs_module, "ADOPT_INLINE_MAX", 0)
     adopter = Adopter(store)
-    store.on_nearby = adopter.first
+    store.on_adoptable = adopter.first
     adopter.begin(blobs)
     assert store.at_one.acquire(timeout=30)
     stored = store.open(blob_of(CONTENTS[2]))  # the biggest, while the smallest is hashed

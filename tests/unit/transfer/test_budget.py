@@ -24,12 +24,12 @@ MakeRoom = Callable[..., CacheBudget]
 
 
 @pytest.fixture
-def room_of(store: BlobStore) -> Iterator[MakeRoom]:
+def budget_of(store: BlobStore) -> Iterator[MakeRoom]:
     made: list[CacheBudget] = []
 
     def make(limit: int | None = None, min_free: int | None = 0) -> CacheBudget:
         made.append(CacheBudget(store, limit, min_free))
-        made[-1].begin()
+        made[-1].start()
         return made[-1]
 
     yield make
@@ -54,11 +54,11 @@ def asked(source: MemorySource) -> int:
 
 
 def test_a_file_larger_than_the_cache_is_read_in_order_and_each_byte_comes_once(
-    fetcher_of, source: MemorySource, store: BlobStore, room_of: MakeRoom
+    fetcher_of, source: MemorySource, store: BlobStore, budget_of: MakeRoom
 ) -> None:
     size = 64 * MIB
     file = source.file("a.bin", size)
-    fetcher: Fetcher = fetcher_of(room=room_of(40 * MIB))
+    fetcher: Fetcher = fetcher_of(budget=budget_of(40 * MIB))
     reader = BlobReader(fetcher, file)
     for offset in range(0, size, MIB):
         assert read(reader, offset, MIB) == source.contents["a.bin"][offset : offset + MIB]
@@ -69,10 +69,10 @@ def test_a_file_larger_than_the_cache_is_read_in_order_and_each_byte_comes_once(
 
 
 def test_what_is_read_ahead_keeps_to_a_quarter_of_the_cache(
-    fetcher_of, source: MemorySource, room_of: MakeRoom
+    fetcher_of, source: MemorySource, budget_of: MakeRoom
 ) -> None:
     file = source.file("a.bin", 64 * MIB)
-    reader = BlobReader(fetcher_of(room=room_of(40 * MIB)), file)
+    reader = BlobReader(fetcher_of(budget=budget_of(40 * MIB)), file)
     for offset in range(0, file.blob.size, MIB):
         read(reader, offset, MIB)
         [window] = reader._cursors.windows()
@@ -82,11 +82,11 @@ def test_what_is_read_ahead_keeps_to_a_quarter_of_the_cache(
 
 @pytest.mark.parametrize("limit", [3 * MIB, MIB, 20_000])
 def test_a_cache_of_hardly_a_block_serves_many_readers_at_once(
-    fetcher_of, source: MemorySource, room_of: MakeRoom, limit: int
+    fetcher_of, source: MemorySource, budget_of: MakeRoom, limit: int
 ) -> None:
     size = 12 * MIB + 77
     file = source.file("a.bin", size)
-    fetcher: Fetcher = fetcher_of(room=room_of(limit))
+    fetcher: Fetcher = fetcher_of(budget=budget_of(limit))
 
     def every(number: int) -> None:
         reader = BlobReader(fetcher, file)
@@ -123,18 +123,18 @@ def test_blocks_that_are_evicted_before_they_are_read_are_kept_in_memory_the_nex
 
 
 @pytest.fixture
-def refusing(room_of: MakeRoom, monkeypatch: pytest.MonkeyPatch) -> CacheBudget:
-    """A room that grants nothing, all of it being in use."""
-    room = room_of(100 * MIB)
-    monkeypatch.setattr(room, "reserve", lambda size: None)
-    return room
+def refusing(budget_of: MakeRoom, monkeypatch: pytest.MonkeyPatch) -> CacheBudget:
+    """A budget that grants nothing, all of it being in use."""
+    budget = budget_of(100 * MIB)
+    monkeypatch.setattr(budget, "reserve", lambda size: None)
+    return budget
 
 
 def test_a_reader_is_served_and_background_work_is_not_fetched(
     fetcher_of, source: MemorySource, store: BlobStore, refusing: CacheBudget
 ) -> None:
     file = source.file("a.bin", 40 * BLOCK_SIZE)
-    fetcher: Fetcher = fetcher_of(room=refusing)
+    fetcher: Fetcher = fetcher_of(budget=refusing)
     reader = BlobReader(fetcher, file)
     assert read(reader, 0, BLOCK_SIZE) == source.contents["a.bin"][:BLOCK_SIZE]
     assert "nothing in it can go" in fetcher.degraded
@@ -152,7 +152,7 @@ def test_who_begins_to_wait_for_what_was_left_out_gets_it(
     fetcher_of, source: MemorySource, refusing: CacheBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = source.file("a.bin", 4 * BLOCK_SIZE)
-    fetcher: Fetcher = fetcher_of(workers=1, room=refusing)
+    fetcher: Fetcher = fetcher_of(workers=1, budget=refusing)
     reader = BlobReader(fetcher, file)
     at_it, go_on = threading.Event(), threading.Event()
     plain = type(fetcher._carrier)._is_worth
@@ -184,7 +184,7 @@ def test_a_hydration_that_finds_no_room_fails_with_the_reason(
     fetcher_of, source: MemorySource, refusing: CacheBudget
 ) -> None:
     files = [source.file(f"{n}.bin", MIB, seed=n) for n in range(5)]
-    hydration = HydrationThread(fetcher_of(room=refusing), lambda: [(file, 0) for file in files])
+    hydration = HydrationThread(fetcher_of(budget=refusing), lambda: [(file, 0) for file in files])
     hydration.start()
     now = ended(hydration)
     assert now.state == "failed"
@@ -193,10 +193,10 @@ def test_a_hydration_that_finds_no_room_fails_with_the_reason(
 
 
 def test_a_hydration_that_can_never_fit_is_told_before_it_begins(
-    fetcher_of, source: MemorySource, room_of: MakeRoom
+    fetcher_of, source: MemorySource, budget_of: MakeRoom
 ) -> None:
     files = [source.file(f"{n}.bin", 3 * MIB, seed=n) for n in range(3)]
-    fetcher = fetcher_of(room=room_of(8 * MIB))
+    fetcher = fetcher_of(budget=budget_of(8 * MIB))
     hydration = HydrationThread(fetcher, lambda: [(file, 0) for file in files])
     hydration.start()
     now = ended(hydration)
@@ -209,13 +209,13 @@ def test_a_hydration_that_can_never_fit_is_told_before_it_begins(
 
 
 def test_what_is_here_already_is_hydrated_whatever_the_limit(
-    fetcher_of, source: MemorySource, store: BlobStore, room_of: MakeRoom
+    fetcher_of, source: MemorySource, store: BlobStore, budget_of: MakeRoom
 ) -> None:
     file = source.file("a.bin", 3 * MIB)
     first = HydrationThread(fetcher_of(), lambda: [(file, 0)])
     first.start()
     assert ended(first).state == "done"
-    again = HydrationThread(fetcher_of(room=room_of(None)), lambda: [(file, file.blob.size)])
+    again = HydrationThread(fetcher_of(budget=budget_of(None)), lambda: [(file, file.blob.size)])
     again.start()
     assert ended(again).state == "done"
 
@@ -269,12 +269,12 @@ def test_a_disk_that_refused_is_left_alone_until_it_is_time_and_then_tried_with_
 
 @pytest.mark.allow_warnings("that the disk is broken")
 def test_a_cache_that_works_again_is_known_to_though_nobody_reads(
-    fetcher_of, source: MemorySource, room_of: MakeRoom, bad
+    fetcher_of, source: MemorySource, budget_of: MakeRoom, bad
 ) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
     outage = DiskBreaker(3600.0)
-    room = room_of()
-    fetcher: Fetcher = fetcher_of(room=room, outage=outage)
+    budget = budget_of()
+    fetcher: Fetcher = fetcher_of(budget=budget, outage=outage)
     reader = BlobReader(fetcher, file)
     assert read(reader, 0, 10)
     fetcher.probe()
@@ -287,16 +287,16 @@ def test_a_cache_that_works_again_is_known_to_though_nobody_reads(
 
 @pytest.mark.allow_warnings("that the disk is broken")
 def test_a_probe_that_fails_leaves_it_degraded(
-    fetcher_of, source: MemorySource, room_of: MakeRoom, bad, monkeypatch: pytest.MonkeyPatch
+    fetcher_of, source: MemorySource, budget_of: MakeRoom, bad, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> None:
         raise CacheUnusable("still broken")
 
     file = source.file("a.bin", BLOCK_SIZE)
     outage = DiskBreaker(0.0)
-    room = room_of()
-    monkeypatch.setattr(room, "probe", broken)
-    fetcher: Fetcher = fetcher_of(room=room, outage=outage)
+    budget = budget_of()
+    monkeypatch.setattr(budget, "probe", broken)
+    fetcher: Fetcher = fetcher_of(budget=budget, outage=outage)
     reader = BlobReader(fetcher, file)
     assert read(reader, 0, 10)
     fetcher.probe()
@@ -305,8 +305,8 @@ def test_a_probe_that_fails_leaves_it_degraded(
 
 
 @pytest.mark.allow_warnings("a bug is logged")
-def test_the_housekeeper_survives_what_goes_wrong_and_ends(room_of: MakeRoom) -> None:
-    room = room_of()
+def test_the_housekeeper_survives_what_goes_wrong_and_ends(budget_of: MakeRoom) -> None:
+    budget = budget_of()
     calls: list[str] = []
     three = threading.Event()
 
@@ -321,8 +321,8 @@ def test_the_housekeeper_survives_what_goes_wrong_and_ends(room_of: MakeRoom) ->
         if len(calls) == 2:
             raise ValueError("a bug")
 
-    room.begin = begin  # type: ignore[method-assign]
-    housekeeping = CacheMaintenance(room, probe)
+    budget.start = begin  # type: ignore[method-assign]
+    housekeeping = CacheMaintenance(budget, probe)
     housekeeping.start()
     assert three.wait(SOON)
     housekeeping.stop()

@@ -85,9 +85,9 @@ def test_hashing_ends_with_its_next_step_when_it_is_given_up(fetcher_of, source,
 def test_closing_shop_waits_for_no_hash(fetcher_of, source, monkeypatch) -> None:
     began, ended = threading.Event(), threading.Event()
 
-    def endless(self: IncrementalHash, given_up: Callable[[], bool], **_: object) -> bool:
+    def endless(self: IncrementalHash, cancelled: Callable[[], bool], **_: object) -> bool:
         began.set()
-        until(given_up)
+        until(cancelled)
         ended.set()
         return False
 
@@ -182,9 +182,9 @@ def test_a_block_published_anew_after_it_was_hashed_is_hashed_again(fetcher_of, 
     reader.target.stored.discard(range(1))
     read(reader, 0, file.blob.size)
     assert hashing.advance()
-    assert hashing.conclude(1.0) == "again", "the block that was hashed is not the one that is there"
+    assert hashing.finish(1.0) == "again", "the block that was hashed is not the one that is there"
     assert hashing.hashed == 0
     assert hashing.advance()
-    assert hashing.conclude(1.0) == "verified"
+    assert hashing.finish(1.0) == "verified"
     assert reader.target.stored.verified
     reader.close()

@@ -303,7 +303,7 @@ def test_many_who_read_a_damaged_block_at_once_all_get_it_mended(fetcher_of, sou
         damaged.write(b"????")
     looking, look, crowded = threading.Event(), threading.Event(), threading.Semaphore(0)
     plain_sound = StoredBlob._sound
-    plain_take = RangeLocks.take
+    plain_take = RangeLocks.try_acquire
 
     def sound(self: StoredBlob, block: int) -> bool:
         looking.set()
@@ -317,7 +317,7 @@ def test_many_who_read_a_damaged_block_at_once_all_get_it_mended(fetcher_of, sou
         return taken, busy
 
     monkeypatch.setattr(StoredBlob, "_sound", sound)
-    monkeypatch.setattr(RangeLocks, "take", take)
+    monkeypatch.setattr(RangeLocks, "try_acquire", take)
     again = BlobReader(fetcher, file)
     answers: dict[str, bytes | Exception] = {}
 

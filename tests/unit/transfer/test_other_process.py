@@ -23,7 +23,7 @@ def test_blocks_of_another_process_are_looked_for_as_urgently_as_they_are_needed
     file = source.file("a.bin", BLOCK_SIZE)
     other_store = BlobStore(store.layout)
     other = other_store.open(file.blob)
-    claim = other.claim(range(1))
+    claim = other.lease(range(1))
     pauses: list[float] = []
     deferred = threading.Event()
     plain = BlockQueue.defer

@@ -31,11 +31,11 @@ def _whatever_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def room(store: BlobStore) -> Iterator[CacheBudget]:
-    room = CacheBudget(store, LIMIT, 0)
-    room.begin()
-    yield room
-    room.close()
+def budget(store: BlobStore) -> Iterator[CacheBudget]:
+    budget = CacheBudget(store, LIMIT, 0)
+    budget.start()
+    yield budget
+    budget.close()
 
 
 def read(reader: BlobReader, offset: int, length: int) -> bytes:
@@ -63,10 +63,10 @@ def read_through(fetcher: Fetcher, file: RemoteFile, *, reopening: bool = False)
 
 @pytest.mark.parametrize("reopening", [False, True])
 def test_a_file_larger_than_the_cache_read_in_order_is_found_right(
-    fetcher_of, source: MemorySource, store: BlobStore, room: CacheBudget, *, reopening: bool
+    fetcher_of, source: MemorySource, store: BlobStore, budget: CacheBudget, *, reopening: bool
 ) -> None:
     file = source.file("a.bin", SIZE)
-    fetcher: Fetcher = fetcher_of(room=room)
+    fetcher: Fetcher = fetcher_of(budget=budget)
     read_through(fetcher, file, reopening=reopening)
     until(lambda: fetcher.verifier.passed(f"{file.blob.etag}@{file.blob.origin}"))
     assert store.state(file.blob) == "partial", "what is not here cannot be verified to be"
@@ -76,26 +76,26 @@ def test_a_file_larger_than_the_cache_read_in_order_is_found_right(
 @pytest.mark.allow_warnings("mismatch")
 @pytest.mark.parametrize("at", [0, 5 * BLOCK_SIZE - 1, SIZE - 1])
 def test_a_wrong_bit_is_found_though_its_block_has_gone_long_before(
-    fetcher_of, source: MemorySource, store: BlobStore, room: CacheBudget, at: int
+    fetcher_of, source: MemorySource, store: BlobStore, budget: CacheBudget, at: int
 ) -> None:
     file = source.file("a.bin", SIZE)
     right = source.contents["a.bin"]
     source.contents["a.bin"] = right[:at] + bytes([right[at] ^ 16]) + right[at + 1 :]
-    fetcher: Fetcher = fetcher_of(room=room)
+    fetcher: Fetcher = fetcher_of(budget=budget)
     told = threading.Event()
     fetcher.distrust.on_mismatch = lambda _: told.set()
     read_through(fetcher, file)
     assert told.wait(SOON)
     assert not fetcher.verifier.passed(f"{file.blob.etag}@{file.blob.origin}")
     until(lambda: not fetcher._targets)
-    assert [found.copies for found in mismatches.standing(store.layout)] == [1]
+    assert [found.copies for found in mismatches.current(store.layout)] == [1]
     assert store.local_bytes(file.blob) == 0, "and the rest has gone too"
     asked = len(source.asked)
     assert not any(fetcher._queue.queued().values()), "it cannot be kept, so nobody fetches it but who reads it"
     source.contents["a.bin"] = right
     read_through(fetcher, file)
     until(lambda: fetcher.verifier.passed(f"{file.blob.etag}@{file.blob.origin}"))
-    until(lambda: mismatches.standing(store.layout) == [])
+    until(lambda: mismatches.current(store.layout) == [])
     assert len(source.asked) > asked
 
 
@@ -109,7 +109,7 @@ def test_what_goes_before_the_verifier_had_a_look_is_hashed_by_who_evicts_it(
     hashing = IncrementalHash(stored, file.blob.digest)
     read(reader, 0, 4 * BLOCK_SIZE)
     until(lambda: not reader.target.holders)
-    stored.on_leaving = hashing.leaving  # the verifier's own has seen all of it by now
+    stored.on_evict = hashing.hash_before_evict  # the verifier's own has seen all of it by now
     assert stored.evict(range(1), BLOCK_SIZE)
     assert hashing.hashed == BLOCK_SIZE
     assert stored.evict(range(2, 4), BLOCK_SIZE)
@@ -122,7 +122,7 @@ def test_what_goes_before_the_verifier_had_a_look_is_hashed_by_who_evicts_it(
     assert hashing.hashed == 3 * BLOCK_SIZE, "block 3 is not here: this has to come again"
     read(reader, 3 * BLOCK_SIZE, 3 * BLOCK_SIZE)
     assert hashing.advance()
-    assert hashing.conclude(1.0) == "passed"
+    assert hashing.finish(1.0) == "passed"
     assert hashing.hashed == 0, "the next time through begins anew"
     reader.close()
 
@@ -136,10 +136,10 @@ def test_who_evicts_does_not_wait_for_ever_for_who_hashes(fetcher_of, source: Me
     stored = reader.target.stored
     assert file.blob.digest is not None
     hashing = IncrementalHash(stored, file.blob.digest)
-    with hashing.turn(0.05) as mine:
+    with hashing.acquire(0.05) as mine:
         assert mine
         assert stored.evict(range(1), BLOCK_SIZE)
-        with hashing.turn(0.05) as another:
+        with hashing.acquire(0.05) as another:
             assert not another
     assert hashing.hashed == 0
     reader.close()

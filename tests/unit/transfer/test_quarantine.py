@@ -96,7 +96,7 @@ def test_a_wrong_copy_goes_is_recorded_and_comes_once_more_from_a_fresh_url(
     fetcher: Fetcher = fetcher_of()
     reader = wrong_once(fetcher, source, file, right)
     assert source.forgotten == ["a.bin"]
-    [found] = mismatches.standing(store.layout)
+    [found] = mismatches.current(store.layout)
     assert (found.path, found.expected, found.copies) == ("a.bin", file.blob.etag, 1)
     assert found.got != found.expected
     [line] = told_of(caplog, "mismatch")
@@ -105,7 +105,7 @@ def test_a_wrong_copy_goes_is_recorded_and_comes_once_more_from_a_fresh_url(
     until(lambda: store.state(file.blob) == "verified")
     assert read(reader, 0, SIZE) == right, "and nobody had to ask for it"
     assert sum(wanted.length for _, wanted in source.asked) == 2 * SIZE
-    until(lambda: mismatches.standing(store.layout) == [])
+    until(lambda: mismatches.current(store.layout) == [])
     assert len(recorded(store.layout)) == 1
     reader.close()
 
@@ -146,7 +146,7 @@ def test_who_waits_when_the_second_copy_proves_wrong_is_told_at_once(
     source.gate.clear()
     # A fetch that was under way all the same: what it brings is not served, and does not stay.
     refusal, reader.target.refused = reader.target.refused, None
-    fetcher.distrust.record.settle(file.blob, right=False, now=time.time())
+    fetcher.distrust.record.clear(file.blob, right=False, now=time.time())
     waits = reader.read(0, 5)
     assert not isinstance(waits, bytes)
     reader.target.refused = refusal
