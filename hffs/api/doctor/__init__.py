@@ -1,8 +1,8 @@
-"""What on this machine keeps hffs from working, or from working well, and how to mend it.
+"""What on this machine prevents hffs from working, or from working well, and how to fix it.
 
-``examine`` looks at everything that hffs depends on and yields what it finds while it goes, since the Hub may take its
-time. Each look is made for real: a trial mount, a lock and a hole in the cache directory, a request with the token. A
-look that fails in a way of its own is a finding too. Nothing is changed; what a look makes is gone when it ends.
+``examine`` checks everything that hffs depends on and yields findings one by one, since the Hub may answer slowly. Each
+check does the real thing: a trial mount, a lock and a hole in the cache directory, a request with the token. A check
+that raises is a finding too. Nothing is changed: what a check creates it removes.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from .report import report
 
 __all__ = ["DoctorFinding", "examine", "report"]
 
-_LOOKS: tuple[tuple[str, Callable[[Settings], Iterable[DoctorFinding]]], ...] = (
-    ("fuse", kernel.look),
-    ("cache", disk.look),
-    ("hub", hub.look),
-    ("mounts", mounted.look),
-    ("loaders", loaders.look),
+_CHECKS: tuple[tuple[str, Callable[[Settings], Iterable[DoctorFinding]]], ...] = (
+    ("fuse", kernel.check),
+    ("cache", disk.check),
+    ("hub", hub.check),
+    ("mounts", mounted.check),
+    ("loaders", loaders.check),
 )
 
 
 def examine(settings: Settings | None = None) -> Iterator[DoctorFinding]:
-    """Every finding, area by area. Raises UsageError for settings that make no sense."""
+    """Every finding, area by area. Raises UsageError for invalid settings."""
     settings = settings or load()
-    for area, look in _LOOKS:
+    for area, check in _CHECKS:
         try:
-            yield from look(settings)
+            yield from check(settings)
         except (HffsError, OSError) as error:
-            remedy = error.remedy if isinstance(error, HffsError) else "see whether /proc and /sys are there"
+            remedy = error.remedy if isinstance(error, HffsError) else "check that /proc and /sys are mounted"
             what = error.what if isinstance(error, HffsError) else str(error)
             yield DoctorFinding(area, "fail", what, remedy)

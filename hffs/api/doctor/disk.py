@@ -1,4 +1,4 @@
-"""Whether the cache directory can be used, what room there is, and whether what lies there is sound."""
+"""Whether the cache directory can be used, how much space it has, and whether its blobs are intact."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _MIB: Final = 1 << 20
 _FEW_FILES: Final = 4096
 
 
-def look(settings: Settings) -> Iterator[DoctorFinding]:
+def check(settings: Settings) -> Iterator[DoctorFinding]:
     layout = Layout(settings.cache_dir)
-    there = (layout.root / "version").exists()
-    yield _usable(layout) if there else _to_be_made(str(layout.root))
-    yield from _room(str(layout.root), settings)
-    if there:
-        yield _sound(layout)
+    exists = (layout.root / "version").exists()
+    yield _usable(layout) if exists else _creatable(str(layout.root))
+    yield from _space(str(layout.root), settings)
+    if exists:
+        yield _intact(layout)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if most != resource.RLIM_INFINITY and most < _FEW_FILES:
         yield DoctorFinding(
-            _AREA, "warn", f"at most {most} files may be open at once", "raise it: ulimit -Hn 65536, as root"
+            _AREA, "warn", f"at most {most} files may be open at once", "raise the limit: ulimit -Hn 65536, as root"
         )
 
 
@@ -38,51 +38,53 @@ def _usable(layout: Layout) -> DoctorFinding:
         layout.prepare()
     except HffsError as error:
         return DoctorFinding(_AREA, "fail", error.what, error.remedy)
-    return DoctorFinding(_AREA, "ok", f"{layout.root} works: locks and holes are kept")
+    return DoctorFinding(_AREA, "ok", f"{layout.root} works: locks and sparse files are supported")
 
 
-def _to_be_made(root: str) -> DoctorFinding:
-    """Looks at the folder it would be made in, and makes nothing."""
-    above = root
-    while not os.path.exists(above):
-        above = os.path.dirname(above)
+def _creatable(root: str) -> DoctorFinding:
+    """Checks the folder it would be created in, and creates nothing."""
+    above = _existing(root)
     if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
-        remedy = f"mkdir -p {root} as somebody who may, or choose another --cache-dir"
-        return DoctorFinding(_AREA, "fail", f"{root} is not there, and {above} cannot be written to", remedy)
+        remedy = f"mkdir -p {root} as a user with that permission, or choose another --cache-dir"
+        return DoctorFinding(_AREA, "fail", f"{root} does not exist, and {above} cannot be written to", remedy)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         kind = file_system_of(os.path.realpath(above), file.read())
     if is_unsupported(kind):
         remedy = "choose a --cache-dir on a local disk (ext4, xfs, btrfs, tmpfs)"
         return DoctorFinding(
-            _AREA, "fail", f"{root} would lie on {kind}, where locks and holes cannot be relied on", remedy
+            _AREA, "fail", f"{root} would be on {kind}, where locks and sparse files are not reliable", remedy
         )
-    return DoctorFinding(_AREA, "ok", f"{root} will be made at the first mount, on {kind or 'a local disk'}")
+    return DoctorFinding(_AREA, "ok", f"{root} will be created by the first mount, on {kind or 'a local disk'}")
 
 
-def _room(root: str, settings: Settings) -> Iterator[DoctorFinding]:
-    above = root
-    while not os.path.exists(above):
-        above = os.path.dirname(above)
-    disk = os.statvfs(above)
+def _existing(path: str) -> str:
+    """The path itself, or the first folder above it that exists."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _space(root: str, settings: Settings) -> Iterator[DoctorFinding]:
+    disk = os.statvfs(_existing(root))
     free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     keep = min_free_bytes(settings.min_free, total)
-    room = f"{_size(free)} free, {_size(keep)} of it are kept free"
+    space = f"{_size(free)} free, of which {_size(keep)} stay free"
     if free <= keep:
-        remedy = "free some disk space, lower --min-free or choose another --cache-dir"
-        yield DoctorFinding(_AREA, "warn", f"the disk is full: {room}", remedy)
+        remedy = "free some disk space, lower --min-free, or choose another --cache-dir"
+        yield DoctorFinding(_AREA, "warn", f"the disk is full: {space}", remedy)
     else:
-        yield DoctorFinding(_AREA, "ok", room)
+        yield DoctorFinding(_AREA, "ok", space)
     if settings.cache_size is not None:
-        yield DoctorFinding(_AREA, "ok", f"the cache is kept below {_size(settings.cache_size)}")
+        yield DoctorFinding(_AREA, "ok", f"the cache is limited to {_size(settings.cache_size)}")
 
 
-def _sound(layout: Layout) -> DoctorFinding:
+def _intact(layout: Layout) -> DoctorFinding:
     blobs = wrong = newer = size = 0
-    for holding in blob_info.scan(layout):
+    for blob in blob_info.scan(layout):
         blobs += 1
-        size += holding.bytes_disk
-        newer += holding.newer
-        wrong += bool(holding.unusable) and not holding.newer
+        size += blob.bytes_disk
+        newer += blob.newer
+        wrong += bool(blob.unusable) and not blob.newer
     if wrong:
         return DoctorFinding(
             _AREA, "warn", f"{wrong} of {blobs} blobs are damaged or unfinished", "hffs cache check --repair"

@@ -1,4 +1,4 @@
-"""What an examination finds: one line, and what to do about it."""
+"""A finding of the doctor: one line, and what to do about it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ State = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
-    """``fail``: something hffs cannot do here until it is mended; ``warn``: it works, but not as well as it could.
-    ``remedy`` is empty where there is nothing to do."""
+    """``fail``: hffs does not work here until it is fixed; ``warn``: it works, but not as well as it could. ``remedy``
+    is empty where there is nothing to do."""
 
     area: str
     state: State

@@ -1,4 +1,4 @@
-"""Whether the Hub answers, whom it takes us for, and what the environment puts in between."""
+"""Whether the Hub answers, as which user, and through which proxies."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ...sources.hub import Auth, ping
 from .finding import DoctorFinding
 
 _AREA: Final = "hub"
-# What signed URLs bear is minutes; a clock that is further off than this is not kept by anybody.
+# Signed URLs tolerate minutes; a clock that is further off than this is not synchronized.
 _CLOCK_SECONDS: Final = 60.0
 _SLOW_SECONDS: Final = 2.0  # a Hub at the other end of the world answers in half of one
 
 
-def look(settings: Settings) -> Iterator[DoctorFinding]:
+def check(settings: Settings) -> Iterator[DoctorFinding]:
     names = config.proxies()
     if names:
-        yield DoctorFinding(_AREA, "ok", f"requests go through a proxy where {', '.join(names)} say so")
+        yield DoctorFinding(_AREA, "ok", f"requests use the proxies of {', '.join(names)}")
     if settings.offline:
-        remedy = "to ask the Hub leave out --offline, or unset HF_HUB_OFFLINE"
-        yield DoctorFinding(_AREA, "warn", "hffs is told to be offline; the Hub was not asked", remedy)
+        remedy = "remove --offline, or unset HF_HUB_OFFLINE"
+        yield DoctorFinding(_AREA, "warn", "hffs is set to be offline; the Hub was not asked", remedy)
         return
     auth = Auth(settings.token_file)
     try:
@@ -40,20 +40,20 @@ def look(settings: Settings) -> Iterator[DoctorFinding]:
         return
     took = f"{answer.host} answers in {answer.seconds * 1000:.0f} ms"
     if answer.seconds > _SLOW_SECONDS:
-        yield DoctorFinding(_AREA, "warn", took, "check the network, a proxy, or the endpoint")
+        yield DoctorFinding(_AREA, "warn", took, "check the network, the proxy and the endpoint")
     else:
         yield DoctorFinding(_AREA, "ok", took)
     if answer.date is not None and abs(answer.date - began) > _CLOCK_SECONDS:
         off = f"this machine's clock is {abs(answer.date - began):.0f} s {'behind' if answer.date > began else 'ahead'}"
-        yield DoctorFinding(_AREA, "warn", off, "let NTP set it: timedatectl set-ntp true")
+        yield DoctorFinding(_AREA, "warn", off, "synchronize it: timedatectl set-ntp true")
     yield _login(answer.user, answer.role, token)
 
 
 def _login(user: str | None, role: str | None, token: bool) -> DoctorFinding:
     if user is not None:
-        kind = f", with a token of the kind {role}" if role else ""
+        kind = f", with a {role} token" if role else ""
         return DoctorFinding(_AREA, "ok", f"logged in as {user}{kind}")
     if token:
-        remedy = "log in anew with `hf auth login`, or set HF_TOKEN"
+        remedy = "log in again with `hf auth login`, or set HF_TOKEN"
         return DoctorFinding(_AREA, "fail", "the Hub refuses the token: it is wrong or has expired", remedy)
-    return DoctorFinding(_AREA, "ok", "not logged in: public repos only (hf auth login)")
+    return DoctorFinding(_AREA, "ok", "not logged in: public repos only; hf auth login gives access to others")

@@ -1,4 +1,4 @@
-"""Whether this machine mounts: the device, who may use it, and what the kernel offers, by a trial mount."""
+"""Whether this machine can mount: the device, permission to use it, and the kernel's features, by a trial mount."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FUSE_CONF: Final = "/etc/fuse.conf"
 _AREA: Final = "fuse"
 
 
-def look(settings: Settings) -> Iterator[DoctorFinding]:
+def check(settings: Settings) -> Iterator[DoctorFinding]:
     yield DoctorFinding(_AREA, "ok", f"Linux {os.uname().release}")
     try:
         mountpoint.check_fuse()
@@ -35,18 +35,18 @@ def look(settings: Settings) -> Iterator[DoctorFinding]:
 def _helper() -> DoctorFinding:
     path = shutil.which("fusermount3")
     if path is None:  # as root only: check_fuse refuses otherwise
-        return DoctorFinding(_AREA, "ok", "fusermount3 is not installed; only other users than root need it")
+        return DoctorFinding(_AREA, "ok", "fusermount3 is not installed; root does not need it")
     found = os.stat(path)
     if os.geteuid() != 0 and not (found.st_mode & stat.S_ISUID and found.st_uid == 0):
         return DoctorFinding(
             _AREA, "warn", f"{path} is not setuid root", f"chown root {path} && chmod u+s {path}, as root"
         )
-    return DoctorFinding(_AREA, "ok", f"{path} is there")
+    return DoctorFinding(_AREA, "ok", f"{path} is installed")
 
 
 def _others(settings: Settings, conf: str = FUSE_CONF) -> DoctorFinding:
     if os.geteuid() == 0:
-        return DoctorFinding(_AREA, "ok", "--allow-other is always granted to root")
+        return DoctorFinding(_AREA, "ok", "--allow-other works: it is always granted to root")
     if allows_other(conf):
         return DoctorFinding(_AREA, "ok", f"user_allow_other is set in {conf}: --allow-other works")
     remedy = f"echo user_allow_other | sudo tee -a {conf}"
@@ -56,7 +56,7 @@ def _others(settings: Settings, conf: str = FUSE_CONF) -> DoctorFinding:
 
 
 def allows_other(conf: str) -> bool:
-    """Whether fusermount3 grants allow_other to everybody (fuse.conf(5))."""
+    """Whether fusermount3 grants allow_other to every user (fuse.conf(5))."""
     try:
         with open(conf, encoding="utf-8", errors="replace") as file:
             return any(line.split("#")[0].strip() == "user_allow_other" for line in file)
@@ -65,7 +65,7 @@ def allows_other(conf: str) -> bool:
 
 
 def _trial(settings: Settings) -> Iterator[DoctorFinding]:
-    """Mounts nothing at a folder of no use, hears what the kernel offers, and takes it off again."""
+    """Mounts an empty file system at a temporary folder, asks the kernel for its features, and unmounts it."""
     folder = tempfile.mkdtemp(prefix="hffs-doctor-")
     try:
         with tempfile.TemporaryFile(dir=_nearest(settings.cache_dir)) as backing:
@@ -81,7 +81,7 @@ def _trial(settings: Settings) -> Iterator[DoctorFinding]:
         os.rmdir(folder)
     yield DoctorFinding(_AREA, "ok", f"a trial mount works; the kernel speaks FUSE {offer.major}.{offer.minor}")
     if offer.passthrough:
-        yield DoctorFinding(_AREA, "ok", "passthrough works: verified local files are read at the disk's own speed")
+        yield DoctorFinding(_AREA, "ok", "passthrough works: verified local files are read at disk speed")
     else:
         yield DoctorFinding(
             _AREA, "warn", f"no passthrough: {offer.refused}", "local files are read through the daemon"
@@ -89,8 +89,8 @@ def _trial(settings: Settings) -> Iterator[DoctorFinding]:
 
 
 def _nearest(path: str) -> str | None:
-    """The folder itself, or the first above it that is there and may be written to; None: wherever temporary files
-    go."""
+    """The folder itself, or the first existing one above it, if it may be written to; else None: the default for
+    temporary files."""
     while not os.path.isdir(path):
         path = os.path.dirname(path) or "/"
     return path if os.access(path, os.W_OK | os.X_OK) else None

@@ -1,6 +1,6 @@
-"""What programs of this Python should be told so that they load from a mount at their best.
+"""Options with which programs of this Python load from a mount best.
 
-Only what is installed beside hffs is seen; each hint says so. Nothing of it is imported.
+Only packages installed beside hffs are found; none of them is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ...config import Settings
 from .finding import DoctorFinding
 
 _AREA: Final = "loaders"
-# vLLM prefetches by itself on NFS and Lustre only (its default_loader.py, 0.33), and maps other file systems lazily.
+# vLLM prefetches by default on NFS and Lustre only (its default_loader.py, 0.33), and maps other file systems lazily.
 _HINTS: Final = {
     "vllm": "--safetensors-load-strategy=prefetch reads ahead through all files at once",
     "transformers": "from_pretrained(MOUNTPOINT) maps the files; no option is needed",
@@ -23,14 +23,14 @@ _HINTS: Final = {
 }
 
 
-def look(_: Settings) -> Iterator[DoctorFinding]:
-    seen = False
+def check(_: Settings) -> Iterator[DoctorFinding]:
+    found = False
     for name, hint in _HINTS.items():
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-        seen = True
+        found = True
         yield DoctorFinding(_AREA, "ok", f"{name.replace('_', '-')} {version}: {hint}")
-    if not seen:
-        yield DoctorFinding(_AREA, "ok", "none is installed beside hffs; see the documentation for what to tell them")
+    if not found:
+        yield DoctorFinding(_AREA, "ok", "none is installed beside hffs; the documentation names their options")

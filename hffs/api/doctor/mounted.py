@@ -1,4 +1,4 @@
-"""How the mounts that are there do: dead ones, degraded ones, those whose read-ahead is small."""
+"""The state of existing mounts: dead, degraded, with a small read-ahead."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .finding import DoctorFinding
 _AREA: Final = "mounts"
 
 
-def look(settings: Settings) -> Iterator[DoctorFinding]:
+def check(settings: Settings) -> Iterator[DoctorFinding]:
     found = mounts.status(settings.runtime_dir)
     if not found:
-        yield DoctorFinding(_AREA, "ok", "none of yours")
+        yield DoctorFinding(_AREA, "ok", "you have none")
     for each in found:
         where, last = each["mountpoint"], each["last_errors"][-1:]
         why = f": {last[0]['what']}" if last else ""
         if each["state"] == "dead":
             yield DoctorFinding(_AREA, "fail", f"{where} is dead", f"hffs unmount {where}")
         elif each["state"] != "serving":
-            yield DoctorFinding(_AREA, "warn", f"{where} is {each['state']}{why}", f"hffs status {where}")
+            yield DoctorFinding(_AREA, "warn", f"{where} is {each['state']}{why}", f"see hffs status {where}")
         else:
             yield DoctorFinding(_AREA, "ok", f"{where} serves {each['repo']}")
         if each["read_ahead"]["command"]:
-            what = f"the kernel reads {each['read_ahead']['kb']} KiB ahead on {where}; mmap is faster with more"
+            what = f"the kernel's read-ahead on {where} is {each['read_ahead']['kb']} KiB; mmap is faster with more"
             yield DoctorFinding(_AREA, "warn", what, each["read_ahead"]["command"])
     known = {each["mountpoint"] for each in found}
     for other in mount_table.mounts():
@@ -37,10 +37,8 @@ def look(settings: Settings) -> Iterator[DoctorFinding]:
             continue
         number = mount_table.probe(other.mountpoint)
         if number == errno.ENOTCONN:
-            remedy = f"hffs unmount {other.mountpoint}"
-            yield DoctorFinding(
-                _AREA, "fail", f"{other.mountpoint} is a dead mount that nobody has a record of", remedy
-            )
+            what, remedy = f"{other.mountpoint} is a dead mount without a record", f"hffs unmount {other.mountpoint}"
+            yield DoctorFinding(_AREA, "fail", what, remedy)
         elif number not in (0, errno.EACCES):
-            what = f"{other.mountpoint}, of somebody else, does not answer ({os.strerror(number)})"
-            yield DoctorFinding(_AREA, "warn", what, "ask who mounted it")
+            what = f"{other.mountpoint}, of another user, does not answer ({os.strerror(number)})"
+            yield DoctorFinding(_AREA, "warn", what, "ask that user to unmount it")

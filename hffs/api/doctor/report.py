@@ -1,7 +1,7 @@
-"""A text for a bug report: what the machine is, what was found, which settings differ. Without secrets or names.
+"""A text for a bug report: the machine, the findings, the settings that are not defaults. Without secrets or names.
 
-Tokens are never read for it. The home directory is written ~, names of users and of hosts other than the public Hub's
-are left out, and repos are not told: what somebody loads is nobody's business.
+Tokens are never read for it. The home directory is written ~; names of users, of repos, and of hosts other than the
+public Hub's are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PUBLIC_HUB: Final = Settings().endpoint
 
 
 def report(findings: Iterable[DoctorFinding], settings: Settings) -> str:
-    """Markdown, fit to be pasted into an issue."""
+    """Markdown, to be pasted into an issue."""
     lines = ["### hffs doctor", "", *_machine(), "", "```"]
     for each in findings:
         if each.area == "mounts":
@@ -43,9 +43,9 @@ def _machine() -> list[str]:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             versions.append(f"{name} missing")
-    who = "root" if os.geteuid() == 0 else "not root"
+    user = "root" if os.geteuid() == 0 else "not root"
     return [
-        f"hffs {__version__}, Python {platform.python_version()}, {system}, Linux {platform.release()}, {who}",
+        f"hffs {__version__}, Python {platform.python_version()}, {system}, Linux {platform.release()}, {user}",
         "",
         ", ".join(versions),
     ]
@@ -81,4 +81,4 @@ def _clean(text: str, settings: Settings) -> str:
         for name in (settings.endpoint, host, host.partition("@")[2] or host):
             text = text.replace(name, "(own endpoint)")
     before, logged, after = text.partition("logged in as ")
-    return f"{before}{logged}(somebody),{after.partition(',')[2]}".rstrip(",") if logged else text
+    return f"{before}{logged}(a user),{after.partition(',')[2]}".rstrip(",") if logged else text
