@@ -1,6 +1,6 @@
-"""What a mount's jobs were asked for, as the control socket and the file beside it tell it. Values; no state.
+"""Requests for the jobs of a mount, as the control socket gets them and the file beside it records them.
 
-``jobs`` does them. Whoever asks, and whoever left the file, may be of another version, or nobody of ours.
+``jobs`` carries them out. The client, and the worker that wrote the file, may be of another version or other programs.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any, Final, Literal
 
 log = logging.getLogger(__name__)
 
-# A job that had just ended is begun once more by the next worker, and ends at once: whoever follows it may not have
-# heard of its end, and asks for half a minute after a worker that died.
-HEARD_SECONDS: Final = 60.0
+# A job that had just ended is started once more by the next worker, and ends at once: its client may not have got the
+# last report, and asks for half a minute after a worker that died.
+RESUME_SECONDS: Final = 60.0
 _KINDS: Final = ("hydrate", "verify")
 
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What a job was asked for: a folder or file below the mount's root, patterns from the repo's root; ``force`` is
-    for hydrations, ``fix`` and ``require`` for verifications."""
+    """``path`` is a folder or file below the mount's root, patterns are from the repo's root; ``force`` is for
+    hydrations, ``fix`` and ``require`` for verifications."""
 
     id: str
     target: str
@@ -33,34 +33,34 @@ class JobRequest:
     require: tuple[str, ...] = ()
 
 
-def kept(found: Any, now: float) -> list[JobRequest]:
-    """What is to be gone on with of that. What another version wished in words that are not ours is left out, or it
-    would be done as something else. Raises TypeError for what we never wrote."""
-    wishes = []
-    for each in found:
+def to_resume(recorded: Any, now: float) -> list[JobRequest]:
+    """The requests in a file's content that are to be resumed. Those that another version wrote with keys or values
+    unknown here are left out, since they would be carried out as something else. Raises TypeError for other content."""
+    requests = []
+    for each in recorded:
         try:
-            wish, ended_at = wish_of(**each["wish"]), each["ended_at"]
+            request, ended_at = job_request(**each["wish"]), each["ended_at"]
             if ended_at is None:
-                wishes.append(wish)
-            elif now - ended_at < HEARD_SECONDS:
-                wishes.append(replace(wish, force=False))
-        except (TypeError, KeyError, OverflowError) as wrong:
-            log.warning("event=job-lost error=%r", wrong)
-    return wishes
+                requests.append(request)
+            elif now - ended_at < RESUME_SECONDS:
+                requests.append(replace(request, force=False))
+        except (TypeError, KeyError, OverflowError) as error:
+            log.warning("event=job-lost error=%r", error)
+    return requests
 
 
-def wish_of(**asked: Any) -> JobRequest:
-    """Raises TypeError for what cannot be one."""
+def job_request(**values: Any) -> JobRequest:
+    """A request from JSON values. Raises TypeError for unknown keys and for values of a wrong type."""
     for name in ("include", "exclude", "require"):
-        given = asked.get(name, ())
-        if not isinstance(given, list | tuple):  # of a text every letter is a text too
-            raise TypeError("patterns are a list")
-        asked[name] = tuple(given)
-    wish = JobRequest(**asked)
-    if wish.kind not in _KINDS:
-        raise TypeError("no kind of job that is known here")
-    texts = (wish.id, wish.target, wish.path, *wish.include, *wish.exclude, *wish.require, wish.kind)
-    flags = (wish.force, wish.fix)
+        given = values.get(name, ())
+        if not isinstance(given, list | tuple):  # each letter of a text would pass for a pattern
+            raise TypeError(f"{name} must be a list")
+        values[name] = tuple(given)
+    request = JobRequest(**values)
+    if request.kind not in _KINDS:
+        raise TypeError("unknown kind of job")
+    texts = (request.id, request.target, request.path, *request.include, *request.exclude, *request.require)
+    flags = (request.force, request.fix)
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
-        raise TypeError("patterns and paths are text")
-    return wish
+        raise TypeError("patterns and paths must be text, force and fix true or false")
+    return request

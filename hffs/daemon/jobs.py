@@ -29,7 +29,7 @@ from ..errors import NotFound, UsageError
 from ..model import RemoteFile
 from ..transfer import NICE, CommitFiles, Fetcher, Hydration
 from ..vfs import Patterns, Tree
-from .job_requests import JobRequest, kept, wish_of
+from .job_requests import JobRequest, job_request, to_resume
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +93,11 @@ class Jobs:
         """Starts the jobs that an earlier worker recorded."""
         try:
             with open(self._path, encoding="utf-8") as file:
-                requests = kept(json.load(file), time.time())
+                requests = to_resume(json.load(file), time.time())
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as wrong:
-            log.warning("event=jobs-lost error=%r", wrong)
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            log.warning("event=jobs-lost error=%r", error)
             return
         for request in requests:
             self._start(request)
@@ -114,7 +114,7 @@ class Jobs:
     def _create(self, kind: Literal["hydrate", "verify"], request: Request) -> messages.Job:
         body = request.json()
         try:
-            asked = wish_of(id=secrets.token_hex(8), target=self._mountpoint, kind=kind, **body)
+            asked = job_request(id=secrets.token_hex(8), target=self._mountpoint, kind=kind, **body)
         except TypeError:
             raise UsageError(f"not a request to {kind}: {json.dumps(body)[:200]}") from None
         return self._report(self._start(asked), 0)
@@ -241,8 +241,8 @@ class Jobs:
                 with open(f"{self._path}.new", "w", encoding="utf-8") as file:
                     json.dump(jobs, file)
                 os.replace(f"{self._path}.new", self._path)
-            except OSError as wrong:
-                log.warning("event=jobs-not-kept error=%s", wrong)
+            except OSError as error:
+                log.warning("event=jobs-not-kept error=%s", error)
 
     def _find(self, request: Request) -> RunningJob:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Jobs of a mount between workers of different versions, and what who watches one is told."""
+"""Jobs of a mount between workers of different versions, and their reports."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def jobs_of(filesystem_of: Callable[..., Filesystem], store: BlobStore, tmp_path
         jobs.stop()
 
 
-def asked(**body: object) -> Request:
+def request(**body: object) -> Request:
     return Request("POST", "/v1/x", {}, json.dumps(body).encode())
 
 
-def told(jobs: Jobs, name: str) -> Any:
+def report(jobs: Jobs, name: str) -> Any:
     return jobs.get(Request("GET", "/v1/jobs/x", {}, name=name))
 
 
@@ -57,16 +57,17 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.allow_warnings("what cannot be gone on with is told")
+@pytest.mark.allow_warnings("jobs that cannot be resumed are logged")
 @pytest.mark.parametrize(
     "unknown", [{"kind": "defragment"}, {"kind": ["verify"]}, {"gently": True}, {"include": "*.bin"}]
 )
-def test_a_job_of_another_version_is_left_out_and_the_others_go_on(
+def test_a_job_of_another_version_is_left_out_and_the_others_are_resumed(
     jobs_of: MakeJobs, tmp_path: Path, unknown: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    wishes = [{"id": "a", "target": "/mnt/x", "path": "onnx"}, {"id": "b", "target": "/mnt/x", **unknown}]
-    kept = [{"wish": wish, "ended_at": None} for wish in [*wishes, {"id": "c", "target": "/mnt/x", "kind": "verify"}]]
-    (tmp_path / "x.jobs").write_text(json.dumps(kept))
+    requests = [{"id": "a", "target": "/mnt/x", "path": "onnx"}, {"id": "b", "target": "/mnt/x", **unknown}]
+    requests.append({"id": "c", "target": "/mnt/x", "kind": "verify"})
+    recorded = [{"wish": request, "ended_at": None} for request in requests]
+    (tmp_path / "x.jobs").write_text(json.dumps(recorded))
     jobs = jobs_of()
     with caplog.at_level(logging.WARNING):
         jobs.resume()
@@ -75,19 +76,19 @@ def test_a_job_of_another_version_is_left_out_and_the_others_go_on(
     until(lambda: all(job["state"] == "done" for job in jobs.every()["jobs"]))
 
 
-def test_a_verification_that_waits_for_another_token_to_mend_says_so(jobs_of: MakeJobs, source: MemorySource) -> None:
+def test_a_verification_reports_that_mending_waits_for_another_token(jobs_of: MakeJobs, source: MemorySource) -> None:
     jobs = jobs_of(refused=lambda: WHY)
     source.failures = [AccessLapsed(WHY)]
-    job = jobs.verify(asked(fix=True, require=["onnx/deep/x.bin"]))
-    until(lambda: told(jobs, job["id"]).get("waits") == WHY)
+    job = jobs.verify(request(fix=True, require=["onnx/deep/x.bin"]))
+    until(lambda: report(jobs, job["id"]).get("waits") == WHY)
     until(lambda: WHY in jobs._fetcher.crew()[1])  # before that there is nothing to resume
     jobs._fetcher.resume()
-    until(lambda: told(jobs, job["id"])["state"] == "done")
-    assert "waits" not in told(jobs, job["id"])
+    until(lambda: report(jobs, job["id"])["state"] == "done")
+    assert "waits" not in report(jobs, job["id"])
 
 
-@pytest.mark.allow_warnings("what is damaged is told")
-def test_a_verification_that_waits_for_a_silent_server_to_mend_ends_when_it_is_told_to(
+@pytest.mark.allow_warnings("damage is logged")
+def test_cancel_ends_a_verification_whose_mending_waits_for_a_silent_server(
     jobs_of: MakeJobs, source: MemorySource, store: BlobStore
 ) -> None:
     jobs = jobs_of()
@@ -101,7 +102,7 @@ def test_a_verification_that_waits_for_a_silent_server_to_mend_ends_when_it_is_t
     with data.open("r+b") as file:
         file.write(b"damaged")
     source.gate.clear()
-    job = jobs.verify(asked(fix=True))
+    job = jobs.verify(request(fix=True))
     until(jobs._fetcher.working)
     ended = jobs.cancel(Request("DELETE", "/v1/jobs/x", {}, name=job["id"]))
     assert ended["state"] == "cancelled"
