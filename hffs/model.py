@@ -38,14 +38,15 @@ class RepoRef:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A revision resolved: from here on nothing of it can change. ``date`` is seconds since the epoch."""
+    """A revision resolved: nothing of it ever changes. ``date`` is seconds since the epoch, ``source`` the id of the
+    source that resolved it and has its files: of a Hub its endpoint (``https://huggingface.co``)."""
 
     type: RepoType
     id: str
     revision: str
     sha: str
     date: float
-    endpoint: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Entry:
         digest, name = self.digest(), self.etag
         if digest is None:
             name = f"{self.etag} {commit.type.prefix}{commit.id}@{commit.sha}/{self.path}"
-        return Blob(name, self.size, commit.endpoint, digest)
+        return Blob(name, self.size, commit.source, digest)
 
     def remote(self, commit: Commit) -> RemoteFile | None:
         """Where to fetch it; None until size and etag are known."""

@@ -322,7 +322,7 @@ def scan(settings: Settings) -> tuple[BlobIndex, list[ListedCommit]]:
             return blobs, []
         for each in revisions.records(index):
             commit = each.commit
-            records.setdefault((commit.endpoint, commit.type, commit.id, commit.sha), []).append(each)
+            records.setdefault((commit.source, commit.type, commit.id, commit.sha), []).append(each)
         for group in records.values():
             files, complete = kept(index, group[0].commit)
             names = tuple(sorted({each.commit.revision for each in group if each.current}))

@@ -98,7 +98,7 @@ class BlobIndex:
     def find(self, commit: Commit, file: Entry) -> BlobInfo | None:
         """The copy that a reader of this file would be given: its own server's, unless only another's is verified."""
         copies = [each for each in self._of(commit, file) if each.size == file.size and not each.unusable]
-        own = next((each for each in copies if each.origin == commit.endpoint), None)
+        own = next((each for each in copies if each.origin == commit.source), None)
         digest = file.digest()
         if digest is None or (own is not None and own.verified == digest):
             return own
@@ -138,7 +138,7 @@ def build(shelf: BlobIndex, commits: Iterable[ListedCommit]) -> Inventory:
         held = shelf.local_blobs(listed)
         named.update(held)
         if any(each.bytes_local for each in held.values()):
-            key = listed.commit.type.value, listed.commit.id, listed.commit.endpoint
+            key = listed.commit.type.value, listed.commit.id, listed.commit.source
             repos.setdefault(key, []).append((_revision(shelf, listed, held), held))
     others = tuple(each for each in shelf.blobs if each.paths not in named)
     return Inventory(

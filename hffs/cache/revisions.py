@@ -41,7 +41,7 @@ def record(index: Index, asked_as: str, commit: Commit, now: float) -> None:
     """The Hub said at ``now`` that this is the commit of its revision; ``asked_as`` is the repo's name as it was asked
     for, which may be an older one."""
     for name in dict.fromkeys((commit.id, asked_as)):
-        key = _key(commit.endpoint, commit.type, name, commit.revision)
+        key = _key(commit.source, commit.type, name, commit.revision)
         before = _decode(index.get(key))
         first = next((row[3] for row in before if row[1] == commit.sha), now)
         rows = [(commit.id, commit.sha, commit.date, first, now), *(row for row in before if row[1] != commit.sha)]

@@ -118,7 +118,7 @@ class Reporter:
             "socket": messages.socket_path(self._spec.settings.runtime_dir, self._where),
             "binding": self._binding.name,
             "supervisor": None if self._link is None else self._link.supervisor(),
-            "endpoint": commit.endpoint,
+            "endpoint": commit.source,
             "uptime_s": round(time.monotonic() - self.started, 3),
             "listing": "complete" if complete else "partial",
             "files": len(files) if complete else None,
@@ -160,7 +160,7 @@ class Reporter:
                     "offset": read.offset,
                     "size": read.size,
                     "seconds": round(time.monotonic() - read.since, 3),
-                    "on": commit.endpoint,
+                    "on": commit.source,
                 }
                 for read in self._fetcher.waiting()
             ],

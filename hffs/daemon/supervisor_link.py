@@ -39,7 +39,9 @@ class Handover:
     started_at: float
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        value = asdict(self)
+        value["commit"]["endpoint"] = value["commit"].pop("source")  # its name since 0.1.0
+        return json.dumps(value)
 
     @classmethod
     def from_json(cls, text: str, fd: int) -> Handover:
@@ -49,7 +51,8 @@ class Handover:
             value = json.loads(text)
             connection = replace(Connection(**value.pop("connection")), fd=fd)
             commit = value.pop("commit")
-            return cls(connection, Commit(**{**commit, "type": RepoType(commit["type"])}), **value)
+            made = Commit(type=RepoType(commit.pop("type")), source=commit.pop("endpoint"), **commit)
+            return cls(connection, made, **value)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as wrong:
             raise HffsError(f"not what a worker hands over ({wrong})") from wrong
 

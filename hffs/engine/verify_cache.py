@@ -149,7 +149,7 @@ class CacheSource:
     def _was_refused(self, file: _CachedFile) -> bool:
         """Whether the last copy that was fetched did not match its hash, and was dropped for that."""
         known = file.known
-        last = self._mismatches.get((known.entry.etag or "", known.commit.endpoint)) if known.commit else None
+        last = self._mismatches.get((known.entry.etag or "", known.commit.source)) if known.commit else None
         if last is None:
             return False
         times = "once" if last.copies == 1 else f"{last.copies} times in a row"

@@ -311,7 +311,7 @@ def _sized(index: Index, commit: Commit, entry: Entry) -> Entry:
 
 
 def _key(commit: Commit, kind: str, path: str) -> str:
-    return f"listing/1/{kind}/{commit.endpoint}/{commit.type}/{commit.id}/{commit.sha}/{path}"
+    return f"listing/1/{kind}/{commit.source}/{commit.type}/{commit.id}/{commit.sha}/{path}"
 
 
 def encode(entries: Iterable[Entry]) -> str:

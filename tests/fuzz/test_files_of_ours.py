@@ -267,6 +267,12 @@ def test_records_of_mounts(tmp_path: Path) -> None:
 HANDOVER = Handover(Connection(3, 1 << 39, 41), COMMIT, "", 1.0, 2.0).to_json()
 
 
+def test_a_handover_keeps_the_keys_of_0_1_0() -> None:
+    keys = ["date", "endpoint", "id", "revision", "sha", "type"]
+    assert sorted(json.loads(HANDOVER)["commit"]) == keys
+    assert Handover.from_json(HANDOVER, 5).commit == COMMIT
+
+
 @fuzzed(broken_text([HANDOVER, "{}"]) | misfits([json.loads(HANDOVER)]).map(bytes.decode))
 def test_handovers(text: str) -> None:
     try:

@@ -37,9 +37,7 @@ CONTENTS = [random.Random(size).randbytes(size) for size in SIZES]
 
 def remote(number: int) -> RemoteFile:
     hexed = hashlib.sha256(CONTENTS[number]).hexdigest()
-    return RemoteFile(
-        COMMIT, str(number), Blob(hexed, SIZES[number], COMMIT.endpoint, Digest("sha256", hexed)), lfs=True
-    )
+    return RemoteFile(COMMIT, str(number), Blob(hexed, SIZES[number], COMMIT.source, Digest("sha256", hexed)), lfs=True)
 
 
 FILES = [remote(number) for number in range(len(SIZES))]

@@ -52,7 +52,7 @@ class MemorySource:
         data = random.Random(seed).randbytes(size)
         self.contents[path] = data
         hex_digest = hashlib.sha256(data).hexdigest()
-        return RemoteFile(COMMIT, path, Blob(hex_digest, size, COMMIT.endpoint, Digest("sha256", hex_digest)), lfs=True)
+        return RemoteFile(COMMIT, path, Blob(hex_digest, size, COMMIT.source, Digest("sha256", hex_digest)), lfs=True)
 
     def get(self, file: RemoteFile, wanted: ByteRange) -> MemoryBody:
         self.asked.append((file.path, wanted))

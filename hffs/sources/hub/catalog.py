@@ -236,7 +236,7 @@ class EntryFilter:
             return self._drop(f"{path!r} is or lies in what is both a file and a folder")
         self._text += len(path) + sum(map(len, above))
         if self._text > _MOST_TEXT:
-            host = host_of(self._commit.endpoint)
+            host = host_of(self._commit.source)
             raise BadResponse(f"{host} lists more names of {self._commit.id} than a repo can have", lasting=True)
         self._folders.update(dict.fromkeys(above, False))
         if is_file:

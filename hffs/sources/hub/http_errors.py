@@ -75,7 +75,7 @@ class RequestSubject:
 
     @classmethod
     def of_commit(cls, commit: Commit, path: str | None = None) -> RequestSubject:
-        return cls(commit.endpoint, commit.type, commit.id, commit.sha, path or None, pinned=True)
+        return cls(commit.source, commit.type, commit.id, commit.sha, path or None, pinned=True)
 
     @property
     def repo(self) -> str:

@@ -175,7 +175,7 @@ class HttpTransport:
         """
         about = RequestSubject.of_commit(file.commit, file.path)
         if not wanted.length:
-            return HttpBody(about, file.commit.endpoint, None, 0, 0)
+            return HttpBody(about, file.commit.source, None, 0, 0)
         if wanted.stop > file.blob.size:
             raise ValueError(f"{wanted} is not inside the {file.blob.size} bytes of {file.path}")
         place = self._locator.locate(file)

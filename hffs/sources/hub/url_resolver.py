@@ -171,7 +171,7 @@ class UrlResolver:
     def _ask(self, file: RemoteFile, instead: str | None) -> SignedUrl:
         """HEAD, from redirect to redirect while they stay with the Hub, up to the first that leaves it."""
         about = RequestSubject.of_commit(file.commit, file.path)
-        home = origin_of(file.commit.endpoint)
+        home = origin_of(file.commit.source)
         url = resolve_url(file.commit, file.path)
         ends = self._monotonic() + self._patience
         for _ in range(MAX_REDIRECTS + 1):

@@ -47,7 +47,7 @@ def repo_page(endpoint: str, repo_type: RepoType, repo_id: str) -> str:
 
 def resolve_url(commit: Commit, path: str) -> str:
     """Where the Hub answers for a file's content, at the commit itself."""
-    base = repo_page(commit.endpoint, commit.type, commit.id)
+    base = repo_page(commit.source, commit.type, commit.id)
     return f"{base}/resolve/{quote(commit.sha, safe='')}/{quote(path, safe='/')}"
 
 

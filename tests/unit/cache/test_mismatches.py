@@ -18,7 +18,7 @@ from tests.support.mismatch_records import recorded
 from tests.unit.memory import COMMIT
 
 CHECKOUT = Path(__file__).parents[3]
-FILE = RemoteFile(COMMIT, "sub/model.bin", Blob("e" * 64, 5, COMMIT.endpoint), lfs=True)
+FILE = RemoteFile(COMMIT, "sub/model.bin", Blob("e" * 64, 5, COMMIT.source), lfs=True)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ class Remote:
         entry = self.entry(path, commit)
         assert entry.etag is not None
         assert entry.size is not None
-        return RemoteFile(commit, path, Blob(entry.etag, entry.size, commit.endpoint, entry.digest()), entry.lfs)
+        return RemoteFile(commit, path, Blob(entry.etag, entry.size, commit.source, entry.digest()), entry.lfs)
 
     def read(self, file: RemoteFile, start: int = 0, stop: int | None = None) -> bytes:
         stop = file.blob.size if stop is None else stop

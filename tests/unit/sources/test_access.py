@@ -411,7 +411,7 @@ def test_of_a_files_redirects_only_those_to_the_hub_itself_carry_the_token(
 
     monkeypatch.setattr(requests.Session, "send", send)
     remote.token = "hf_good"
-    commit = replace(files[0].commit, endpoint="https://hub.example")
+    commit = replace(files[0].commit, source="https://hub.example")
     for lfs in (True, False):
         seen.clear()
         with pytest.raises(HffsError):

@@ -53,7 +53,7 @@ def test_a_revision_resolves_to_its_commit(hub: Hub, remote: Remote, tiny: Any) 
     assert remote.commit(revision=first).sha == first
     found = remote.commit(revision="main")
     assert found.date == FIRST_COMMIT.timestamp() + 60
-    assert (found.type, found.id, found.endpoint) == (RepoType.MODEL, "acme/tiny", hub.endpoint)
+    assert (found.type, found.id, found.source) == (RepoType.MODEL, "acme/tiny", hub.endpoint)
 
 
 def test_datasets_and_spaces_are_asked_for_as_such(hub: Hub, remote: Remote) -> None:

@@ -25,7 +25,7 @@ def test_what_has_no_hash_is_local_and_never_verified(fetcher_of, source: Memory
 
 def test_the_same_etag_of_two_files_is_two_contents() -> None:
     entry = Entry("a.json", "file", 5, "v1", told_by="server")
-    other = Commit(RepoType.DATASET, COMMIT.id, "main", COMMIT.sha, 0.0, COMMIT.endpoint)
+    other = Commit(RepoType.DATASET, COMMIT.id, "main", COMMIT.sha, 0.0, COMMIT.source)
     blobs = [
         entry.blob(COMMIT), replace(entry, path="b.json").blob(COMMIT), entry.blob(other),
         entry.blob(replace(COMMIT, sha="d" * 40)),

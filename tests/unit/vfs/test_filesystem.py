@@ -156,7 +156,7 @@ def test_an_lfs_file_names_its_sha256(filesystem_of, index: Index) -> None:
     filesystem = filesystem_of({"w.safetensors": 5})
     catalog = filesystem.catalog
     catalog.entries = [Entry("w.safetensors", "file", 5, "ab" * 32, lfs=True)]
-    index.delete(f"listing/1/all/{COMMIT.endpoint}/{COMMIT.type}/{COMMIT.id}/{COMMIT.sha}/")
+    index.delete(f"listing/1/all/{COMMIT.source}/{COMMIT.type}/{COMMIT.id}/{COMMIT.sha}/")
     listings = Listings(catalog, index, COMMIT, timeout=10)
     listings.load()
     content = CommitFiles(listings, filesystem._content._store, filesystem._content._fetcher)
