@@ -1,4 +1,4 @@
-"""``hffs verify`` without a mount: of the cache and of folders that others made; damage is found, mended, or told."""
+"""``hffs verify`` of the cache and of folders that other tools made: damage is found, mended, or reported."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ FILES: dict[str, bytes | Path | Synthetic] = {
     "sub/other.bin": Synthetic(BLOCK + 7, seed=91),
 }
 Run = Callable[..., tuple[int, str, str]]
-Verify = Callable[..., "Said"]
+Verify = Callable[..., "VerifyOutput"]
 Hydrate = Callable[..., None]
 
 
-class Said:
-    """What ``hffs verify --json`` came to."""
+class VerifyOutput:
+    """The exit code and output of ``hffs verify --json``."""
 
     def __init__(self, code: int, stdout: str, stderr: str) -> None:
         self.code = code
@@ -55,7 +55,7 @@ class Said:
         self.checked = lines[-1].get("checked", {}) if lines else {}
 
     @property
-    def told(self) -> list[tuple[str, str, bool]]:
+    def outcomes(self) -> list[tuple[str, str, bool]]:
         return [(each["path"], each["kind"], each["mended"]) for each in self.findings]
 
 
@@ -66,11 +66,11 @@ def tiny(hub: Hub) -> None:
 
 @pytest.fixture(autouse=True)
 def _environment(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The commands run in this process, which sees what others of ``commands`` see."""
+    """The commands run in this process, in the environment of ``commands``."""
     for name, value in commands.environment.items():
         if name.startswith(("HF", "HOME")):
             monkeypatch.setenv(name, value)
-    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # else a thread of its own stays behind
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # else its thread outlives the test
     yield
     huggingface_hub.close_session()
 
@@ -88,7 +88,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def verify(run: Run) -> Verify:
-    return lambda *words: Said(*run("verify", *words, "--json"))
+    return lambda *words: VerifyOutput(*run("verify", *words, "--json"))
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def hydrate(run: Run) -> Hydrate:
     return hydrate
 
 
-def spoil(path: Path, offset: int) -> None:
+def corrupt(path: Path, offset: int) -> None:
     path.chmod(0o644)
     with path.open("r+b") as file:
         file.seek(offset)
@@ -122,9 +122,7 @@ def state_of(commands: Commands, content: bytes) -> Path:
 # The cache.
 
 
-def test_what_was_hydrated_is_right_and_no_server_is_asked(
-    hub: Hub, verify: Verify, hydrate: Hydrate, run: Run
-) -> None:
+def test_hydrated_files_verify_without_asking_a_server(hub: Hub, verify: Verify, hydrate: Hydrate, run: Run) -> None:
     hydrate("acme/tiny", "--exclude", "sub/*")
     hub.down()
     said = verify("acme/tiny")
@@ -138,143 +136,145 @@ def test_what_was_hydrated_is_right_and_no_server_is_asked(
     assert run("verify", "acme/tiny") == (0, f"acme/tiny: 4 files correct, 1 not local; {size} read; no damage\n", "")
 
 
-def test_damaged_blocks_are_told_left_alone_and_with_fix_only_they_are_fetched(
+def test_damaged_blocks_are_reported_and_fix_fetches_only_them(
     hub: Hub, commands: Commands, verify: Verify, hydrate: Hydrate
 ) -> None:
     hydrate("acme/tiny")
     path = data_of(commands, WEIGHTS)
-    spoil(path, BLOCK + 5)
+    corrupt(path, BLOCK + 5)
     damaged = path.read_bytes()
     said = verify("acme/tiny")
-    assert (said.code, said.told) == (6, [("model.safetensors", "blocks", False)])
-    assert path.read_bytes() == damaged, "nobody asked for a change"
+    assert (said.code, said.outcomes) == (6, [("model.safetensors", "blocks", False)])
+    assert path.read_bytes() == damaged, "nothing changes without --fix"
     before = hub.journal.bytes_sent("cdn")
     said = verify("acme/tiny", "--fix")
-    assert (said.code, said.told) == (0, [("model.safetensors", "blocks", True)])
+    assert (said.code, said.outcomes) == (0, [("model.safetensors", "blocks", True)])
     assert hub.journal.bytes_sent("cdn") - before == BLOCK
     assert path.read_bytes() == WEIGHTS
     assert verify("acme/tiny").findings == []
 
 
-def test_bytes_that_fit_their_blocks_and_not_their_hash_are_found(
+def test_bytes_that_match_their_crcs_but_not_their_hash_are_found(
     commands: Commands, verify: Verify, hydrate: Hydrate, run: Run
 ) -> None:
-    """As by whoever can write the cache: CRCs are no signature."""
+    """As by a program that can write the cache: CRCs are no signature."""
     from hffs.cache.store.checksum import crc32
     from hffs.cache.store.state_file import StateFile
 
     hydrate("acme/tiny")
     path = data_of(commands, WEIGHTS)
-    spoil(path, 5)
+    corrupt(path, 5)
     state, _ = StateFile.open(str(state_of(commands, WEIGHTS)))
     state.set_crcs(0, [crc32(path.read_bytes()[:BLOCK])])
     state.close()
     said = verify("acme/tiny")
-    assert (said.code, said.told) == (6, [("model.safetensors", "hash", False)])
+    assert (said.code, said.outcomes) == (6, [("model.safetensors", "hash", False)])
     assert said.findings[0]["expected"] == hashlib.sha256(WEIGHTS).hexdigest()
     assert said.findings[0]["got"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert "verified" not in run("cache", "list")[1].splitlines()[1]
     said = verify("acme/tiny", "--fix")
-    assert (said.code, said.told) == (0, [("model.safetensors", "hash", True)])
+    assert (said.code, said.outcomes) == (0, [("model.safetensors", "hash", True)])
     assert data_of(commands, WEIGHTS).read_bytes() == WEIGHTS
     assert "verified" in run("cache", "list")[1].splitlines()[1]
 
 
-def test_a_data_file_that_was_cut_is_found_and_mended(commands: Commands, verify: Verify, hydrate: Hydrate) -> None:
+def test_a_truncated_data_file_is_found_and_mended(commands: Commands, verify: Verify, hydrate: Hydrate) -> None:
     hydrate("acme/tiny")
     os.truncate(data_of(commands, WEIGHTS), BLOCK)
     said = verify("acme/tiny")
-    assert (said.code, said.told) == (6, [("model.safetensors", "unreadable", False)])
-    assert verify("acme/tiny", "--fix").told == [("model.safetensors", "unreadable", True)]
+    assert (said.code, said.outcomes) == (6, [("model.safetensors", "unreadable", False)])
+    assert verify("acme/tiny", "--fix").outcomes == [("model.safetensors", "unreadable", True)]
     assert data_of(commands, WEIGHTS).read_bytes() == WEIGHTS
 
 
 @pytest.mark.allow_warnings("what could not be fetched")
-def test_without_the_hub_what_was_bad_is_dropped_and_the_code_says_try_later(
+def test_fix_without_the_hub_drops_damage_and_exits_5(
     hub: Hub, commands: Commands, verify: Verify, hydrate: Hydrate
 ) -> None:
     hydrate("acme/tiny")
-    spoil(data_of(commands, WEIGHTS), 5)
+    corrupt(data_of(commands, WEIGHTS), 5)
     hub.down()
     said = verify("acme/tiny", "--fix")
-    assert (said.code, said.told) == (5, [("model.safetensors", "blocks", False)])
+    assert (said.code, said.outcomes) == (5, [("model.safetensors", "blocks", False)])
     assert "cannot reach" in said.findings[0]["remedy"]
     hub.up()
     assert verify("acme/tiny", "--require", "model.safetensors", "--fix").code == 0
 
 
 @pytest.mark.allow_warnings("what was wrong")
-def test_what_came_wrong_and_was_dropped_is_told_until_it_comes_right(hub: Hub, run: Run, verify: Verify) -> None:
+def test_a_fetched_mismatch_is_reported_until_the_content_is_right(hub: Hub, run: Run, verify: Verify) -> None:
     hub.faults.add(Match(kind="cdn"), faults.flip_bit(1000))
     assert run("hydrate", "acme/tiny", "--include", "model.safetensors")[0] == 6
     said = verify("acme/tiny")
-    assert (said.code, said.told) == (6, [("model.safetensors", "hash", False)])
+    assert (said.code, said.outcomes) == (6, [("model.safetensors", "hash", False)])
     assert said.findings[0]["expected"] == hashlib.sha256(WEIGHTS).hexdigest()
     assert said.findings[0]["got"] not in ("", said.findings[0]["expected"])
     assert verify("acme/tiny", "--fix").code == 6
     hub.faults.clear()
     said = verify("acme/tiny", "--fix")
-    assert (said.code, said.told) == (0, [("model.safetensors", "hash", True)])
+    assert (said.code, said.outcomes) == (0, [("model.safetensors", "hash", True)])
     assert verify("acme/tiny").findings == []
 
 
-def test_required_files_must_be_here_and_fix_fetches_them(hub: Hub, verify: Verify, hydrate: Hydrate, run: Run) -> None:
+def test_missing_required_files_are_damage_and_fix_fetches_them(
+    hub: Hub, verify: Verify, hydrate: Hydrate, run: Run
+) -> None:
     hydrate("acme/tiny", "--include", "*.json")
     said = verify("acme/tiny", "--require", "config.json", "--require", "*.safetensors", "--require", "*.gguf")
     assert said.code == 6
-    assert said.told == [("model.safetensors", "missing", False), ("*.gguf", "missing", False)]
-    _, said_so, _ = run("verify", "acme/tiny", "--require", "*.gguf")
-    assert said_so.splitlines()[0] == "*.gguf: no file of acme/tiny matches this required pattern"
+    assert said.outcomes == [("model.safetensors", "missing", False), ("*.gguf", "missing", False)]
+    _, text, _ = run("verify", "acme/tiny", "--require", "*.gguf")
+    assert text.splitlines()[0] == "*.gguf: no file of acme/tiny matches this required pattern"
     before = hub.journal.bytes_sent("cdn")
     said = verify("acme/tiny", "--require", "*.safetensors", "--fix")
-    assert (said.code, said.told) == (0, [("model.safetensors", "missing", True)])
+    assert (said.code, said.outcomes) == (0, [("model.safetensors", "missing", True)])
     assert hub.journal.bytes_sent("cdn") - before == len(WEIGHTS)
     assert verify("acme/tiny", "--require", "*.safetensors", "--require", "config.json").code == 0
 
 
-def test_a_pointer_that_the_repo_holds_is_told_as_what_it_is(hub: Hub, verify: Verify, hydrate: Hydrate) -> None:
+def test_an_lfs_pointer_in_the_repo_itself_is_a_warning(hub: Hub, verify: Verify, hydrate: Hydrate) -> None:
     hub.add_repo("acme/stub", files={"model.bin": STUB, "config.json": b"{"})
     hydrate("acme/stub")
     said = verify("acme/stub")
     assert said.code == 0
     assert {each["severity"] for each in said.findings} == {"warning"}
-    assert said.told == [("config.json", "structure", False), ("model.bin", "pointer", False)]
+    assert said.outcomes == [("config.json", "structure", False), ("model.bin", "pointer", False)]
     assert said.findings[1]["what"].endswith("; the repo has the same content")
 
 
-def test_all_repos_and_what_no_listing_names_are_looked_at(
+def test_all_checks_every_repo_and_blobs_that_no_listing_names(
     hub: Hub, commands: Commands, verify: Verify, hydrate: Hydrate
 ) -> None:
     hub.add_repo("acme/two", files={"a.bin": Synthetic(BLOCK, seed=92)}, type="dataset")
     hydrate("acme/tiny")
     hydrate("datasets/acme/two")
-    spoil(data_of(commands, Synthetic(BLOCK, seed=92).read(0, BLOCK)), 5)
+    corrupt(data_of(commands, Synthetic(BLOCK, seed=92).read(0, BLOCK)), 5)
     said = verify("--all")
-    assert (said.code, said.told) == (6, [("datasets/acme/two/a.bin", "blocks", False)])
+    assert (said.code, said.outcomes) == (6, [("datasets/acme/two/a.bin", "blocks", False)])
     assert said.checked["right"] == 5
     for path in (commands.cache / "index").iterdir():
         path.unlink()
-    said = verify("--all", "--fix")  # nobody knows where it is from: it goes, and is fetched when it is read
+    said = verify("--all", "--fix")  # its origin is unknown: it is dropped, and fetched when it is read
     assert said.code == 0
-    assert [(kind, mended) for _, kind, mended in said.told] == [("blocks", True)]
+    assert [(kind, mended) for _, kind, mended in said.outcomes] == [("blocks", True)]
     assert verify("--all").findings == []
 
 
-def test_what_is_not_known_is_exit_3_and_what_contradicts_itself_2(commands: Commands, verify: Verify) -> None:
+def test_unknown_targets_exit_3_and_contradictory_ones_2(commands: Commands, verify: Verify) -> None:
     assert verify("acme/never").code == 3
     assert verify(commands.home / "nowhere").code == 3
     assert verify("acme/tiny", "--all").code == 2
     assert verify().code == 2
 
 
-def test_python_gives_the_same_as_a_value(commands: Commands, hydrate: Hydrate) -> None:
+def test_python_returns_the_same_result_as_a_value(commands: Commands, hydrate: Hydrate) -> None:
     hydrate("acme/tiny")
     seen = []
     result = hffs.verify("acme/tiny", require="*.json", progress=seen.append)
     assert (result.ok, result.right, result.bytes_checked) == (True, 5, len(WEIGHTS) + 8 + BLOCK + 7)
     assert seen[-1].file == ""
     assert {each.file for each in seen} >= {"model.safetensors", "sub/other.bin"}
-    spoil(data_of(commands, WEIGHTS), 5)
+    corrupt(data_of(commands, WEIGHTS), 5)
     bad = hffs.verify("acme/tiny")
     assert not bad.ok
     assert [(each.path, each.kind, each.severity) for each in bad.findings] == [
@@ -288,11 +288,9 @@ def test_python_gives_the_same_as_a_value(commands: Commands, hydrate: Hydrate) 
         hffs.verify("acme/tiny", repo="acme/tiny")
 
 
-def test_interrupted_it_says_so_and_nothing_is_lost(
-    hub: Hub, commands: Commands, verify: Verify, hydrate: Hydrate
-) -> None:
+def test_an_interrupted_fix_loses_nothing(hub: Hub, commands: Commands, verify: Verify, hydrate: Hydrate) -> None:
     hydrate("acme/tiny")
-    spoil(data_of(commands, WEIGHTS), 5)
+    corrupt(data_of(commands, WEIGHTS), 5)
     hub.faults.add(Match(kind="cdn"), faults.stall(after=100))
     since = len(hub.journal.requests(kind="cdn"))
     with running(*hffs_command(commands, "verify", "acme/tiny", "--fix"), env=commands.environment) as process:
@@ -339,45 +337,45 @@ def clone(hub: Hub, tmp_path: Path) -> Path:
     return root
 
 
-def test_a_snapshot_is_compared_and_its_blobs_are_mended(snapshot: Path, verify: Verify) -> None:
+def test_a_snapshot_is_verified_and_its_blobs_are_mended(snapshot: Path, verify: Verify) -> None:
     said = verify(snapshot)
     assert (said.code, said.findings, said.checked["right"]) == (0, [], 5)
     blob = (snapshot / "model.safetensors").resolve()
-    spoil(blob, 5)
+    corrupt(blob, 5)
     (snapshot / "sub/other.bin").resolve().unlink()
     said = verify(snapshot)
     assert said.code == 6
-    assert said.told == [
+    assert said.outcomes == [
         ("model.safetensors", "hash", False),
         ("same.safetensors", "hash", False),
         ("sub/other.bin", "missing", False),
     ]
     said = verify(snapshot.parents[1], "--fix")
-    assert (said.code, {mended for _, _, mended in said.told}) == (0, {True})
+    assert (said.code, {mended for _, _, mended in said.outcomes}) == (0, {True})
     assert (snapshot / "model.safetensors").is_symlink()
     assert (snapshot / "model.safetensors").read_bytes() == WEIGHTS
     assert (snapshot / "sub/other.bin").stat().st_size == BLOCK + 7
     assert verify(snapshot.parents[2]).findings == []
 
 
-def test_without_the_hub_a_snapshots_names_are_its_hashes(hub: Hub, snapshot: Path, verify: Verify) -> None:
+def test_without_the_hub_a_snapshot_is_verified_by_its_blob_names(hub: Hub, snapshot: Path, verify: Verify) -> None:
     hub.down()
     assert verify(snapshot).checked["right"] == 5
-    spoil((snapshot / "model.safetensors").resolve(), 5)
+    corrupt((snapshot / "model.safetensors").resolve(), 5)
     said = verify(snapshot)
     assert said.code == 6
     assert "nothing was compared with the Hub" in said.stderr
-    assert said.told[0] == ("model.safetensors", "hash", False)
+    assert said.outcomes[0] == ("model.safetensors", "hash", False)
 
 
-@pytest.mark.allow_warnings("what was not laid")
-def test_a_download_folder_knows_its_hashes_and_is_mended_where_nobody_wrote(local_dir: Path, verify: Verify) -> None:
+@pytest.mark.allow_warnings("what was not replaced")
+def test_a_download_folder_is_mended_except_modified_files(local_dir: Path, verify: Verify) -> None:
     (local_dir / "mine.json").write_text("not JSON, and not the Hub's")
     said = verify(local_dir)
     assert (said.code, said.findings, said.checked["right"]) == (0, [], 5)
     assert "name it with --repo" in said.stderr
     times = (local_dir / "model.safetensors").stat()
-    spoil(local_dir / "model.safetensors", 5)
+    corrupt(local_dir / "model.safetensors", 5)
     os.utime(local_dir / "model.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))  # as a disk damages it
     (local_dir / "config.json").write_text('{"a": 2}')  # as a user edits it, later
     later = time.time() + 60
@@ -385,7 +383,7 @@ def test_a_download_folder_knows_its_hashes_and_is_mended_where_nobody_wrote(loc
     assert verify(local_dir).code == 6
     said = verify(local_dir, "--repo", "acme/tiny", "--fix")
     assert said.code == 6
-    assert said.told == [("config.json", "hash", False), ("model.safetensors", "hash", True)]
+    assert said.outcomes == [("config.json", "hash", False), ("model.safetensors", "hash", True)]
     assert "may be your own change" in said.findings[0]["remedy"]
     assert (local_dir / "config.json").read_text() == '{"a": 2}'
     assert (local_dir / "mine.json").read_text() == "not JSON, and not the Hub's"
@@ -393,16 +391,16 @@ def test_a_download_folder_knows_its_hashes_and_is_mended_where_nobody_wrote(loc
     assert said.checked["others"] == 1
 
 
-def test_pointers_in_a_clone_are_told_and_replaced_and_nothing_else_is(clone: Path, verify: Verify) -> None:
+def test_in_a_clone_only_pointers_are_replaced(clone: Path, verify: Verify) -> None:
     pointers = ["model.safetensors", "same.safetensors", "sub/other.bin"]
     (clone / "config.json").write_text('{"a": 2}')
     said = verify(clone)
     assert said.code == 6
-    assert said.told == [("config.json", "hash", False), *((path, "pointer", False) for path in pointers)]
+    assert said.outcomes == [("config.json", "hash", False), *((path, "pointer", False) for path in pointers)]
     assert said.findings[1]["remedy"] == "git lfs pull, or run it again with --fix"
     (clone / "same.safetensors").write_bytes(STUB)  # to something else than the commit has
     said = verify(clone, "--fix")
-    assert said.told == [
+    assert said.outcomes == [
         ("config.json", "hash", False),
         ("model.safetensors", "pointer", True),
         ("same.safetensors", "pointer", False),
@@ -416,7 +414,7 @@ def test_pointers_in_a_clone_are_told_and_replaced_and_nothing_else_is(clone: Pa
     assert {path.name for path in clone.rglob("*") if path.name.startswith(".") and path.is_file()} == set()
 
 
-def test_a_plain_folder_is_told_by_its_own_bytes_and_a_cut_file_is_completed(
+def test_a_plain_folder_is_checked_by_format_and_truncated_files_completed(
     hub: Hub, tmp_path: Path, verify: Verify
 ) -> None:
     folder = tmp_path / "plain"
@@ -428,7 +426,7 @@ def test_a_plain_folder_is_told_by_its_own_bytes_and_a_cut_file_is_completed(
     hub.down()
     said = verify(folder)
     assert said.code == 6
-    assert said.told == [
+    assert said.outcomes == [
         ("model.safetensors", "structure", False),
         ("stub.gguf", "pointer", False),
         ("tiny.bin", "tiny", False),
@@ -437,14 +435,14 @@ def test_a_plain_folder_is_told_by_its_own_bytes_and_a_cut_file_is_completed(
     assert verify(folder, "--repo", "acme/tiny").code == 5
     hub.up()
     said = verify(folder, "--repo", "acme/tiny", "--fix", "--require", "sub/*")
-    assert said.told == [("model.safetensors", "size", True), ("sub/other.bin", "missing", True)]
+    assert said.outcomes == [("model.safetensors", "size", True), ("sub/other.bin", "missing", True)]
     assert (said.code, said.checked["others"]) == (0, 2)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert (folder / "sub/other.bin").stat().st_size == BLOCK + 7
     assert verify(folder, "--repo", "acme/never").code == 3
 
 
-def test_a_file_and_a_link_are_told_and_a_link_is_left(tmp_path: Path, verify: Verify) -> None:
+def test_a_single_file_is_verified_and_links_are_not_replaced(tmp_path: Path, verify: Verify) -> None:
     folder, other = tmp_path / "linked", tmp_path / "other"
     folder.mkdir()
     other.write_bytes(WEIGHTS[:1000])
@@ -452,26 +450,26 @@ def test_a_file_and_a_link_are_told_and_a_link_is_left(tmp_path: Path, verify: V
     (folder / "config.json").write_bytes(b'{"a": 1}')
     assert verify(folder / "config.json", "--repo", "acme/tiny").checked["right"] == 1
     said = verify(folder, "--repo", "acme/tiny", "--fix")
-    assert (said.code, said.told) == (6, [("model.safetensors", "size", False)])
+    assert (said.code, said.outcomes) == (6, [("model.safetensors", "size", False)])
     assert other.read_bytes() == WEIGHTS[:1000]
     assert (folder / "model.safetensors").is_symlink()
 
 
-def test_a_repo_that_only_huggingface_hub_has_is_looked_at_there(hub: Hub, commands: Commands, verify: Verify) -> None:
+def test_a_repo_only_in_huggingface_hubs_cache_is_verified_there(hub: Hub, commands: Commands, verify: Verify) -> None:
     cache = commands.environment["HF_HOME"] + "/hub"
     huggingface_hub.snapshot_download("acme/tiny", cache_dir=cache, endpoint=hub.endpoint)
     said = verify("acme/tiny")
     assert (said.code, said.checked["right"]) == (0, 5)
 
 
-def test_patterns_choose_what_is_looked_at(
+def test_patterns_select_the_files_to_verify(
     commands: Commands, local_dir: Path, verify: Verify, hydrate: Hydrate
 ) -> None:
     hydrate("acme/tiny")
-    spoil(data_of(commands, WEIGHTS), 5)
+    corrupt(data_of(commands, WEIGHTS), 5)
     assert verify("acme/tiny", "--include", "*.json").checked["right"] == 1
     assert verify("acme/tiny", "--exclude", "*.safetensors").code == 0
     assert verify("acme/tiny/sub").checked["right"] == 1
-    spoil(local_dir / "model.safetensors", 5)
+    corrupt(local_dir / "model.safetensors", 5)
     assert verify(local_dir, "--include", "sub/*").checked["right"] == 1
     assert verify(local_dir / "sub").checked["right"] == 1

@@ -1,4 +1,4 @@
-"""What huggingface_hub has is taken over in the background: in which order, and what ends it."""
+"""Adopting in the background what huggingface_hub has: in which order, and what ends it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def repo(tmp_path: Path) -> HubRepo:
     return made
 
 
-class Watched(BlobStore):
-    """Tells what it is asked to adopt, and waits at each until it may."""
+class GatedStore(BlobStore):
+    """Records the blobs it is to adopt, and waits before each for ``may``."""
 
     def __init__(self, layout: Layout, repo: HubRepo) -> None:
         super().__init__(layout, hf_repo=repo)
         self.asked: list[int] = []
-        self.came: list[str] = []
+        self.outcomes: list[str] = []
         self.may = threading.Semaphore(0)
         self.at_one = threading.Semaphore(0)
 
@@ -49,15 +49,15 @@ class Watched(BlobStore):
         self.at_one.release()
         assert self.may.acquire(timeout=30)
         outcome = super().adopt(blob, repo, cancelled, patience)
-        self.came.append(outcome)
+        self.outcomes.append(outcome)
         return outcome
 
 
 @pytest.fixture
-def store(tmp_path: Path, repo: HubRepo) -> Iterator[Watched]:
+def store(tmp_path: Path, repo: HubRepo) -> Iterator[GatedStore]:
     layout = Layout(tmp_path / "cache")
     layout.prepare()
-    made = Watched(layout, repo)
+    made = GatedStore(layout, repo)
     yield made
     made.close()
 
@@ -66,7 +66,7 @@ def blobs() -> list[Blob]:
     return [blob_of(content) for content in CONTENTS]
 
 
-def test_the_smallest_come_first_and_what_is_opened_before_all(store: Watched, monkeypatch) -> None:
+def test_smallest_blobs_are_adopted_first_and_opened_ones_before_all(store: GatedStore, monkeypatch) -> None:
     monkeypatch.setattr(blobs_module, "ADOPT_INLINE_MAX", 0)
     adopter = Adopter(store)
     store.on_adoptable = adopter.first
@@ -78,12 +78,12 @@ def test_the_smallest_come_first_and_what_is_opened_before_all(store: Watched, m
         assert store.at_one.acquire(timeout=30)
     adopter.stop()
     assert store.asked == [20_000, 900_000, 500_000, 900_000]
-    assert [each for each in store.came if each != "stopped"][:2] == ["in place", "in place"]
+    assert [each for each in store.outcomes if each != "stopped"][:2] == ["in place", "in place"]
     assert stored.verified
     stored.close()
 
 
-def test_stopped_it_leaves_what_it_is_at(store: Watched) -> None:
+def test_stop_gives_up_the_current_blob(store: GatedStore) -> None:
     adopter = Adopter(store)
     adopter.begin(blobs)
     assert store.at_one.acquire(timeout=30)
@@ -93,20 +93,20 @@ def test_stopped_it_leaves_what_it_is_at(store: Watched) -> None:
         os.sched_yield()
     store.may.release(len(CONTENTS))
     stopping.join(30)
-    assert (store.asked, store.came) == ([20_000], ["stopped"])
-    adopter.begin(blobs)  # too late: no thread begins
+    assert (store.asked, store.outcomes) == ([20_000], ["stopped"])
+    adopter.begin(blobs)  # too late: no thread is started
     assert store.asked == [20_000]
 
 
-@pytest.mark.allow_warnings("one line about the blob that is wrong")
-def test_what_is_wrong_keeps_nothing_else_from_being_taken(store: Watched, repo: HubRepo) -> None:
+@pytest.mark.allow_warnings("the wrong blob is logged")
+def test_a_wrong_blob_does_not_prevent_adopting_the_others(store: GatedStore, repo: HubRepo) -> None:
     Path(repo.folder, "blobs", blob_of(CONTENTS[1]).etag).write_bytes(bytes(20_000))
     adopter = Adopter(store)
     adopter.begin(blobs)
     store.may.release(len(CONTENTS))
     for _ in CONTENTS:
         assert store.at_one.acquire(timeout=30)
-    while len(store.came) < len(CONTENTS):
+    while len(store.outcomes) < len(CONTENTS):
         os.sched_yield()
     adopter.stop()
-    assert store.came == ["wrong", "in place", "in place"]
+    assert store.outcomes == ["wrong", "in place", "in place"]

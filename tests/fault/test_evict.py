@@ -1,4 +1,4 @@
-"""Letting go of what a running mount shows: its readers get right bytes all the same, and the disk its space."""
+"""Evicting data of a running mount: its readers still get the right bytes, and disk space is freed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def disk(commands: Commands) -> int:
     return sum(path.stat().st_blocks * 512 for path in commands.cache.rglob("*.data"))
 
 
-def test_what_is_let_go_under_an_open_file_is_fetched_again(mounted: Mounted, commands: Commands, hub: Hub) -> None:
+def test_data_evicted_under_an_open_file_is_fetched_again(mounted: Mounted, commands: Commands, hub: Hub) -> None:
     commands.expect("hydrate", str(mounted.path))
     path = mounted / "model.safetensors"
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
@@ -44,7 +44,7 @@ def test_what_is_let_go_under_an_open_file_is_fetched_again(mounted: Mounted, co
     assert disk(commands) >= len(WHOLE)
 
 
-def test_a_mount_keeps_prune_from_its_commit(mounted: Mounted, commands: Commands, hub: Hub) -> None:
+def test_prune_keeps_the_commit_of_a_mount(mounted: Mounted, commands: Commands, hub: Hub) -> None:
     commands.expect("hydrate", str(mounted.path))
     hub.repo("acme/tiny").commit({"model.safetensors": b"new"})
     commands.expect("hydrate", "acme/tiny")
@@ -54,7 +54,7 @@ def test_a_mount_keeps_prune_from_its_commit(mounted: Mounted, commands: Command
     assert "1 blob evicted" in commands.expect("cache", "prune")
 
 
-def test_du_of_a_mount_tells_what_it_takes_on_the_disk(mounted: Mounted, commands: Commands, tmp_path: Path) -> None:
+def test_du_of_a_mount_reports_its_disk_usage(mounted: Mounted, commands: Commands, tmp_path: Path) -> None:
     assert "on disk" not in commands.expect("du", str(mounted.path))
     with (mounted / "model.safetensors").open("rb", buffering=0) as file:
         file.read(1000)
@@ -66,7 +66,7 @@ def test_du_of_a_mount_tells_what_it_takes_on_the_disk(mounted: Mounted, command
     assert commands.expect("du", f"{mounted.path}/sub").endswith("1 file, 8.0K on disk\n")
 
 
-def test_a_path_in_the_mount_of_a_folder_is_found(hub: Hub, mount: Mount, commands: Commands) -> None:
+def test_evict_pin_and_du_accept_a_path_in_the_mount_of_a_folder(hub: Hub, mount: Mount, commands: Commands) -> None:
     hub.add_repo("acme/parts", files={"a/x.txt": b"x" * 5000, "a/y.txt": b"y" * 5000, "b/x.txt": b"b" * 5000})
     mounted = mount("acme/parts/a")
     commands.expect("hydrate", str(mounted.path))

@@ -1,4 +1,4 @@
-"""``hffs hydrate`` without a mount: killed, interrupted, run twice, refused. What came is kept, the code says why."""
+"""``hffs hydrate`` without a mount: killed, interrupted, run twice, refused. Data stays, the exit code says why."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def content(made: bytes | Path | Synthetic) -> bytes:
     return made if isinstance(made, bytes) else made.read(0, made.size)
 
 
-def laid(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder; nothing else may lie there."""
+def exported(folder: Path) -> dict[str, bytes]:
+    """The content of every file below a folder, which holds nothing else."""
     found = {}
     for path in folder.rglob("*"):
         if not path.is_dir():
@@ -74,7 +74,7 @@ def sent(records: list[Record]) -> int:
 
 
 def events(said: str) -> list[dict[str, Any]]:
-    """The lines of ``--json``, which begin and end as they should."""
+    """The lines of ``--json``: one start first, one end last."""
     found = [json.loads(line) for line in said.splitlines()]
     assert [each["event"] for each in found][:1] == ["start"]
     assert [each["event"] for each in found].count("start") == 1
@@ -88,15 +88,15 @@ def end(said: str) -> dict[str, Any]:
     return events(said)[-1]
 
 
-# Ended early.
+# Interrupted.
 
 
 @pytest.mark.usefixtures("big")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_what_was_fetched_before_the_end_is_not_fetched_again(
+def test_blocks_fetched_before_an_interruption_are_not_fetched_again(
     hub: Hub, commands: Commands, number: signal.Signals
 ) -> None:
-    # It is silent in the middle of the third piece (of 16, 12, 9 MiB), so that the kernel holds nothing for anybody.
+    # It is silent in the middle of the third piece (of 16, 12, 9 MiB), so that no bytes are left in socket buffers.
     hub.faults.add(Match(kind="cdn", file=NAME, nth=3, count=1), faults.stall(3 * MIB + 1000))
     command = hffs(commands, "hydrate", "acme/big", *BIG_IS)
     with running(*command, env=commands.environment) as process:
@@ -131,7 +131,7 @@ def test_what_was_fetched_before_the_end_is_not_fetched_again(
 
 @pytest.mark.usefixtures("big")
 @pytest.mark.parametrize("silent", ["cdn", "tree"])
-def test_an_interruption_is_heeded_while_the_hub_is_silent(hub: Hub, commands: Commands, silent: str) -> None:
+def test_an_interruption_ends_it_while_the_hub_is_silent(hub: Hub, commands: Commands, silent: str) -> None:
     hub.page_size = 5
     hub.faults.add(Match(kind=silent, nth=2, count=1000), faults.hold())
     with running(*hffs(commands, "hydrate", "acme/big"), env=commands.environment) as process:
@@ -154,12 +154,12 @@ def test_two_processes_share_the_work(hub: Hub, commands: Commands) -> None:
     hub.shape.total = None
     for last in map(end, said):
         assert (last["state"], last["bytes_done"], last["files_done"]) == ("done", ALL, 21)
-    came = hub.journal.bytes_sent("cdn")
-    print(f"{came / ALL:.3f} times the repo was sent")
-    assert came <= 1.1 * ALL
+    sent_bytes = hub.journal.bytes_sent("cdn")
+    print(f"{sent_bytes / ALL:.3f} times the repo was sent")
+    assert sent_bytes <= 1.1 * ALL
 
 
-# What is brought.
+# Selected, exported and forced.
 
 
 @pytest.mark.usefixtures("odd")
@@ -178,14 +178,14 @@ def test_two_processes_share_the_work(hub: Hub, commands: Commands) -> None:
         (["acme/odd/config.json"], {"config.json"}),
     ],
 )
-def test_the_files_asked_for_are_brought_and_laid_with_their_names_and_no_others_are_fetched(
+def test_only_selected_files_are_fetched_and_exported_under_their_names(
     hub: Hub, commands: Commands, tmp_path: Path, words: list[str], names: set[str]
 ) -> None:
     folder = tmp_path / "out of #1"
     said = events(commands.expect("hydrate", *words, "--to", str(folder), "--json"))
     assert said[-1]["state"] == "done"
     assert {each["path"] for each in said if each["event"] == "file"} == names
-    found = laid(folder)
+    found = exported(folder)
     assert set(found) == names
     root = "sub/deep/" if "--subfolder" in words else "sub/" if "/sub" in words[0] else ""
     for name, data in found.items():
@@ -195,9 +195,7 @@ def test_the_files_asked_for_are_brought_and_laid_with_their_names_and_no_others
 
 
 @pytest.mark.usefixtures("odd")
-def test_what_lies_in_the_folder_is_replaced_and_what_is_not_of_the_repo_stays(
-    commands: Commands, tmp_path: Path
-) -> None:
+def test_export_replaces_the_repos_files_and_keeps_others(commands: Commands, tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     (folder / "sub").mkdir(parents=True)
     elsewhere.write_text("mine")
@@ -206,13 +204,13 @@ def test_what_lies_in_the_folder_is_replaced_and_what_is_not_of_the_repo_stays(
     (folder / "notes").write_text("mine")
     for _ in range(2):
         commands.expect("hydrate", "acme/odd", "--to", str(folder))
-        assert laid(folder) == {"notes": b"mine", **{name: content(made) for name, made in NAMES.items()}}
+        assert exported(folder) == {"notes": b"mine", **{name: content(made) for name, made in NAMES.items()}}
         assert not (folder / "empty.txt").is_symlink()
     assert elsewhere.read_text() == "mine"
 
 
 @pytest.mark.usefixtures("odd")
-def test_a_name_that_cannot_be_laid_is_told_and_the_others_are_laid(commands: Commands, tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_exported_is_an_error_and_others_are_exported(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "out" / "config.json").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
@@ -226,14 +224,14 @@ def test_a_name_that_cannot_be_laid_is_told_and_the_others_are_laid(commands: Co
 
 
 @pytest.mark.usefixtures("odd")
-def test_forced_it_is_all_fetched_again(hub: Hub, commands: Commands, tmp_path: Path) -> None:
+def test_force_fetches_everything_again(hub: Hub, commands: Commands, tmp_path: Path) -> None:
     commands.expect("hydrate", "acme/odd", "--to", str(tmp_path / "a"))
     hub.journal.clear()
     last = end(commands.expect("hydrate", "acme/odd", "--force", "--json", "--to", str(tmp_path / "b")))
     total = sum(len(content(made)) for made in NAMES.values())
     assert (last["state"], last["bytes_fetched"]) == ("done", total)
     assert hub.journal.bytes_sent("cdn", file="sub/model.gguf") == 17 << 20
-    assert laid(tmp_path / "a") == laid(tmp_path / "b")
+    assert exported(tmp_path / "a") == exported(tmp_path / "b")
 
 
 @pytest.mark.usefixtures("odd")
@@ -244,21 +242,21 @@ def test_a_folder_inside_a_mount_is_refused_file_by_file(commands: Commands, mou
     assert done.stderr.startswith("hffs: ")
 
 
-# A server that wants less, and a user that does.
+# Limits by the server and by the user.
 
 
 @pytest.mark.usefixtures("big")
 @pytest.mark.parametrize(
     "refusal", [faults.rate_limited(t=2), faults.unavailable(retry_after=2)], ids=["RateLimit", "Retry-After"]
 )
-def test_a_server_that_asks_for_patience_is_left_alone_so_long(hub: Hub, commands: Commands, refusal: Any) -> None:
+def test_retry_after_of_a_server_is_respected(hub: Hub, commands: Commands, refusal: Any) -> None:
     hub.faults.add(Match(kind="cdn", nth=3, count=1), refusal)
     last = end(commands.expect("hydrate", "acme/big", "--workers", "1", "--json"))
     assert last["state"] == "done"
     records = hub.journal.requests("cdn")
     (at,) = [number for number, record in enumerate(records) if record.status in (429, 503)]
     assert records[at + 1].time >= records[at].time + 2.0
-    assert records[at + 1].file == records[at].file, "and then it goes on where it was"
+    assert records[at + 1].file == records[at].file, "the same file is retried"
 
 
 def test_the_bandwidth_is_not_exceeded(hub: Hub, commands: Commands) -> None:
@@ -266,21 +264,21 @@ def test_the_bandwidth_is_not_exceeded(hub: Hub, commands: Commands) -> None:
     hub.add_repo("acme/slow", files={"a.bin": Synthetic(size - BLOCK, seed=1), "b.bin": Synthetic(BLOCK, seed=2)})
     commands.expect("hydrate", "acme/slow", "--bandwidth", "1M", "--big-file", "1M")
     took = time.monotonic() - min(record.time for record in hub.journal.requests("cdn"))
-    assert took >= (size - BLOCK) / rate, "all of it but what may come at once"
+    assert took >= (size - BLOCK) / rate, "all of it but the first burst"
 
 
 # Exit codes.
 
 
 @pytest.mark.usefixtures("big")
-def test_what_is_not_there_is_3(commands: Commands) -> None:
+def test_a_missing_repo_or_file_exits_3(commands: Commands) -> None:
     for words in (["acme/none"], ["acme/big@v9"], ["acme/big/nope"], ["acme/big", "--include", "*.nope"]):
         done = commands.run("hydrate", *words)
         assert done.returncode == 3, (words, done)
         the_line(done.stderr)
 
 
-def test_what_is_gated_is_4_and_fetches_nothing(hub: Hub, commands: Commands) -> None:
+def test_a_gated_repo_exits_4_and_fetches_nothing(hub: Hub, commands: Commands) -> None:
     hub.add_repo("acme/gated", files={"a.safetensors": Synthetic(1 << 20, seed=1)}).gated = "manual"
     done = commands.run("hydrate", "acme/gated")
     assert done.returncode == 4, done
@@ -289,7 +287,7 @@ def test_what_is_gated_is_4_and_fetches_nothing(hub: Hub, commands: Commands) ->
 
 
 @pytest.mark.usefixtures("big")
-def test_a_hub_that_goes_away_in_the_middle_is_5_and_all_is_kept(hub: Hub, commands: Commands) -> None:
+def test_a_hub_lost_midway_exits_5_and_fetched_data_stays(hub: Hub, commands: Commands) -> None:
     hub.shape.total = 40e6
     command = hffs(commands, "hydrate", "acme/big", *BIG_IS, "--json")
     with running(*command, env=commands.environment) as process:
@@ -307,7 +305,9 @@ def test_a_hub_that_goes_away_in_the_middle_is_5_and_all_is_kept(hub: Hub, comma
     assert again["bytes_done"] == ALL
 
 
-def test_content_that_stays_wrong_is_6_and_the_rest_is_here(hub: Hub, commands: Commands, tmp_path: Path) -> None:
+def test_content_that_stays_wrong_exits_6_and_other_files_complete(
+    hub: Hub, commands: Commands, tmp_path: Path
+) -> None:
     files: dict[str, bytes | Path | Synthetic] = {f"{n}.safetensors": Synthetic(300_000 + n, seed=n) for n in range(4)}
     hub.add_repo("acme/wrong", files=files)
     fault = hub.faults.add(Match(kind="cdn", file="2.safetensors"), faults.flip_bit(1000))
@@ -318,14 +318,14 @@ def test_content_that_stays_wrong_is_6_and_the_rest_is_here(hub: Hub, commands: 
     (error,) = [each for each in said if each["event"] == "error"]
     assert (error["path"], error["exit_code"]) == ("2.safetensors", 6)
     assert (said[-1]["files_done"], said[-1]["exit_code"]) == (3, 6)
-    assert sorted(laid(tmp_path / "out")) == ["0.safetensors", "1.safetensors", "3.safetensors"]
+    assert sorted(exported(tmp_path / "out")) == ["0.safetensors", "1.safetensors", "3.safetensors"]
     assert len(hub.journal.requests("cdn", file="2.safetensors")) == 2
     hub.faults.remove(fault)
     assert end(commands.expect("hydrate", "acme/wrong", "--json"))["bytes_fetched"] == 300_002
 
 
 @pytest.mark.usefixtures("big")
-def test_what_can_never_fit_is_7_before_anything_is_fetched(hub: Hub, commands: Commands, disk: Path) -> None:
+def test_a_repo_larger_than_the_cache_exits_7_before_any_fetch(hub: Hub, commands: Commands, disk: Path) -> None:
     commands.environment["HFFS_CACHE_DIR"] = str(disk / "cache")
     done = commands.run("hydrate", "acme/big", "--json")
     assert done.returncode == 7, done
@@ -335,15 +335,17 @@ def test_what_can_never_fit_is_7_before_anything_is_fetched(hub: Hub, commands: 
     assert hub.journal.requests("cdn") == []
 
 
-def test_names_of_a_hostile_server_lead_nowhere(hub: Hub, commands: Commands, tmp_path: Path) -> None:
+def test_names_of_a_hostile_server_write_nothing_outside_the_folder(
+    hub: Hub, commands: Commands, tmp_path: Path
+) -> None:
     hub.add_repo("acme/odd", files={"config.json": b"{}", "sub/a.bin": b"a"})
     hub.faults.add(Match(kind="tree"), faults.listed())
     folder = tmp_path / "home of out" / "out"
     done = commands.run("hydrate", "acme/odd", "--json", "--to", str(folder))
-    assert done.returncode == 3, "what is listed and is not there"
+    assert done.returncode == 3, "files that are listed but do not exist"
     last = end(done.stdout)
     assert last["state"] == "failed"
-    found = laid(folder)
+    found = exported(folder)
     assert found.pop("config.json") == b"{}"
     assert found.pop("sub/a.bin") == b"a"
     assert found == {}
