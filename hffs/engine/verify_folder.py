@@ -17,9 +17,10 @@ from ..cache import Hasher, HubCache, StoredBlob
 from ..cache.hf_cache import local_folder
 from ..cache.hf_cache.local_folder import FolderFile, LocalFolder
 from ..errors import HffsError, NotFound
+from ..formats import POINTER_BELOW, LfsPointer, pointer_of
 from ..model import Commit, Digest, Entry, RemoteFile
 from ..names import is_below
-from ..policy import POINTER_BELOW, FormatProblem, Pointer, pointer_of, problem_of
+from ..policy import FormatProblem, problem_of
 from . import output_files
 from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, damage, hashes, warning
 
@@ -41,7 +42,7 @@ class _LocalCopy(CheckedFile):
     inside: str  # its path from the folder's root
     found: FolderFile | None = None
     entry: Entry | None = None
-    pointer: Pointer | None = None
+    pointer: LfsPointer | None = None
 
     @property
     def digest(self) -> Digest | None:

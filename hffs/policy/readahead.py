@@ -15,8 +15,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from ..formats.load_order import ReadPlan
 from ..ranges import BLOCK_SIZE, ByteRange, clip
-from .read_plan import ReadPlan
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
@@ -237,7 +237,7 @@ class ReadCursors:
         sure = OVERSHOT if plan.start_of(piece - 1) >= cursor.begun - AROUND else AROUND
         known = cursor.begun <= start < cursor.position - sure
         if cursor.begun and self._in_order >= EVIDENCE:
-            stretch = plan.stretch_from(piece)
+            stretch = plan.segment_from(piece)
             return stretch.stop, stretch.then, known
         if through or not cursor.begun:
             return self._size, None, False

@@ -2,7 +2,7 @@
 
 A reader asks for ``planning`` at its first read, wants what that waits for, and comes back with every read (``look``)
 until it is ``done``: its bytes are parsed here when they have landed. No read waits for it or fails because of it; what
-cannot be learnt is never learnt. The format itself is ``policy.formats``' business. Any thread may call anything here.
+cannot be learnt is never learnt. The format itself is ``formats``' business. Any thread may call anything here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from .. import ranges
 from ..errors import BlockAbsent, HffsError
-from ..policy import Format, ReadPlan, format_of
+from ..formats import Format, ReadPlan, format_of
 from .blob_handle import BlobHandle
 
 log = logging.getLogger(__name__)

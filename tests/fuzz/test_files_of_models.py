@@ -9,8 +9,8 @@ import zipfile
 
 from hypothesis import strategies as st
 
-from hffs.policy import ReadPlan, format_of
-from hffs.policy.formats import LONGEST
+from hffs.formats import ReadPlan, format_of
+from hffs.formats.format import LONGEST
 from hffs.ranges import ByteRange
 
 from .mutations import broken, fuzzed, misfits

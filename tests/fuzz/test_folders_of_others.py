@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from hffs.cache.hf_cache import local_folder
 from hffs.errors import UsageError
-from hffs.policy import format_of, pointer_of, problem_of
+from hffs.formats import format_of, pointer_of
+from hffs.policy import problem_of
 from hffs.sources.hub import parse_repo
 
 from .mutations import broken, fuzzed

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from hffs.policy import ReadCursors, ReadPlan
-from hffs.policy.formats import natural
+from hffs.formats import ReadPlan
+from hffs.formats.load_order import name_order
+from hffs.policy import ReadCursors
 
 MIB = 1024**2
 LAYERS = 32
@@ -28,7 +29,7 @@ def plan_of_file() -> ReadPlan:
     for name in NAMES:
         starts.append(at)
         at += WEIGHTS[name]
-    return ReadPlan(at, starts, sorted(range(len(NAMES)), key=lambda piece: natural(NAMES[piece])))
+    return ReadPlan(at, starts, sorted(range(len(NAMES)), key=lambda piece: name_order(NAMES[piece])))
 
 
 def requests(plan: ReadPlan, piece: int) -> Iterator[int]:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hffs.policy import ReadCursors, ReadPlan
+from hffs.formats import ReadPlan
+from hffs.policy import ReadCursors
 from hffs.ranges import BLOCK_SIZE, ByteRange, span_of
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hffs.policy import is_tiny, pointer_of, problem_of
-from hffs.policy.file_checks import POINTER_BELOW
+from hffs.formats import POINTER_BELOW, pointer_of
+from hffs.policy import is_tiny, problem_of
 
 OID = "ab" * 32
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{OID}\nsize 548105171\n".encode()
@@ -55,7 +55,7 @@ def zipped() -> bytes:
 def test_a_tensor_where_none_can_be_is_told_in_few_words(end: str) -> None:
     text = b'{"w": {"data_offsets": [0, %s]}}' % end.encode()
     found = problem("a.safetensors", struct.pack("<Q", len(text)) + text + bytes(400))
-    assert found == ("structure", "is no safetensors file: its header names a tensor in an impossible place")
+    assert found == ("structure", "is no safetensors file: its header names a tensor with impossible offsets")
 
 
 @pytest.mark.parametrize("path", ["a.safetensors", "a.gguf", "a.json", "a.zip", "a.bin", "a.parquet"])
@@ -164,7 +164,7 @@ def test_a_gguf_file_is_long_enough_for_its_tensors(version: int) -> None:
     assert problem("m.gguf", gguf(1000, 512, version)) is None
     found = problem("m.gguf", gguf(1000, 4096, version))
     assert found is not None
-    assert found[1].startswith("is cut short: it has 1000 bytes, and needs more than ")
+    assert found[1].startswith("is truncated: it has 1000 bytes, and needs more than ")
     no_tensors = struct.pack("<4sIQQ", b"GGUF", version, 0, 0).ljust(300, b"\xff")
     assert kind("m.gguf", no_tensors) is None, "it cannot be told"
 

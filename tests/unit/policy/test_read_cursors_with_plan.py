@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hffs.policy import ReadCursors, ReadPlan
+from hffs.formats import ReadPlan
+from hffs.policy import ReadCursors
 from hffs.ranges import BLOCK_SIZE, ByteRange
 
 KIB, MIB = 1024, 1024**2

@@ -14,8 +14,8 @@ import pytest
 
 from hffs.cache import BlobStore, StoredBlob
 from hffs.errors import BlockAbsent, NoSpace
+from hffs.formats import ReadPlan, format_of
 from hffs.model import Digest, RemoteFile
-from hffs.policy import ReadPlan, format_of
 from hffs.ranges import BLOCK_SIZE, ByteRange, span_of
 from hffs.transfer import BlobReader, CommitFiles
 from hffs.transfer.header_prefetch import KEPT, MOST_WAITING, HeaderLookup, HeaderPrefetch
@@ -149,7 +149,7 @@ def slow(planning: HeaderLookup, inside: threading.Event, go: threading.Event) -
         assert go.wait(10)
         return found.learn(size, seen, data)
 
-    planning.format = type(found)(found.name, found.first, learn)
+    planning.format = replace(found, learn=learn)
 
 
 def test_no_read_waits_for_a_plan_and_a_closed_file_stays_open_until_it_is_made(fetcher_of, source, planner) -> None:
@@ -179,7 +179,7 @@ def test_a_parser_that_fails_costs_its_file_the_plan_and_others_nothing(fetcher_
     reader = BlobReader(fetcher, weights(source), planner=planner)
     planning = planner.planning(reader.target)
     assert planning is not None
-    planning.format = type(planning.format)("broken", planning.format.first, lambda *_: 1 // 0)  # type: ignore[arg-type]
+    planning.format = replace(planning.format, learn=lambda *_: 1 // 0)  # type: ignore[arg-type,return-value]
     assert learns(reader, planner).plan is None
     until(lambda: "plan-bug" in caplog.text)
     reader.close()

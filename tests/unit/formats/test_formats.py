@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hffs.policy import ReadPlan, format_of
-from hffs.policy.formats import LONGEST
+from hffs.formats import ReadPlan, format_of
+from hffs.formats.format import LONGEST
 from hffs.ranges import ByteRange
 
 MIB = 1024**2
@@ -69,7 +69,9 @@ def test_a_name_tells_the_format() -> None:
         for path in ("a/b.safetensors", "A.GGUF", "x.parquet", "x.npz", "x.zip", "x.pt", "pytorch_model.bin", "e.ckpt")
         if (found := format_of(path, MIB))
     }
-    assert list(known.values()) == ["safetensors", "gguf", "parquet", "zip", "zip", "zip", "maybe-zip", "maybe-zip"]
+    assert list(known.values()) == [
+        "safetensors", "gguf", "parquet", "zip", "zip", "torch", "maybe-torch", "maybe-torch",
+    ]  # fmt: skip
     assert [format_of(path, MIB) for path in ("config.json", "safetensors/x", "zip.d/README", "")] == [None] * 4
     assert format_of("a.safetensors", 7) is None
 

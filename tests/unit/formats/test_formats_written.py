@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hffs.policy import ReadPlan, format_of
-from hffs.policy.formats import natural
+from hffs.formats import ReadPlan, format_of
+from hffs.formats.load_order import name_order
 from hffs.ranges import ByteRange
 
 pytestmark = pytest.mark.loaders
@@ -46,7 +46,7 @@ def test_safetensors(tmp_path: Path) -> None:
     data = path.read_bytes()
     pieces = [data[plan.start_of(piece) : plan.end_of(piece)] for piece in order(plan)]
     with safe_open(path, "np") as file:
-        expected = [file.get_tensor(name).tobytes() for name in sorted(file.keys(), key=natural)]
+        expected = [file.get_tensor(name).tobytes() for name in sorted(file.keys(), key=name_order)]
     assert pieces == [tensor for tensor in expected if tensor]
 
 

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hffs.policy import ReadPlan
-from hffs.policy.formats import natural
-from hffs.policy.read_plan import MOST_PIECES, PlanSegment
+from hffs.formats import ReadPlan
+from hffs.formats.load_order import MOST_PIECES, PlanSegment, name_order
 from hffs.ranges import ByteRange
 
 ORDERED = ReadPlan(100, [10, 20, 50], [0, 1, 2])
@@ -23,15 +22,15 @@ def test_a_piece_goes_to_where_the_next_begins_and_the_last_to_the_end() -> None
 
 
 def test_a_stretch_goes_on_as_long_as_the_order_does_not_jump() -> None:
-    assert ORDERED.stretch_from(0) == PlanSegment(100, None)
-    assert SHUFFLED.stretch_from(1) == PlanSegment(60, ByteRange(10, 20))
-    assert SHUFFLED.stretch_from(0) == PlanSegment(20, ByteRange(60, 100))
-    assert SHUFFLED.stretch_from(3) == PlanSegment(100, None)
+    assert ORDERED.segment_from(0) == PlanSegment(100, None)
+    assert SHUFFLED.segment_from(1) == PlanSegment(60, ByteRange(10, 20))
+    assert SHUFFLED.segment_from(0) == PlanSegment(20, ByteRange(60, 100))
+    assert SHUFFLED.segment_from(3) == PlanSegment(100, None)
 
 
 def test_after_the_header_comes_the_first_of_the_order() -> None:
-    assert ORDERED.stretch_from(-1) == PlanSegment(10, ByteRange(10, 100))
-    assert SHUFFLED.stretch_from(-1) == PlanSegment(10, ByteRange(20, 60))
+    assert ORDERED.segment_from(-1) == PlanSegment(10, ByteRange(10, 100))
+    assert SHUFFLED.segment_from(-1) == PlanSegment(10, ByteRange(20, 60))
     assert SHUFFLED.rank_of(-1) == -1
 
 
@@ -40,7 +39,7 @@ def test_after_the_header_comes_the_first_of_the_order() -> None:
     [([], []), ([1, 1], [0, 1]), ([2, 1], [0, 1]), ([100], [0]), ([-1], [0]), ([1, 2], [0, 0]), ([1, 2], [0])],
 )
 def test_what_is_no_plan_is_refused(starts: list[int], order: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"not a plan|one after the other"):
+    with pytest.raises(ValueError, match=r"not a plan|do not ascend"):
         ReadPlan(100, starts, order)
 
 
@@ -54,13 +53,13 @@ def test_following_the_stretches_passes_every_byte_once_in_order_of_rank(data: s
     starts = sorted(data.draw(st.sets(st.integers(0, 999), min_size=1, max_size=40)))
     plan = ReadPlan(1000, starts, data.draw(st.permutations(range(len(starts)))))
     passed, rank = 0, -1
-    stretch = plan.stretch_from(-1)
+    stretch = plan.segment_from(-1)
     while stretch.then is not None:
         at = stretch.then
         assert plan.rank_of(plan.piece_at(at.start)) == rank + 1
         rank = plan.rank_of(plan.piece_at(at.stop - 1))
         passed += at.length
-        stretch = plan.stretch_from(plan.piece_at(at.start))
+        stretch = plan.segment_from(plan.piece_at(at.start))
         assert stretch.stop == at.stop
     assert passed == 1000 - plan.end_of(-1)
     assert rank == len(plan) - 1
@@ -73,10 +72,10 @@ def test_names_sort_as_transformers_sorts_them() -> None:
         "model.layers.2.mlp2.bias", "model.layers.2.mlp10.bias", "model.layers.10.mlp", "model.norm",
     ]  # fmt: skip
     backwards = names[::-1]
-    assert sorted(backwards, key=natural) == names
+    assert sorted(backwards, key=name_order) == names
 
 
 @given(st.lists(st.text(st.sampled_from("0123456789.ab²"), max_size=40)))
 def test_any_names_can_be_sorted(names: list[str]) -> None:
     """However long their numbers are, and whatever else counts as a digit."""
-    assert sorted(map(natural, [*names, "9" * 100_000]))
+    assert sorted(map(name_order, [*names, "9" * 100_000]))
