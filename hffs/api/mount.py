@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import config
-from ..config import Settings
 from ..control.messages import Status
 from ..daemon import launcher
 from ..daemon.mount_spec import MountSpec
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from .verify import Verified
 
 
-def decide(
+def plan(
     repo: str,
     where: str | None,
     options: dict[str, Any],
@@ -38,9 +37,9 @@ def decide(
     revision: str | None = None,
     subfolder: str | None = None,
 ) -> MountSpec:
-    """As ``plan``, with settings from ``options``, environment and files. ``@NAME`` for a repo stands for the keys of
-    NAME.toml (``config.files.mount_file``); arguments take precedence over them. Raises UsageError, NotFound and the
-    errors of ``plan``."""
+    """The daemon's MountSpec, with settings from ``options``, environment and files. ``@NAME`` for a repo stands for
+    the keys of NAME.toml (``config.files.mount_file``); arguments take precedence over them. Raises UsageError,
+    NotFound, and the errors of ``mountpoint.check`` when nothing can be mounted there."""
     given = {"repo": None if repo.startswith("@") else repo, "mountpoint": where}
     given |= {"type": type, "revision": revision, "subfolder": subfolder}
     resolved = config.resolve(options, mount=repo[1:] if repo.startswith("@") else None)
@@ -53,30 +52,16 @@ def decide(
         raise UsageError(
             f"the mountpoint {naming['mountpoint']!r} of a file must be an absolute path", "begin it with /"
         )
-    return plan(naming.pop("repo"), naming.pop("mountpoint"), resolved.settings, **naming)
-
-
-def plan(
-    repo: str,
-    where: str,
-    settings: Settings,
-    *,
-    type: str | None = None,  # noqa: A002 - the word of the command line and of huggingface_hub
-    revision: str | None = None,
-    subfolder: str | None = None,
-) -> MountSpec:
-    """The daemon's MountSpec. Raises the errors of ``mountpoint.check`` when nothing can be mounted there."""
+    settings = resolved.settings
+    # The daemon's working directory is /: paths must not depend on the caller's.
     paths: dict[str, Any] = {
-        name: _absolute(getattr(settings, name)) for name in ("cache_dir", "runtime_dir", "log_file", "token_file")
+        name: os.path.abspath(os.path.expanduser(path))
+        for name in ("cache_dir", "runtime_dir", "log_file", "token_file")
+        if (path := getattr(settings, name))
     }
     settings = replace(settings, **paths)
-    real = mountpoint.check(where, settings.runtime_dir)
-    return MountSpec(repo, real, settings, type=type, revision=revision, subfolder=subfolder)
-
-
-def _absolute(path: str | None) -> str | None:
-    """The path as seen from /, the daemon's working directory."""
-    return os.path.abspath(os.path.expanduser(path)) if path else path
+    real = mountpoint.check(naming.pop("mountpoint"), settings.runtime_dir)
+    return MountSpec(naming.pop("repo"), real, settings, **naming)
 
 
 def mount(
@@ -97,7 +82,7 @@ def mount(
     temporary = tempfile.mkdtemp(prefix="hffs-") if mountpoint is None and not repo.startswith("@") else None
     try:
         where = os.fspath(mountpoint) if mountpoint is not None else temporary
-        spec = decide(repo, where, given, type=type, revision=revision, subfolder=subfolder)
+        spec = plan(repo, where, given, type=type, revision=revision, subfolder=subfolder)
         ready = launcher.start_daemon(spec)
     except BaseException:
         if temporary:

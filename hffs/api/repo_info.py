@@ -120,8 +120,11 @@ def listing(
     **options: Any,
 ) -> Listing:
     """Files and directories of a repo, with the commit they are of; not ``recursive``: of one directory alone."""
-    settings = settings_from(options)
-    ref = _parse(repo, type, revision, subfolder)
+    return list_ref(settings_from(options), _parse(repo, type, revision, subfolder), recursive=recursive)
+
+
+def list_ref(settings: Settings, ref: RepoRef, *, recursive: bool = True) -> Listing:
+    """As ``listing``."""
     if settings.offline:
         return _last_listing(settings, ref, recursive=recursive)
     catalog = _catalog(settings)

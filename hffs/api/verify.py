@@ -100,15 +100,10 @@ def verify(
 
 
 def _result(job: Job) -> Verified:
-    checked = job["checked"]
+    counts = {key: value for key, value in job["checked"].items() if key != "bytes"}
     return Verified(
-        right=checked["right"],
-        plausible=checked["plausible"],
-        partial=checked["partial"],
-        absent=checked["absent"],
-        wrong=checked["wrong"],
-        others=checked["others"],
-        bytes_checked=checked["bytes"],
+        **counts,  # type: ignore[arg-type]
+        bytes_checked=job["checked"]["bytes"],
         bytes_fetched=job["bytes_fetched"],
         findings=tuple(
             Finding(**{key: value for key, value in each.items() if key != "exit_code"})  # type: ignore[arg-type]
@@ -282,14 +277,12 @@ def _listed(settings: Settings, ref: RepoRef) -> tuple[Commit, dict[str, Entry]]
     """What the Hub lists, or listed when it was asked last; paths as they are below the folder that was named."""
     from . import repo_info
 
-    names = ("cache_dir", "endpoint", "token_file", "offline")
-    given: dict[str, Any] = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
-    given |= {"type": ref.type.value, "revision": ref.revision, "subfolder": ref.subfolder or None}
+    every = replace(settings, include=(), exclude=())
     try:
-        found = repo_info.listing(ref.id, **given)
+        found = repo_info.list_ref(every, ref)
     except HubUnreachable as unreachable:
         try:
-            found = repo_info.listing(ref.id, **{**given, "offline": True})
+            found = repo_info.list_ref(replace(every, offline=True), ref)
         except HffsError:
             raise unreachable from None
     skip = len(ref.subfolder) + 1 if ref.subfolder else 0

@@ -81,7 +81,7 @@ def _run(words: list[str]) -> int:
     from ..daemon import launcher
     from ..system import mount_table
 
-    spec = mount.decide(args.source, args.directory, options.settings, **options.names)
+    spec = mount.plan(args.source, args.directory, options.settings, **options.names)
     if args.fake:
         return 0
     ready = launcher.start_daemon(replace(spec, source=args.source))

@@ -45,6 +45,30 @@ class CheckedFile:
     def damaged(self) -> bool:
         return any(is_damage(each) for each in self.findings)
 
+    def damage(self, kind: str, what: str, remedy: str = "", *, expected: str = "", got: str = "") -> Verdict:
+        """Adds a finding that stays until it is mended."""
+        self._add("damage", kind, what, remedy, expected, got)
+        return "wrong"
+
+    def warn(self, kind: str, what: str, remedy: str = "") -> None:
+        """Adds a finding that the user should know of and hffs cannot mend."""
+        self._add("warning", kind, what, remedy, "", "")
+
+    def _add(self, severity: str, kind: str, what: str, remedy: str, expected: str, got: str) -> None:
+        self.findings.append(
+            {
+                "path": self.path,
+                "kind": kind,  # type: ignore[typeddict-item]  # of the literals, by the sources
+                "severity": severity,  # type: ignore[typeddict-item]
+                "what": what,
+                "remedy": remedy,
+                "expected": expected,
+                "got": got,
+                "mended": False,
+                "exit_code": IntegrityError.exit_code if severity == "damage" else 0,
+            }
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Repair:
@@ -85,8 +109,9 @@ class Requirements:
         """A finding for each pattern that no file matched."""
         for pattern in self._patterns:
             if pattern not in self._met:
-                missing = damage(pattern, "missing", f"no file of {where} matches this required pattern")
-                yield CheckedFile(pattern, None, None, 0, required=True, findings=[missing])
+                unmet = CheckedFile(pattern, None, None, 0, required=True)
+                unmet.damage("missing", f"no file of {where} matches this required pattern")
+                yield unmet
 
 
 class VerificationWork:
@@ -266,16 +291,6 @@ class VerificationWork:
         return failure
 
 
-def damage(path: str, kind: str, what: str, remedy: str = "", *, expected: str = "", got: str = "") -> FindingReport:
-    """A finding that stays until it is mended."""
-    return _finding(path, kind, "damage", what, remedy, expected, got)
-
-
-def warning(path: str, kind: str, what: str, remedy: str = "") -> FindingReport:
-    """A finding that the user should know of and hffs cannot mend."""
-    return _finding(path, kind, "warning", what, remedy, "", "")
-
-
 def hashes(expected: str, got: str) -> str:
     return f"expected {expected[:12]}…, got {got[:12]}…"
 
@@ -296,17 +311,3 @@ def _not_mended(file: CheckedFile, error: HffsError, *, stays: bool) -> None:
 def _mended(file: CheckedFile) -> None:
     for each in file.findings:
         each["mended"] = each["severity"] == "damage"
-
-
-def _finding(path: str, kind: str, severity: str, what: str, remedy: str, expected: str, got: str) -> FindingReport:
-    return {
-        "path": path,
-        "kind": kind,  # type: ignore[typeddict-item]  # of the literals, by those who make one
-        "severity": severity,  # type: ignore[typeddict-item]
-        "what": what,
-        "remedy": remedy,
-        "expected": expected,
-        "got": got,
-        "mended": False,
-        "exit_code": IntegrityError.exit_code if severity == "damage" else 0,
-    }

@@ -23,7 +23,7 @@ from ..names import is_below
 from ..policy import is_tiny, problem_of
 from ..transfer import CommitFiles
 from .hydrate import relative_path
-from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, damage, hashes, warning
+from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, hashes
 
 _FIX: Final = "run it again with --fix"
 
@@ -155,7 +155,7 @@ class CacheSource:
         times = "once" if last.copies == 1 else f"{last.copies} times in a row"
         what = f"fetched {times} with a hash mismatch and dropped: {hashes(last.expected, last.got)}"
         remedy = "the server may serve wrong content; --fix tries again"
-        file.findings.append(damage(file.path, "hash", what, remedy, expected=last.expected, got=last.got))
+        file.damage("hash", what, remedy, expected=last.expected, got=last.got)
         return True
 
     def _clear_mismatch(self, known: KnownFile) -> None:
@@ -187,45 +187,40 @@ class CacheSource:
 
 def _check_unreadable(file: _CachedFile, unreadable: BlobInfo) -> Verdict:
     if unreadable.newer:
-        file.findings.append(warning(file.path, "unchecked", f"{unreadable.unusable}: not checked"))
+        file.warn("unchecked", f"{unreadable.unusable}: not checked")
         return "plausible"
     file.place = unreadable.paths
-    file.findings.append(damage(file.path, "unreadable", f"unreadable in the cache: {unreadable.unusable}", _FIX))
-    return "wrong"
+    return file.damage("unreadable", f"unreadable in the cache: {unreadable.unusable}", _FIX)
 
 
 def _check_absent(file: _CachedFile) -> Verdict:
     if file.required:
-        file.findings.append(damage(file.path, "missing", "required, but not local", _FIX))
-        return "wrong"
+        return file.damage("missing", "required, but not local", _FIX)
     if file.size is not None and is_tiny(file.known.entry.path, file.size):
         what = f"it has {file.size} bytes at the Hub, too few for weights"
-        file.findings.append(warning(file.path, "tiny", what, "read it to see what it is"))
+        file.warn("tiny", what, "read it to see what it is")
     return "absent"
 
 
 def _judge(file: _CachedFile, found: BlobCheck, digest: Digest | None) -> Verdict:
-    path = file.path
     file.whole = file.local == file.size
     if found.bad:
         file.bad = found.bad
         which = ", ".join(_blocks(run) for run in found.bad[:3]) + (" and more" if len(found.bad) > 3 else "")
-        file.findings.append(damage(path, "blocks", f"CRC mismatch in {which}: not what was written to the disk", _FIX))
-        return "wrong"
+        return file.damage("blocks", f"CRC mismatch in {which}: not what was written to the disk", _FIX)
     if digest is not None and found.got and found.got != digest.hex:
         what = f"{digest.algorithm} mismatch: {hashes(digest.hex, found.got)}"
-        file.findings.append(damage(path, "hash", what, _FIX, expected=digest.hex, got=found.got))
-        return "wrong"
+        return file.damage("hash", what, _FIX, expected=digest.hex, got=found.got)
     if not found.judged:
-        file.findings.append(warning(path, "unchecked", "it changed while it was checked", "run it again"))
+        file.warn("unchecked", "it changed while it was checked", "run it again")
         return "partial"
     if not file.whole:
         if file.required:
             what = f"required, but only {file.local} of its {file.size} bytes are local"
-            file.findings.append(damage(path, "missing", what, _FIX))
+            file.damage("missing", what, _FIX)
         return "partial"
     if digest is None:
-        file.findings.append(warning(path, "unchecked", "no hash is known to compare it with"))
+        file.warn("unchecked", "no hash is known to compare it with")
         return "plausible"
     return "right"
 
@@ -243,7 +238,7 @@ def _check_format(file: _CachedFile, place: BlobPaths, verdict: Verdict) -> None
     if problem is not None:
         same = "the repo has the same content" if verdict == "right" else "the repo's file has the same size"
         remedy = "ask its authors, or look for another revision"
-        file.findings.append(warning(file.path, problem.kind, f"it {problem.what}; {same}", remedy))
+        file.warn(problem.kind, f"it {problem.what}; {same}", remedy)
 
 
 def _blocks(run: range) -> str:

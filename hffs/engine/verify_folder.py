@@ -22,7 +22,7 @@ from ..model import Commit, Digest, Entry, RemoteFile
 from ..names import is_below
 from ..policy import FormatProblem, problem_of
 from . import output_files
-from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, damage, hashes, warning
+from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, hashes
 
 _STEP: Final = 1 << 20  # 1 MiB, as for hashing
 
@@ -120,8 +120,7 @@ class FolderSource:
             with open(found.real, "rb", buffering=0) as opened:
                 return _check(file, opened.fileno(), cancelled, count)
         except OSError as error:
-            file.findings.append(damage(file.path, "unreadable", f"it cannot be read: {error.strerror}"))
-            return "wrong"
+            return file.damage("unreadable", f"it cannot be read: {error.strerror}")
 
     def repair(self, file: CheckedFile) -> Repair:
         """Raises HffsError where it is not known what to fetch, or a file of the user's might be lost."""
@@ -172,7 +171,7 @@ def _check(file: _LocalCopy, fd: int, cancelled: IsCancelled, count: Callable[[i
     if digest is not None and got == digest.hex:
         if problem is not None:
             what, remedy = f"it {problem.what}; the repo has the same content", "ask its authors"
-            file.findings.append(warning(path, problem.kind, what, remedy))
+            file.warn(problem.kind, what, remedy)
         return "right"
     wrong = _mismatch(file, size, got, problem)
     if wrong is None:
@@ -186,8 +185,7 @@ def _damaged(file: _LocalCopy, kind: str, what: str, *, expected: str = "", got:
         fix = f"name its repo with --repo and {fix}"
     if file.listing.folder.kind == "clone":
         fix = f"git lfs pull, or {fix}" if file.pointer else "git checkout restores the committed file"
-    file.findings.append(damage(file.path, kind, what, fix, expected=expected, got=got))
-    return "wrong"
+    return file.damage(kind, what, fix, expected=expected, got=got)
 
 
 def _mismatch(file: _LocalCopy, size: int, got: str, problem: FormatProblem | None) -> tuple[str, str] | None:

@@ -17,3 +17,19 @@ class DoctorFinding:
     state: State
     what: str
     remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Makes the findings of one area."""
+
+    name: str
+
+    def ok(self, what: str) -> DoctorFinding:
+        return DoctorFinding(self.name, "ok", what)
+
+    def warn(self, what: str, remedy: str) -> DoctorFinding:
+        return DoctorFinding(self.name, "warn", what, remedy)
+
+    def fail(self, what: str, remedy: str) -> DoctorFinding:
+        return DoctorFinding(self.name, "fail", what, remedy)

@@ -13,20 +13,20 @@ from ...config import Settings
 from ...errors import HffsError
 from ...fuse import probe
 from ...system import mount_table, mountpoint
-from .finding import DoctorFinding
+from .finding import Area, DoctorFinding
 
 FUSE_CONF: Final = "/etc/fuse.conf"
-_AREA: Final = "fuse"
+_AREA: Final = Area("fuse")
 
 
 def check(settings: Settings) -> Iterator[DoctorFinding]:
-    yield DoctorFinding(_AREA, "ok", f"Linux {os.uname().release}")
+    yield _AREA.ok(f"Linux {os.uname().release}")
     try:
         mountpoint.check_fuse()
     except HffsError as error:
-        yield DoctorFinding(_AREA, "fail", error.what, error.remedy)
+        yield _AREA.fail(error.what, error.remedy)
         return
-    yield DoctorFinding(_AREA, "ok", f"{mountpoint.DEVICE} can be opened")
+    yield _AREA.ok(f"{mountpoint.DEVICE} can be opened")
     yield _helper()
     yield _others(settings)
     yield from _trial(settings)
@@ -35,24 +35,22 @@ def check(settings: Settings) -> Iterator[DoctorFinding]:
 def _helper() -> DoctorFinding:
     path = shutil.which("fusermount3")
     if path is None:  # as root only: check_fuse refuses otherwise
-        return DoctorFinding(_AREA, "ok", "fusermount3 is not installed; root does not need it")
+        return _AREA.ok("fusermount3 is not installed; root does not need it")
     found = os.stat(path)
     if os.geteuid() != 0 and not (found.st_mode & stat.S_ISUID and found.st_uid == 0):
-        return DoctorFinding(
-            _AREA, "warn", f"{path} is not setuid root", f"chown root {path} && chmod u+s {path}, as root"
-        )
-    return DoctorFinding(_AREA, "ok", f"{path} is installed")
+        return _AREA.warn(f"{path} is not setuid root", f"chown root {path} && chmod u+s {path}, as root")
+    return _AREA.ok(f"{path} is installed")
 
 
 def _others(settings: Settings, conf: str = FUSE_CONF) -> DoctorFinding:
     if os.geteuid() == 0:
-        return DoctorFinding(_AREA, "ok", "--allow-other works: it is always granted to root")
+        return _AREA.ok("--allow-other works: it is always granted to root")
     if allows_other(conf):
-        return DoctorFinding(_AREA, "ok", f"user_allow_other is set in {conf}: --allow-other works")
+        return _AREA.ok(f"user_allow_other is set in {conf}: --allow-other works")
     remedy = f"echo user_allow_other | sudo tee -a {conf}"
     if settings.allow_other:
-        return DoctorFinding(_AREA, "fail", f"allow_other is set, but user_allow_other is not in {conf}", remedy)
-    return DoctorFinding(_AREA, "ok", f"user_allow_other is not in {conf}: --allow-other is for root only")
+        return _AREA.fail(f"allow_other is set, but user_allow_other is not in {conf}", remedy)
+    return _AREA.ok(f"user_allow_other is not in {conf}: --allow-other is for root only")
 
 
 def allows_other(conf: str) -> bool:
@@ -73,19 +71,17 @@ def _trial(settings: Settings) -> Iterator[DoctorFinding]:
             backing.flush()
             offer = probe(os.path.realpath(folder), backing.fileno())
     except HffsError as error:
-        yield DoctorFinding(_AREA, "fail", f"a trial mount failed: {error.what}", error.remedy)
+        yield _AREA.fail(f"a trial mount failed: {error.what}", error.remedy)
         return
     finally:
         if os.path.realpath(folder) in mount_table.table():
             mount_table.detach(os.path.realpath(folder), lazy=True)
         os.rmdir(folder)
-    yield DoctorFinding(_AREA, "ok", f"a trial mount works; the kernel speaks FUSE {offer.major}.{offer.minor}")
+    yield _AREA.ok(f"a trial mount works; the kernel speaks FUSE {offer.major}.{offer.minor}")
     if offer.passthrough:
-        yield DoctorFinding(_AREA, "ok", "passthrough works: verified local files are read at disk speed")
+        yield _AREA.ok("passthrough works: verified local files are read at disk speed")
     else:
-        yield DoctorFinding(
-            _AREA, "warn", f"no passthrough: {offer.refused}", "local files are read through the daemon"
-        )
+        yield _AREA.warn(f"no passthrough: {offer.refused}", "local files are read through the daemon")
 
 
 def _nearest(path: str) -> str | None:

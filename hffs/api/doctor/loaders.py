@@ -10,9 +10,9 @@ from importlib import metadata
 from typing import Final
 
 from ...config import Settings
-from .finding import DoctorFinding
+from .finding import Area, DoctorFinding
 
-_AREA: Final = "loaders"
+_AREA: Final = Area("loaders")
 # vLLM prefetches by default on NFS and Lustre only (its default_loader.py, 0.33), and maps other file systems lazily.
 _HINTS: Final = {
     "vllm": "--safetensors-load-strategy=prefetch reads ahead through all files at once",
@@ -31,6 +31,6 @@ def check(_: Settings) -> Iterator[DoctorFinding]:
         except metadata.PackageNotFoundError:
             continue
         found = True
-        yield DoctorFinding(_AREA, "ok", f"{name.replace('_', '-')} {version}: {hint}")
+        yield _AREA.ok(f"{name.replace('_', '-')} {version}: {hint}")
     if not found:
-        yield DoctorFinding(_AREA, "ok", "none is installed beside hffs; the documentation names their options")
+        yield _AREA.ok("none is installed beside hffs; the documentation names their options")

@@ -10,27 +10,27 @@ from typing import Final
 from ...config import Settings
 from ...system import mount_table
 from .. import mounts
-from .finding import DoctorFinding
+from .finding import Area, DoctorFinding
 
-_AREA: Final = "mounts"
+_AREA: Final = Area("mounts")
 
 
 def check(settings: Settings) -> Iterator[DoctorFinding]:
     found = mounts.status(settings.runtime_dir)
     if not found:
-        yield DoctorFinding(_AREA, "ok", "you have none")
+        yield _AREA.ok("you have none")
     for each in found:
         where, last = each["mountpoint"], each["last_errors"][-1:]
         why = f": {last[0]['what']}" if last else ""
         if each["state"] == "dead":
-            yield DoctorFinding(_AREA, "fail", f"{where} is dead", f"hffs unmount {where}")
+            yield _AREA.fail(f"{where} is dead", f"hffs unmount {where}")
         elif each["state"] != "serving":
-            yield DoctorFinding(_AREA, "warn", f"{where} is {each['state']}{why}", f"see hffs status {where}")
+            yield _AREA.warn(f"{where} is {each['state']}{why}", f"see hffs status {where}")
         else:
-            yield DoctorFinding(_AREA, "ok", f"{where} serves {each['repo']}")
+            yield _AREA.ok(f"{where} serves {each['repo']}")
         if each["read_ahead"]["command"]:
             what = f"the kernel's read-ahead on {where} is {each['read_ahead']['kb']} KiB; mmap is faster with more"
-            yield DoctorFinding(_AREA, "warn", what, each["read_ahead"]["command"])
+            yield _AREA.warn(what, each["read_ahead"]["command"])
     known = {each["mountpoint"] for each in found}
     for other in mount_table.mounts():
         if other.mountpoint in known:
@@ -38,7 +38,7 @@ def check(settings: Settings) -> Iterator[DoctorFinding]:
         number = mount_table.probe(other.mountpoint)
         if number == errno.ENOTCONN:
             what, remedy = f"{other.mountpoint} is a dead mount without a record", f"hffs unmount {other.mountpoint}"
-            yield DoctorFinding(_AREA, "fail", what, remedy)
+            yield _AREA.fail(what, remedy)
         elif number not in (0, errno.EACCES):
             what = f"{other.mountpoint}, of another user, does not answer ({os.strerror(number)})"
-            yield DoctorFinding(_AREA, "warn", what, "ask that user to unmount it")
+            yield _AREA.warn(what, "ask that user to unmount it")

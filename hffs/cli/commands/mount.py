@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from ...api import mount
     from ...daemon import launcher
 
-    spec = mount.decide(args.repo, args.mountpoint, options.given(args), **options.repo_options(args))
+    spec = mount.plan(args.repo, args.mountpoint, options.given(args), **options.repo_options(args))
 
     def announce(message: Mapping[str, Any]) -> None:
         if message.get("ready"):
