@@ -83,14 +83,14 @@ def test_exit_codes_are_those_of_mount_8(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(mount, "decide", fail)
+    monkeypatch.setattr(mount, "plan", fail)
     assert mount_helper.main(["acme/tiny", "/mnt/x", "-o", "rw"]) == code
     assert capsys.readouterr().err == expected
 
 
 def test_fake_mounts_nothing_but_checks_all(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[object] = []
-    monkeypatch.setattr(mount, "decide", lambda *words, **names: parsed.append((words, names)))
+    monkeypatch.setattr(mount, "plan", lambda *words, **names: parsed.append((words, names)))
     monkeypatch.setattr(launcher, "start_daemon", lambda *_: pytest.fail("it is not to be mounted"))
     assert mount_helper.main(["acme/tiny", "/mnt/x", "-s", "-f", "-n", "-v", "-t", "hffs", "-o", "rw,revision=a"]) == 0
     assert parsed == [(("acme/tiny", "/mnt/x", {}), {"revision": "a"})]
