@@ -15,24 +15,28 @@ from typing import Any, Final
 from ..control.messages import Job, JobError
 from ..errors import Cancelled, HffsError, worst
 from ..names import shown
-from .display.job_displays import JobDisplay, job_display
+from .display.job_displays import job_display
 from .options import given, repo_options
 from .signals import interruptible
 
 _ERRORS_SHOWN: Final = 10  # more would scroll the first one away
 
 
-def follow_job(start: Callable[[], Generator[Job]], display: JobDisplay, kept: str) -> tuple[Job, int]:
-    """Shows the snapshots of a job; returns the last one, with all errors, and the exit code: that of the worst error
-    of a job that failed, where 5 (the Hub is unreachable) means that nothing else was wrong and trying later may help.
+def run_job(args: argparse.Namespace, follow: Callable[..., Generator[Job]], kept: str, **more: Any) -> tuple[Job, int]:
+    """Runs ``follow`` of ``hffs.api`` for the parsed arguments and shows its job. Returns the last snapshot, with all
+    errors, and the exit code: that of the worst error of a job that failed, where 5 (the Hub is unreachable) means that
+    nothing else was wrong and trying later may help.
 
     Raises Cancelled, whose remedy is ``kept``, and what starting the job or its daemon raises.
     """
+    _start_log(debug=getattr(args, "debug", False))
+    display = job_display(as_json=args.json)
+    options = {**repo_options(args), **more, **given(args)}
     job: Job | None = None
     errors: dict[tuple[str, str], JobError] = {}
     reason = ""
     try:
-        with interruptible(), display.running(), closing(start()) as snapshots:
+        with interruptible(), display.running(), closing(follow(args.target, **options)) as snapshots:
             for job in snapshots:
                 new = {(error["path"], error["what"]): error for error in job["errors"]}
                 display.show(job, [error for key, error in new.items() if key not in errors])
@@ -59,13 +63,6 @@ def follow_job(start: Callable[[], Generator[Job]], display: JobDisplay, kept: s
     if job["state"] == "cancelled":
         raise Cancelled("cancelled", kept)
     return job, code
-
-
-def run_job(args: argparse.Namespace, follow: Callable[..., Generator[Job]], kept: str, **more: Any) -> tuple[Job, int]:
-    """Runs ``follow`` of ``hffs.api`` for the parsed arguments; as ``follow_job``."""
-    _start_log(debug=getattr(args, "debug", False))
-    options = {**repo_options(args), **more, **given(args)}
-    return follow_job(lambda: follow(args.target, **options), job_display(as_json=args.json), kept)
 
 
 def print_errors(errors: list[JobError]) -> None:

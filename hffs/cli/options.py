@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any, Final
 
 from .. import config
 from ..config import SETTINGS
-from ..errors import UsageError
 
 REPO: Final = "[hf://][datasets/|spaces/]ORG/NAME[@REVISION][/PATH]"
 TARGET: Final = "a mountpoint, a path inside one, or a repo"
@@ -32,12 +30,8 @@ HYDRATION: Final = (*_group("cache"), *_group("speed"), *PATTERNS, *HUB, "runtim
 _MANY: Final = 6  # settings; fewer are listed among the other options
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-
-
-def add_json_lines(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line, for programs")
+def add_json(parser: argparse.ArgumentParser, what: str = "JSON") -> None:
+    parser.add_argument("--json", action="store_true", help=f"print {what}, for programs")
 
 
 def add_repo_options(parser: argparse.ArgumentParser, *, subfolder: bool = True) -> None:
@@ -65,19 +59,7 @@ def add_settings(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> Non
         elif row.kind.name == "patterns":  # taken literally: a file name may contain blanks and commas
             place.add_argument(option, metavar=row.kind.metavar, action="append", help=row.help)
         else:
-            place.add_argument(option, metavar=row.kind.metavar, type=argument(row.kind.parse), help=row.help)
-
-
-def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A parser of values as argparse expects it, so that its error is prefixed with the option's name."""
-
-    def parsed(text: str) -> Any:
-        try:
-            return parse(text)
-        except UsageError as wrong:
-            raise argparse.ArgumentTypeError(str(wrong)) from None
-
-    return parsed
+            place.add_argument(option, metavar=row.kind.metavar, type=row.kind.parse, help=row.help)
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:

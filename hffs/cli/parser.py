@@ -81,6 +81,12 @@ class Parser(argparse.ArgumentParser):
             raise self._no_such(str(action.metavar).lower(), value, action.choices)
         super()._check_value(action, value)
 
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        try:
+            return super()._get_value(action, text)
+        except UsageError as wrong:  # of a parser of values: its message gets the name of the option
+            raise argparse.ArgumentError(action, str(wrong)) from None
+
     def _no_such(self, kind: str, word: str, known: Iterable[str]) -> UsageError:
         from difflib import get_close_matches  # 6 ms, for a mistake only
 

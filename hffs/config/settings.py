@@ -35,9 +35,9 @@ def choice(*words: str) -> Kind:
     return Kind("choice", one_of(*words), "|".join(words))
 
 
-URL: Final = Kind("text", values.parse_url, "URL")
-DIR: Final = Kind("path", values.parse_text, "DIR")
-FILE: Final = Kind("path", values.parse_text, "FILE")
+URL: Final = Kind("text", lambda text: text.rstrip("/"), "URL")
+DIR: Final = Kind("path", str, "DIR")
+FILE: Final = Kind("path", str, "FILE")
 HF_CACHE: Final = Kind("path", values.parse_hf_cache, "DIR")
 SIZE: Final = Kind("size", values.parse_size, "SIZE")
 POSITIVE_SIZE: Final = Kind("size", above_zero(values.parse_size), "SIZE")
@@ -66,10 +66,6 @@ class Setting:
     def key(self) -> str:
         """The name in a file, and with two dashes before it on the command line."""
         return self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        return f"HFFS_{self.name.upper()}"
 
 
 def _row(default: Any, kind: Kind, group: str, **more: Any) -> Any:
@@ -194,7 +190,7 @@ def resolve(
             else:
                 found[name], origins[name] = _from_file(name, each, file), Origin("file", each.where)
     for name, row in SETTINGS.items():
-        for variable in (*row.variables, row.variable):
+        for variable in (*row.variables, f"HFFS_{name.upper()}"):
             value = _from_variable(row, variable, env)
             if value is not None:
                 found[name], origins[name] = value, Origin("environment", variable)

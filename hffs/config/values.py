@@ -21,14 +21,6 @@ TRUE: Final = frozenset({"1", "on", "yes", "true"})  # as huggingface_hub reads 
 _FALSE: Final = frozenset({"0", "off", "no", "false", ""})
 
 
-def parse_text(text: str) -> str:
-    return text
-
-
-def parse_url(text: str) -> str:
-    return text.rstrip("/")
-
-
 def parse_size(text: str) -> int:
     """Bytes from ``200M``, ``1.5G`` or ``4MiB``. Units are powers of 1024, as in ``df -h``."""
     match = _SIZE.match(text)

@@ -16,7 +16,7 @@ EXAMPLES = (
 
 def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="MOUNTPOINT", help=options.TARGET)
-    parser.add_argument("rate", metavar="SIZE", nargs="?", type=options.argument(parse_size), help="0: no limit")
+    parser.add_argument("rate", metavar="SIZE", nargs="?", type=parse_size, help="0: no limit")
     options.add_settings(parser, ("runtime_dir",))
 
 

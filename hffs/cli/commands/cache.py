@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ...config import parse_seconds
@@ -58,21 +59,21 @@ def declare(parser: argparse.ArgumentParser) -> None:
         return made
 
     which = f"a repo (without @REVISION: all its known revisions), {options.REPO}, or a path in a mount"
+    several: Any = {"metavar": "TARGET", "nargs": "+", "help": which}
     options.add_json(action(list_, "list", "list the cached repos and revisions, and how much of each is cached"))
 
     made = action(evict, "evict", "evict a repo, revision, folder or file", "runtime_dir")
-    made.add_argument("targets", metavar="TARGET", nargs="+", help=which)
+    made.add_argument("targets", **several)
     made.add_argument("--shared", action="store_true", help="also content that other revisions or files share")
 
     made = action(prune, "prune", "evict what no revision needs as it was last seen", "runtime_dir")
     older = "also all that was not used for so long, complete or not: 30 (days), 12h, 90d"
-    made.add_argument("--older", metavar="TIME", type=options.argument(_days), help=older)
+    made.add_argument("--older", metavar="TIME", type=_days, help=older)
 
-    for call, name, about in (
-        (pin, "pin", "protect TARGET's cached data from eviction"),
-        (unpin, "unpin", "allow to evict TARGET's cached data again"),
-    ):
-        action(call, name, about, "runtime_dir").add_argument("targets", metavar="TARGET", nargs="+", help=which)
+    about = "protect TARGET's cached data from eviction"
+    action(partial(pin, pinned=True), "pin", about, "runtime_dir").add_argument("targets", **several)
+    about = "allow to evict TARGET's cached data again"
+    action(partial(pin, pinned=False), "unpin", about, "runtime_dir").add_argument("targets", **several)
 
     about = "use files that huggingface_hub has downloaded, without fetching them again"
     hub_cache.declare_adopt(action(hub_cache.adopt, "adopt", about, "hf_cache", "endpoint"))
@@ -176,15 +177,7 @@ def _print_evicted(result: EvictResult, prefix: str) -> None:
         print(f"  {units.count(number, 'blob')} {_KEPT[reason]}")
 
 
-def pin(args: argparse.Namespace) -> int:
-    return _pin(args, pinned=True)
-
-
-def unpin(args: argparse.Namespace) -> int:
-    return _pin(args, pinned=False)
-
-
-def _pin(args: argparse.Namespace, *, pinned: bool) -> int:
+def pin(args: argparse.Namespace, *, pinned: bool) -> int:
     from ...api import inventory
 
     settings = options.settings(args)

@@ -27,7 +27,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to-hf-cache", action="store_true", help=about)
     parser.add_argument("--force", action="store_true", help="fetch local data again")
     options.add_repo_options(parser)
-    options.add_json_lines(parser)
+    options.add_json(parser, "one JSON object a line")
     options.add_settings(parser, options.HYDRATION)
     parser.epilog = options.SETTINGS_HINT
 

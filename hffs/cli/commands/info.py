@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
+from ...names import shown
 from .. import options
 from ..display import units
-from ..display.tables import print_facts, print_json
+from ..display.tables import print_json
 
 EXAMPLES = (("hffs info openai/whisper-tiny", ""), ("hffs info datasets/squad --json", ""))
 
@@ -39,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
         ("access", access + gated),
         ("size", f"{size}, {units.size(missing)} to fetch"),
     ]
-    print_facts(about.repo, facts)
+    print(shown(about.repo))
+    for word, text in facts:
+        print(f"  {word:<8}  {shown(text)}")
     if about.by_type:
         print()
         print_usage("TYPE", "(none)", about.by_type)

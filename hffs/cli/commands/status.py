@@ -37,9 +37,8 @@ EXAMPLES = (
 def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", nargs="?", help=f"{options.TARGET} (default: all your mounts)")
     parser.add_argument("--watch", action="store_true", help="redraw it until Ctrl-C")
-    parse = options.argument(above_zero(parse_seconds))
     about = "how often --watch redraws (default 1 s)"
-    parser.add_argument("--interval", metavar="TIME", type=parse, default=1.0, help=about)
+    parser.add_argument("--interval", metavar="TIME", type=above_zero(parse_seconds), default=1.0, help=about)
     options.add_json(parser)
     options.add_settings(parser, ("runtime_dir",))
 

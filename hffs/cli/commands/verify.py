@@ -41,7 +41,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--require", metavar="PATTERN", action="append", default=[], help=about)
     parser.add_argument("--repo", metavar="REPO", help="the repo of a folder, where that cannot be detected")
     options.add_repo_options(parser)
-    options.add_json_lines(parser)
+    options.add_json(parser, "one JSON object a line")
     options.add_settings(parser, options.HYDRATION)
     parser.epilog = options.SETTINGS_HINT
 

@@ -68,16 +68,12 @@ def _states(found: FileBlockMap, blocks: int, scale: int) -> list[str]:
             seen[mark].add(run["state"])
             if run["state"] == "local":
                 local[mark] += min(end, (mark + 1) * scale) - max(run["start"], mark * scale)
-    return [_state(local[mark], min(scale, blocks - mark * scale), seen[mark]) for mark in range(len(local))]
-
-
-def _state(local: int, blocks: int, seen: set[str]) -> str:
-    if local == blocks:
-        return "local"
-    for state in ("in_flight", "queued"):
-        if state in seen:
-            return state
-    return "partly" if local else "absent"
+    states = []
+    for mark, (count, found_states) in enumerate(zip(local, seen, strict=True)):
+        whole = count == min(scale, blocks - mark * scale)
+        active = next((state for state in ("in_flight", "queued") if state in found_states), "")
+        states.append("local" if whole else active or ("partly" if count else "absent"))
+    return states
 
 
 def _row(states: list[str], page: Page) -> Line:

@@ -1,4 +1,4 @@
-"""Tables, facts and JSON on stdout. Cells may hold any name: control characters are escaped before they are printed."""
+"""Tables and JSON on stdout. Cells may hold any name: control characters are escaped before they are printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from .terminal_layout import GAP, Line, Page, cells, columns, cropped, page_of, print_lines
+from .terminal_layout import GAP, Line, cells, columns, cropped, page_of, print_lines
 
 _LEAST: Final = 12  # cells that a column of names keeps however narrow the terminal is
 
@@ -41,9 +41,3 @@ def _wrapped(row: Sequence[str], widths: Sequence[int]) -> list[list[Line]]:
         pieces.append(parts)
     lines = range(max(map(len, pieces)))
     return [[[(parts[line] if line < len(parts) else "", "")] for parts in pieces] for line in lines]
-
-
-def print_facts(title: str, facts: Sequence[tuple[str, str]]) -> None:
-    """Prints a title and below it words with their values, aligned."""
-    width = max(len(word) for word, _ in facts)
-    print_lines([[(title, "")], *([(f"  {word:<{width}}  {text}", "")] for word, text in facts)], Page())
