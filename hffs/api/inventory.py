@@ -92,41 +92,30 @@ def is_available_locally(
 
     settings = settings_from(options)
     ref = parse_repo(repo, type=type, revision=revision, subfolder=subfolder)
-    patterns = Patterns(_as_tuple(include), _as_tuple(exclude))
-    return any(has_all(settings, ref, patterns.match) for has_all in _PLACES)
+    wanted = Patterns(_as_tuple(include), _as_tuple(exclude)).match
+    return _is_cached(settings, ref, wanted) or _is_in_hub_cache(settings, ref, wanted)
 
 
-def _in_blocks(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) -> bool:
+def _is_cached(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) -> bool:
     """In hffs's own cache, some files perhaps in huggingface_hub's, by what the Hub listed when it was last asked."""
-    from ..cache import BlobStore, HubCache, Layout, revisions
-    from ..model import Blob
-    from ..transfer import kept
+    from ..cache import BlobStore, HubCache, Layout
 
-    with open_index(settings) as index:
-        if index is None:
-            return False
-        seen = revisions.last_known(index, settings.endpoint, ref)
-        if seen is None:
-            return False
-        files, complete = kept(index, seen.commit, ref.subfolder)
-    chosen = [file for file in files if wanted(file.path)]
-    if not complete or not chosen:
+    known = last_listing(settings, ref)
+    if known is None:
         return False
-    store = BlobStore(Layout(settings.cache_dir))
-    nearby = HubCache(settings.hf_cache).repo(ref.type, seen.commit.id) if settings.hf_cache else None
-
-    def is_whole(blob: Blob) -> bool:
-        return store.local_bytes(blob) == blob.size or (nearby is not None and nearby.has(blob.etag, blob.size))
-
-    try:
-        return all(
-            file.size == 0 or ((blob := file.blob(seen.commit)) is not None and is_whole(blob)) for file in chosen
+    commit, files = known
+    chosen = [file for file in files if wanted(file.path)]
+    blobs = [file.blob(commit) for file in chosen if file.size]
+    hub = HubCache(settings.hf_cache).repo(ref.type, commit.id) if settings.hf_cache else None
+    with closing(BlobStore(Layout(settings.cache_dir))) as store:
+        return bool(chosen) and all(
+            blob is not None
+            and (store.local_bytes(blob) == blob.size or (hub is not None and hub.has(blob.etag, blob.size)))
+            for blob in blobs
         )
-    finally:
-        store.close()
 
 
-def _in_hub_cache(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) -> bool:
+def _is_in_hub_cache(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool]) -> bool:
     """In huggingface_hub's cache, as its own tools would find it offline."""
     from ..cache import HubCache
 
@@ -135,10 +124,6 @@ def _in_hub_cache(settings: Settings, ref: RepoRef, wanted: Callable[[str], bool
     found = HubCache(settings.hf_cache).repo(ref.type, ref.id).snapshot(ref.revision or "main")
     chosen = [whole for path, whole in (found or {}).items() if is_below(path, ref.subfolder) and wanted(path)]
     return bool(chosen) and all(chosen)
-
-
-# Where files may be whole on this machine, asked in this order: (settings, ref, wanted) → whether all are.
-_PLACES: Final[list[Callable[[Settings, RepoRef, Callable[[str], bool]], bool]]] = [_in_blocks, _in_hub_cache]
 
 
 def take(settings: Settings) -> Inventory:
@@ -329,6 +314,20 @@ def scan(settings: Settings) -> tuple[BlobIndex, list[ListedCommit]]:
             seen = max(each.last_seen for each in group)
             found.append(inventory.ListedCommit(group[0].commit, names, seen, tuple(files), complete))
     return blobs, found
+
+
+def last_listing(settings: Settings, ref: RepoRef) -> tuple[Commit, Sequence[Entry]] | None:
+    """The commit that a revision was when the Hub was asked last, and its files at or below the subfolder; None where
+    not all of them are known."""
+    from ..cache import revisions
+    from ..transfer import kept
+
+    with open_index(settings) as index:
+        seen = None if index is None else revisions.last_known(index, settings.endpoint, ref)
+        if index is None or seen is None:
+            return None
+        files, complete = kept(index, seen.commit, ref.subfolder)
+    return (seen.commit, files) if complete else None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..config import Settings
 from ..errors import EntryNotFound, Offline
 from ..model import Commit, Entry, RepoRef
-from .inventory import open_index
+from .inventory import last_listing
 from .options import settings_from
 from .usage import LocalShare, Usage, by_type, total
 
@@ -165,20 +165,14 @@ def _catalog(settings: Settings) -> HubCatalog:
 
 def _last_listing(settings: Settings, ref: RepoRef, *, recursive: bool = True) -> Listing:
     """As of the last time the Hub was asked. Raises Offline where that is not known."""
-    from ..cache import revisions
-    from ..transfer import kept
     from ..vfs import Patterns
 
-    never = Offline(f"the files of {ref} were never listed on this machine, and hffs is offline", UNSET)
-    with open_index(settings) as index:
-        if index is None:
-            raise never
-        seen = revisions.last_known(index, settings.endpoint, ref)
-        files, complete = kept(index, seen.commit, ref.subfolder) if seen is not None else ([], False)
-    if seen is None or not complete:
-        raise never
+    known = last_listing(settings, ref)
+    if known is None:
+        raise Offline(f"the files of {ref} were never listed on this machine, and hffs is offline", UNSET)
+    commit, files = known
     if not files and ref.subfolder:
-        raise EntryNotFound(f"{ref} is not there", f"see hffs ls {seen.commit.type.prefix}{seen.commit.id}")
+        raise EntryNotFound(f"{ref} does not exist", f"see hffs ls {commit.type.prefix}{commit.id}")
     patterns = Patterns(settings.include, settings.exclude)
     chosen = [file for file in files if patterns.match(file.path)]
     above = ref.subfolder.count("/") + 1 if ref.subfolder else 0
@@ -186,7 +180,7 @@ def _last_listing(settings: Settings, ref: RepoRef, *, recursive: bool = True) -
     every = sorted([*chosen, *folders], key=lambda entry: entry.path)
     if not recursive:
         every = [entry for entry in every if ref.subfolder in (entry.parent, entry.path)]
-    return Listing(seen.commit, ref.subfolder, tuple(every))
+    return Listing(commit, ref.subfolder, tuple(every))
 
 
 def _list_all(catalog: HubCatalog, commit: Commit, path: str, settings: Settings) -> Listing:
