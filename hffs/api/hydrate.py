@@ -151,7 +151,7 @@ def _job(
     # To fetch all of it anew adopts nothing. No readers compete with this process: hashing is what is waited for in
     # the end, as much as bytes.
     wanted = replace(settings, hf_cache="") if force else settings
-    parts = session.start(hub, found.listings, wanted, stack, adopting=False, verify_nice=0)
+    parts = session.start(hub, found.listings, wanted, stack, adopting=False, hash_nice=0)
     commit, root = found.commit, found.subfolder
     resolved(commit)
     folder = None if to is None else output_files.folder(to)
@@ -172,7 +172,7 @@ def _job(
             output_files.conclude(shown, commit)
 
     lay = export if folder is not None or shown is not None else None
-    hydration = Hydration(parts.fetcher, plan, big_file=settings.big_file, force=force, lay=lay)
+    hydration = Hydration(parts.fetcher, plan, big_file=settings.big_file, force=force, export_file=lay)
     return RunningJob(HydrationWork(hydration, parts.fetcher, root, complete=complete), repo, warning=found.warning)
 
 

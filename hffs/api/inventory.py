@@ -205,7 +205,7 @@ def bytes_of_files(listing: Listing, settings: Settings) -> int:
 def bytes_of_mount(where: str, paths: Collection[str], settings: Settings) -> int:
     """Bytes that files of a mount take on the disk; ``paths`` are seen from its root. 0 where its cache is unknown."""
     from ..cache import revisions
-    from ..transfer import kept
+    from ..transfer import cached_files
 
     if not paths:
         return 0
@@ -214,7 +214,7 @@ def bytes_of_mount(where: str, paths: Collection[str], settings: Settings) -> in
     with open_index(selector.settings) as index:
         known = (each.commit for each in revisions.records(index)) if index is not None else ()
         commit = next((each for each in known if selector.names(each, ())), None)
-        files = kept(index, commit, selector.path)[0] if index is not None and commit else []
+        files = cached_files(index, commit, selector.path)[0] if index is not None and commit else []
     chosen = [file for file in files if file.path.removeprefix(above) in paths]
     return _allocated(selector.settings, commit, chosen) if commit and chosen else 0
 
@@ -295,7 +295,7 @@ def _require_known(selector: TargetSelector, commits: list[ListedCommit]) -> Non
 def scan(settings: Settings) -> tuple[BlobIndex, list[ListedCommit]]:
     """All blobs on the disk, and all commits that are known. Raises CacheUnusable."""
     from ..cache import Layout, blob_info, inventory, revisions
-    from ..transfer import kept
+    from ..transfer import cached_files
 
     layout = Layout(settings.cache_dir)
     layout.check_version()
@@ -309,7 +309,7 @@ def scan(settings: Settings) -> tuple[BlobIndex, list[ListedCommit]]:
             commit = each.commit
             records.setdefault((commit.source, commit.type, commit.id, commit.sha), []).append(each)
         for group in records.values():
-            files, complete = kept(index, group[0].commit)
+            files, complete = cached_files(index, group[0].commit)
             names = tuple(sorted({each.commit.revision for each in group if each.current}))
             seen = max(each.last_seen for each in group)
             found.append(inventory.ListedCommit(group[0].commit, names, seen, tuple(files), complete))
@@ -320,13 +320,13 @@ def last_listing(settings: Settings, ref: RepoRef) -> tuple[Commit, Sequence[Ent
     """The commit that a revision was when the Hub was asked last, and its files at or below the subfolder; None where
     not all of them are known."""
     from ..cache import revisions
-    from ..transfer import kept
+    from ..transfer import cached_files
 
     with open_index(settings) as index:
         seen = None if index is None else revisions.last_known(index, settings.endpoint, ref)
         if index is None or seen is None:
             return None
-        files, complete = kept(index, seen.commit, ref.subfolder)
+        files, complete = cached_files(index, seen.commit, ref.subfolder)
     return (seen.commit, files) if complete else None
 
 

@@ -51,7 +51,7 @@ class FileRoutes:
         """A byte for each block: 100 GiB are 400 KB. The queue is asked first: what lands in between is local."""
         blob, blocks = self._content.remote_file(entry).blob, block_count(size)
         states = bytearray(b"\x03" * blocks)
-        runs = self._fetcher.runs(blob)
+        runs = self._fetcher.scheduled_runs(blob)
         for run in self._store.missing(blob):
             states[run.start : run.stop] = bytes(len(run))
         for run, under_way in runs:

@@ -27,7 +27,7 @@ from ..engine.verify import VerificationWork
 from ..engine.verify_cache import CacheSource, files_of_mount
 from ..errors import NotFound, UsageError
 from ..model import RemoteFile
-from ..transfer import NICE, CommitFiles, Fetcher, Hydration
+from ..transfer import HASH_NICE, CommitFiles, Fetcher, Hydration
 from ..vfs import Patterns, Tree
 from .job_requests import JobRequest, job_request, to_resume
 
@@ -174,7 +174,7 @@ class Jobs:
 
     def _start(self, request: JobRequest) -> RunningJob:
         work = self._verify(request) if request.kind == "verify" else self._hydrate(request)
-        nice = NICE if request.kind == "verify" else 0  # hashing competes with readers for the processors
+        nice = HASH_NICE if request.kind == "verify" else 0  # hashing competes with readers for the processors
         job = RunningJob(work, request.target, number=request.id, nice=nice, ended=lambda: self._ended(request.id))
         with self._lock:
             ended = [number for number, each in self._entries.items() if each.job.state != "running"]
@@ -202,7 +202,7 @@ class Jobs:
                 self._content, self._below(request), self._wanted(request), everything=bool(request.require)
             ),
             request.require,
-            dropped=self._fetcher.distrust.on_mismatch,
+            dropped=self._fetcher.quarantine.on_mismatch,
         )
         return VerificationWork(source, fix=request.fix, fetcher=lambda _: self._fetcher, big_file=self._big_file)
 

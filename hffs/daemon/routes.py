@@ -103,7 +103,7 @@ class ControlRoutes:
         lazy = bool(request.json().get("lazy", False))
         mountpoint.detach(self.where, lazy=lazy)
         if not lazy:  # no file is open; but who was killed may have left a read behind, and libfuse waits for it
-            self.fetcher.dismiss()
+            self.fetcher.cancel_waiters()
         return {"unmounted": self.where}
 
     def restart(self) -> dict[str, object]:

@@ -131,7 +131,7 @@ class Reporter:
                 "verified": counts["verified"],
                 "pending": len(files) - counts["verified"] - counts["failed"] if complete else None,
                 "failed": [entry.path for entry, state in states.items() if state == "failed"],
-                "passed": sum(self._content.passed(entry) for entry in files),
+                "passed": sum(self._content.stream_verified(entry) for entry in files),
                 "unchecked": sum(entry.etag is not None and entry.digest() is None for entry in files),
                 "mismatches": [
                     {
@@ -162,7 +162,7 @@ class Reporter:
                     "seconds": round(time.monotonic() - read.since, 3),
                     "on": commit.source,
                 }
-                for read in self._fetcher.waiting()
+                for read in self._fetcher.waiting_reads()
             ],
             "last_errors": self._last_errors(),
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
@@ -189,14 +189,14 @@ class Reporter:
         return {
             "bytes_fetched": self._fetcher.bytes_fetched,
             "bytes_per_s": round(self._fetcher.speed()),
-            "workers": len(self._fetcher.working()),
-            "waiting_reads": len(self._fetcher.waiting()),
+            "workers": len(self._fetcher.active_workers()),
+            "waiting_reads": len(self._fetcher.waiting_reads()),
             "hydration": self._jobs.hydration(),
         }
 
     def summary(self) -> str:
         """The state in a line, for ``systemctl status``; cheap enough to be asked for every few seconds."""
-        commit, job, waiting = self._content.commit, self._jobs.hydration(), len(self._fetcher.waiting())
+        commit, job, waiting = self._content.commit, self._jobs.hydration(), len(self._fetcher.waiting_reads())
         told = f"{self._state()}: {commit.type.prefix}{commit.id}@{commit.revision}, commit {commit.sha[:12]}"
         if job["state"] == "running":
             told += f", hydrating, {job['files_done']} of {job['files_total']} files are here"

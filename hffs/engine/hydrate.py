@@ -12,7 +12,7 @@ from ..control.messages import JobFile, JobProgress
 from ..errors import NotFound
 from ..model import RemoteFile
 from ..names import is_below
-from ..transfer import CommitFiles, Fetcher, Hydration, Part
+from ..transfer import CommitFiles, Fetcher, FileProgress, Hydration
 from .jobs import job_error, job_file, worker_report
 
 
@@ -45,7 +45,7 @@ class HydrationWork:
         return complete
 
     def progress(self, since: int, *, running: bool) -> JobProgress:  # noqa: ARG002 - as Work
-        now = self._hydration.snapshot()
+        now = self._hydration.progress()
         return {
             "bytes_done": now.bytes_done,
             "bytes_total": now.bytes_total,
@@ -89,5 +89,5 @@ def relative_path(path: str, root: str) -> str:
     return path.removeprefix(f"{root}/") if root else path
 
 
-def part_file(part: Part, root: str = "") -> JobFile:
+def part_file(part: FileProgress, root: str = "") -> JobFile:
     return job_file(relative_path(part.file.path, root), part.size, part.file.blob.etag, part.local, part.state)

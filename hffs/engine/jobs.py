@@ -137,8 +137,8 @@ def job_error(path: str, error: HffsError) -> JobError:
 def worker_report(fetcher: Fetcher) -> messages.Workers:
     """The workers of a fetcher: what each fetches, how fast, and why there are that many."""
     now = time.monotonic()
-    limit, why = fetcher.crew()
-    working = fetcher.working()
+    limit, why = fetcher.worker_limit()
+    working = fetcher.active_workers()
     return {
         "active": len(working),
         "limit": limit,

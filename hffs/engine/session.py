@@ -20,7 +20,7 @@ from ..errors import AccessDenied, HffsError, HubUnreachable, NotFound, Offline,
 from ..model import Commit, Entry, RepoRef
 from ..policy import RESERVED, ConcurrencyController
 from ..sources.hub import Auth, HttpTransport, HubAccess, HubCatalog, UrlResolver
-from ..transfer import NICE, CacheMaintenance, CommitFiles, Fetcher, Listings, Throttle, Timers
+from ..transfer import HASH_NICE, CacheMaintenance, CommitFiles, Fetcher, Listings, Throttle, Timers
 from ..vfs import Patterns
 from .adopter import Adopter
 from .connectivity import SWITCHED, HubConnectivity, ReachedCatalog, ReachedTransport
@@ -130,7 +130,7 @@ def start(
     stack: contextlib.ExitStack,
     *,
     adopting: bool = True,
-    verify_nice: int = NICE,
+    hash_nice: int = HASH_NICE,
 ) -> Session:
     """Workers, timers and the store, running until ``stack`` closes; ``adopting`` also what takes over, in the
     background, what huggingface_hub has of the repo."""
@@ -152,7 +152,7 @@ def start(
         timers,
         workers=most,
         ahead=None if settings.workers is None else most,
-        limiter=ConcurrencyController(
+        controller=ConcurrencyController(
             most=max(1, most - RESERVED),
             min_speed=settings.min_worker_speed,
             probe_seconds=settings.probe_seconds,
@@ -162,9 +162,9 @@ def start(
         ),
         fetch_size=settings.fetch_size,
         throttle=Throttle(settings.bandwidth),
-        verify_nice=verify_nice,
+        hash_nice=hash_nice,
         budget=budget,
-        pace=transport.pace,
+        background_delay=transport.pace,
     )
     fetcher.start()
     stack.callback(fetcher.stop, STOP_SECONDS)
@@ -199,7 +199,7 @@ def start(
 def start_fetcher(settings: Settings, commit: Commit, stack: contextlib.ExitStack) -> Fetcher:
     """A fetcher without listings or readers, as to mend files; it runs until ``stack`` closes."""
     hub = open_hub(settings, stack)
-    return start(hub, hub.listings(commit, ""), settings, stack, adopting=False, verify_nice=0).fetcher
+    return start(hub, hub.listings(commit, ""), settings, stack, adopting=False, hash_nice=0).fetcher
 
 
 def most_workers(asked: int | None, cores: int) -> int:

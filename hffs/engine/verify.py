@@ -166,7 +166,7 @@ class VerificationWork:
         fetched, workers = 0, NO_WORKERS
         if mending is not None:
             hydration, fetcher, before = mending
-            snapshot = hydration.snapshot()
+            snapshot = hydration.progress()
             done, total, rate = done + snapshot.bytes_done, total + snapshot.bytes_total, snapshot.bytes_per_s
             active += [part_file(part) for part in snapshot.active]
             fetched, workers = fetcher.bytes_fetched - before, worker_report(fetcher)
@@ -269,7 +269,7 @@ class VerificationWork:
             fetcher,
             lambda: [(file, 0) for file in files],
             big_file=self._big_file,
-            lay=lambda file, stored: self._source.replace(wanted[file], file, stored),
+            export_file=lambda file, stored: self._source.replace(wanted[file], file, stored),
             only=only,
         )
         with self._lock:
@@ -281,7 +281,7 @@ class VerificationWork:
             hydration.run()
         except HffsError as error:
             failure = error
-        for part in hydration.snapshot().ended:
+        for part in hydration.progress().ended:
             file = wanted.pop(part.file)
             if part.error is None:
                 _mended(file)

@@ -4,31 +4,31 @@ from .blob_handle import BlobHandle
 from .cache_maintenance import CacheMaintenance
 from .commit_files import CommitFiles, DiskSpace
 from .fetcher import Fetcher, FetchFailure, WaitingRead
-from .hash_worker import NICE
-from .hydrate import Hydration, Lay
-from .listings import Listings, kept
-from .progress import Part, Snapshot
+from .hash_worker import HASH_NICE
+from .hydrate import ExportFile, Hydration
+from .listings import Listings, cached_files
+from .progress import FileProgress, HydrationProgress
 from .reader import BlobReader, Pending
 from .throttle import Throttle
 from .timers import Timers
 
 __all__ = [
-    "NICE",
+    "HASH_NICE",
     "BlobHandle",
     "BlobReader",
     "CacheMaintenance",
     "CommitFiles",
     "DiskSpace",
+    "ExportFile",
     "FetchFailure",
     "Fetcher",
+    "FileProgress",
     "Hydration",
-    "Lay",
+    "HydrationProgress",
     "Listings",
-    "Part",
     "Pending",
-    "Snapshot",
     "Throttle",
     "Timers",
     "WaitingRead",
-    "kept",
+    "cached_files",
 ]

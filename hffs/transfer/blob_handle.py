@@ -1,7 +1,7 @@
 """A blob being moved: where it comes from, where it is stored, and the few blocks the disk would not take.
 
 ``missing`` is the one predicate of readability: readers, the fetcher and whoever wakes them ask it and nothing else.
-Blocks that could not be stored (full or failing disk) live in a small memory shared by all targets, so that a reader
+Blocks that could not be stored (full or failing disk) live in a small memory shared by all handles, so that a reader
 still gets its bytes; the oldest go first. Any thread may call anything here.
 """
 
@@ -18,13 +18,13 @@ from ..errors import BlockAbsent, HffsError, IntegrityError
 from ..model import RemoteFile
 
 # Enough for 64 readers waiting for 1 MiB each while nothing can be stored; small beside what a loader needs itself.
-UNSTORED_LIMIT = 64 * 1024 * 1024
+MEMORY_LIMIT = 64 * 1024 * 1024
 
 
 class MemoryBlocks:
     """Blocks by (blob key, index), at most ``limit`` bytes; the least recently added go first."""
 
-    def __init__(self, limit: int = UNSTORED_LIMIT) -> None:
+    def __init__(self, limit: int = MEMORY_LIMIT) -> None:
         self._limit = limit
         self._lock = threading.Lock()
         # guarded by _lock
@@ -79,20 +79,30 @@ class BlobHandle:
     """A remote file and its stored blob, shared by all who read or fetch it; counted by the fetcher."""
 
     __slots__ = (
-        "_guard", "_held", "file", "holders", "key", "readers", "refusal", "refused", "size", "stored", "unstored",
+        "_guard",
+        "_held",
+        "file",
+        "holders",
+        "key",
+        "memory",
+        "readers",
+        "refusal",
+        "refused",
+        "size",
+        "stored",
     )  # fmt: skip
 
-    def __init__(self, key: str, file: RemoteFile, stored: StoredBlob, unstored: MemoryBlocks) -> None:
+    def __init__(self, key: str, file: RemoteFile, stored: StoredBlob, memory: MemoryBlocks) -> None:
         self.key = key
         self.file = file
         self.size = file.blob.size
         self.stored = stored
-        self.unstored = unstored
+        self.memory = memory
         self.refusal: HffsError | None = None  # with which the disk refused the last block of it; None: it took that
-        # Set while its content is known to be wrong (``distrust``): nothing of it is read, whatever blocks there are.
+        # Set while its content is in quarantine: nothing of it is read, whatever blocks there are.
         self.refused: ContentRefusal | None = None
-        # guarded by the fetcher's lock: who reads it, and who is at work on it (workers, the verifier). Either keeps it
-        # open; what was wanted ahead is forgotten as soon as nobody reads.
+        # guarded by the fetcher's lock: how many readers use it, and how many fetches and hashings. Either keep it
+        # open; read-ahead is forgotten as soon as no reader is left.
         self.readers = 0
         self.holders = 0
         self._guard = threading.Lock()
@@ -101,22 +111,22 @@ class BlobHandle:
 
     def hold(self, blocks: range) -> None:
         """For a reader from whom they were evicted before it had read them: these blocks are in memory too, those that
-        are here from now on, the others when they come; until ``let_go``. Raises CacheUnusable."""
+        are here from now on, the others when they come; until ``release``. Raises CacheUnusable."""
         with self._guard:
             self._held.update(blocks)
         for block in blocks:
             with contextlib.suppress(BlockAbsent):
                 whole = ranges.bytes_of(range(block, block + 1), self.size)
-                self.unstored.put(self.key, block, self.read(whole))
+                self.memory.put(self.key, block, self.read(whole))
 
-    def let_go(self, blocks: range) -> None:
+    def release(self, blocks: range) -> None:
         with self._guard:
             self._held.subtract(blocks)
             gone = [block for block in blocks if self._held[block] <= 0]
             for block in gone:
                 del self._held[block]
         for block in gone:
-            self.unstored.take_out(self.key, block)
+            self.memory.take_out(self.key, block)
 
     def holds(self, block: int) -> bool:
         return block in self._held
@@ -124,9 +134,9 @@ class BlobHandle:
     def missing(self, blocks: range) -> list[range]:
         """The runs of ``blocks`` that cannot be read now."""
         absent = self.stored.missing(blocks)
-        if not absent or not self.unstored:
+        if not absent or not self.memory:
             return absent
-        return ranges.runs(block for run in absent for block in run if self.unstored.get(self.key, block) is None)
+        return ranges.runs(block for run in absent for block in run if self.memory.get(self.key, block) is None)
 
     def read(self, asked: ranges.ByteRange) -> bytes:
         """These bytes, all of them. Raises BlockAbsent when a block is not there (any more), IntegrityError."""
@@ -135,13 +145,13 @@ class BlobHandle:
         try:
             return self.stored.read(asked.start, asked.length)
         except BlockAbsent:
-            if not self.unstored:
+            if not self.memory:
                 raise
         pieces = []
         for block in ranges.span_of(asked):
             whole = ranges.bytes_of(range(block, block + 1), self.size)
             start, stop = max(whole.start, asked.start), min(whole.stop, asked.stop)
-            data = self.unstored.get(self.key, block)
+            data = self.memory.get(self.key, block)
             if data is None:
                 pieces.append(self.stored.read(start, stop - start))
             else:

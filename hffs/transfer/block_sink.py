@@ -33,7 +33,7 @@ class BlockSink:
         budget: CacheBudget | None,
         refused: Callable[[BlobHandle, HffsError], None],
         *,
-        outage: DiskBreaker | None = None,
+        breaker: DiskBreaker | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.budget = budget
@@ -41,7 +41,7 @@ class BlockSink:
         self._now = now
         self._lock = threading.Lock()
         # guarded by _lock
-        self._outage = outage or DiskBreaker()
+        self._breaker = breaker or DiskBreaker()
         self._refusal: HffsError | None = None
         self._told = False  # the log says that the disk refuses
 
@@ -53,7 +53,7 @@ class BlockSink:
     def forget(self) -> None:
         """Somebody wants it to be tried again: what comes next is."""
         with self._lock:
-            self._outage.worked()
+            self._breaker.worked()
 
     def probe(self) -> None:
         """See whether what could not be stored last could be stored now, if it is time for that: a mount that nobody
@@ -61,56 +61,56 @@ class BlockSink:
         budget, refusal = self.budget, self._refusal
         if budget is None or refusal is None:
             return
-        if self._outage.lasts:
+        if self._breaker.lasts:
             free = budget.free()
             with self._lock:
-                if not self._outage.may_try(self._now(), free):
+                if not self._breaker.may_try(self._now(), free):
                     return
         try:
             reservation = budget.reserve(ranges.BLOCK_SIZE)
             if reservation is None:
                 return
             reservation.settle(0)
-            if self._outage.lasts:
+            if self._breaker.lasts:
                 budget.probe()
         except (NoSpace, CacheUnusable) as error:
             log.debug("event=still-degraded error=%s", error)
             return
         with self._lock:
-            self._outage.worked()
+            self._breaker.worked()
             if self._refusal is refusal:
                 self._refusal = None
         self._tell(self._refusal)
 
-    def open(self, target: BlobHandle, size: int) -> WriteReservation:
-        """Room for ``size`` bytes of a target that are about to be fetched; the caller closes it."""
-        free = self.budget.free() if self.budget is not None and self._outage.lasts else None
+    def open(self, handle: BlobHandle, size: int) -> WriteReservation:
+        """Room for ``size`` bytes of a handle that are about to be fetched; the caller closes it."""
+        free = self.budget.free() if self.budget is not None and self._breaker.lasts else None
         with self._lock:
-            trying = self._outage.may_try(self._now(), free)
-        space = WriteReservation(self, target, size, trying=trying)
+            trying = self._breaker.may_try(self._now(), free)
+        space = WriteReservation(self, handle, size, trying=trying)
         space.prepare(ranges.BLOCK_SIZE)
         return space
 
-    def stored(self, target: BlobHandle) -> None:
+    def stored(self, handle: BlobHandle) -> None:
         with self._lock:
-            self._outage.worked()
+            self._breaker.worked()
             self._refusal = None
-        target.refusal = None
+        handle.refusal = None
         self._tell(None)
 
-    def not_stored(self, target: BlobHandle, error: HffsError, *, disk: bool) -> None:
+    def not_stored(self, handle: BlobHandle, error: HffsError, *, disk: bool) -> None:
         """``disk``: the disk refused, and not the budget."""
         free = self.budget.free() if disk and self.budget is not None and isinstance(error, NoSpace) else None
         with self._lock:
             if disk:
-                self._outage.failed(self._now(), free)
+                self._breaker.failed(self._now(), free)
             first = self._refusal is None
             self._refusal = error
-        target.refusal = error
+        handle.refusal = error
         if disk:
             self._tell(error)
         if first:
-            self._refused(target, error)
+            self._refused(handle, error)
 
     def _tell(self, refusal: HffsError | None) -> None:
         """Log that the disk refuses, or no longer does; where only the budget does that changes with every file."""
@@ -128,17 +128,17 @@ class BlockSink:
 class WriteReservation:
     """Room for one GET's blocks, reserved a few at a time. ``full`` says why what comes now cannot be stored."""
 
-    def __init__(self, shelf: BlockSink, target: BlobHandle, size: int, *, trying: bool) -> None:
+    def __init__(self, shelf: BlockSink, handle: BlobHandle, size: int, *, trying: bool) -> None:
         self.full: HffsError | None = None
         self._shelf = shelf
-        self._target = target
+        self._target = handle
         self._size = size  # what is still to come
         self._reservation: Reservation | None = None
         self._left = self._used = 0  # of the reservation
         if not trying:
             self._refuse(shelf.refusal or NoSpace("the disk takes nothing at this moment"), disk=False)
-        elif target.stored.no_space is not None:  # of this one blob; it begins anew when it is opened next
-            self._refuse(target.stored.no_space, disk=False)
+        elif handle.stored.no_space is not None:  # of this one blob; it begins anew when it is opened next
+            self._refuse(handle.stored.no_space, disk=False)
         self._probing = trying and shelf.refusal is not None
 
     def __enter__(self) -> Self:
@@ -173,7 +173,7 @@ class WriteReservation:
         for number, block in enumerate(range(first, first + ranges.block_count(len(data)))):
             if self.full is not None or self._target.holds(block):
                 part = data[number * ranges.BLOCK_SIZE : (number + 1) * ranges.BLOCK_SIZE]
-                self._target.unstored.put(self._target.key, block, bytes(part), spare=spare)
+                self._target.memory.put(self._target.key, block, bytes(part), spare=spare)
 
     def prepare(self, size: int) -> None:
         """Have ``size`` bytes reserved, if that can be; ``full`` tells."""

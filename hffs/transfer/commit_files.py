@@ -79,19 +79,19 @@ class CommitFiles:
         self.listings.restore()
         return self.listings.entries()
 
-    def remember(self, number: int, entry: Entry) -> None:
-        self.listings.remember(number, entry)
+    def record_node(self, number: int, entry: Entry) -> None:
+        self.listings.record_node(number, entry)
 
-    def recall(self, number: int) -> Entry | None:
-        return self.listings.recall(number)
+    def recorded_node(self, number: int) -> Entry | None:
+        return self.listings.recorded_node(number)
 
     def on_local(self, told: Callable[[str], None]) -> None:
         """``told(path)`` when a file has become wholly local; on a worker's thread, so hand over."""
         self._fetcher.on_local = lambda file: told(file.path)
 
-    def on_wrong(self, told: Callable[[str], None]) -> None:
-        """``told(etag)`` when content proved wrong and was dropped; on the verifier's thread, so hand over."""
-        self._fetcher.distrust.on_mismatch = lambda file: told(file.validator)
+    def on_mismatch(self, told: Callable[[str], None]) -> None:
+        """``told(etag)`` when content proved wrong and was dropped; on the hash_worker's thread, so hand over."""
+        self._fetcher.quarantine.on_mismatch = lambda file: told(file.validator)
 
     def sized(self, entry: Entry) -> Entry:
         return self.listings.sized(entry)
@@ -120,23 +120,23 @@ class CommitFiles:
             log.debug("event=not-adopted path=%s error=%s", entry.path, error)
 
     def state(self, entry: Entry) -> FileState:
-        """How much of a file is here, in a word; asks no server. ``failed``: its content is refused (``distrust``)."""
+        """How much of a file is here, in a word; asks no server. ``failed``: its content is in quarantine."""
         if entry.size is None or entry.etag is None:
             return "remote"
         blob = self.remote_file(entry).blob
-        return "failed" if self._fetcher.distrust.refuses(blob) else self._store.state(blob)
+        return "failed" if self._fetcher.quarantine.refuses(blob) else self._store.state(blob)
 
-    def passed(self, entry: Entry) -> bool:
+    def stream_verified(self, entry: Entry) -> bool:
         """Whether all of a file was hashed and right as it was read, though it is not all here."""
         if entry.size is None or entry.etag is None:
             return False
-        return self._fetcher.verifier.passed(blob_key(self.remote_file(entry).blob))
+        return self._fetcher.hash_worker.stream_verified(blob_key(self.remote_file(entry).blob))
 
     def mismatch(self, entry: Entry) -> Mismatch | None:
         """What was wrong with a file when it was last hashed, if it was, and nobody has mended it since."""
         if entry.size is None or entry.etag is None:
             return None
-        return self._fetcher.distrust.record.find(self.remote_file(entry).blob)
+        return self._fetcher.quarantine.record.find(self.remote_file(entry).blob)
 
     def retry(self, entry: Entry) -> bool:
         """Forget that a file proved wrong: it is fetched and read again at once. Whether anything was on record."""
@@ -152,7 +152,7 @@ class CommitFiles:
         finally:
             reader.close()
 
-    def space(self) -> DiskSpace:
+    def disk_space(self) -> DiskSpace:
         disk = os.statvfs(self._store.layout.root)
         return DiskSpace(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
 

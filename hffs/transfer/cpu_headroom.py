@@ -1,6 +1,6 @@
 """Whether the machine has processor time to spare for what can wait, as hashing what still grows.
 
-Asked by the verifier's thread, whose own work is not counted. One thread.
+Asked by the hash_worker's thread, whose own work is not counted. One thread.
 """
 
 from __future__ import annotations

@@ -58,12 +58,12 @@ class FetchTask:
         awaited: Callable[[Fetch], bool] = lambda _: True,
         throttle: Throttle | None = None,
         budget: CacheBudget | None = None,
-        outage: DiskBreaker | None = None,
+        breaker: DiskBreaker | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """``awaited`` tells whether a reader waits for a fetch: those bytes go first where ``throttle`` holds back, and
         come also when there is no ``budget`` to store them."""
-        self.shelf = BlockSink(budget, refused, outage=outage, now=now)
+        self.shelf = BlockSink(budget, refused, breaker=breaker, now=now)
         self._transport = transport
         self._awaited = awaited
         self._throttle = throttle or Throttle()
@@ -109,18 +109,18 @@ class FetchTask:
         if body is not None:
             body.abort()
 
-    def carry(self, fetch: Fetch, target: BlobHandle, buffer: memoryview) -> bool:
+    def carry(self, fetch: Fetch, handle: BlobHandle, buffer: memoryview) -> bool:
         """Bring what is missing; True when others hold a part of it. Raises HffsError, what has landed stays landed."""
-        with target.stored.lease(fetch.blocks) as claim:
-            absent = [part for run in claim.blocks for part in target.missing(run)]
+        with handle.stored.lease(fetch.blocks) as claim:
+            absent = [part for run in claim.blocks for part in handle.missing(run)]
             left = {block for run in (*absent, *claim.busy) for block in run}
             self._landed(fetch, [block for block in fetch.blocks if block not in left])
             try:
                 for run in absent:
-                    with self.shelf.open(target, ranges.bytes_of(run, target.size).length) as space:
+                    with self.shelf.open(handle, ranges.bytes_of(run, handle.size).length) as space:
                         if not self._is_worth(fetch, space):
                             break
-                        self._bring(fetch, target, claim, run, buffer, space)
+                        self._bring(fetch, handle, claim, run, buffer, space)
             finally:
                 with self._lock:
                     self._meters.pop(fetch.id, None)
@@ -136,7 +136,7 @@ class FetchTask:
     def _bring(
         self,
         fetch: Fetch,
-        target: BlobHandle,
+        handle: BlobHandle,
         claim: BlockLease,
         run: range,
         buffer: memoryview,
@@ -147,12 +147,12 @@ class FetchTask:
         # Nor does anything gather where each block waits for its share of the bandwidth.
         singly = fetch.priority is Priority.DEMAND or self._throttle.rate is not None
         room = ranges.BLOCK_SIZE if singly else len(buffer)
-        with closing(self._transport.get(target.file, ranges.bytes_of(run, target.size))) as body:
+        with closing(self._transport.get(handle.file, ranges.bytes_of(run, handle.size))) as body:
             self._bodies[fetch.id] = body
             first, filled, since = run.start, 0, self._now()
             try:
                 for block in run:
-                    length = ranges.block_length(block, target.size)
+                    length = ranges.block_length(block, handle.size)
                     self._throttle.wait(length, lambda: self._awaited(fetch), lambda: self.stopping)
                     if self.stopping:
                         raise Cancelled("hffs is shutting down")

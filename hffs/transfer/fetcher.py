@@ -14,17 +14,17 @@ from .. import ranges
 from ..errors import Cancelled, DeadlineExceeded, HffsError, NoSpace
 from ..model import Blob, RemoteFile
 from ..policy import Priority, eviction
-from .blob_handle import UNSTORED_LIMIT, BlobHandle
+from .blob_handle import MEMORY_LIMIT, BlobHandle
 from .fetch_task import Transport
 from .waiters import Callback, Waiter, WaitingRead, tell
 from .workshop import FetchFailure, Watcher, Workshop
 
 # While nothing can be stored, what is read ahead lives in a small memory: eight readers at a time share it.
-UNSTORED_WINDOW = UNSTORED_LIMIT // 8
+MEMORY_READAHEAD = MEMORY_LIMIT // 8
 
 
 @dataclass(frozen=True, slots=True)
-class Working:
+class ActiveWorker:
     """A worker at work: on which bytes of which file, how fast (bytes per second), since when (monotonic seconds)."""
 
     worker: int
@@ -41,7 +41,7 @@ class Fetcher(Workshop):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self.verifier.start()
+        self.hash_worker.start()
         self._crew.open()
 
     def stop(self, patience: float = 15.0) -> None:
@@ -55,13 +55,13 @@ class Fetcher(Workshop):
         self._crew.close()
         tell(waiters.values(), Cancelled("hffs is shutting down"))
         self._crew.join(ends)
-        self.verifier.stop(max(1.0, ends - time.monotonic()))
+        self.hash_worker.stop(max(1.0, ends - time.monotonic()))
         with self._ready:
-            targets = list(self._targets.values())
-        for target in targets:  # one that is still in somebody's hands is closed by the last of them
-            self._release(target)
+            handles = list(self._handles.values())
+        for handle in handles:  # one that is still in somebody's hands is closed by the last of them
+            self._release(handle)
 
-    def dismiss(self) -> None:
+    def cancel_waiters(self) -> None:
         """Everybody who waits now is told ``Cancelled``: the mount they wait on is gone, nobody hears the answers."""
         with self._ready:
             waiters = self._waiters.clear()
@@ -72,18 +72,18 @@ class Fetcher(Workshop):
     # --- what readers call ------------------------------------------------------------------------------------------
 
     def attach(self, file: RemoteFile) -> BlobHandle:
-        """The target of this file's blob, to be given back with ``detach``. Raises CacheUnusable, Cancelled."""
+        """The handle of this file's blob, to be given back with ``detach``. Raises CacheUnusable, Cancelled."""
         stored = self._store.open(file.blob)
         key = blob_key(file.blob)
-        fresh = BlobHandle(key, file, stored, self._unstored)
-        self.distrust.admit(fresh)
+        fresh = BlobHandle(key, file, stored, self._memory)
+        self.quarantine.admit(fresh)
         with self._ready:
             stopped = self._stopping
-            known = self._targets.get(key)
-            target = known or fresh
+            known = self._handles.get(key)
+            handle = known or fresh
             if not stopped:
-                self._targets[key] = target
-                target.readers += 1
+                self._handles[key] = handle
+                handle.readers += 1
         if known is not None or stopped:
             stored.close()
         if stopped:
@@ -91,74 +91,74 @@ class Fetcher(Workshop):
         if known is None:
             try:
                 if stored.complete and not stored.verified:
-                    self.verifier.submit(target)
+                    self.hash_worker.submit(handle)
             except BaseException:
-                self.detach(target)
+                self.detach(handle)
                 raise
-        return target
+        return handle
 
-    def detach(self, target: BlobHandle) -> None:
+    def detach(self, handle: BlobHandle) -> None:
         """What was wanted in the background is still fetched; what was wanted for the reader is not."""
         with self._ready:
-            target.readers -= 1
-        self._release(target)
+            handle.readers -= 1
+        self._release(handle)
 
-    def want(self, target: BlobHandle, blocks: range, priority: Priority) -> None:
+    def want(self, handle: BlobHandle, blocks: range, priority: Priority) -> None:
         """Have these blocks fetched, unless they are there already. Returns at once."""
-        absent = target.missing(blocks)
+        absent = handle.missing(blocks)
         if not absent:
             return
         with self._ready:
-            if self._knows(target) and target.refused is None:
-                self._want(target, absent, priority, time.monotonic())
+            if self._knows(handle) and handle.refused is None:
+                self._want(handle, absent, priority, time.monotonic())
 
-    def relinquish(self, target: BlobHandle) -> None:
-        """What of the target is only wanted in the background is not fetched any more."""
+    def relinquish(self, handle: BlobHandle) -> None:
+        """What of the handle is only wanted in the background is not fetched any more."""
         with self._ready:
-            self._queue.relinquish(target.key, Priority.BACKGROUND)
+            self._queue.relinquish(handle.key, Priority.BACKGROUND)
 
-    def watch(self, target: BlobHandle, told: Watcher) -> None:
-        """``told(None)`` when a fetch of the target has ended or it was found right, ``told(error)`` when one failed
+    def watch(self, handle: BlobHandle, told: Watcher) -> None:
+        """``told(None)`` when a fetch of the handle has ended or it was found right, ``told(error)`` when one failed
         for good or its content is wrong; on threads of ours, so hand over. Ends with ``unwatch``."""
         with self._ready:
-            self._watchers.setdefault(target.key, []).append(told)
+            self._watchers.setdefault(handle.key, []).append(told)
 
-    def unwatch(self, target: BlobHandle, told: Watcher) -> None:
+    def unwatch(self, handle: BlobHandle, told: Watcher) -> None:
         with self._ready:
-            watchers = self._watchers.get(target.key, [])
+            watchers = self._watchers.get(handle.key, [])
             if told in watchers:
                 watchers.remove(told)
             if not watchers:
-                self._watchers.pop(target.key, None)
+                self._watchers.pop(handle.key, None)
 
-    def busy(self, target: BlobHandle) -> bool:
-        """Whether anything of the target is queued or under way."""
+    def busy(self, handle: BlobHandle) -> bool:
+        """Whether anything of the handle is queued or under way."""
         with self._ready:
-            return self._queue.busy(target.key)
+            return self._queue.busy(handle.key)
 
-    def wait(self, target: BlobHandle, asked: ranges.ByteRange, deadline: float, callback: Callback) -> int:
+    def wait(self, handle: BlobHandle, asked: ranges.ByteRange, deadline: float, callback: Callback) -> int:
         """Want the blocks of ``asked`` for a waiting reader; ``callback(None)`` comes once when they can be read,
         ``callback(error)`` when they cannot be had or ``deadline`` (monotonic) passed. It may come before this returns.
         """
         span = ranges.span_of(asked)
-        absent = target.missing(span)
+        absent = handle.missing(span)
         with self._ready:
             now = time.monotonic()  # not before: another read may be too late in between, and that is not this one's
             ticket = next(self._tickets)
             if self._stopping:
                 failed: Exception | None = Cancelled("hffs is shutting down")
-            elif not self._knows(target):
-                failed = Cancelled(f"{target.file.path} was closed")
-            elif target.refused is not None:
-                failed = target.refused.error()
-            elif self._waiters.is_late(target.key, absent, now):
-                failed = DeadlineExceeded(f"{target.file.path} did not arrive in time just now")
+            elif not self._knows(handle):
+                failed = Cancelled(f"{handle.file.path} was closed")
+            elif handle.refused is not None:
+                failed = handle.refused.error()
+            elif self._waiters.is_late(handle.key, absent, now):
+                failed = DeadlineExceeded(f"{handle.file.path} did not arrive in time just now")
             elif absent:
-                self._want(target, absent, Priority.DEMAND, now)
-                failed = self._queue.wait(ticket, target.key, [block for run in absent for block in run], now)
+                self._want(handle, absent, Priority.DEMAND, now)
+                failed = self._queue.wait(ticket, handle.key, [block for run in absent for block in run], now)
                 if failed is None:
                     timer = self._timers.call_at(deadline, lambda: self._too_late(ticket))
-                    self._waiters.enter(ticket, Waiter(callback, timer, target.key, target.file.path, asked, now))
+                    self._waiters.enter(ticket, Waiter(callback, timer, handle.key, handle.file.path, asked, now))
             else:
                 failed = None
             waits = ticket in self._waiters
@@ -179,8 +179,8 @@ class Fetcher(Workshop):
         """Forget that a content proved wrong, so that it is fetched and read again at once, from a fresh URL; for
         whoever mends it on purpose. Whether anything was on record."""
         with self._ready:
-            target = self._targets.get(blob_key(blob))
-        return self.distrust.retry(blob, target)
+            handle = self._handles.get(blob_key(blob))
+        return self.quarantine.retry(blob, handle)
 
     def resume(self) -> None:
         """What kept the background waiting is over, as far as its sources know."""
@@ -190,7 +190,7 @@ class Fetcher(Workshop):
 
     # --- what status shows ------------------------------------------------------------------------------------------
 
-    def waiting(self) -> list[WaitingRead]:
+    def waiting_reads(self) -> list[WaitingRead]:
         with self._ready:
             return self._waiters.reads()
 
@@ -202,28 +202,28 @@ class Fetcher(Workshop):
         """Bytes per second now."""
         return self._carrier.speed()
 
-    def working(self) -> list[Working]:
+    def active_workers(self) -> list[ActiveWorker]:
         """What each worker is at."""
         with self._ready:
             jobs = self._crew.jobs()
         return [
-            Working(
+            ActiveWorker(
                 job.worker,
-                job.target.file.path,
+                job.handle.file.path,
                 job.fetch.priority,
-                ranges.bytes_of(job.fetch.blocks, job.target.size),
+                ranges.bytes_of(job.fetch.blocks, job.handle.size),
                 self._carrier.speed_of(job.fetch),
                 job.began,
             )
             for job in jobs
         ]
 
-    def runs(self, blob: Blob) -> list[tuple[range, bool]]:
+    def scheduled_runs(self, blob: Blob) -> list[tuple[range, bool]]:
         """What of a blob is queued or (True) under way, in ascending order."""
         with self._ready:
             return self._queue.runs(blob_key(blob))
 
-    def crew(self) -> tuple[int, str]:
+    def worker_limit(self) -> tuple[int, str]:
         """How many workers there may be just now, and why that many."""
         now = time.monotonic()
         with self._ready:
@@ -258,8 +258,8 @@ class Fetcher(Workshop):
     def window(self) -> int | None:
         """How far ahead of a reader may be fetched at most, in bytes; None: as far as its cursor likes."""
         if self.refusal is not None:
-            return UNSTORED_WINDOW
-        return None if self._budget is None else eviction.window(self._budget.cached_capacity, len(self._targets))
+            return MEMORY_READAHEAD
+        return None if self._budget is None else eviction.window(self._budget.cached_capacity, len(self._handles))
 
     def fits(self, size: int) -> bool:
         """Whether so many bytes can be kept beside what others read: that is, in half of the cache."""
@@ -286,4 +286,4 @@ def blob_key(blob: Blob) -> str:
     return f"{blob.etag}@{blob.origin}"
 
 
-__all__ = ["FetchFailure", "Fetcher", "Transport", "WaitingRead", "Working", "blob_key"]
+__all__ = ["ActiveWorker", "FetchFailure", "Fetcher", "Transport", "WaitingRead", "blob_key"]

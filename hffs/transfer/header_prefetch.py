@@ -29,16 +29,16 @@ _MOST_STEPS: Final = 16
 
 
 class AheadReader(Protocol):
-    """An open file, as far as it is needed here; ``hold`` keeps it open until ``let_go``."""
+    """An open file, as far as it is needed here; ``hold`` keeps it open until ``release``."""
 
     @property
-    def target(self) -> BlobHandle: ...
+    def handle(self) -> BlobHandle: ...
 
     def want_ahead(self, asked: ranges.ByteRange) -> None: ...
 
     def hold(self) -> None: ...
 
-    def let_go(self) -> None: ...
+    def release(self) -> None: ...
 
 
 class HeaderLookup:
@@ -67,16 +67,16 @@ class HeaderPrefetch:
         self._thread: threading.Thread | None = None
         self._stopping = False
 
-    def planning(self, target: BlobHandle) -> HeaderLookup | None:
+    def planning(self, handle: BlobHandle) -> HeaderLookup | None:
         """What is known or can be learnt of this file; None: nothing, by its name."""
-        found = format_of(target.file.path, target.size)
+        found = format_of(handle.file.path, handle.size)
         if found is None:
             return None
-        key = (target.key, found.name)
+        key = (handle.key, found.name)
         with self._ready:
             planning = self._known.get(key)
             if planning is None:
-                planning = self._known[key] = HeaderLookup(found, target.size)
+                planning = self._known[key] = HeaderLookup(found, handle.size)
                 if len(self._known) > KEPT:
                     self._known.popitem(last=False)
             else:
@@ -88,11 +88,11 @@ class HeaderPrefetch:
         if planning.done or planning.queued or self._stopping:
             return
         try:
-            if reader.target.missing(ranges.span_of(planning.asked)):
+            if reader.handle.missing(ranges.span_of(planning.asked)):
                 return
             reader.hold()
         except HffsError as error:  # closed, or the cache is gone: its reads tell
-            log.debug("event=no-plan path=%s error=%s", reader.target.file.path, error)
+            log.debug("event=no-plan path=%s error=%s", reader.handle.file.path, error)
             return
         with self._ready:
             taken = not (self._stopping or planning.done or planning.queued or len(self._waiting) >= MOST_WAITING)
@@ -104,7 +104,7 @@ class HeaderPrefetch:
                     self._thread.start()
                 self._ready.notify()
         if not taken:
-            reader.let_go()
+            reader.release()
 
     def stop(self, patience: float = 5.0) -> None:
         """Ends the thread, within ``patience`` seconds; what has no plan by now gets none. Before the fetcher stops."""
@@ -114,7 +114,7 @@ class HeaderPrefetch:
             thread = self._thread
             self._ready.notify_all()
         for _, reader in left:
-            reader.let_go()
+            reader.release()
         if thread is not None:
             thread.join(patience)
 
@@ -132,21 +132,21 @@ class HeaderPrefetch:
                 try:
                     self._learn(planning, reader)
                 finally:
-                    reader.let_go()
+                    reader.release()
             except Exception as error:  # a bug of ours; without this thread no file would get a plan any more
                 planning.done = True
-                log.error("event=plan-bug path=%s", reader.target.file.path, exc_info=error)
+                log.error("event=plan-bug path=%s", reader.handle.file.path, exc_info=error)
             planning.queued = False
 
     def _learn(self, planning: HeaderLookup, reader: AheadReader) -> None:
         """As far as the bytes that are here go."""
-        target = reader.target
+        handle = reader.handle
         began = time.monotonic()
         try:
             for _ in range(_MOST_STEPS):
-                if self._stopping or target.missing(ranges.span_of(planning.asked)):
+                if self._stopping or handle.missing(ranges.span_of(planning.asked)):
                     return
-                learnt = planning.format.learn(planning.size, planning.asked, target.read(planning.asked))
+                learnt = planning.format.learn(planning.size, planning.asked, handle.read(planning.asked))
                 if not isinstance(learnt, ranges.ByteRange):
                     planning.plan = learnt
                     break
@@ -156,8 +156,8 @@ class HeaderPrefetch:
             reader.want_ahead(planning.asked)
             return
         except HffsError as error:
-            log.debug("event=no-plan path=%s error=%s", target.file.path, error)
+            log.debug("event=no-plan path=%s error=%s", handle.file.path, error)
             return
         planning.done = True
         pieces = len(planning.plan) if planning.plan else 0
-        log.debug("event=plan path=%s pieces=%d seconds=%.3f", target.file.path, pieces, time.monotonic() - began)
+        log.debug("event=plan path=%s pieces=%d seconds=%.3f", handle.file.path, pieces, time.monotonic() - began)

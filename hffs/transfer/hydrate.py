@@ -32,7 +32,7 @@ from ..policy import Priority
 from ..ranges import BLOCK_SIZE, block_count
 from .blob_handle import BlobHandle
 from .fetcher import Fetcher
-from .progress import Part, Snapshot, State
+from .progress import FileProgress, HydrationProgress, State
 from .throughput import Throughput
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class _Work:
     local: int
     blocks: Sequence[range] = ()  # none: the whole file
     state: State = "waiting"
-    target: BlobHandle | None = None
+    handle: BlobHandle | None = None
     wanted: bool = False
     mended: bool = False  # its content was wrong and is being fetched once more
     told: Callable[[HffsError | None], None] | None = field(default=None, repr=False)
@@ -79,7 +79,7 @@ class _Work:
 
 
 Plan = Callable[[], Iterable[tuple[RemoteFile, int]]]
-Lay = Callable[[RemoteFile, StoredBlob], None]
+ExportFile = Callable[[RemoteFile, StoredBlob], None]
 
 
 class Hydration:
@@ -95,13 +95,13 @@ class Hydration:
         *,
         big_file: int = 200 * 1024 * 1024,
         force: bool = False,
-        lay: Lay | None = None,
+        export_file: ExportFile | None = None,
         only: Mapping[RemoteFile, Sequence[range]] | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._big_file = big_file
         self._force = force
-        self._lay = lay
+        self._export_file = export_file
         self._only = only or {}
         self._plan = plan
         self._failures = 0  # in a row, of a source or a folder
@@ -114,8 +114,8 @@ class Hydration:
         self._lock = threading.Lock()
         # guarded by _lock
         self._open: list[_Work] = []
-        self._ended: list[Part] = []
-        self._failed: list[Part] = []
+        self._ended: list[FileProgress] = []
+        self._failed: list[FileProgress] = []
         self._total = self._files = 0
         self._aside = 0  # local bytes of all that are not open
         self._seen = 0  # bytes done when last asked
@@ -143,14 +143,14 @@ class Hydration:
         """Whether it is to end; for a plan that takes its time."""
         return self._cancelled.is_set()
 
-    def snapshot(self) -> Snapshot:
+    def progress(self) -> HydrationProgress:
         now = time.monotonic()
         with self._lock:
             working = [(work, work.state) for work in self._open]
             ended, failed, aside = list(self._ended), list(self._failed), self._aside
             total, files = self._total, self._files
         active = [
-            Part(work.file, work.size, self._local(work), at) for work, at in working
+            FileProgress(work.file, work.size, self._local(work), at) for work, at in working
         ]  # asks the disk: without the lock
         done = aside + sum(part.local for part in active)
         with self._lock:
@@ -158,7 +158,7 @@ class Hydration:
             self._seen = max(done, self._seen)
             rate = self._meter.rate(now)
         eta = (total - done) / rate if rate else None
-        return Snapshot(done, total, rate, eta, len(ended) - len(failed), files, active, ended, failed)
+        return HydrationProgress(done, total, rate, eta, len(ended) - len(failed), files, active, ended, failed)
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
@@ -222,16 +222,16 @@ class Hydration:
 
         try:
             self._trust(work.file)
-            work.target = target = self._fetcher.attach(work.file)
-            if self._force and target.key not in self._renewed:
-                self._renewed.add(target.key)
-                target.stored.discard(range(block_count(target.size)))
+            work.handle = handle = self._fetcher.attach(work.file)
+            if self._force and handle.key not in self._renewed:
+                self._renewed.add(handle.key)
+                handle.stored.discard(range(block_count(handle.size)))
                 # Opened anew: files that have a name elsewhere too are left to it, and new ones made.
-                work.target = None
-                self._fetcher.detach(target)
-                work.target = target = self._fetcher.attach(work.file)
+                work.handle = None
+                self._fetcher.detach(handle)
+                work.handle = handle = self._fetcher.attach(work.file)
             work.told = told
-            self._fetcher.watch(target, told)
+            self._fetcher.watch(handle, told)
         except HffsError as error:
             self._end(work, error)
             return
@@ -239,52 +239,52 @@ class Hydration:
 
     def _trust(self, file: RemoteFile) -> None:
         """Who hydrates wants it on purpose: what is refused to readers for a while is tried again, once."""
-        if file.blob.etag not in self._retried and self._fetcher.distrust.refuses(file.blob):
+        if file.blob.etag not in self._retried and self._fetcher.quarantine.refuses(file.blob):
             self._retried.add(file.blob.etag)
             self._fetcher.retry(file.blob)
 
     def _step(self, work: _Work, error: HffsError | None, *, again: bool = False) -> None:
         """Look where a file is, after something of it happened: want what is missing, have it hashed, or end it."""
-        if work.target is None:  # an event that came too late
+        if work.handle is None:  # an event that came too late
             return
         if isinstance(error, Cancelled):  # a fetch that others gave up; or all of them, which the next look finds out
             again, error = True, None
         try:
             if error is None or self._once_more(work, error):
-                self._look(work, work.target, again)
+                self._look(work, work.handle, again)
             else:
                 self._end(work, error)
         except HffsError as wrong:
             self._end(work, wrong)
 
-    def _look(self, work: _Work, target: BlobHandle, again: bool) -> None:
-        stored = target.stored
-        self._fetcher.distrust.check(target)
+    def _look(self, work: _Work, handle: BlobHandle, again: bool) -> None:
+        stored = handle.stored
+        self._fetcher.quarantine.check(handle)
         missing = work.missing(stored)
         if missing:
             self._say(work, "fetching")
             # What comes is not kept: a reader would be served, we are not. An old refusal may be over.
-            if work.wanted and target.refusal is not None:
-                raise target.refusal
+            if work.wanted and handle.refusal is not None:
+                raise handle.refusal
             # Others may keep it busy for ever with what they want of it. What is queued already costs little to want.
-            if again or not work.wanted or not self._fetcher.busy(target):
+            if again or not work.wanted or not self._fetcher.busy(handle):
                 work.wanted = True
-                target.unstored.forget(target.key)  # what was kept in memory while the disk took nothing
+                handle.memory.forget(handle.key)  # what was kept in memory while the disk took nothing
                 # Of a whole file nothing lies between the gaps that is not local: one range is cheaper.
                 gaps = missing if work.blocks else [range(missing[0].start, missing[-1].stop)]
                 for gap in gaps:
-                    self._fetcher.want(target, gap, self._priority(work))
+                    self._fetcher.want(handle, gap, self._priority(work))
         elif work.blocks or work.file.blob.digest is None or stored.verified:
             self._whole(work, stored)
         else:
             self._say(work, "verifying")
-            self._fetcher.verifier.submit(target)
+            self._fetcher.hash_worker.submit(handle)
 
     def _whole(self, work: _Work, stored: StoredBlob) -> None:
         """It is here and right; ends with being laid."""
-        if self._lay is not None and not work.blocks:
+        if self._export_file is not None and not work.blocks:
             try:
-                self._lay(work.file, stored)
+                self._export_file(work.file, stored)
             except BlockAbsent:  # it was found damaged, or somebody dropped it: the next look wants it again
                 self._say(work, "verifying")
                 return
@@ -312,7 +312,7 @@ class Hydration:
         if isinstance(error, Cancelled):
             self._cancelled.set()  # also when it was the fetcher that was stopped: it gives no other file either
             return
-        part = Part(work.file, work.size, work.local, "done" if error is None else "failed", error)
+        part = FileProgress(work.file, work.size, work.local, "done" if error is None else "failed", error)
         with self._lock:
             self._ended.append(part)
             if error is not None:
@@ -322,16 +322,16 @@ class Hydration:
         self._count(error, laying)
 
     def _close(self, work: _Work, *, relinquish: bool) -> None:
-        target = work.target
+        handle = work.handle
         work.local = self._local(work)
-        work.target = None
-        if target is not None:
+        work.handle = None
+        if handle is not None:
             if relinquish:
-                self._fetcher.relinquish(target)
+                self._fetcher.relinquish(handle)
             if work.told is not None:
-                self._fetcher.unwatch(target, work.told)
+                self._fetcher.unwatch(handle, work.told)
                 work.told = None
-            self._fetcher.detach(target)
+            self._fetcher.detach(handle)
         with self._lock:
             self._open.remove(work)
             self._aside += work.local
@@ -346,15 +346,15 @@ class Hydration:
             self._failures += 1
 
     def _local(self, work: _Work) -> int:
-        target = work.target
+        handle = work.handle
         # Held, or it may be closed while it is asked by another thread, and its descriptor be another file's.
-        if target is None or not target.stored.hold():
+        if handle is None or not handle.stored.hold():
             return work.local
         try:
             if work.blocks:
-                return work.size - work.bytes_of(work.missing(target.stored))
-            return target.stored.local_bytes
+                return work.size - work.bytes_of(work.missing(handle.stored))
+            return handle.stored.local_bytes
         except CacheUnusable:
             return work.local
         finally:
-            target.stored.close()
+            handle.stored.close()

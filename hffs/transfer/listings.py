@@ -128,12 +128,12 @@ class Listings:
             if names is not None:
                 left += [entry.path for entry in names.values() if entry.kind == "directory"]
 
-    def remember(self, number: int, entry: Entry) -> None:
+    def record_node(self, number: int, entry: Entry) -> None:
         """Keep what a node number stands for, where no kept listing tells it."""
         self._index.set(self._name("node", str(number)), encode([entry]))
 
-    def recall(self, number: int) -> Entry | None:
-        """What ``remember`` kept."""
+    def recorded_node(self, number: int) -> Entry | None:
+        """What ``record_node`` kept."""
         return next(iter(decode(self._index.get(self._name("node", str(number)))) or ()), None)
 
     @property
@@ -281,7 +281,7 @@ class Listings:
         return _key(self.commit, kind, path)
 
 
-def kept(index: Index, commit: Commit, root: str = "") -> tuple[list[Entry], bool]:
+def cached_files(index: Index, commit: Commit, root: str = "") -> tuple[list[Entry], bool]:
     """The files at or below ``root`` that the index knows of, in path order, and whether these are all; ``root`` may be
     a file. Asks no server."""
     folder, found, complete = root, dict[str, Entry](), False

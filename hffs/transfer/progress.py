@@ -13,7 +13,7 @@ Outcome = Literal["running", "done", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FileProgress:
     """One file of a hydration at a moment: ``local`` of ``size`` bytes that it is to have are on the disk; why it
     failed, if it did."""
 
@@ -25,7 +25,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class HydrationProgress:
     """How far a hydration is. Bytes and rates count what became local; ``ended`` are the files that ended, in order,
     ``failed`` those of them that failed. Bytes grow, unless content proved wrong and was dropped."""
 
@@ -35,6 +35,6 @@ class Snapshot:
     eta_s: float | None
     files_done: int
     files_total: int
-    active: list[Part]
-    ended: list[Part]
-    failed: list[Part]
+    active: list[FileProgress]
+    ended: list[FileProgress]
+    failed: list[FileProgress]

@@ -85,7 +85,7 @@ class Pending:
         if self._cancelled:  # after it had settled: the file may be closed since
             raise Cancelled("the read was interrupted")
         try:
-            return self._reader.target.read(self._asked)
+            return self._reader.handle.read(self._asked)
         except BlockAbsent:
             with self._lock:
                 self._rounds += 1
@@ -96,7 +96,7 @@ class Pending:
                 self._done.clear()
                 holds, self._holds = self._holds, True
             if not holds:  # a cache so small that others' blocks have pushed these out: once more will do now
-                self._reader.target.hold(ranges.span_of(self._asked))
+                self._reader.handle.hold(ranges.span_of(self._asked))
             self._wait()
             return None
 
@@ -124,7 +124,7 @@ class Pending:
         self._end()
 
     def _wait(self) -> None:
-        ticket = self._reader.fetcher.wait(self._reader.target, self._asked, self._deadline, self._settled)
+        ticket = self._reader.fetcher.wait(self._reader.handle, self._asked, self._deadline, self._settled)
         with self._lock:
             self._ticket = ticket
             cancelled = self._cancelled
@@ -137,8 +137,8 @@ class Pending:
             holds = self._holds
         if not ended:
             if holds:
-                self._reader.target.let_go(ranges.span_of(self._asked))
-            self._reader.let_go()
+                self._reader.handle.release(ranges.span_of(self._asked))
+            self._reader.release()
 
     def _settled(self, error: Exception | None) -> None:
         with self._lock:
@@ -168,7 +168,7 @@ class BlobReader:
         fill: bool = False,
     ) -> None:
         self.fetcher = fetcher
-        self.target = fetcher.attach(file)
+        self.handle = fetcher.attach(file)
         self.size = file.blob.size
         self._timeout = read_timeout
         self._planner = planner
@@ -187,8 +187,8 @@ class BlobReader:
         asked = ranges.clip(offset, length, self.size)
         if not asked.length:
             return b""
-        if self.target.refused is not None:
-            self.fetcher.distrust.check(self.target)
+        if self.handle.refused is not None:
+            self.fetcher.quarantine.check(self.handle)
         limit = self.fetcher.window()
         if self._planning is not None:
             self._look()
@@ -197,7 +197,7 @@ class BlobReader:
             ahead = self._cursors.observe(asked.start, asked.length, window_limit=limit)
         answer: bytes | Pending
         try:
-            answer = self.target.read(asked)
+            answer = self.handle.read(asked)
         except BlockAbsent:
             answer = Pending(self, asked, time.monotonic() + self._timeout)
         if ahead.length:
@@ -209,13 +209,13 @@ class BlobReader:
     def want_ahead(self, asked: ranges.ByteRange, priority: Priority = Priority.AHEAD) -> None:
         """Have these bytes fetched, for nobody who waits. Never raises: it is a guess, what is read is asked for."""
         try:
-            self.fetcher.want(self.target, ranges.span_of(asked), priority)
+            self.fetcher.want(self.handle, ranges.span_of(asked), priority)
         except CacheUnusable as error:
             log.debug("event=no-read-ahead error=%s", error)
 
     def _touched(self) -> None:
         """Once, by the first read, after what it wants itself."""
-        planning = self._planner.planning(self.target) if self._planner is not None else None
+        planning = self._planner.planning(self.handle) if self._planner is not None else None
         if planning is not None:
             with self._lock:
                 self._planning = planning
@@ -237,31 +237,31 @@ class BlobReader:
                 self._planning = None
                 self._cursors.plan = planning.plan
 
-    def lend(self) -> int | None:
+    def dup_fd(self) -> int | None:
         """A descriptor the kernel may read the whole file from, for the caller to close; None unless verified."""
-        return self.target.stored.dup_fd()
+        return self.handle.stored.dup_fd()
 
     def prefetch(self) -> None:
         """Want all of it, for nobody in particular; goes on after ``close``."""
-        self.fetcher.want(self.target, range(ranges.block_count(self.size)), Priority.BACKGROUND)
+        self.fetcher.want(self.handle, range(ranges.block_count(self.size)), Priority.BACKGROUND)
 
     def close(self) -> None:
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        self.let_go()
+        self.release()
 
     def hold(self) -> None:
-        """One more who needs the blob, until ``let_go``. Raises Cancelled when the last one has gone."""
+        """One more who needs the blob, until ``release``. Raises Cancelled when the last one has gone."""
         with self._lock:
             if not self._users:
                 raise Cancelled("the file is closed")
             self._users += 1
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         with self._lock:
             self._users -= 1
             left = self._users
         if not left:
-            self.fetcher.detach(self.target)
+            self.fetcher.detach(self.handle)

@@ -28,7 +28,7 @@ class PoolTask:
 
     worker: int
     fetch: Fetch
-    target: BlobHandle
+    handle: BlobHandle
     began: float
 
 
@@ -108,7 +108,7 @@ class WorkerPool:
             try:
                 self._do(job, buffer)
             except Exception as error:  # a bug of ours; whoever waits for this fetch still has a deadline
-                log.error("event=worker-bug path=%s", job.target.file.path, exc_info=error)
+                log.error("event=worker-bug path=%s", job.handle.file.path, exc_info=error)
             finally:
                 with self._ready:
                     del self._jobs[job.fetch.id]

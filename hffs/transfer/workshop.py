@@ -33,7 +33,7 @@ from ..policy import (
 from ..ranges import BLOCK_SIZE, block_count
 from .blob_handle import BlobHandle, MemoryBlocks
 from .fetch_task import FetchTask, Transport
-from .hash_worker import NICE, HashWorker
+from .hash_worker import HASH_NICE, HashWorker
 from .quarantine import Quarantine, QuarantineActions
 from .throttle import Throttle
 from .timers import Timers
@@ -75,22 +75,22 @@ class Workshop:
         *,
         workers: int = 10,
         ahead: int | None = None,
-        limiter: ConcurrencyController | None = None,
+        controller: ConcurrencyController | None = None,
         fetch_size: int = 4 * 1024 * 1024,
         retry: RetryPolicy | None = None,
         throttle: Throttle | None = None,
         budget: CacheBudget | None = None,
-        outage: DiskBreaker | None = None,
-        pace: Callable[[RemoteFile], float] = lambda _: 0.0,
+        breaker: DiskBreaker | None = None,
+        background_delay: Callable[[RemoteFile], float] = lambda _: 0.0,
         late_seconds: float = LATE_SECONDS,
-        verify_nice: int = NICE,
-        dice: Callable[[], float] = random.random,
+        hash_nice: int = HASH_NICE,
+        jitter: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``workers`` at most; ``ahead`` of them read ahead at once, ``limiter`` says how many hydrate big files.
-        What is stored keeps to ``budget``; ``outage`` says when a disk that refused is tried again, ``pace`` how
-        many seconds what nobody waits for should wait before a file is asked for. ``verify_nice`` is the nice value of
-        the hashing thread: the lowest priority, where there may be readers."""
+        """At most ``workers`` threads, of which ``ahead`` read ahead; ``controller`` limits how many hydrate big
+        files. Stored blocks keep to ``budget``; ``breaker`` decides when a disk that refused is tried again.
+        ``background_delay`` gives the seconds that background work waits before a file is requested. ``hash_nice`` is
+        the nice value of the hash worker: the lowest priority, where there may be readers."""
         self._store = store
         self.throttle = throttle or Throttle()
         self._carrier = FetchTask(
@@ -100,26 +100,26 @@ class Workshop:
             awaited=self._awaited,
             throttle=self.throttle,
             budget=budget,
-            outage=outage,
+            breaker=breaker,
         )
         self._budget = budget
-        self._pace = pace
+        self._background_delay = background_delay
         self._timers = timers
         self._retry = retry or RetryPolicy()
-        self._dice = dice
+        self._jitter = jitter
         self._workers = workers
-        self._unstored = MemoryBlocks()
+        self._memory = MemoryBlocks()
         self.on_local: Callable[[RemoteFile], None] = lambda _: None  # set before start
         measures = QuarantineActions(self._refuse, transport.forget, self._refetch)
-        self.distrust = Quarantine(store.layout, measures, clock)
-        self.verifier = HashWorker(self._hold, self._let_go, self.distrust, self._tell_watchers, nice=verify_nice)
+        self.quarantine = Quarantine(store.layout, measures, clock)
+        self.hash_worker = HashWorker(self._hold, self._let_go, self.quarantine, self._tell_watchers, nice=hash_nice)
         self._ready = threading.Condition()
         # guarded by _ready
         self._queue: BlockQueue[Exception] = BlockQueue(
             demand_blocks=max(1, fetch_size // BLOCK_SIZE), workers=min(workers, USUAL)
         )
-        self._allowance = ConcurrencyLimits(workers=workers, ahead=ahead, limiter=limiter)
-        self._targets: dict[str, BlobHandle] = {}
+        self._allowance = ConcurrencyLimits(workers=workers, ahead=ahead, limiter=controller)
+        self._handles: dict[str, BlobHandle] = {}
         self._waiters = WaiterTable(late_seconds)
         self._watchers: dict[str, list[Watcher]] = {}
         self._tickets = itertools.count(1)
@@ -135,18 +135,18 @@ class Workshop:
             do=self._do,
         )
 
-    # --- whoever is at work on a target keeps it open ----------------------------------------------------------------
+    # --- whoever is at work on a handle keeps it open ----------------------------------------------------------------
 
-    def _hold(self, target: BlobHandle) -> bool:
+    def _hold(self, handle: BlobHandle) -> bool:
         with self._ready:
-            held = self._targets.get(target.key) is target
-            target.holders += held
+            held = self._handles.get(handle.key) is handle
+            handle.holders += held
             return held
 
-    def _let_go(self, target: BlobHandle) -> None:
+    def _let_go(self, handle: BlobHandle) -> None:
         with self._ready:
-            target.holders -= 1
-        self._release(target)
+            handle.holders -= 1
+        self._release(handle)
 
     # --- a worker ---------------------------------------------------------------------------------------------------
 
@@ -156,9 +156,9 @@ class Workshop:
         if fetch is None:
             return None
         self._allowance.began(fetch.priority)
-        target = self._targets[fetch.key]
-        target.holders += 1
-        return fetch, target
+        handle = self._handles[fetch.key]
+        handle.holders += 1
+        return fetch, handle
 
     def _due(self, now: float) -> float | None:
         times = (self._queue.due(now), self._allowance.paused(now))
@@ -166,15 +166,19 @@ class Workshop:
 
     def _do(self, job: PoolTask, buffer: memoryview) -> None:
         try:
-            self._carry_out(job.fetch, job.target, buffer)
+            self._carry_out(job.fetch, job.handle, buffer)
         finally:
             with self._ready:
                 self._allowance.ended(job.fetch.priority)
-            self._let_go(job.target)
+            self._let_go(job.handle)
 
-    def _carry_out(self, fetch: Fetch, target: BlobHandle, buffer: memoryview) -> None:
+    def _carry_out(self, fetch: Fetch, handle: BlobHandle, buffer: memoryview) -> None:
         """One fetch from claim to settlement; every way out settles, retries or defers it."""
-        if fetch.priority >= Priority.BACKGROUND and not self._awaited(fetch) and (wait := self._pace(target.file)):
+        if (
+            fetch.priority >= Priority.BACKGROUND
+            and not self._awaited(fetch)
+            and (wait := self._background_delay(handle.file))
+        ):
             with self._ready:
                 if self._queue.awaited(fetch):  # since then: whoever came takes it back at once
                     wait = 0.0
@@ -182,13 +186,13 @@ class Workshop:
                 self._crew.call()
             return
         try:
-            busy = self._carrier.carry(fetch, target, buffer)
+            busy = self._carrier.carry(fetch, handle, buffer)
         except HffsError as error:
-            self._failed(fetch, target, error)
+            self._failed(fetch, handle, error)
             return
         except Exception as error:  # a bug of ours must reach the reader as an error, not as a wait without end
-            log.error("event=fetch-bug path=%s", target.file.path, exc_info=error)
-            self._failed(fetch, target, HffsError(f"fetching {target.file.path} failed unexpectedly: {error!r}"))
+            log.error("event=fetch-bug path=%s", handle.file.path, exc_info=error)
+            self._failed(fetch, handle, HffsError(f"fetching {handle.file.path} failed unexpectedly: {error!r}"))
             return
         with self._ready:
             if busy:
@@ -197,37 +201,37 @@ class Workshop:
                 self._crew.call()
             else:
                 self._queue.settle(fetch, None, time.monotonic())
-            idle = not self._queue.busy(target.key)
+            idle = not self._queue.busy(handle.key)
         if busy:
             return
-        whole = idle and target.stored.complete
+        whole = idle and handle.stored.complete
         try:
-            self.distrust.tidy(target)
-            self.verifier.grown(target)
+            self.quarantine.tidy(handle)
+            self.hash_worker.grown(handle)
         except HffsError as error:  # it is hashed when it is opened next
-            log.debug("event=not-hashed path=%s error=%s", target.file.path, error)
+            log.debug("event=not-hashed path=%s error=%s", handle.file.path, error)
         if whole:
-            self.on_local(target.file)
-        self._tell_watchers(target, None)
+            self.on_local(handle.file)
+        self._tell_watchers(handle, None)
 
     # --- content that proved wrong ----------------------------------------------------------------------------------
 
-    def _refuse(self, target: BlobHandle) -> None:
+    def _refuse(self, handle: BlobHandle) -> None:
         """Nothing of it is fetched any more, and whoever waits for it is told; fetches under way go on for nobody."""
-        refused = target.refused
+        refused = handle.refused
         assert refused is not None
         with self._ready:
-            left = [self._waiters.leave(t) for t in self._queue.drop(target.key)]
+            left = [self._waiters.leave(t) for t in self._queue.drop(handle.key)]
         tell(left, refused.error())
 
-    def _refetch(self, target: BlobHandle) -> None:
+    def _refetch(self, handle: BlobHandle) -> None:
         """All of it anew in the background, if it can be kept beside what others read; else what a reader asks for."""
         budget = None if self._budget is None else self._budget.cached_capacity
-        if self._carrier.refusal is None and (budget is None or target.size <= budget // 2):
-            absent = target.missing(range(block_count(target.size)))
+        if self._carrier.refusal is None and (budget is None or handle.size <= budget // 2):
+            absent = handle.missing(range(block_count(handle.size)))
             with self._ready:
-                if self._knows(target) and target.refused is None:
-                    self._want(target, absent, Priority.BULK, time.monotonic())
+                if self._knows(handle) and handle.refused is None:
+                    self._want(handle, absent, Priority.BULK, time.monotonic())
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
@@ -236,14 +240,14 @@ class Workshop:
             done = [self._waiters.leave(t) for block in blocks for t in self._queue.landed(fetch, block)]
         tell(done, None)
 
-    def _failed(self, fetch: Fetch, target: BlobHandle, error: HffsError) -> None:
-        self._note(target, error)
+    def _failed(self, fetch: Fetch, handle: BlobHandle, error: HffsError) -> None:
+        self._note(handle, error)
         now = time.monotonic()
         if isinstance(error, AccessDenied):
-            self._denied(fetch, target, error, now)
+            self._denied(fetch, handle, error, now)
             return
         patience = getattr(error, "retry_after", None)
-        wait = self._retry.decide(fetch.attempt, transient=error.transient, retry_after=patience, random=self._dice())
+        wait = self._retry.decide(fetch.attempt, transient=error.transient, retry_after=patience, random=self._jitter())
         gone: list[Waiter | None] = []
         limited = False
         with self._ready:
@@ -262,29 +266,29 @@ class Workshop:
             if not isinstance(error, Cancelled):
                 # As text: whoever keeps a record would keep the answer's socket by the error's trace.
                 kind, what = type(error).__name__, str(error)
-                log.info("event=fetch-failed path=%s kind=%s error=%s", target.file.path, kind, what)
+                log.info("event=fetch-failed path=%s kind=%s error=%s", handle.file.path, kind, what)
             tell(gone, error)
-            self._tell_watchers(target, error)
+            self._tell_watchers(handle, error)
 
-    def _denied(self, fetch: Fetch, target: BlobHandle, error: AccessDenied, now: float) -> None:
+    def _denied(self, fetch: Fetch, handle: BlobHandle, error: AccessDenied, now: float) -> None:
         """Who refuses remembers it himself, and knows of a new token first. Readers hear it at once; what nobody waits
         for stays wanted where it had been given before, and is tried again after a while or at ``resume``; who watches
         is not told, but wants what a reader had asked for meanwhile once more, as always."""
         lapsed = isinstance(error, AccessLapsed)
         waits = lapsed and fetch.priority >= Priority.BACKGROUND
-        absent = target.missing(fetch.blocks) if waits else []
+        absent = handle.missing(fetch.blocks) if waits else []
         with self._ready:
             gone = [self._waiters.leave(ticket) for ticket in self._queue.settle(fetch, error, now, remember=False)]
-            if waits and not self._stopping and target.refused is None:
+            if waits and not self._stopping and handle.refused is None:
                 self._allowance.pause(now + DENIED_SECONDS, error.what)
-                self._want(target, absent, fetch.priority, now)
+                self._want(handle, absent, fetch.priority, now)
         tell(gone, error)
         if not lapsed:
-            self._tell_watchers(target, error)
+            self._tell_watchers(handle, error)
 
-    def _tell_watchers(self, target: BlobHandle, error: HffsError | None) -> None:
+    def _tell_watchers(self, handle: BlobHandle, error: HffsError | None) -> None:
         with self._ready:
-            watchers = list(self._watchers.get(target.key, ()))
+            watchers = list(self._watchers.get(handle.key, ()))
         for told in watchers:
             told(error)
 
@@ -320,40 +324,40 @@ class Workshop:
             self._carrier.abort(fetch)
         tell([waiter], DeadlineExceeded(f"{waiter.path} did not arrive in time"))
 
-    def _note(self, target: BlobHandle, error: HffsError) -> None:
+    def _note(self, handle: BlobHandle, error: HffsError) -> None:
         with self._ready:
-            self._errors.append(FetchFailure(time.time(), str(error), target.file.path))
+            self._errors.append(FetchFailure(time.time(), str(error), handle.file.path))
 
-    def _want(self, target: BlobHandle, absent: list[range], priority: Priority, now: float) -> None:
+    def _want(self, handle: BlobHandle, absent: list[range], priority: Priority, now: float) -> None:
         """Queue these blocks and wake whoever sleeps if any was new; the caller holds the lock. What is queued has been
         announced, without exception: who wants it next wakes nobody."""
-        more = [self._queue.want(target.key, run, priority, now) for run in absent]
+        more = [self._queue.want(handle.key, run, priority, now) for run in absent]
         if any(more):
             self._crew.call()
         if priority is Priority.BULK and not self._sampling:
             self._sampling = True
             self._timers.call_at(now, self._sample)
 
-    def _knows(self, target: BlobHandle) -> bool:
-        """Whether a target is still served; the caller holds the lock. What is queued for another has no worker."""
-        return self._targets.get(target.key) is target
+    def _knows(self, handle: BlobHandle) -> bool:
+        """Whether a handle is still served; the caller holds the lock. What is queued for another has no worker."""
+        return self._handles.get(handle.key) is handle
 
-    def _release(self, target: BlobHandle) -> None:
-        """Forget what nobody will read; and the target, when nobody is at work on it and nothing is left to do."""
+    def _release(self, handle: BlobHandle) -> None:
+        """Forget what nobody will read; and the handle, when nobody is at work on it and nothing is left to do."""
         with self._ready:
-            if not self._knows(target) or target.readers:
+            if not self._knows(handle) or handle.readers:
                 return
-            left = [self._waiters.leave(t) for t in self._queue.drop(target.key, keep=Priority.BACKGROUND)]
-            needed = target.holders or (not self._stopping and self._queue.busy(target.key))
+            left = [self._waiters.leave(t) for t in self._queue.drop(handle.key, keep=Priority.BACKGROUND)]
+            needed = handle.holders or (not self._stopping and self._queue.busy(handle.key))
             if not needed:
-                del self._targets[target.key]
-        tell(left, Cancelled(f"{target.file.path} was closed"))
+                del self._handles[handle.key]
+        tell(left, Cancelled(f"{handle.file.path} was closed"))
         if not needed:  # else whoever is at work comes here again
-            self._close(target)
+            self._close(handle)
 
-    def _close(self, target: BlobHandle) -> None:
-        self._unstored.forget(target.key)
-        target.stored.close()
+    def _close(self, handle: BlobHandle) -> None:
+        self._memory.forget(handle.key)
+        handle.stored.close()
 
 
 def _load() -> float:

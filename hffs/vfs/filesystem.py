@@ -87,7 +87,7 @@ class Filesystem:
             for node in self.tree.known_nodes(etag):
                 told(node.id)
 
-        self._content.on_wrong(wrong)
+        self._content.on_mismatch(wrong)
 
     def open(self, node: Node, handle: int | None = None) -> int:
         """A handle, to be given back with ``release``: numbered here, or by the binding (``handle``; opening that one
@@ -117,7 +117,7 @@ class Filesystem:
     def lend(self, handle: int) -> int | None:
         """A descriptor that holds the whole verified content, for the caller to close; None when there is none yet."""
         opened = self._handles.get(handle)
-        return None if opened is None else opened.reader.lend()
+        return None if opened is None else opened.reader.dup_fd()
 
     def release(self, handle: int) -> None:
         with self._lock:
@@ -134,7 +134,7 @@ class Filesystem:
             return list(self._handles.values())
 
     def space(self) -> DiskSpace:
-        return self._content.space()
+        return self._content.disk_space()
 
     def xattr_names(self, node: Node) -> list[str]:
         return [XATTR_PREFIX + name for name in self._xattrs(node)]
@@ -166,5 +166,5 @@ class Filesystem:
         elif digest is None:
             found["verification"] = "none"
         else:
-            found["verification"] = "passed" if self._content.passed(entry) else "pending"
+            found["verification"] = "passed" if self._content.stream_verified(entry) else "pending"
         return found

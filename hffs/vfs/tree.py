@@ -103,7 +103,7 @@ class Tree:
             raise EntryNotFound(f"{path!r} is left out by include/exclude")
         node = self._node_of(entry)
         if self.listing_waits(parent):
-            self._content.remember(node.id, entry)  # before the number leaves: no kept listing has this entry
+            self._content.record_node(node.id, entry)  # before the number leaves: no kept listing has this entry
         return node
 
     def find(self, path: str) -> Node:
@@ -140,7 +140,7 @@ class Tree:
 
     def _recover(self, number: int) -> Node | None:
         """Numbers are hashes of what is listed, so what is known of the commit tells them all again."""
-        entry = self._content.recall(number)
+        entry = self._content.recorded_node(number)
         if entry is not None and self._node_of(entry).id == number:
             return self._nodes.get(number)
         if not self._recovered:

@@ -54,7 +54,7 @@ class Reads:
             workers=workers,
             retry=retry,
             late_seconds=0.0,
-            dice=lambda: 0.0,
+            jitter=lambda: 0.0,
         )
         self.fetcher.start()
 

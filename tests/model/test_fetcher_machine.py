@@ -2,7 +2,7 @@
 
 What must hold whatever the threads do in between: a read that waits ends exactly once, with the file's own bytes or
 with an error that has a cause; so does a hydration, with its files whole; no block is brought twice unless it was
-evicted; and when all is over no target, ticket, open blob, thread or descriptor is left. (Not hypothesis' machine: what
+evicted; and when all is over no handle, ticket, open blob, thread or descriptor is left. (Not hypothesis' machine: what
 a step meets depends on the threads, and its replays want the same again. A seed that failed fails nearly always.)
 """
 
@@ -285,9 +285,9 @@ class Schedule:
         for opened in self.open:
             opened.reader.close()
         if not self.stopped:
-            self._wait_for(lambda: not self.fetcher._targets)
+            self._wait_for(lambda: not self.fetcher._handles)
             self._read_all()
-            self._wait_for(lambda: not self.fetcher._targets)
+            self._wait_for(lambda: not self.fetcher._handles)
             assert not self.fetcher._queue._maps
         for read in self.reads:
             self._judge(read)
@@ -296,7 +296,7 @@ class Schedule:
         for place, times in self.source.brought.items():
             assert times <= 1 + self.evicted[place], f"block {place} was brought {times} times"
         self.shut()
-        assert not self.fetcher._targets
+        assert not self.fetcher._handles
         assert not self.fetcher._waiters
         assert set(threading.enumerate()) <= self.threads
         assert not self.store._open
@@ -337,7 +337,7 @@ class Schedule:
 
     def _judge_hydration(self, hydrating: Hydrating) -> None:
         assert hydrating.hydration.join(SOON)
-        now = hydrating.hydration.snapshot()
+        now = hydrating.hydration.progress()
         assert now.active == []
         if hydrating.cancelled or self.stopped:
             return
@@ -354,7 +354,7 @@ class Schedule:
         self.reply()
         while not condition():
             left = [(read.told, read.taken, read.asked) for read in self.reads if not read.ends]
-            assert time.monotonic() < ends, f"reads without end: {left}; {self.fetcher._targets}"
+            assert time.monotonic() < ends, f"reads without end: {left}; {self.fetcher._handles}"
             time.sleep(0.001)
             self.reply()
 

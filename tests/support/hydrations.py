@@ -14,7 +14,7 @@ from hffs.transfer import Fetcher, Hydration
 
 
 class HydrationThread(RunningJob):
-    """``snapshot`` is that of the hydration, with the job's ``state`` and the ``error`` that ended it."""
+    """``progress`` is that of the hydration, with the job's ``state`` and the ``error`` that ended it."""
 
     def __init__(
         self, fetcher: Fetcher, plan: Any, *, ended: Callable[[], None] = lambda: None, **options: Any
@@ -26,8 +26,8 @@ class HydrationThread(RunningJob):
     def error(self) -> HffsError | None:
         return self._error
 
-    def snapshot(self) -> Any:
+    def progress(self) -> Any:
         state = self.state
-        now = self.hydration.snapshot()
+        now = self.hydration.progress()
         values = {field.name: getattr(now, field.name) for field in dataclasses.fields(now)}
         return SimpleNamespace(**values, state=state, error=self.error)

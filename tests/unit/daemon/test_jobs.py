@@ -81,7 +81,7 @@ def test_a_verification_reports_that_mending_waits_for_another_token(jobs_of: Ma
     source.failures = [AccessLapsed(WHY)]
     job = jobs.verify(request(fix=True, require=["onnx/deep/x.bin"]))
     until(lambda: report(jobs, job["id"]).get("waits") == WHY)
-    until(lambda: WHY in jobs._fetcher.crew()[1])  # before that there is nothing to resume
+    until(lambda: WHY in jobs._fetcher.worker_limit()[1])  # before that there is nothing to resume
     jobs._fetcher.resume()
     until(lambda: report(jobs, job["id"])["state"] == "done")
     assert "waits" not in report(jobs, job["id"])
@@ -97,17 +97,17 @@ def test_cancel_ends_a_verification_whose_mending_waits_for_a_silent_server(
     answer = reader.read(0, 10)
     assert isinstance(answer, bytes) or answer.result(SOON)
     reader.close()
-    until(lambda: not jobs._fetcher._targets)
+    until(lambda: not jobs._fetcher._handles)
     (data,) = store.layout.blobs.rglob("*.data")
     with data.open("r+b") as file:
         file.write(b"damaged")
     source.gate.clear()
     job = jobs.verify(request(fix=True))
-    until(jobs._fetcher.working)
+    until(jobs._fetcher.active_workers)
     ended = jobs.cancel(Request("DELETE", "/v1/jobs/x", {}, name=job["id"]))
     assert ended["state"] == "cancelled"
     source.gate.set()
-    until(lambda: not jobs._fetcher._targets)
+    until(lambda: not jobs._fetcher._handles)
 
 
 def test_each_end_of_a_job_is_logged_with_as_many_values_as_its_format_has() -> None:

@@ -114,8 +114,8 @@ def test_blocks_that_are_evicted_before_they_are_read_are_kept_in_memory_the_nex
     monkeypatch.setattr(StoredBlob, "publish", published_and_gone)
     assert read(reader, 5, 4 * BLOCK_SIZE - 5) == source.contents["a.bin"][5:]
     assert asked(source) == 8 * BLOCK_SIZE, "each came twice"
-    assert not reader.target.unstored, "and memory has forgotten them"
-    assert not reader.target.holds(0)
+    assert not reader.handle.memory, "and memory has forgotten them"
+    assert not reader.handle.holds(0)
     reader.close()
 
 
@@ -141,8 +141,8 @@ def test_a_reader_is_served_and_background_work_is_not_fetched(
     assert store.local_bytes(file.blob) == 0
     came = asked(source)
     for priority in (Priority.BACKGROUND, Priority.BULK):
-        fetcher.want(reader.target, range(10, 40), priority)
-        until(lambda: not fetcher.busy(reader.target))
+        fetcher.want(reader.handle, range(10, 40), priority)
+        until(lambda: not fetcher.busy(reader.handle))
     assert asked(source) == came
     assert len(fetcher.errors()) == 1, "told once"
     reader.close()
@@ -165,7 +165,7 @@ def test_who_begins_to_wait_for_what_was_left_out_gets_it(
         return worth
 
     monkeypatch.setattr(type(fetcher._carrier), "_is_worth", held)
-    fetcher.want(reader.target, range(4), Priority.BULK)
+    fetcher.want(reader.handle, range(4), Priority.BULK)
     assert at_it.wait(SOON)
     pending = reader.read(0, 5)
     assert isinstance(pending, Pending)
@@ -176,7 +176,7 @@ def test_who_begins_to_wait_for_what_was_left_out_gets_it(
 
 def ended(hydration: HydrationThread):
     assert hydration.join(SOON)
-    return hydration.snapshot()
+    return hydration.progress()
 
 
 @pytest.mark.allow_warnings("failures are logged")
@@ -247,23 +247,23 @@ def test_a_disk_that_refused_is_left_alone_until_it_is_time_and_then_tried_with_
     fetcher_of, source: MemorySource, bad
 ) -> None:
     file = source.file("a.bin", 16 * BLOCK_SIZE)
-    outage = DiskBreaker(3600.0)
-    fetcher: Fetcher = fetcher_of(workers=1, outage=outage)
+    breaker = DiskBreaker(3600.0)
+    fetcher: Fetcher = fetcher_of(workers=1, breaker=breaker)
     reader = BlobReader(fetcher, file)
     for block in range(8):
         assert read(reader, block * BLOCK_SIZE, 10) == source.contents["a.bin"][block * BLOCK_SIZE :][:10]
     assert len(bad.tries) == 1
     assert "broken" in fetcher.degraded
-    outage.failed(float("-inf"))  # long ago: it is time
+    breaker.failed(float("-inf"))  # long ago: it is time
     assert read(reader, 9 * BLOCK_SIZE, 10)
     assert len(bad.tries) == 2
     bad.clear()
-    outage.failed(float("-inf"))  # long ago: it is time
-    fetcher.want(reader.target, range(12, 16), Priority.AHEAD)
-    until(lambda: not fetcher.busy(reader.target))
+    breaker.failed(float("-inf"))  # long ago: it is time
+    fetcher.want(reader.handle, range(12, 16), Priority.AHEAD)
+    until(lambda: not fetcher.busy(reader.handle))
     assert bad.tries[2] == BLOCK_SIZE
     assert fetcher.degraded == ""
-    assert reader.target.stored.missing(range(12, 16)) == []
+    assert reader.handle.stored.missing(range(12, 16)) == []
     reader.close()
 
 
@@ -272,14 +272,14 @@ def test_a_cache_that_works_again_is_known_to_though_nobody_reads(
     fetcher_of, source: MemorySource, budget_of: MakeRoom, bad
 ) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
-    outage = DiskBreaker(3600.0)
+    breaker = DiskBreaker(3600.0)
     budget = budget_of()
-    fetcher: Fetcher = fetcher_of(budget=budget, outage=outage)
+    fetcher: Fetcher = fetcher_of(budget=budget, breaker=breaker)
     reader = BlobReader(fetcher, file)
     assert read(reader, 0, 10)
     fetcher.probe()
     assert fetcher.degraded, "it is not yet time"
-    outage.failed(float("-inf"))  # long ago: it is time
+    breaker.failed(float("-inf"))  # long ago: it is time
     fetcher.probe()
     assert fetcher.degraded == ""
     reader.close()
@@ -293,10 +293,10 @@ def test_a_probe_that_fails_leaves_it_degraded(
         raise CacheUnusable("still broken")
 
     file = source.file("a.bin", BLOCK_SIZE)
-    outage = DiskBreaker(0.0)
+    breaker = DiskBreaker(0.0)
     budget = budget_of()
     monkeypatch.setattr(budget, "probe", broken)
-    fetcher: Fetcher = fetcher_of(budget=budget, outage=outage)
+    fetcher: Fetcher = fetcher_of(budget=budget, breaker=breaker)
     reader = BlobReader(fetcher, file)
     assert read(reader, 0, 10)
     fetcher.probe()

@@ -73,9 +73,9 @@ def test_on_a_busy_machine_it_is_hashed_once_it_is_whole_or_grows_no_more(
     file = source.file("a.bin", 4 * BLOCK_SIZE)
     fetcher = fetcher_of(fetch_size=BLOCK_SIZE)
     reader = BlobReader(fetcher, file)
-    fetcher.want(reader.target, range(1), Priority.DEMAND)
-    hashings, key = fetcher.verifier._hashings, reader.target.key
-    until(lambda: key in hashings and not fetcher.working())
+    fetcher.want(reader.handle, range(1), Priority.DEMAND)
+    hashings, key = fetcher.hash_worker._hashings, reader.handle.key
+    until(lambda: key in hashings and not fetcher.active_workers())
     if rest:
         assert hashings[key].hashed == 0
         answer = reader.read(0, file.blob.size)

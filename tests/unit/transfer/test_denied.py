@@ -51,34 +51,34 @@ def test_the_background_waits_where_access_has_lapsed_and_goes_on_when_it_is_bac
     fetcher = fetcher_of(workers=1)
     files = [source.file(f"{n}.bin", 10, seed=n) for n in range(5)]
     source.failures = [AccessLapsed("the token has expired")]
-    targets = [fetcher.attach(file) for file in files]
+    handles = [fetcher.attach(file) for file in files]
     told: list[HffsError | None] = []
-    for target in targets:
-        fetcher.watch(target, told.append)
-        fetcher.want(target, range(1), Priority.BACKGROUND)
-    until(lambda: "the token has expired" in fetcher.crew()[1] and not fetcher.working())
+    for handle in handles:
+        fetcher.watch(handle, told.append)
+        fetcher.want(handle, range(1), Priority.BACKGROUND)
+    until(lambda: "the token has expired" in fetcher.worker_limit()[1] and not fetcher.active_workers())
     assert len(source.asked) == 1, "the other four wait as well"
     assert told == [], "nor have they failed"
     fetcher.resume()
-    until(lambda: all(target.stored.complete for target in targets))
+    until(lambda: all(handle.stored.complete for handle in handles))
     until(lambda: told.count(None) >= 5)
     assert len(source.asked) == 6
-    for target in targets:
-        fetcher.unwatch(target, told.append)
-        fetcher.detach(target)
+    for handle in handles:
+        fetcher.unwatch(handle, told.append)
+        fetcher.detach(handle)
 
 
 def test_where_access_was_never_given_the_background_fails(fetcher_of: MakeFetcher, source: MemorySource) -> None:
     fetcher = fetcher_of(workers=1)
     source.failures = [AccessDenied("gated")]
-    target = fetcher.attach(source.file("a.bin", 10))
+    handle = fetcher.attach(source.file("a.bin", 10))
     failed = threading.Event()
     told: list[HffsError | None] = []
-    fetcher.watch(target, lambda error: (told.append(error), failed.set()))  # type: ignore[func-returns-value]
-    fetcher.want(target, range(1), Priority.BACKGROUND)
+    fetcher.watch(handle, lambda error: (told.append(error), failed.set()))  # type: ignore[func-returns-value]
+    fetcher.want(handle, range(1), Priority.BACKGROUND)
     assert failed.wait(SOON)
     assert str(told[0]) == "gated"
-    fetcher.detach(target)
+    fetcher.detach(handle)
 
 
 def test_the_background_keeps_to_its_pace_and_a_reader_does_not(fetcher_of: MakeFetcher, source: MemorySource) -> None:
@@ -90,19 +90,19 @@ def test_the_background_keeps_to_its_pace_and_a_reader_does_not(fetcher_of: Make
         paced.append(path)
         return waits[path]
 
-    fetcher = fetcher_of(workers=1, pace=pace)
-    targets = {path: fetcher.attach(source.file(path, 10, seed=seed)) for seed, path in enumerate(waits)}
-    for target in targets.values():
-        fetcher.want(target, range(1), Priority.BACKGROUND)
-    until(lambda: targets["free.bin"].stored.complete)
-    until(lambda: set(paced) == set(waits) and not fetcher.working())
+    fetcher = fetcher_of(workers=1, background_delay=pace)
+    handles = {path: fetcher.attach(source.file(path, 10, seed=seed)) for seed, path in enumerate(waits)}
+    for handle in handles.values():
+        fetcher.want(handle, range(1), Priority.BACKGROUND)
+    until(lambda: handles["free.bin"].stored.complete)
+    until(lambda: set(paced) == set(waits) and not fetcher.active_workers())
     assert [path for path, _ in source.asked] == ["free.bin"]
-    reader = BlobReader(fetcher, targets["read.bin"].file, read_timeout=SOON)
+    reader = BlobReader(fetcher, handles["read.bin"].file, read_timeout=SOON)
     assert read(reader) == source.contents["read.bin"], "at once, though it had been put off for five minutes"
     reader.close()
     assert [path for path, _ in source.asked] == ["free.bin", "read.bin"]
-    for target in targets.values():
-        fetcher.detach(target)
+    for handle in handles.values():
+        fetcher.detach(handle)
 
 
 def test_a_reader_who_comes_while_a_fetch_is_being_put_off_does_not_wait_for_it(
@@ -116,7 +116,7 @@ def test_a_reader_who_comes_while_a_fetch_is_being_put_off_does_not_wait_for_it(
             came.append(reader.read(0, 10))
         return 300.0
 
-    fetcher = fetcher_of(workers=1, pace=pace)
+    fetcher = fetcher_of(workers=1, background_delay=pace)
     reader = BlobReader(fetcher, file, read_timeout=SOON)
     reader.prefetch()
     until(lambda: came)
@@ -130,18 +130,18 @@ def test_what_is_refused_for_its_content_meanwhile_is_not_wanted_again_when_acce
     fetcher_of: MakeFetcher, source: MemorySource
 ) -> None:
     fetcher = fetcher_of(workers=1)
-    target = fetcher.attach(source.file("a.bin", 10))
+    handle = fetcher.attach(source.file("a.bin", 10))
 
     source.failures = [AccessLapsed("the token has expired")]
     got = source.get
 
     def get(file: RemoteFile, wanted: ByteRange) -> MemoryBody:
-        target.refused = ContentRefusal("wrong", "later", "aa", "bb")
-        fetcher._refuse(target)
+        handle.refused = ContentRefusal("wrong", "later", "aa", "bb")
+        fetcher._refuse(handle)
         return got(file, wanted)
 
     source.get = get  # type: ignore[method-assign]
-    fetcher.want(target, range(1), Priority.BACKGROUND)
-    until(lambda: source.asked and not fetcher.working())
-    assert not fetcher.busy(target), "nobody would read it"
-    fetcher.detach(target)
+    fetcher.want(handle, range(1), Priority.BACKGROUND)
+    until(lambda: source.asked and not fetcher.active_workers())
+    assert not fetcher.busy(handle), "nobody would read it"
+    fetcher.detach(handle)

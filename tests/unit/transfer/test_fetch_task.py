@@ -36,7 +36,7 @@ class Rig:
     def __post_init__(self) -> None:
         file = self.source.file("a.bin", SIZE)
         self.content = self.source.contents["a.bin"]
-        self.target = BlobHandle("a", file, self.store.open(file.blob), MemoryBlocks())
+        self.handle = BlobHandle("a", file, self.store.open(file.blob), MemoryBlocks())
         self.carrier = FetchTask(
             self, landed=self.note, refused=lambda _, e: self.refused.append(e), now=lambda: self.time
         )
@@ -45,7 +45,7 @@ class Rig:
     def note(self, fetch: Fetch, blocks: Iterable[int]) -> None:
         del fetch
         run = list(blocks)
-        assert not run or not self.target.missing(range(run[0], run[-1] + 1))  # first stored, then announced
+        assert not run or not self.handle.missing(range(run[0], run[-1] + 1))  # first stored, then announced
         if run:
             self.landed.append(run)
 
@@ -65,28 +65,28 @@ class Rig:
         return body
 
     def carry(self, priority: Priority, blocks: range = WHOLE) -> bool:
-        return self.carrier.carry(Fetch(1, "a", blocks, priority, 0), self.target, self.buffer)
+        return self.carrier.carry(Fetch(1, "a", blocks, priority, 0), self.handle, self.buffer)
 
 
 @pytest.fixture
 def rig(store: BlobStore, source: MemorySource) -> Iterator[Rig]:
     rig = Rig(store, source)
     yield rig
-    rig.target.stored.close()
+    rig.handle.stored.close()
 
 
 @pytest.mark.parametrize("priority", [Priority.AHEAD, Priority.BACKGROUND])
 def test_on_a_fast_line_blocks_are_stored_by_the_buffer(rig: Rig, priority: Priority) -> None:
     assert not rig.carry(priority)
     assert rig.landed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert rig.target.stored.read(0, SIZE) == rig.content
+    assert rig.handle.stored.read(0, SIZE) == rig.content
     assert rig.carrier.fetched == SIZE
 
 
 def test_what_somebody_waits_for_is_told_block_by_block(rig: Rig) -> None:
     rig.carry(Priority.DEMAND)
     assert rig.landed == [[block] for block in WHOLE]
-    assert rig.target.stored.read(0, SIZE) == rig.content
+    assert rig.handle.stored.read(0, SIZE) == rig.content
 
 
 @pytest.mark.parametrize(("seconds", "together"), [(1.1 * GATHER_SECONDS, 1), (0.6 * GATHER_SECONDS, 2), (0.1, 1)])
@@ -94,7 +94,7 @@ def test_on_a_slow_line_no_block_waits_long_for_the_next(rig: Rig, seconds: floa
     rig.seconds = seconds
     rig.carry(Priority.AHEAD)
     assert rig.landed == [list(WHOLE[at : at + together]) for at in range(0, BLOCKS, together)]
-    assert rig.target.stored.read(0, SIZE) == rig.content
+    assert rig.handle.stored.read(0, SIZE) == rig.content
 
 
 def test_whole_blocks_of_an_answer_that_broke_off_are_not_asked_for_again(rig: Rig) -> None:
@@ -102,11 +102,11 @@ def test_whole_blocks_of_an_answer_that_broke_off_are_not_asked_for_again(rig: R
     with pytest.raises(HubUnreachable):
         rig.carry(Priority.AHEAD)
     assert rig.landed == [[0, 1, 2, 3], [4, 5]]
-    assert rig.target.missing(WHOLE) == [range(6, 10)]
+    assert rig.handle.missing(WHOLE) == [range(6, 10)]
     rig.breaks_at = BLOCKS
     rig.carry(Priority.AHEAD)
     assert [wanted.start for _, wanted in rig.source.asked] == [0, 6 * BLOCK_SIZE]
-    assert rig.target.stored.read(0, SIZE) == rig.content
+    assert rig.handle.stored.read(0, SIZE) == rig.content
 
 
 def test_a_fetch_that_is_told_to_stop_keeps_what_it_has(rig: Rig) -> None:
@@ -114,17 +114,17 @@ def test_a_fetch_that_is_told_to_stop_keeps_what_it_has(rig: Rig) -> None:
     with pytest.raises(Cancelled):
         rig.carry(Priority.BACKGROUND)
     assert rig.landed == [[0, 1]]
-    assert rig.target.stored.read(0, 2 * BLOCK_SIZE) == rig.content[: 2 * BLOCK_SIZE]
+    assert rig.handle.stored.read(0, 2 * BLOCK_SIZE) == rig.content[: 2 * BLOCK_SIZE]
 
 
 def test_a_run_the_disk_does_not_take_is_readable_from_memory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise NoSpace("no room")
 
-    monkeypatch.setattr(rig.target.stored, "publish", full)
+    monkeypatch.setattr(rig.handle.stored, "publish", full)
     rig.carry(Priority.AHEAD)
     assert rig.landed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert (str(rig.carrier.refusal), len(rig.refused)) == ("no room", 1)
-    held = [rig.target.unstored.get("a", block) for block in WHOLE]
+    held = [rig.handle.memory.get("a", block) for block in WHOLE]
     assert b"".join(block or b"" for block in held) == rig.content
     assert [len(block or b"") for block in held] == [BLOCK_SIZE] * 9 + [1000]

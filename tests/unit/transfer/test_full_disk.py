@@ -12,7 +12,7 @@ from hffs.errors import Cancelled, NoSpace
 from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
 from hffs.transfer.blob_handle import MemoryBlocks
-from hffs.transfer.fetcher import UNSTORED_WINDOW
+from hffs.transfer.fetcher import MEMORY_READAHEAD
 
 SOON = 5.0
 
@@ -49,9 +49,9 @@ def test_a_block_in_memory_is_not_fetched_again_by_who_looked_before_it_came(fet
     fetcher: Fetcher = fetcher_of()
     reader = BlobReader(fetcher, file)
     assert read(reader, 0, 5) == source.contents["a.bin"][:5]
-    plain = type(reader.target).missing
+    plain = type(reader.handle).missing
     looks = iter([[range(1)]])  # what the second reader saw a moment before the first one's block came
-    monkeypatch.setattr(type(reader.target), "missing", lambda self, blocks: next(looks, None) or plain(self, blocks))
+    monkeypatch.setattr(type(reader.handle), "missing", lambda self, blocks: next(looks, None) or plain(self, blocks))
     pending = Pending(reader, ByteRange(0, 5), time.monotonic() + SOON)
     assert pending.result(SOON) == source.contents["a.bin"][:5]
     assert len(source.asked) == 1
@@ -60,14 +60,14 @@ def test_a_block_in_memory_is_not_fetched_again_by_who_looked_before_it_came(fet
 
 @pytest.mark.usefixtures("_full")
 def test_little_is_read_ahead_of_a_long_reader(fetcher_of, source) -> None:
-    size = 3 * UNSTORED_WINDOW
+    size = 3 * MEMORY_READAHEAD
     file = source.file("a.bin", size)
     fetcher: Fetcher = fetcher_of()
     reader = BlobReader(fetcher, file)
     for offset in range(0, size, 1 << 20):
         assert read(reader, offset, 1 << 20) == source.contents["a.bin"][offset : offset + (1 << 20)]
         [window] = reader._cursors.windows()
-        assert window.wanted - window.position <= UNSTORED_WINDOW
+        assert window.wanted - window.position <= MEMORY_READAHEAD
     reader.close()
 
 

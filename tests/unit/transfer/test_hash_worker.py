@@ -47,7 +47,7 @@ def test_a_blob_that_cannot_be_hashed_keeps_no_other_from_it(fetcher_of, source,
         read(reader, 0, 1)
         reader.close()
     until(lambda: store.state(good.blob) == "verified")
-    until(lambda: not fetcher._targets)
+    until(lambda: not fetcher._handles)
 
 
 def test_a_machine_that_forbids_low_priority_is_no_reason_not_to_hash(
@@ -119,9 +119,9 @@ def test_what_becomes_whole_again_while_it_is_hashed_is_hashed_again(
     reader = BlobReader(fetcher, file)
     read(reader, 0, file.blob.size)
     assert began.wait(SOON)
-    reader.target.stored.discard(range(1))
+    reader.handle.stored.discard(range(1))
     read(reader, 0, 5)
-    until(lambda: not fetcher.working())
+    until(lambda: not fetcher.active_workers())
     go_on.set()
     until(lambda: store.state(file.blob) == "verified")
     reader.close()
@@ -137,7 +137,7 @@ def test_who_kept_wrong_bytes_is_told_though_the_disk_will_not_drop_them(fetcher
     source.contents["a.bin"] = b"wrong"
     fetcher = fetcher_of()
     told = threading.Event()
-    fetcher.distrust.on_mismatch = lambda _: told.set()
+    fetcher.quarantine.on_mismatch = lambda _: told.set()
     reader = BlobReader(fetcher, file)
     reader.prefetch()
     reader.close()
@@ -158,16 +158,16 @@ def test_what_is_read_in_order_is_hashed_while_it_grows(fetcher_of, source, stor
     fetcher = fetcher_of(fetch_size=BLOCK_SIZE)
     reader = BlobReader(fetcher, file)
     told: list[object] = []
-    fetcher.watch(reader.target, told.append)
+    fetcher.watch(reader.handle, told.append)
     read(reader, 4 * BLOCK_SIZE, 1)
     read(reader, 0, 2 * BLOCK_SIZE)
     until(lambda: 2 * BLOCK_SIZE in hashed)
     read(reader, 0, file.blob.size)
     until(lambda: store.state(file.blob) == "verified")
-    until(lambda: not fetcher.working())
+    until(lambda: not fetcher.active_workers())
     assert max(hashed) == file.blob.size
     assert set(told) == {None}
-    fetcher.unwatch(reader.target, told.append)
+    fetcher.unwatch(reader.handle, told.append)
     reader.close()
 
 
@@ -176,15 +176,15 @@ def test_a_block_published_anew_after_it_was_hashed_is_hashed_again(fetcher_of, 
     reader = BlobReader(fetcher_of(), file)
     read(reader, 0, BLOCK_SIZE)
     assert file.blob.digest is not None
-    hashing = IncrementalHash(reader.target.stored, file.blob.digest)
+    hashing = IncrementalHash(reader.handle.stored, file.blob.digest)
     assert not hashing.advance()
     assert hashing.hashed == BLOCK_SIZE
-    reader.target.stored.discard(range(1))
+    reader.handle.stored.discard(range(1))
     read(reader, 0, file.blob.size)
     assert hashing.advance()
     assert hashing.finish(1.0) == "again", "the block that was hashed is not the one that is there"
     assert hashing.hashed == 0
     assert hashing.advance()
     assert hashing.finish(1.0) == "verified"
-    assert reader.target.stored.verified
+    assert reader.handle.stored.verified
     reader.close()

@@ -59,7 +59,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def learns(reader: BlobReader, planner: HeaderPrefetch) -> HeaderLookup:
     """Reads the first bytes until all is learnt of the file, and the reader knows."""
-    planning = planner.planning(reader.target)
+    planning = planner.planning(reader.handle)
     assert planning is not None
     until(lambda: read(reader, 0, 8) and planning.done)
     read(reader, 0, 8)
@@ -122,7 +122,7 @@ def test_other_files_start_no_thread_and_fetch_no_header(fetcher_of, source, pla
     reader = BlobReader(fetcher_of(), file, planner=planner)
     read(reader, 2 * BLOCK_SIZE, 10)
     assert asked_blocks(source, file.path) == {2}
-    assert planner.planning(reader.target) is None
+    assert planner.planning(reader.handle) is None
     assert planner._thread is None
     reader.close()
 
@@ -157,7 +157,7 @@ def test_no_read_waits_for_a_plan_and_a_closed_file_stays_open_until_it_is_made(
     fetcher = fetcher_of()
     inside, go = threading.Event(), threading.Event()
     reader = BlobReader(fetcher, file, planner=planner)
-    planning = planner.planning(reader.target)
+    planning = planner.planning(reader.handle)
     assert planning is not None
     slow(planning, inside, go)
     read(reader, 0, 8)
@@ -167,9 +167,9 @@ def test_no_read_waits_for_a_plan_and_a_closed_file_stays_open_until_it_is_made(
     assert read(reader, 0, len(whole)) == whole
     assert reader._cursors.plan is None
     reader.close()
-    assert fetcher._targets, "its bytes are being looked at"
+    assert fetcher._handles, "its bytes are being looked at"
     go.set()
-    until(lambda: planning.done and not fetcher._targets)
+    until(lambda: planning.done and not fetcher._handles)
     assert planning.plan == plan_of()
 
 
@@ -177,7 +177,7 @@ def test_no_read_waits_for_a_plan_and_a_closed_file_stays_open_until_it_is_made(
 def test_a_parser_that_fails_costs_its_file_the_plan_and_others_nothing(fetcher_of, source, planner, caplog) -> None:
     fetcher = fetcher_of()
     reader = BlobReader(fetcher, weights(source), planner=planner)
-    planning = planner.planning(reader.target)
+    planning = planner.planning(reader.handle)
     assert planning is not None
     planning.format = replace(planning.format, learn=lambda *_: 1 // 0)  # type: ignore[arg-type,return-value]
     assert learns(reader, planner).plan is None
@@ -214,7 +214,7 @@ def test_stopping_ends_the_thread_and_gives_back_what_waits(fetcher_of, source) 
     fetcher = fetcher_of()
     inside, go = threading.Event(), threading.Event()
     readers = [BlobReader(fetcher, weights(source, f"{n}.safetensors", seed=n), planner=planner) for n in range(3)]
-    planning = planner.planning(readers[0].target)
+    planning = planner.planning(readers[0].handle)
     assert planning is not None
     slow(planning, inside, go)
     for reader in readers:
@@ -226,13 +226,13 @@ def test_stopping_ends_the_thread_and_gives_back_what_waits(fetcher_of, source) 
         reader.close()
     stopper = threading.Thread(target=planner.stop)
     stopper.start()
-    until(lambda: len(fetcher._targets) == 1)
+    until(lambda: len(fetcher._handles) == 1)
     go.set()
     stopper.join(10)
     assert not stopper.is_alive()
     assert planner._thread is not None
     assert not planner._thread.is_alive()
-    until(lambda: not fetcher._targets)
+    until(lambda: not fetcher._handles)
     late = BlobReader(fetcher, weights(source, "late.safetensors", seed=9), planner=planner)
     for _ in range(3):
         read(late, 0, 8)
@@ -245,17 +245,17 @@ def test_stopping_ends_the_thread_and_gives_back_what_waits(fetcher_of, source) 
 class Held:
     """As much of a reader as the planner needs; counts who holds it."""
 
-    def __init__(self, target) -> None:
-        self.target = target
+    def __init__(self, handle) -> None:
+        self.handle = handle
         self.held = 0
 
     def want_ahead(self, asked: ByteRange) -> None:
-        assert not self.target.missing(span_of(asked)), "all is here"
+        assert not self.handle.missing(span_of(asked)), "all is here"
 
     def hold(self) -> None:
         self.held += 1
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.held -= 1
 
 
@@ -263,7 +263,7 @@ def test_no_more_files_wait_to_be_parsed_than_fit(fetcher_of, source, planner) -
     file = weights(source)
     opened = BlobReader(fetcher_of(), file)
     read(opened, 0, 8)
-    reader = Held(opened.target)
+    reader = Held(opened.handle)
     found = format_of(file.path, opened.size)
     assert found is not None
     inside, go = threading.Event(), threading.Event()
@@ -285,11 +285,11 @@ def test_no_more_files_wait_to_be_parsed_than_fit(fetcher_of, source, planner) -
 def test_plans_of_the_last_files_are_kept(fetcher_of, source, planner) -> None:
     fetcher = fetcher_of()
     readers = [BlobReader(fetcher, source.file(f"{n}.gguf", 100, seed=n)) for n in range(KEPT + 1)]
-    plannings = [planner.planning(reader.target) for reader in readers[:KEPT]]
-    assert planner.planning(readers[0].target) is plannings[0]
-    planner.planning(readers[KEPT].target)
-    assert planner.planning(readers[0].target) is plannings[0]
-    assert planner.planning(readers[1].target) is not plannings[1]
+    plannings = [planner.planning(reader.handle) for reader in readers[:KEPT]]
+    assert planner.planning(readers[0].handle) is plannings[0]
+    planner.planning(readers[KEPT].handle)
+    assert planner.planning(readers[0].handle) is plannings[0]
+    assert planner.planning(readers[1].handle) is not plannings[1]
     for reader in readers:
         reader.close()
 
@@ -318,7 +318,7 @@ def test_with_prefetch_all_the_first_read_of_a_file_fetches_the_rest_and_opening
         moved = [abs(sorted(rest).index(start) - place) for place, start in enumerate(rest)]
         assert max(moved) < 4, "in file order, as far as four workers keep it"
     else:
-        until(lambda: not content._fetcher._targets)
+        until(lambda: not content._fetcher._handles)
         assert content.local_bytes(entry) == BLOCK_SIZE
     assert {path for path, _ in source.asked} == {"big.dat"}
     content.close()
@@ -335,7 +335,7 @@ def test_nothing_is_fetched_in_advance_that_cannot_be_kept(filesystem_of, source
     assert content._fetcher.degraded
     reader = content.open(content.entry("big.dat"))
     read(reader, 0, 10)
-    until(lambda: not content._fetcher._queue.busy(reader.target.key))
+    until(lambda: not content._fetcher._queue.busy(reader.handle.key))
     assert asked_blocks(source, "big.dat") == {0}
     reader.close()
     other.close()

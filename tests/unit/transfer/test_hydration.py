@@ -30,7 +30,7 @@ from hffs.errors import (
 from hffs.model import RemoteFile
 from hffs.policy import ConcurrencyController, Priority
 from hffs.ranges import BLOCK_SIZE, ByteRange
-from hffs.transfer import BlobReader, Fetcher, Pending, Snapshot, Throttle
+from hffs.transfer import BlobReader, Fetcher, HydrationProgress, Pending, Throttle
 from hffs.transfer.hydrate import MOST_BIG, MOST_FAILURES, MOST_OPEN, _Work
 from tests.support.hydrations import HydrationThread
 from tests.unit.memory import MemoryBody, MemorySource
@@ -98,16 +98,16 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-def ended(hydration: HydrationThread) -> Snapshot:
-    assert hydration.join(SOON), hydration.snapshot()
-    return hydration.snapshot()
+def ended(hydration: HydrationThread) -> HydrationProgress:
+    assert hydration.join(SOON), hydration.progress()
+    return hydration.progress()
 
 
 def nothing_left(fetcher: Fetcher) -> bool:
-    return not fetcher._targets and not fetcher._queue._maps and not fetcher._watchers
+    return not fetcher._handles and not fetcher._queue._maps and not fetcher._watchers
 
 
-def errors(snapshot: Snapshot) -> dict[str, HffsError | None]:
+def errors(snapshot: HydrationProgress) -> dict[str, HffsError | None]:
     return {part.file.path: part.error for part in snapshot.failed}
 
 
@@ -143,7 +143,7 @@ def test_what_is_here_is_not_fetched_and_what_was_begun_is_gone_on_with(
         assert isinstance(pending, Pending)
         pending.result(SOON)
         reader.close()
-    until(lambda: not fetcher.working() and nothing_left(fetcher))
+    until(lambda: not fetcher.active_workers() and nothing_left(fetcher))
     here = store.local_bytes(half.blob)
     source.asked.clear()
     now = ended(hydrate(fetcher, [whole, half]))
@@ -161,31 +161,31 @@ def test_so_many_are_open_and_no_more(fetcher_of, source: Source, hydrate, monke
 
     def attach(self: Fetcher, file: RemoteFile):
         nonlocal most, most_big
-        target = plain(self, file)
-        most = max(most, len(self._targets))
-        most_big = max(most_big, sum(each.size >= BIG for each in self._targets.values()))
-        return target
+        handle = plain(self, file)
+        most = max(most, len(self._handles))
+        most_big = max(most_big, sum(each.size >= BIG for each in self._handles.values()))
+        return handle
 
     monkeypatch.setattr(Fetcher, "attach", attach)
     source.gate.clear()
     hydration = hydrate(fetcher_of(), files)
-    until(lambda: len(hydration.snapshot().active) == MOST_OPEN)
+    until(lambda: len(hydration.progress().active) == MOST_OPEN)
     source.gate.set()
     assert ended(hydration).state == "done"
-    # One that has ended may still be in the hands of a worker or of the verifier.
+    # One that has ended may still be in the hands of a worker or of the hash_worker.
     assert most <= MOST_OPEN + 4 + 1
     assert most_big <= MOST_BIG + 4 + 1
 
 
 def test_big_files_are_brought_by_as_many_workers_as_the_limiter_says(fetcher_of, source: Source, hydrate) -> None:
     limiter = ConcurrencyController(most=1)
-    fetcher = fetcher_of(workers=6, limiter=limiter)
+    fetcher = fetcher_of(workers=6, controller=limiter)
     at_once = 0
     plain = source.get
 
     def get(file: RemoteFile, wanted: ByteRange) -> MemoryBody:
         nonlocal at_once
-        at_once = max(at_once, sum(each.priority is Priority.BULK for each in fetcher.working()))
+        at_once = max(at_once, sum(each.priority is Priority.BULK for each in fetcher.active_workers()))
         return plain(file, wanted)
 
     source.get = get  # type: ignore[method-assign]
@@ -261,7 +261,7 @@ def test_two_that_want_the_same_files_both_end_and_each_block_is_fetched_once(
     fetcher = fetcher_of()
     source.gate.clear()
     first, second = hydrate(fetcher, files), hydrate(fetcher, [*files[1:], source.file("own.bin", 9, seed=99)])
-    until(lambda: first.snapshot().active and second.snapshot().active)
+    until(lambda: first.progress().active and second.progress().active)
     source.gate.set()
     assert [ended(each).state for each in (first, second)] == ["done", "done"]
     assert source.bytes_asked() == sum(file.blob.size for file in files) + 9
@@ -274,7 +274,7 @@ def test_what_another_gave_up_is_wanted_again_however_much_else_happens(fetcher_
     fetcher = fetcher_of(workers=1, fetch_size=BLOCK_SIZE)
     source.gate.clear()
     first, second = hydrate(fetcher, [shared]), hydrate(fetcher, [shared])
-    until(lambda: first.snapshot().active and second.snapshot().active and fetcher.working())
+    until(lambda: first.progress().active and second.progress().active and fetcher.active_workers())
     first.cancel()
     assert ended(first).state == "cancelled"
     noise = threading.Event()
@@ -310,9 +310,9 @@ def test_a_reader_that_keeps_a_file_busy_keeps_it_from_nobody(fetcher_of, source
     reader = BlobReader(fetcher, file)
     pending = reader.read(0, 5)
     assert isinstance(pending, Pending)
-    until(fetcher.working)
+    until(fetcher.active_workers)
     hydration = hydrate(fetcher, [file])
-    until(lambda: hydration.snapshot().bytes_done == BIG)
+    until(lambda: hydration.progress().bytes_done == BIG)
     held.set()
     assert ended(hydration).state == "done"
     assert pending.result(SOON) == source.contents["a.bin"][:5]
@@ -487,11 +487,11 @@ def test_each_is_laid_once_it_is_right_before_it_is_done(fetcher_of, source: Sou
     hydration: list[HydrationThread] = []
 
     def lay(file: RemoteFile, stored: StoredBlob) -> None:
-        assert file.path not in [part.file.path for part in hydration[0].snapshot().ended]
+        assert file.path not in [part.file.path for part in hydration[0].progress().ended]
         laid.append((file.path, stored.verified))
 
     source.gate.clear()
-    hydration.append(hydrate(fetcher_of(), files[1:], lay=lay))
+    hydration.append(hydrate(fetcher_of(), files[1:], export_file=lay))
     source.gate.set()
     assert ended(hydration[0]).state == "done"
     assert sorted(laid) == [("1.bin", True), ("2.bin", True)]
@@ -507,7 +507,7 @@ def test_what_is_found_damaged_while_it_is_laid_is_fetched_again(fetcher_of, sou
             stored.discard(range(1, 2))
             raise BlockAbsent("block 1 is damaged")
 
-    assert ended(hydrate(fetcher_of(), [file], lay=lay)).state == "done"
+    assert ended(hydrate(fetcher_of(), [file], export_file=lay)).state == "done"
     assert tries == [True, True]
     assert source.bytes_asked() == 4 * BLOCK_SIZE
 
@@ -523,12 +523,12 @@ def test_a_folder_that_takes_nothing_ends_it_and_one_name_it_does_not_take_does_
 
     files = source.files(*range(1, 3 * MOST_OPEN))
     refused = {file.path for file in files}
-    now = ended(hydrate(fetcher_of(), files, lay=lay))
+    now = ended(hydrate(fetcher_of(), files, export_file=lay))
     assert now.state == "failed"
     assert most <= len(now.failed) <= MOST_OPEN + most
     if most > 1:
         refused = {"5.bin"}
-        now = ended(hydrate(fetcher_of(), files, lay=lay))
+        now = ended(hydrate(fetcher_of(), files, export_file=lay))
         assert errors(now) == {"5.bin": error}
         assert now.files_done == len(files) - 1
 
@@ -542,7 +542,7 @@ def test_cancelled_it_ends_at_once_and_keeps_what_came(
 ) -> None:
     first, *rest = source.files(1, BIG, BIG, 8 * BIG)
     throttle = Throttle()
-    fetcher = fetcher_of(throttle=throttle, limiter=ConcurrencyController(most=2))
+    fetcher = fetcher_of(throttle=throttle, controller=ConcurrencyController(most=2))
     assert ended(hydrate(fetcher, [first])).state == "done"
     listing, go_on = threading.Event(), threading.Event()
     if while_it == "is throttled":
@@ -575,7 +575,7 @@ def test_cancelled_it_ends_at_once_and_keeps_what_came(
     throttle.set_rate(None)
     source.refusals.clear()
     source.gate.set()
-    until(lambda: not fetcher.working())
+    until(lambda: not fetcher.active_workers())
     until(lambda: not fetcher._watchers)
     asked = len(source.asked)
     assert not any(fetcher._queue.queued().values())
@@ -596,7 +596,7 @@ def test_it_ends_with_its_fetcher(fetcher_of, source: Source, hydrate, silent: b
     source.gate.set()
     stopper.join(SOON)
     assert ended(hydration).state in ("cancelled", "failed")
-    assert hydration.snapshot().active == []
+    assert hydration.progress().active == []
 
 
 @pytest.mark.allow_warnings("the bug is logged")
@@ -626,10 +626,10 @@ def test_any_thread_may_look_at_any_time_and_sees_what_grows_and_adds_up(
 
     def look() -> None:
         try:
-            before = hydration.snapshot()
+            before = hydration.progress()
             while before.state == "running":
                 never.wait(0.001)  # or two lookers leave the workers hardly any of the interpreter
-                now = hydration.snapshot()
+                now = hydration.progress()
                 assert before.bytes_done <= now.bytes_done
                 assert before.bytes_total in (0, now.bytes_total)
                 assert before.files_done <= now.files_done <= now.files_total or not now.files_total

@@ -11,7 +11,7 @@ import pytest
 from hffs.cache import Index
 from hffs.errors import EntryNotFound, HubUnreachable
 from hffs.model import Entry
-from hffs.transfer import Listings, kept
+from hffs.transfer import Listings, cached_files
 from hffs.transfer.listings import RENEWED_SECONDS
 from tests.unit.memory import COMMIT, MemoryCatalog
 
@@ -160,21 +160,21 @@ def test_a_listing_in_use_counts_as_new_once_a_day(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_of_a_commit_is_told_without_asking(index: Index) -> None:
-    assert kept(index, COMMIT) == ([], False)
+    assert cached_files(index, COMMIT) == ([], False)
     files: dict[str, int | None] = {f"d{number}/f{file}": 1 for number in range(5) for file in range(5)}
     listings = listings_of(MemoryCatalog(files, page=10), index)
-    assert kept(index, COMMIT) == ([], False)
+    assert cached_files(index, COMMIT) == ([], False)
     listings.directory("d1")
-    listings.remember(7, Entry("d2/f2", "file", 1, "etag-1"))
-    some, complete = kept(index, COMMIT)
+    listings.record_node(7, Entry("d2/f2", "file", 1, "etag-1"))
+    some, complete = cached_files(index, COMMIT)
     assert [entry.path for entry in some] == [*(f"d1/f{file}" for file in range(5)), "d2/f2"]
     assert not complete
     listings.everything()
-    every, complete = kept(index, COMMIT)
+    every, complete = cached_files(index, COMMIT)
     assert (len(every), complete) == (25, True)
-    assert [entry.path for entry in kept(index, COMMIT, "d3/f1")[0]] == ["d3/f1"]
-    assert kept(index, COMMIT, "d") == ([], True)
-    assert kept(index, replace(COMMIT, sha="d" * 40)) == ([], False)
+    assert [entry.path for entry in cached_files(index, COMMIT, "d3/f1")[0]] == ["d3/f1"]
+    assert cached_files(index, COMMIT, "d") == ([], True)
+    assert cached_files(index, replace(COMMIT, sha="d" * 40)) == ([], False)
 
 
 def test_of_a_folder_listed_alone_all_is_known_and_of_the_rest_nothing(index: Index) -> None:
@@ -182,6 +182,6 @@ def test_of_a_folder_listed_alone_all_is_known_and_of_the_rest_nothing(index: In
     listings = Listings(MemoryCatalog({"sub/b.txt": None}), index, COMMIT, root="sub")
     listings.load()
     listings.sized(listings.entry("sub/b.txt"))
-    inside, complete = kept(index, COMMIT, "sub/b.txt")
+    inside, complete = cached_files(index, COMMIT, "sub/b.txt")
     assert ([(entry.path, entry.size) for entry in inside], complete) == ([("sub/b.txt", 7)], True)
-    assert kept(index, COMMIT) == (inside, False)
+    assert cached_files(index, COMMIT) == (inside, False)

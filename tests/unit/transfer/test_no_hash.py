@@ -20,7 +20,7 @@ def test_what_has_no_hash_is_local_and_never_verified(fetcher_of, source: Memory
     assert (answer if isinstance(answer, bytes) else answer.result(10.0)) == source.contents["a.bin"]
     reader.close()
     assert store.state(file.blob) == "local"
-    assert not fetcher.verifier._queued
+    assert not fetcher.hash_worker._queued
 
 
 def test_the_same_etag_of_two_files_is_two_contents() -> None:

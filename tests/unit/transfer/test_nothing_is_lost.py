@@ -1,4 +1,4 @@
-"""Interleavings and failures that once lost a waiter, a worker, a target or a wake-up; each forced, none hoped for."""
+"""Interleavings and failures that once lost a waiter, a worker, a handle or a wake-up; each forced, none hoped for."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def until(condition: Callable[[], object]) -> None:
 def test_a_callback_that_raises_costs_nobody_else_the_answer(fetcher_of, source) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
     fetcher = fetcher_of()
-    target = fetcher.attach(file)
+    handle = fetcher.attach(file)
     source.gate.clear()
     answers: list[Exception | None] = []
     told = threading.Event()
@@ -51,11 +51,11 @@ def test_a_callback_that_raises_costs_nobody_else_the_answer(fetcher_of, source)
         told.set()
 
     for callback in (raising, telling):
-        fetcher.wait(target, ByteRange(0, 5), time.monotonic() + 60, callback)
+        fetcher.wait(handle, ByteRange(0, 5), time.monotonic() + 60, callback)
     source.gate.set()
     assert told.wait(SOON)
     assert answers == [None]
-    fetcher.detach(target)
+    fetcher.detach(handle)
 
 
 @pytest.mark.allow_warnings("workers say what went wrong")
@@ -90,11 +90,11 @@ def test_what_is_asked_of_a_closed_file_is_refused_and_costs_no_worker(fetcher_o
     fetcher = fetcher_of(workers=1)
     closed = fetcher.attach(source.file("a.bin", 4 * BLOCK_SIZE))
     holding = fetcher.attach(closed.file)
-    # A target that is forgotten while its blob is still open: what a late reader would have in hand.
+    # A handle that is forgotten while its blob is still open: what a late reader would have in hand.
     stored = fetcher._store.open(closed.file.blob)
     fetcher.detach(closed)
     fetcher.detach(holding)
-    assert fetcher._targets == {}
+    assert fetcher._handles == {}
     answers: list[Exception | None] = []
     closed.stored = stored
     fetcher.want(closed, range(4), Priority.BACKGROUND)
@@ -121,9 +121,9 @@ def test_a_read_that_waits_when_its_file_is_closed_gets_its_bytes_however_late_t
     reader.close()
     source.gate.set()
     assert settled.wait(SOON)
-    until(lambda: not fetcher.working())
+    until(lambda: not fetcher.active_workers())
     assert pending.take() == source.contents["a.bin"][10:30]
-    until(lambda: not fetcher._targets)
+    until(lambda: not fetcher._handles)
 
 
 def test_a_closed_reader_whose_waiting_read_is_given_up_leaves_nothing_open(fetcher_of, source) -> None:
@@ -135,7 +135,7 @@ def test_a_closed_reader_whose_waiting_read_is_given_up_leaves_nothing_open(fetc
     reader.close()
     pending.cancel()
     source.gate.set()
-    until(lambda: not fetcher._targets)
+    until(lambda: not fetcher._handles)
 
 
 def test_an_open_that_fails_halfway_leaves_no_target_behind(fetcher_of, source, monkeypatch) -> None:
@@ -149,7 +149,7 @@ def test_an_open_that_fails_halfway_leaves_no_target_behind(fetcher_of, source, 
     with pytest.raises(CacheUnusable):
         BlobReader(fetcher, file)
     monkeypatch.undo()
-    assert fetcher._targets == {}
+    assert fetcher._handles == {}
 
 
 def test_a_prefetch_that_cannot_be_asked_for_closes_its_file(filesystem_of, monkeypatch) -> None:
@@ -164,7 +164,7 @@ def test_a_prefetch_that_cannot_be_asked_for_closes_its_file(filesystem_of, monk
     with pytest.raises(CacheUnusable):
         content.prefetch(content.entry("a.bin"))
     monkeypatch.undo()
-    assert content._fetcher._targets == {}
+    assert content._fetcher._handles == {}
 
 
 class FailsOnce:
@@ -195,7 +195,7 @@ def test_a_sleeping_worker_hears_of_a_retry_that_falls_due_while_the_others_are_
 ) -> None:
     transport = FailsOnce(source)
     retry = RetryPolicy(base=0.2, cap=0.2)
-    fetcher = Fetcher(store, transport, timers, workers=2, retry=retry, dice=lambda: 0.99)
+    fetcher = Fetcher(store, transport, timers, workers=2, retry=retry, jitter=lambda: 0.99)
     fetcher.start()
     source.gate.set()
     demanded = BlobReader(fetcher, source.file("demanded.bin", BLOCK_SIZE, seed=1))
@@ -225,7 +225,7 @@ def test_a_block_queued_beside_one_that_has_failed_is_fetched_for_the_next_who_w
     source.failures = [EntryNotFound("gone")]
     with pytest.raises(EntryNotFound):
         read(reader, 0, 5)
-    until(lambda: not fetcher.working())
+    until(lambda: not fetcher.active_workers())
     with pytest.raises(EntryNotFound):  # of the first block; the second is queued, and nobody waits for it
         read(reader, 0, 2 * BLOCK_SIZE)
     assert read(reader, BLOCK_SIZE, 5) == source.contents["a.bin"][BLOCK_SIZE:][:5]
@@ -266,7 +266,7 @@ def test_an_interrupt_between_two_rounds_of_a_read_ends_it(fetcher_of, source, m
     with pytest.raises(Cancelled):
         pending.take()
     monkeypatch.undo()
-    assert fetcher.waiting() == []
+    assert fetcher.waiting_reads() == []
     reader.close()
 
 
@@ -281,8 +281,8 @@ def test_a_read_that_had_settled_before_anybody_listened_is_called_back_after_an
     told = threading.Semaphore(0)
     pending.add_done_callback(lambda _: told.release())
     assert told.acquire(timeout=SOON)
-    until(lambda: not fetcher.working())
-    reader.target.stored.discard(range(1))
+    until(lambda: not fetcher.active_workers())
+    reader.handle.stored.discard(range(1))
     assert pending.take() is None
     assert told.acquire(timeout=SOON), "nobody was told that the bytes are here again"
     assert pending.take() == source.contents["a.bin"][:5]
@@ -297,7 +297,7 @@ def test_many_who_read_a_damaged_block_at_once_all_get_it_mended(fetcher_of, sou
     reader = BlobReader(fetcher, file)
     read(reader, 0, BLOCK_SIZE)
     reader.close()
-    until(lambda: not fetcher._targets)
+    until(lambda: not fetcher._handles)
     [data] = (tmp_path / "cache").rglob("*.data")
     with open(data, "r+b") as damaged:
         damaged.write(b"????")

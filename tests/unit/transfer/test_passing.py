@@ -56,7 +56,7 @@ def read_through(fetcher: Fetcher, file: RemoteFile, *, reopening: bool = False)
         read(reader, offset, MIB)
         if reopening:
             reader.close()
-            until(lambda: not fetcher._targets)
+            until(lambda: not fetcher._handles)
             reader = BlobReader(fetcher, file)
     reader.close()
 
@@ -68,7 +68,7 @@ def test_a_file_larger_than_the_cache_read_in_order_is_found_right(
     file = source.file("a.bin", SIZE)
     fetcher: Fetcher = fetcher_of(budget=budget)
     read_through(fetcher, file, reopening=reopening)
-    until(lambda: fetcher.verifier.passed(f"{file.blob.etag}@{file.blob.origin}"))
+    until(lambda: fetcher.hash_worker.stream_verified(f"{file.blob.etag}@{file.blob.origin}"))
     assert store.state(file.blob) == "partial", "what is not here cannot be verified to be"
     assert recorded(store.layout) == []
 
@@ -83,18 +83,18 @@ def test_a_wrong_bit_is_found_though_its_block_has_gone_long_before(
     source.contents["a.bin"] = right[:at] + bytes([right[at] ^ 16]) + right[at + 1 :]
     fetcher: Fetcher = fetcher_of(budget=budget)
     told = threading.Event()
-    fetcher.distrust.on_mismatch = lambda _: told.set()
+    fetcher.quarantine.on_mismatch = lambda _: told.set()
     read_through(fetcher, file)
     assert told.wait(SOON)
-    assert not fetcher.verifier.passed(f"{file.blob.etag}@{file.blob.origin}")
-    until(lambda: not fetcher._targets)
+    assert not fetcher.hash_worker.stream_verified(f"{file.blob.etag}@{file.blob.origin}")
+    until(lambda: not fetcher._handles)
     assert [found.copies for found in mismatches.current(store.layout)] == [1]
     assert store.local_bytes(file.blob) == 0, "and the rest has gone too"
     asked = len(source.asked)
     assert not any(fetcher._queue.queued().values()), "it cannot be kept, so nobody fetches it but who reads it"
     source.contents["a.bin"] = right
     read_through(fetcher, file)
-    until(lambda: fetcher.verifier.passed(f"{file.blob.etag}@{file.blob.origin}"))
+    until(lambda: fetcher.hash_worker.stream_verified(f"{file.blob.etag}@{file.blob.origin}"))
     until(lambda: mismatches.current(store.layout) == [])
     assert len(source.asked) > asked
 
@@ -104,12 +104,12 @@ def test_what_goes_before_the_verifier_had_a_look_is_hashed_by_who_evicts_it(
 ) -> None:
     file = source.file("a.bin", 6 * BLOCK_SIZE)
     reader = BlobReader(fetcher_of(), file)
-    stored = reader.target.stored
+    stored = reader.handle.stored
     assert file.blob.digest is not None
     hashing = IncrementalHash(stored, file.blob.digest)
     read(reader, 0, 4 * BLOCK_SIZE)
-    until(lambda: not reader.target.holders)
-    stored.on_evict = hashing.hash_before_evict  # the verifier's own has seen all of it by now
+    until(lambda: not reader.handle.holders)
+    stored.on_evict = hashing.hash_before_evict  # the hash_worker's own has seen all of it by now
     assert stored.evict(range(1), BLOCK_SIZE)
     assert hashing.hashed == BLOCK_SIZE
     assert stored.evict(range(2, 4), BLOCK_SIZE)
@@ -117,7 +117,7 @@ def test_what_goes_before_the_verifier_had_a_look_is_hashed_by_who_evicts_it(
     stored.discard(range(3, 4))
     assert stored.evict(range(1, 3), BLOCK_SIZE)
     read(reader, 4 * BLOCK_SIZE, 1)
-    until(lambda: not reader.target.holders)
+    until(lambda: not reader.handle.holders)
     assert stored.evict(range(4, 5), BLOCK_SIZE)
     assert hashing.hashed == 3 * BLOCK_SIZE, "block 3 is not here: this has to come again"
     read(reader, 3 * BLOCK_SIZE, 3 * BLOCK_SIZE)
@@ -132,8 +132,8 @@ def test_who_evicts_does_not_wait_for_ever_for_who_hashes(fetcher_of, source: Me
     file = source.file("a.bin", 2 * BLOCK_SIZE)
     reader = BlobReader(fetcher_of(), file)
     read(reader, 0, BLOCK_SIZE)
-    until(lambda: not reader.target.holders)
-    stored = reader.target.stored
+    until(lambda: not reader.handle.holders)
+    stored = reader.handle.stored
     assert file.blob.digest is not None
     hashing = IncrementalHash(stored, file.blob.digest)
     with hashing.acquire(0.05) as mine:
@@ -153,7 +153,7 @@ def test_reading_here_and_there_is_hashed_when_the_rest_has_come(
     reader = BlobReader(fetcher, file)
     for block in (9, 3, 12, 0, 1):
         read(reader, block * BLOCK_SIZE, 10)
-    until(lambda: not reader.target.holders)
+    until(lambda: not reader.handle.holders)
     assert store.state(file.blob) != "verified"
     read(reader, 0, file.blob.size)
     until(lambda: store.state(file.blob) == "verified")
@@ -168,15 +168,15 @@ def test_what_was_hashed_before_the_cache_was_thrown_away_vouches_for_nothing(
     right = source.contents["a.bin"]
     fetcher: Fetcher = fetcher_of(fetch_size=BLOCK_SIZE)
     reader = BlobReader(fetcher, file)
-    fetcher.want(reader.target, range(2), Priority.DEMAND)
-    key = reader.target.key
-    until(lambda: key in fetcher.verifier._hashings and fetcher.verifier._hashings[key].next_block == 2)
+    fetcher.want(reader.handle, range(2), Priority.DEMAND)
+    key = reader.handle.key
+    until(lambda: key in fetcher.hash_worker._hashings and fetcher.hash_worker._hashings[key].next_block == 2)
     reader.close()
-    until(lambda: not fetcher._targets)
+    until(lambda: not fetcher._handles)
     shutil.rmtree(store.layout.folder(file.blob.etag))
     source.contents["a.bin"] = bytes([right[0] ^ 1]) + right[1:]
     gone = threading.Event()
-    fetcher.distrust.on_mismatch = lambda _: gone.set()
+    fetcher.quarantine.on_mismatch = lambda _: gone.set()
     reader = BlobReader(fetcher, file)
     reader.prefetch()  # each block is published once, as it had been then
     assert gone.wait(SOON)

@@ -72,7 +72,7 @@ def wrong_once(fetcher: Fetcher, source: MemorySource, file: RemoteFile, next_co
             source.contents[file.path] = next_copy or source.contents[file.path]
         gone.set()
 
-    fetcher.distrust.on_mismatch = wrong
+    fetcher.quarantine.on_mismatch = wrong
     reader = BlobReader(fetcher, file)
     reader.prefetch()
     assert gone.wait(SOON)
@@ -83,8 +83,8 @@ def refused(fetcher: Fetcher, file: RemoteFile) -> BlobReader:
     """A reader of a file of which two copies in a row were wrong."""
     reader = BlobReader(fetcher, file)
     reader.prefetch()
-    until(lambda: reader.target.refused is not None)
-    until(lambda: not fetcher.working() and not reader.target.holders)
+    until(lambda: reader.handle.refused is not None)
+    until(lambda: not fetcher.active_workers() and not reader.handle.holders)
     return reader
 
 
@@ -131,7 +131,7 @@ def test_two_wrong_copies_are_refused_at_once_and_not_fetched_any_more(
     assert sum(wanted.length for _, wanted in source.asked) == 2 * SIZE
     assert (len(told_of(caplog, "mismatch")), len(told_of(caplog, "bad-content"))) == (1, 1)
     assert store.state(file.blob) == "remote"
-    assert [found.copies for found in fetcher.distrust.failed()] == [2]
+    assert [found.copies for found in fetcher.quarantine.failed()] == [2]
 
 
 def test_who_waits_when_the_second_copy_proves_wrong_is_told_at_once(
@@ -142,19 +142,19 @@ def test_who_waits_when_the_second_copy_proves_wrong_is_told_at_once(
     fetcher: Fetcher = fetcher_of()
     reader = wrong_once(fetcher, source, file)
     source.gate.set()
-    until(lambda: reader.target.refused is not None)
+    until(lambda: reader.handle.refused is not None)
     source.gate.clear()
     # A fetch that was under way all the same: what it brings is not served, and does not stay.
-    refusal, reader.target.refused = reader.target.refused, None
-    fetcher.distrust.record.clear(file.blob, right=False, now=time.time())
+    refusal, reader.handle.refused = reader.handle.refused, None
+    fetcher.quarantine.record.clear(file.blob, right=False, now=time.time())
     waits = reader.read(0, 5)
     assert not isinstance(waits, bytes)
-    reader.target.refused = refusal
-    fetcher._refuse(reader.target)
+    reader.handle.refused = refusal
+    fetcher._refuse(reader.handle)
     source.gate.set()
     with pytest.raises(IntegrityError):
         waits.result(SOON)
-    until(lambda: not fetcher.working())
+    until(lambda: not fetcher.active_workers())
     until(lambda: store.local_bytes(file.blob) == 0)
     reader.close()
 
@@ -178,7 +178,7 @@ def test_another_process_refuses_it_too_until_its_time_has_come(
     clock.ahead = FIRST_PAUSE_S + 60
     assert read(reader, 0, SIZE) == right
     until(lambda: store.state(file.blob) == "verified")
-    until(lambda: later.distrust.failed() == [])
+    until(lambda: later.quarantine.failed() == [])
     reader.close()
 
 
@@ -190,13 +190,13 @@ def test_what_is_still_wrong_when_it_is_tried_again_costs_one_copy_and_a_longer_
     clock = Clock()
     fetcher: Fetcher = fetcher_of(clock=clock)
     reader = refused(fetcher, file)
-    first = reader.target.refused
+    first = reader.handle.refused
     clock.ahead = FIRST_PAUSE_S + 60
     reader.read(0, 1)
     reader.prefetch()
-    until(lambda: reader.target.refused not in (None, first))
+    until(lambda: reader.handle.refused not in (None, first))
     assert sum(wanted.length for _, wanted in source.asked) == 3 * SIZE
-    [found] = fetcher.distrust.failed()
+    [found] = fetcher.quarantine.failed()
     assert found.copies == 3
     clock.ahead += FIRST_PAUSE_S + 60
     assert isinstance(failure(reader), IntegrityError), "this time it is two hours"
@@ -236,7 +236,7 @@ def test_a_clock_that_was_set_back_refuses_nothing_for_years(fetcher_of, source:
     clock.ahead = 1e9
     refused(fetcher_of(clock=clock), file).close()
     clock.ahead = 0.0
-    assert fetcher_of(clock=clock).distrust.failed() == []
+    assert fetcher_of(clock=clock).quarantine.failed() == []
 
 
 def test_errors_are_one_line_each(fetcher_of, source: MemorySource, caplog: pytest.LogCaptureFixture) -> None:
@@ -253,13 +253,13 @@ def test_who_waits_for_a_block_of_bad_content_is_told_though_no_byte_comes(fetch
     fetcher: Fetcher = fetcher_of(workers=1, fetch_size=BLOCK_SIZE)
     source.gate.clear()
     reader = BlobReader(fetcher, file)
-    fetcher.want(reader.target, range(1), Priority.DEMAND)
+    fetcher.want(reader.handle, range(1), Priority.DEMAND)
     assert source.arrived.acquire(timeout=SOON), "the only worker waits for a byte"
     waits = reader.read(2 * BLOCK_SIZE, 5)
     assert not isinstance(waits, bytes)
     for got in ("0" * 64, "1" * 64):  # as a verification on demand would tell
         wrong = IntegrityError("wrong", expected=file.blob.etag, got=got)
-        fetcher.distrust.found_wrong(reader.target, wrong, time.time())
+        fetcher.quarantine.found_wrong(reader.handle, wrong, time.time())
     with pytest.raises(IntegrityError):
         waits.result(SOON)
     assert not any(fetcher._queue.queued().values())

@@ -136,7 +136,7 @@ def test_a_read_ends_at_its_deadline_though_the_source_hangs(fetcher_of, source)
     assert isinstance(pending, Pending)
     with pytest.raises(DeadlineExceeded):
         pending.result()
-    assert fetcher.waiting() == []
+    assert fetcher.waiting_reads() == []
     reader.close()
 
 
@@ -177,11 +177,11 @@ def test_an_interrupted_read_ends_at_once_and_leaves_nothing_waiting(fetcher_of,
     reader = BlobReader(fetcher, file)
     pending = reader.read(0, 5)
     assert isinstance(pending, Pending)
-    assert [(wait.path, wait.offset, wait.size) for wait in fetcher.waiting()] == [("a.bin", 0, 5)]
+    assert [(wait.path, wait.offset, wait.size) for wait in fetcher.waiting_reads()] == [("a.bin", 0, 5)]
     pending.cancel()
     with pytest.raises(Cancelled):
         pending.result(10)
-    assert fetcher.waiting() == []
+    assert fetcher.waiting_reads() == []
     reader.close()
 
 
@@ -241,7 +241,7 @@ def test_a_full_disk_is_never_the_readers_problem(fetcher_of, source, monkeypatc
         raise NoSpace("no room")
 
     monkeypatch.setattr(StoredBlob, "publish", full)
-    fetcher = fetcher_of(outage=DiskBreaker(probe_seconds=0.0))
+    fetcher = fetcher_of(breaker=DiskBreaker(probe_seconds=0.0))
     reader = BlobReader(fetcher, file)
     assert read(reader, 100, 2 * BLOCK_SIZE) == source.contents["a.bin"][100 : 100 + 2 * BLOCK_SIZE]
     assert "no room" in fetcher.degraded
@@ -260,7 +260,7 @@ def test_a_block_damaged_on_disk_is_fetched_again_and_not_served(
     reader = BlobReader(fetcher, file)
     read(reader, 0, 2 * BLOCK_SIZE)
     reader.close()
-    until(lambda: not fetcher._targets)  # what a process has seen to be right it does not check again while it is open
+    until(lambda: not fetcher._handles)  # what a process has seen to be right it does not check again while it is open
     [data] = (tmp_path / "cache").rglob("*.data")
     with open(data, "r+b") as damaged:
         damaged.seek(BLOCK_SIZE + 17)
