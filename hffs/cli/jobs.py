@@ -48,7 +48,7 @@ def run_job(args: argparse.Namespace, follow: Callable[..., Generator[Job]], kep
     except KeyboardInterrupt:
         display.end(job, "cancelled", Cancelled.exit_code, [])
         raise Cancelled("interrupted", kept) from None
-    except HffsError as wrong:  # the job could not start, or its daemon is gone
+    except HffsError as wrong:  # the job could not start, or its daemon died
         lost: JobError = {"path": "", "what": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code}
         display.end(job, "failed", wrong.exit_code, [lost])
         raise

@@ -154,7 +154,7 @@ def _run_in_namespace(namespace: str, words: list[str]) -> None:
     at = words.index("-N") if "-N" in words else next(n for n, word in enumerate(words) if word.startswith("-N"))
     rest = words[:at] + words[at + (2 if words[at] == "-N" else 1) :]
     command = ["nsenter", f"--mount={path}", "--", sys.executable, "-P", "-m", "hffs.cli.mount_helper", *rest]
-    os.execvpe(command[0], command, launcher.environ())  # noqa: S606 - no shell is meant
+    os.execvpe(command[0], command, launcher.environ())  # noqa: S606 - without a shell
 
 
 def _print_error(text: str, code: int) -> int:

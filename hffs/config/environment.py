@@ -1,4 +1,4 @@
-"""What the environment says besides settings: directories, the token, systemd, proxies, a helper's environment.
+"""What the environment contains besides settings: directories, the token, systemd, proxies, a helper's environment.
 
 ``environ`` defaults to this process's. Functions and values only.
 """

@@ -12,7 +12,7 @@ from ...control.messages import Status
 from . import status_text, units
 from .terminal_layout import GAP, Line, Page, bar, cells, columns, shortened, width_of
 
-_LONG: Final = 60  # cells of mountpoint and repo together that tell most of them apart,
+_LONG: Final = 60  # cells of mountpoint and repo together that identify most of them,
 _SHORT: Final = 32  # and those that are worth leaving other columns out for
 _WAITS: Final = "a read waits: "
 _PERCENT: Final = len(" 100 %")
@@ -50,10 +50,10 @@ def mounts_table(found: list[Status], page: Page) -> list[Line]:
     tries += [(shape, min(first + second, _SHORT)) for shape in _SHAPES]
     for shape, enough in tries:
         rest = _details(found, page, shape)
-        room = page.width - width_of(rest[0]) - 2 * len(GAP)
-        if room >= enough:
+        space = page.width - width_of(rest[0]) - 2 * len(GAP)
+        if space >= enough:
             break
-    first, second = _divided(first, second, max(room, 2))
+    first, second = _divided(first, second, max(space, 2))
     cut = page.marks.cut
     mounts = [shortened(name, first, cut) for name in mounts]
     return _joined(mounts, [shortened(name, second, cut) for name in repos], rest)
@@ -65,13 +65,13 @@ def remarks(found: list[Status], page: Page, now: float | None = None) -> list[L
     lines = cache_lines(found)
     for each in found:
         mount = f"{page.shown(each['mountpoint'])}: "
-        said: Line = []
+        spans: Line = []
         if meaning := status_text.meaning(each):
-            said.append((f"{each['state']}: {meaning}", status_text.STYLES[each["state"]]))
+            spans.append((f"{each['state']}: {meaning}", status_text.STYLES[each["state"]]))
         waiting = status_text.waiting_reads(each, page, cells(mount) + len(_WAITS))
-        said += [(_WAITS + text, "yellow") for text in waiting]
-        said += [(text, "red") for text in status_text.problems(each, now)]
-        lines += [[(mount, ""), span] for span in said]
+        spans += [(_WAITS + text, "yellow") for text in waiting]
+        spans += [(text, "red") for text in status_text.problems(each, now)]
+        lines += [[(mount, ""), span] for span in spans]
     return lines
 
 
@@ -129,11 +129,11 @@ def _widest(texts: list[str], header: str) -> int:
     return max([len(header), *map(cells, texts)])
 
 
-def _divided(first: int, second: int, room: int) -> tuple[int, int]:
-    """The cells of two names in ``room``: what they need, else half each or what the other leaves."""
-    if first + second <= room:
+def _divided(first: int, second: int, space: int) -> tuple[int, int]:
+    """The cells of two names in ``space``: what they need, else half each or what the other leaves."""
+    if first + second <= space:
         return first, second
-    half = room // 2
+    half = space // 2
     if first <= half:
-        return first, room - first
-    return (room - second, second) if second <= room - half else (half, room - half)
+        return first, space - first
+    return (space - second, second) if second <= space - half else (half, space - half)

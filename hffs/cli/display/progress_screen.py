@@ -37,20 +37,20 @@ def job_lines(job: Job, page: Page) -> list[Line]:
     """A line for the whole job, which stays in place while files come and go, and one for each active file; fewer than
     ``page.height`` lines of one width."""
     widths = _Widths.of((page.width or 80) - _MARGIN)
-    room = max(1, min(_FILES, page.height - 3))  # the first line, "and more", and one of the scrollback
+    space = max(1, min(_FILES, page.height - 3))  # the first line, "and more", and one of the scrollback
     lines = [_job_line(job, widths, page)]
-    for file in job["active"][:room]:
+    for file in job["active"][:space]:
         name = shortened(page.shown(file["path"]), widths.name, page.marks.cut)
         aside = "verifying" if file["state"] == "verifying" else ""
         lines.append(_line(name, file["bytes_done"], file["size"], aside, widths, page, ""))
-    more = len(job["active"]) - room
+    more = len(job["active"]) - space
     if more > 0:
         lines.append([(f"{page.marks.cut} and {units.count(more, 'more file')}", "dim")])
     return lines
 
 
 class _Widths(NamedTuple):
-    """Cells of the columns whose width depends on the terminal's; ``bar`` is 0 where there is no room for one."""
+    """Cells of the columns whose width depends on the terminal's; ``bar`` is 0 where there is no space for one."""
 
     name: int
     bar: int

@@ -41,7 +41,7 @@ def repo(status: Status) -> str:
 
 
 def answered(status: Status) -> bool:
-    """Whether the daemon sent the status; else it is a placeholder of what its record says."""
+    """Whether the daemon sent the status; else it is a placeholder made from its record."""
     return bool(status["binding"])
 
 
@@ -119,7 +119,7 @@ def _refusal(status: Status) -> list[str]:
 
 
 def quotas(status: Status) -> str:
-    """The requests that the Hub still grants, and for how long; empty where it does not say."""
+    """The requests that the Hub still grants, and for how long; empty where it sends none."""
     hub = status.get("hub")
     if not hub or not hub["quotas"]:
         return ""

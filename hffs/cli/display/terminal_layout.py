@@ -60,8 +60,8 @@ class Page:
         """``before``, a path and ``after`` beside ``used`` cells, the path cut as far as one line needs it."""
         path = self.shown(path)
         if self.width is not None:
-            room = self.width - used - cells(before) - cells(after)
-            path = shortened(path, max(room, _LEAST_NAME), self.marks.cut)
+            space = self.width - used - cells(before) - cells(after)
+            path = shortened(path, max(space, _LEAST_NAME), self.marks.cut)
         return before + path + after
 
 
@@ -109,25 +109,25 @@ def shortened(text: str, width: int, cut: str = UNICODE.cut) -> str:
         return text
     if cells(cut) > width:
         return cropped(text, width, "")
-    room = width - cells(cut)
-    tail = room - room // 2
-    return cropped(text, room // 2, "") + cut + cropped(text[::-1], tail, "")[::-1]
+    space = width - cells(cut)
+    tail = space - space // 2
+    return cropped(text, space // 2, "") + cut + cropped(text[::-1], tail, "")[::-1]
 
 
 def cropped(text: str, width: int, cut: str = UNICODE.cut) -> str:
     """``text`` in at most ``width`` cells, its end cut off."""
     if cells(text) <= width:
         return text
-    room = width - cells(cut)
+    space = width - cells(cut)
     if text.isascii():
-        return text[: max(room, 0)] + (cut if room >= 0 else "")
+        return text[: max(space, 0)] + (cut if space >= 0 else "")
     kept, used = "", 0
     for letter in text:
         used += cells(letter)
-        if used > room:
+        if used > space:
             break
         kept += letter
-    return kept + (cut if room >= 0 else "")
+    return kept + (cut if space >= 0 else "")
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[Line]], right: Sequence[int] = ()) -> list[Line]:

@@ -47,10 +47,10 @@ def screen_lines(found: list[Status], page: Page, speeds: Mapping[str, Sequence[
         return lines
     listed, more = _listed(found, page)
     lines += [[], *mounts_table(listed, page), *more, *cache_lines(found)]
-    room = page.height - len(lines)
+    space = page.height - len(lines)
     for most in _LISTS:
         sections = [activity(each, page, speeds.get(each["mountpoint"], ()), now, most) for each in found]
-        if sum(len(section) + 1 for section in sections if section) <= room:
+        if sum(len(section) + 1 for section in sections if section) <= space:
             break
     for section in filter(None, sections):
         lines += [[], *section]
@@ -63,11 +63,11 @@ def screen_lines(found: list[Status], page: Page, speeds: Mapping[str, Sequence[
 def _listed(found: list[Status], page: Page) -> tuple[list[Status], list[Line]]:
     """The mounts of the table, and a line that counts the others: half of the page is for their activity. Where not
     all fit, mounts with busy workers or errors come first."""
-    room = max(page.height // 2, 1)
-    if len(found) <= room:
+    space = max(page.height // 2, 1)
+    if len(found) <= space:
         return found, []
     eventful = sorted(found, key=lambda each: not (each["workers"]["active"] or each["last_errors"]))
-    return eventful[:room], [[(f"and {units.count(len(found) - room, 'more mount')}", "dim")]]
+    return eventful[:space], [[(f"and {units.count(len(found) - space, 'more mount')}", "dim")]]
 
 
 def _top(found: list[Status], page: Page, now: float) -> Line:

@@ -65,6 +65,13 @@ def test_help_and_status_import_nothing_heavy(daemon: Daemon, words: list[str]) 
     assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
+def test_only_the_module_of_the_command_is_imported(runtime: str) -> None:
+    code = "import sys; from hffs.cli import main; main(['status']); start = 'hffs.cli.commands.'"
+    code += "; print(*[name.removeprefix(start) for name in sys.modules if name.startswith(start)])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("no mounts\nstatus\n", "")
+
+
 def test_importing_hffs_imports_nothing_heavy() -> None:
     code = "import sys, hffs; assert not [name for name in sys.modules if name.startswith('hffs.')]; hffs.mount"
     more = "assert not {'requests', 'huggingface_hub', 'mfusepy', 'diskcache'} & set(sys.modules)"
