@@ -135,11 +135,11 @@ def _job(
     """A job in this process, whose session ends with the ``stack``. The arguments are those of ``follow``."""
     from ..cache import HubCache
     from ..engine import output_files, session
-    from ..engine.hydrate import HydrationWork, matching_files, relative_path
+    from ..engine.hydrate import HydrationWork, matching_files
     from ..engine.jobs import RunningJob
     from ..sources.hub import parse_repo
     from ..transfer import Hydration
-    from ..vfs import Patterns
+    from ..vfs import MountedSnapshot, Patterns, Selection
 
     patterns = Patterns(settings.include, settings.exclude)
     if not (log := logging.getLogger("hffs")).handlers:
@@ -152,18 +152,22 @@ def _job(
     # the end, as much as bytes.
     wanted = replace(settings, hf_cache="") if force else settings
     parts = session.start(hub, found.listings, wanted, stack, adopting=False, hash_nice=0)
-    commit, root = found.commit, found.subfolder
+    commit, snapshot = found.commit, MountedSnapshot(parts.content, patterns)
     resolved(commit)
     folder = None if to is None else output_files.folder(to)
     shown = HubCache(settings.hf_cache).repo(commit.type, commit.id) if to_hf_cache else None
 
+    def path_of(file: RemoteFile) -> str:
+        return snapshot.mount_path(file.path)
+
     def plan() -> Iterable[tuple[RemoteFile, int]]:
-        files = matching_files(parts.content, only or root, patterns.match, lambda: hydration.cancelled)
+        chosen = Selection(snapshot, only or snapshot.subfolder, patterns.match)
+        files = matching_files([chosen], lambda: hydration.cancelled)
         return files if fetch else _all_local(files, repo)
 
     def export(file: RemoteFile, stored: StoredBlob) -> None:
         if folder is not None:
-            output_files.put(stored, folder, relative_path(file.path, root))
+            output_files.put(stored, folder, path_of(file))
         if shown is not None:
             output_files.export(stored, file, shown)
 
@@ -173,7 +177,7 @@ def _job(
 
     lay = export if folder is not None or shown is not None else None
     hydration = Hydration(parts.fetcher, plan, big_file=settings.big_file, force=force, export_file=lay)
-    return RunningJob(HydrationWork(hydration, parts.fetcher, root, complete=complete), repo, warning=found.warning)
+    return RunningJob(HydrationWork(hydration, parts.fetcher, path_of, complete=complete), repo, warning=found.warning)
 
 
 def _all_local(files: Iterable[tuple[RemoteFile, int]], repo: str) -> list[tuple[RemoteFile, int]]:

@@ -268,6 +268,7 @@ def placeholder_status(record: messages.MountRecord, state: messages.State, why:
         "hub": {"refused": "", "remedy": "", "slowed": "", "quotas": []},
         "root": "",
         "problems": [],
+        "snapshots": [],
         "log": log if os.path.exists(log) else "",
     }
 

@@ -188,7 +188,29 @@ class FileProblem(TypedDict):
     what: str
 
 
+class SnapshotStatus(TypedDict):
+    """A commit, or its folder ``root``, that the mount shows at ``path`` below its mountpoint. The other keys are
+    those of ``Status``."""
+
+    path: str
+    repo: str
+    type: str
+    revision: str
+    commit: str
+    endpoint: str
+    root: str
+    listing: Literal["complete", "partial"]
+    files: int | None
+    bytes_total: int | None
+    bytes_local: int
+    verification: VerificationStatus
+    problems: list[FileProblem]
+
+
 class Status(TypedDict):
+    """The keys that ``SnapshotStatus`` has too are those of the first of ``snapshots``; daemons before 0.2.0 send no
+    ``snapshots``."""
+
     mountpoint: str
     repo: str
     type: str
@@ -220,6 +242,7 @@ class Status(TypedDict):
     root: str  # the folder of the repo that is mounted, "" for all of it
     problems: list[FileProblem]
     log: str  # the file it logs to; "" where that is none: a terminal, the journal
+    snapshots: list[SnapshotStatus]
 
 
 class FileStatus(TypedDict):

@@ -27,7 +27,8 @@ from ..model import Commit, RepoRef
 from ..sources.hub import parse_repo
 from ..system import bdi_readahead, mountpoint
 from ..system.sd_notify import ServiceManager
-from ..vfs import Filesystem, Patterns, Tree
+from ..vfs import Filesystem, Patterns
+from ..vfs.views import RepoView
 from .events import Feed
 from .file_routes import FileRoutes
 from .jobs import Jobs
@@ -66,9 +67,9 @@ def run(
         found = session.resolve(hub, ref) if before is None else _as_before(hub, before)
         commit, subfolder, listings, name = found.commit, found.subfolder, found.listings, found.name
         parts = session.start(hub, listings, settings, stack)
-        content, fetcher = parts.content, parts.fetcher
-        tree = Tree(content, Patterns(settings.include, settings.exclude))
-        filesystem = Filesystem(tree, content)
+        fetcher = parts.fetcher
+        view = RepoView(parts.content, Patterns(settings.include, settings.exclude))
+        filesystem = Filesystem(view)
         stack.callback(filesystem.release_all)
         binding = make_binding(
             settings.binding,
@@ -83,18 +84,17 @@ def run(
         jobs = Jobs(
             messages.jobs_path(settings.runtime_dir, where),
             where,
-            content,
-            tree,
+            view,
             fetcher,
             hub.layout,
             settings.big_file,
             refused=lambda: str(hub.standing.refused or ""),
         )
-        prefetch = Prefetch(content, tree, hub.standing)
+        prefetch = Prefetch(view, hub.standing)
         stack.callback(prefetch.stop)
-        reporter = Reporter(spec, where, binding, parts, tree, filesystem, hub, jobs, link)
+        reporter = Reporter(spec, where, binding, parts, filesystem, hub, jobs, link)
         feed = Feed(reporter.progress)
-        keeper = FileRoutes(content, tree, parts.store, fetcher)
+        keeper = FileRoutes(view, parts.store, fetcher)
         answers = ControlRoutes(spec, where, commit.sha, ref, hub, fetcher, reporter, jobs, keeper, feed, link)
         control = ControlServer(
             messages.socket_path(settings.runtime_dir, where),

@@ -27,8 +27,8 @@ from ..engine.verify import VerificationWork
 from ..engine.verify_cache import CacheSource, files_of_mount
 from ..errors import NotFound, UsageError
 from ..model import RemoteFile
-from ..transfer import HASH_NICE, CommitFiles, Fetcher, Hydration
-from ..vfs import Patterns, Tree
+from ..transfer import HASH_NICE, Fetcher, Hydration
+from ..vfs import Patterns, Selection, View
 from .job_requests import JobRequest, job_request, to_resume
 
 log = logging.getLogger(__name__)
@@ -67,8 +67,7 @@ class Jobs:
         self,
         path: str,
         mountpoint: str,
-        content: CommitFiles,
-        tree: Tree,
+        view: View,
         fetcher: Fetcher,
         layout: Layout,
         big_file: int,
@@ -77,8 +76,7 @@ class Jobs:
     ) -> None:
         self._path = path
         self._mountpoint = mountpoint
-        self._content = content
-        self._tree = tree
+        self._view = view
         self._fetcher = fetcher
         self._layout = layout
         self._big_file = big_file
@@ -189,29 +187,25 @@ class Jobs:
     def _hydrate(self, request: JobRequest) -> HydrationWork:
         def plan() -> Iterator[tuple[RemoteFile, int]]:
             cancelled = None if request.force else lambda: hydration.cancelled
-            return matching_files(self._content, self._below(request), self._wanted(request), cancelled)
+            return matching_files(self._selected(request), cancelled)
 
         hydration = Hydration(self._fetcher, plan, big_file=self._big_file, force=request.force)
-        return HydrationWork(hydration, self._fetcher, self._content.root)
+        return HydrationWork(hydration, self._fetcher, self._view.path_of)
 
     def _verify(self, request: JobRequest) -> VerificationWork:
         source = CacheSource(
             self._mountpoint,
             self._layout,
-            lambda: files_of_mount(
-                self._content, self._below(request), self._wanted(request), everything=bool(request.require)
-            ),
+            lambda: files_of_mount(self._selected(request), everything=bool(request.require)),
             request.require,
             dropped=self._fetcher.quarantine.on_mismatch,
         )
         return VerificationWork(source, fix=request.fix, fetcher=lambda _: self._fetcher, big_file=self._big_file)
 
-    def _below(self, request: JobRequest) -> str:
-        return "/".join(part for part in (self._content.root, request.path.strip("/")) if part)
-
-    def _wanted(self, request: JobRequest) -> Callable[[str], bool]:
-        patterns = Patterns(request.include, request.exclude)
-        return lambda path: self._tree.visible(path) and patterns.match(path)
+    def _selected(self, request: JobRequest) -> list[Selection]:
+        path, patterns = request.path.strip("/"), Patterns(request.include, request.exclude)
+        selections = (snapshot.select(path, patterns) for snapshot in self._view.snapshots())
+        return [each for each in selections if each is not None]
 
     def _ended(self, number: str) -> None:
         with self._lock:

@@ -16,8 +16,7 @@ from ..errors import HffsError
 from ..model import Entry
 from ..policy import small_files
 from ..sources.hub import HubAccess
-from ..transfer import CommitFiles
-from ..vfs import Tree
+from ..vfs import MountedSnapshot, View
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +26,14 @@ FIRST: Final = 4
 HEAR_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
 
+SnapshotEntry = tuple[MountedSnapshot, Entry]
+
 
 class Prefetch:
     """``begin`` and ``stop`` once each."""
 
-    def __init__(self, content: CommitFiles, tree: Tree, standing: HubAccess) -> None:
-        self._content = content
-        self._tree = tree
+    def __init__(self, view: View, standing: HubAccess) -> None:
+        self._view = view
         self._standing = standing
         self._heard = threading.Event()
         self._stopping = False
@@ -41,10 +41,9 @@ class Prefetch:
 
     def begin(self) -> None:
         """Only what the first page of the listing told: a prefetch must not list a repo of a million files."""
-        visible = [entry for entry in self._content.listings.files() if self._tree.visible(entry.path)]
-        absent = [entry for entry in visible if self._content.local_bytes(entry) < (entry.size or 0)]
         left = self._standing.left()
-        chosen = small_files(absent, repo_type=self._content.commit.type, requests_left=left)
+        chosen = [(snapshot, entry) for snapshot in self._view.snapshots() for entry in _absent(snapshot, left)]
+        chosen = chosen if left is None else chosen[: max(left, 0) // 2]  # of all snapshots together
         if left is not None or len(chosen) <= FIRST:
             self._want(chosen)
             return
@@ -60,21 +59,28 @@ class Prefetch:
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
 
-    def _rest(self, chosen: Sequence[Entry]) -> None:
+    def _rest(self, chosen: Sequence[SnapshotEntry]) -> None:
         self._heard.wait(HEAR_SECONDS)
         left = self._standing.left()
         most = len(chosen) if left is None else left // 2  # of what was left when the first of them had come
         self._want(chosen[FIRST : max(most, FIRST)])
 
-    def _want(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
+    def _want(self, entries: Iterable[SnapshotEntry]) -> None:
+        for snapshot, entry in entries:
             if self._stopping:
                 return
             try:
-                self._content.prefetch(entry)
+                snapshot.files.prefetch(entry)
             except HffsError as error:
                 log.warning("event=prefetch-failed path=%s error=%s", entry.path, error)
                 return
             except Exception as error:  # a bug of ours; nobody waits for these files
                 log.error("event=prefetch-bug path=%s", entry.path, exc_info=error)
                 return
+
+
+def _absent(snapshot: MountedSnapshot, requests_left: int | None) -> list[Entry]:
+    """The small files of a snapshot that are not local, the most useful ones first."""
+    files = snapshot.files
+    absent = [entry for entry in snapshot.visible_files() if files.local_bytes(entry) < (entry.size or 0)]
+    return small_files(absent, repo_type=files.commit.type, requests_left=requests_left)

@@ -53,7 +53,7 @@ class ControlRoutes:
     def routes(self) -> dict[tuple[str, str], Route]:
         return {
             ("GET", f"{API}/status"): lambda _: self.reporter.status(),
-            ("GET", f"{API}/files"): self.reporter.files,
+            ("GET", f"{API}/files"): self.keeper.files,
             ("GET", f"{API}/files/*/blocks"): self.keeper.blocks,
             ("POST", f"{API}/hydrate"): self.jobs.hydrate,
             ("POST", f"{API}/verify"): self.jobs.verify,

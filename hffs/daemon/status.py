@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Final, Literal, Protocol
 
 from ..control import messages
-from ..control.server import Request
 from ..engine.jobs import worker_report
 from ..engine.session import HubContext, Session
 from ..errors import EntryNotFound
@@ -24,11 +23,16 @@ from ..policy import is_tiny
 from ..sources.hub import HubAccess
 from ..system import log_setup
 from ..system.bdi_readahead import DeviceReadahead
-from ..vfs import Filesystem, Tree
+from ..vfs import Filesystem, MountedSnapshot, Node, SnapshotFile, join
 from .mount_spec import MountSpec
 from .supervisor_link import ALONE, SupervisorLink
 
 _PROBLEMS: Final = 16  # as many as last errors: a repo cloned without git-lfs has a pointer for every weight
+NO_SNAPSHOT: Final[messages.SnapshotStatus] = {
+    "path": "", "repo": "", "type": "", "revision": "", "commit": "", "endpoint": "", "root": "",
+    "listing": "complete", "files": 0, "bytes_total": 0, "bytes_local": 0,
+    "verification": {"verified": 0, "pending": 0, "failed": []}, "problems": [],
+}  # fmt: skip
 
 
 def hub(standing: HubAccess) -> messages.HubStatus:
@@ -45,7 +49,7 @@ def hub(standing: HubAccess) -> messages.HubStatus:
     }
 
 
-class Hydrating(Protocol):
+class HydrationReport(Protocol):
     def hydration(self) -> messages.HydrationStatus: ...
 
 
@@ -58,10 +62,9 @@ class Reporter:
         where: str,
         binding: Binding,
         parts: Session,
-        tree: Tree,
         filesystem: Filesystem,
         hub: HubContext,
-        jobs: Hydrating,
+        jobs: HydrationReport,
         link: SupervisorLink | None = None,
     ) -> None:
         self.state: messages.State = "starting"
@@ -70,8 +73,7 @@ class Reporter:
         self._spec = spec
         self._where = where
         self._binding = binding
-        self._content = parts.content
-        self._tree = tree
+        self._view = filesystem.view
         self._filesystem = filesystem
         self._fetcher = parts.fetcher
         self._store = parts.store
@@ -89,63 +91,43 @@ class Reporter:
         self.started_at = before.started_at if before else time.time()
 
     def record(self) -> messages.MountRecord:
-        commit = self._content.commit
+        commit = next((each.commit for each in self._view.snapshots()), None)
         return {
             "mountpoint": self._where,
-            "repo": commit.id,
-            "type": commit.type.value,
-            "revision": commit.revision,
-            "commit": commit.sha,
+            "repo": commit.id if commit else "",
+            "type": commit.type.value if commit else "",
+            "revision": commit.revision if commit else "",
+            "commit": commit.sha if commit else "",
             "pid": self.pid,
             "started_at": self.started_at,
             "supervisor": None if self._link is None else self._link.supervisor(),
         }
 
     def status(self) -> messages.Status:
-        commit = self._content.commit
-        complete = self._content.listings.complete
-        files = [entry for entry in self._content.listings.files() if self._tree.visible(entry.path)]
-        states = {entry: self._content.state(entry) for entry in files}
-        counts = Counter(states.values())
+        """The mount, its first snapshot, and all of its snapshots."""
+        snapshots = [snapshot_status(each) for each in self._view.snapshots()]
+        first = snapshots[0] if snapshots else NO_SNAPSHOT
         return {
             "mountpoint": self._where,
-            "repo": commit.id,
-            "type": commit.type.value,
-            "revision": commit.revision,
-            "commit": commit.sha,
+            "repo": first["repo"],
+            "type": first["type"],
+            "revision": first["revision"],
+            "commit": first["commit"],
             "pid": self.pid,
             "state": self._state(),
             "socket": messages.socket_path(self._spec.settings.runtime_dir, self._where),
             "binding": self._binding.name,
             "supervisor": None if self._link is None else self._link.supervisor(),
-            "endpoint": commit.source,
+            "endpoint": first["endpoint"],
             "uptime_s": round(time.monotonic() - self.started, 3),
-            "listing": "complete" if complete else "partial",
-            "files": len(files) if complete else None,
-            "bytes_total": sum(entry.size or 0 for entry in files) if complete else None,
-            "bytes_local": sum(self._content.local_bytes(entry) for entry in files),
+            "listing": first["listing"],
+            "files": first["files"],
+            "bytes_total": first["bytes_total"],
+            "bytes_local": first["bytes_local"],
             "bytes_fetched": self._fetcher.bytes_fetched,
             "requests": self._transport.requests + self._catalog.requests,
             "hydration": self._jobs.hydration(),
-            "verification": {
-                "verified": counts["verified"],
-                "pending": len(files) - counts["verified"] - counts["failed"] if complete else None,
-                "failed": [entry.path for entry, state in states.items() if state == "failed"],
-                "passed": sum(self._content.stream_verified(entry) for entry in files),
-                "unchecked": sum(entry.etag is not None and entry.digest() is None for entry in files),
-                "mismatches": [
-                    {
-                        "at": found.at,
-                        "path": entry.path,
-                        "expected": found.expected,
-                        "got": found.got,
-                        "origin": found.origin,
-                        "copies": found.copies,
-                    }
-                    for entry, found in ((entry, self._content.mismatch(entry)) for entry in files)
-                    if found is not None
-                ],
-            },
+            "verification": first["verification"],
             "workers": worker_report(self._fetcher),
             "open_files": self._open_files(),
             "cache": {
@@ -160,7 +142,7 @@ class Reporter:
                     "offset": read.offset,
                     "size": read.size,
                     "seconds": round(time.monotonic() - read.since, 3),
-                    "on": commit.source,
+                    "on": first["endpoint"],
                 }
                 for read in self._fetcher.waiting_reads()
             ],
@@ -168,21 +150,11 @@ class Reporter:
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
             "bandwidth": {"limit": self._fetcher.throttle.rate},
             "hub": hub(self._standing),
-            "root": self._content.root,
-            "problems": self._problems(files),
+            "root": first["root"],
+            "problems": first["problems"],
             "log": log_setup.where(),
+            "snapshots": snapshots,
         }
-
-    def _problems(self, files: Iterable[Entry]) -> list[messages.FileProblem]:
-        tiny = (entry for entry in files if entry.size is not None and is_tiny(entry.path, entry.size))
-        return [
-            {"path": self._below(entry), "what": f"has {entry.size} bytes, which is too few for weights"}
-            for entry in islice(tiny, _PROBLEMS)
-        ]
-
-    def _below(self, entry: Entry) -> str:
-        root = self._content.root
-        return entry.path.removeprefix(f"{root}/") if root else entry.path
 
     def progress(self) -> messages.ProgressEvent:
         """What of the status changes from second to second; costs nothing that grows with the repo."""
@@ -195,13 +167,19 @@ class Reporter:
         }
 
     def summary(self) -> str:
-        """The state in a line, for ``systemctl status``; cheap enough to be asked for every few seconds."""
-        commit, job, waiting = self._content.commit, self._jobs.hydration(), len(self._fetcher.waiting_reads())
-        told = f"{self._state()}: {commit.type.prefix}{commit.id}@{commit.revision}, commit {commit.sha[:12]}"
+        """The state in a line, for ``systemctl status``; cheap enough for a call every few seconds."""
+        job, waiting, snapshots = self._jobs.hydration(), len(self._fetcher.waiting_reads()), self._view.snapshots()
+        parts = [
+            f"{commit.type.prefix}{commit.id}@{commit.revision}, commit {commit.sha[:12]}"
+            for commit in (each.commit for each in snapshots[:1])
+        ]
+        if len(snapshots) > 1:
+            parts.append(f"{len(snapshots) - 1} more")
         if job["state"] == "running":
-            told += f", hydrating, {job['files_done']} of {job['files_total']} files are here"
-        reads = "1 read waits" if waiting == 1 else f"{waiting} reads wait"
-        return f"{told}, {reads}" if waiting else told
+            parts.append(f"hydrating, {job['files_done']} of {job['files_total']} files are here")
+        if waiting:
+            parts.append("1 read waits" if waiting == 1 else f"{waiting} reads wait")
+        return f"{self._state()}: {', '.join(parts)}"
 
     def _state(self) -> messages.State:
         if self.state != "serving":
@@ -209,20 +187,6 @@ class Reporter:
         if self._reach.offline:
             return "offline"
         return "degraded" if self._fetcher.degraded or self._standing.refused else "serving"
-
-    def files(self, request: Request) -> messages.FileList:
-        """Per file: size, local bytes, state; ``?path=`` names a folder or file of the mount, default all."""
-        asked = request.query.get("path", "").strip("/")
-        root = self._content.root + "/" if self._content.root else ""
-        found: list[messages.FileStatus] = []
-        for entry in self._content.listings.files():
-            path = entry.path.removeprefix(root)
-            inside = not asked or path == asked or path.startswith(asked + "/")
-            if inside and self._tree.visible(entry.path):
-                local = self._content.local_bytes(entry)
-                state = self._content.state(entry)
-                found.append({"path": path, "size": entry.size, "bytes_local": local, "state": state})
-        return {"path": asked, "complete": self._content.listings.complete, "files": found}
 
     def _last_errors(self) -> list[messages.LastError]:
         found: list[messages.LastError] = [
@@ -233,13 +197,69 @@ class Reporter:
         return found
 
     def _open_files(self) -> list[messages.OpenFile]:
+        counts = dict(Counter(handle.node.id for handle in self._filesystem.handles()))
+        counts |= self._binding.open_nodes()  # also those that an earlier worker opened
         found: list[messages.OpenFile] = []
-        counts = Counter(handle.node for handle in self._filesystem.handles())
-        for number, count in self._binding.open_nodes().items():  # also what a worker before us opened
+        for number, count in counts.items():
             with suppress(EntryNotFound):
-                counts[self._tree.node(number)] = count
-        for node, count in counts.items():
-            passthrough, why = self._binding.served(node.id)
-            served: Literal["passthrough", "kernel-cache"] = "passthrough" if passthrough else "kernel-cache"
-            found.append({"path": node.path, "handles": count, "served": served, "why": why})
+                path = _path_in_repo(self._view.node(number))
+                passthrough, why = self._binding.served(number)
+                served: Literal["passthrough", "kernel-cache"] = "passthrough" if passthrough else "kernel-cache"
+                found.append({"path": path, "handles": count, "served": served, "why": why})
         return sorted(found, key=lambda each: each["path"])
+
+
+def snapshot_status(snapshot: MountedSnapshot) -> messages.SnapshotStatus:
+    """Counts what the listing, as far as it is known, and the store say of the snapshot's visible files."""
+    files, commit = snapshot.files, snapshot.commit
+    complete = files.listings.complete
+    entries = snapshot.visible_files()
+    states = {entry: files.state(entry) for entry in entries}
+    counts = Counter(states.values())
+    return {
+        "path": snapshot.path,
+        "repo": commit.id,
+        "type": commit.type.value,
+        "revision": commit.revision,
+        "commit": commit.sha,
+        "endpoint": commit.source,
+        "root": snapshot.subfolder,
+        "listing": "complete" if complete else "partial",
+        "files": len(entries) if complete else None,
+        "bytes_total": sum(entry.size or 0 for entry in entries) if complete else None,
+        "bytes_local": sum(files.local_bytes(entry) for entry in entries),
+        "verification": {
+            "verified": counts["verified"],
+            "pending": len(entries) - counts["verified"] - counts["failed"] if complete else None,
+            "failed": [entry.path for entry, state in states.items() if state == "failed"],
+            "passed": sum(files.stream_verified(entry) for entry in entries),
+            "unchecked": sum(entry.etag is not None and entry.digest() is None for entry in entries),
+            "mismatches": [
+                {
+                    "at": found.at,
+                    "path": entry.path,
+                    "expected": found.expected,
+                    "got": found.got,
+                    "origin": found.origin,
+                    "copies": found.copies,
+                }
+                for entry, found in ((entry, files.mismatch(entry)) for entry in entries)
+                if found is not None
+            ],
+        },
+        "problems": _problems(snapshot, entries),
+    }
+
+
+def _problems(snapshot: MountedSnapshot, entries: Iterable[Entry]) -> list[messages.FileProblem]:
+    tiny = (entry for entry in entries if entry.size is not None and is_tiny(entry.path, entry.size))
+    return [
+        {"path": snapshot.mount_path(entry.path), "what": f"has {entry.size} bytes, which is too few for weights"}
+        for entry in islice(tiny, _PROBLEMS)
+    ]
+
+
+def _path_in_repo(node: Node) -> str:
+    """As fetches name a file: by its path from the repo's root, below the directory that shows the snapshot."""
+    content = node.content
+    return join(content.snapshot.path, content.entry.path) if isinstance(content, SnapshotFile) else node.path

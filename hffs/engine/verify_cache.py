@@ -21,8 +21,7 @@ from ..errors import BlockAbsent, HffsError, HubUnreachable
 from ..model import Commit, Digest, Entry, RemoteFile
 from ..names import is_below
 from ..policy import is_tiny, problem_of
-from ..transfer import CommitFiles
-from .hydrate import relative_path
+from ..vfs import Selection
 from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, hashes
 
 _FIX: Final = "run it again with --fix"
@@ -245,19 +244,19 @@ def _blocks(run: range) -> str:
     return f"block {run.start}" if len(run) == 1 else f"blocks {run.start} to {run.stop - 1}"
 
 
-def files_of_mount(
-    content: CommitFiles, below: str, wanted: Callable[[str], bool], *, everything: bool
-) -> Iterator[KnownFile]:
-    """The files of a mount at or below a path. With ``everything`` all that the Hub lists, if it can be asked; else
-    those that are known already: no server is asked, and of the others nothing can be local."""
-    try:
-        entries: Iterable[Entry] = content.listings.everything() if everything else content.known_entries()
-    except HubUnreachable:
-        entries = content.known_entries()
-    for entry in sorted(entries, key=lambda each: each.path):
-        if entry.kind == "file" and is_below(entry.path, below) and wanted(entry.path):
-            try:
-                sized = content.sized(entry)
-            except HffsError:  # a file that was never read: else its size would be known
-                continue
-            yield KnownFile(relative_path(entry.path, content.root), content.commit, sized)
+def files_of_mount(selections: Iterable[Selection], *, everything: bool) -> Iterator[KnownFile]:
+    """The selected files of a mount. With ``everything`` all that the Hub lists, if it can be asked; else those that
+    are known already: no server is asked, and of the others nothing can be local."""
+    for selection in selections:
+        snapshot, files = selection.snapshot, selection.snapshot.files
+        try:
+            entries: Iterable[Entry] = files.listings.everything() if everything else files.known_entries()
+        except HubUnreachable:
+            entries = files.known_entries()
+        for entry in sorted(entries, key=lambda each: each.path):
+            if entry.kind == "file" and is_below(entry.path, selection.below) and selection.wanted(entry.path):
+                try:
+                    sized = files.sized(entry)
+                except HffsError:  # a file that was never read: else its size would be known
+                    continue
+                yield KnownFile(snapshot.mount_path(entry.path), files.commit, sized)

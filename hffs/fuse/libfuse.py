@@ -10,13 +10,12 @@ import functools
 import importlib
 import logging
 import os
-import stat
 from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from typing import Any, TypeVar
 
 from ..errors import MountFailed
-from ..vfs import Attributes, Filesystem, Node
+from ..vfs import Attributes, Filesystem, PageCache
 from .errnos import errno_of
 
 log = logging.getLogger(__name__)
@@ -138,12 +137,12 @@ class LibfuseBinding:
 def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], None]) -> Any:
     """mfusepy takes an instance of its own class, which exists only once libfuse has been loaded."""
     uid, gid = os.getuid(), os.getgid()
-    tree = filesystem.tree
+    view = filesystem.view
     # Files whose content was wrong once. Pages are kept over opens, since content never changes, but of these each open
     # drops what the kernel has: it cannot be told to earlier, for whoever tells it waits, not to be killed, for reads
     # under way, and a process of its own, as the kernel binding's, does not know the numbers that libfuse gives nodes.
     mistrusted: set[int] = set()
-    filesystem.on_content_wrong(mistrusted.add)
+    view.on_content_wrong(mistrusted.add)
 
     class LibfuseOperations(library.Operations):  # type: ignore[misc]
         use_ns = True
@@ -164,20 +163,25 @@ def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], Non
 
         @answers
         def getattr(self, path: str, fi: Any = None) -> dict[str, int]:
-            return _stat(filesystem.attributes(tree.find(path)), uid, gid)
+            return _stat(view.attributes(view.find(path)), uid, gid)
 
         @answers
         def readdir(self, path: str, fh: int) -> Iterator[tuple[str, dict[str, int], int]]:
-            directory = tree.find(path)
+            directory = view.find(path)
             names = [(".", directory), ("..", directory)]
-            names += [(child.path.rpartition("/")[2], child) for child in tree.children(directory)]
-            return iter([(name, {"st_ino": node.id, "st_mode": _kind(node)}, 0) for name, node in names])
+            names += [(child.name, child) for child in view.children(directory)]
+            return iter([(name, {"st_ino": node.id, "st_mode": node.content.format}, 0) for name, node in names])
+
+        @answers
+        def readlink(self, path: str) -> str:
+            return view.readlink(view.find(path))
 
         @answers
         def open(self, path: str, fi: Any) -> int:
-            node = tree.find(path)
+            node = view.find(path)
             fi.fh = filesystem.open(node)
-            fi.keep_cache = node.id not in mistrusted
+            fi.keep_cache = node.content.page_cache is PageCache.KEEP and node.id not in mistrusted
+            fi.direct_io = node.content.page_cache is PageCache.BYPASS
             return 0
 
         @answers
@@ -192,7 +196,7 @@ def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], Non
 
         @answers
         def statfs(self, path: str) -> dict[str, int]:
-            space = filesystem.space()
+            space = view.space()
             return {
                 "f_bsize": 4096,
                 "f_frsize": 4096,
@@ -204,17 +208,13 @@ def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], Non
 
         @answers
         def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
-            return filesystem.xattr(tree.find(path), name)
+            return filesystem.xattr(view.find(path), name)
 
         @answers
         def listxattr(self, path: str) -> list[str]:
-            return filesystem.xattr_names(tree.find(path))
+            return filesystem.xattr_names(view.find(path))
 
     return LibfuseOperations()
-
-
-def _kind(node: Node) -> int:
-    return stat.S_IFDIR if node.is_directory else stat.S_IFREG
 
 
 def _stat(found: Attributes, uid: int, gid: int) -> dict[str, int]:

@@ -86,12 +86,25 @@ class CommitFiles:
         return self.listings.recorded_node(number)
 
     def on_local(self, told: Callable[[str], None]) -> None:
-        """``told(path)`` when a file has become wholly local; on a worker's thread, so hand over."""
-        self._fetcher.on_local = lambda file: told(file.path)
+        """``told(path)`` when a file of this commit has become wholly local; on a worker's thread, so hand over."""
+        others = self._fetcher.on_local  # commits that share the fetcher
+
+        def local(file: RemoteFile) -> None:
+            others(file)
+            if file.commit == self.commit:
+                told(file.path)
+
+        self._fetcher.on_local = local
 
     def on_mismatch(self, told: Callable[[str], None]) -> None:
-        """``told(etag)`` when content proved wrong and was dropped; on the hash_worker's thread, so hand over."""
-        self._fetcher.quarantine.on_mismatch = lambda file: told(file.validator)
+        """``told(etag)`` when content proved wrong and was dropped; on the hash worker's thread, so hand over."""
+        others = self._fetcher.quarantine.on_mismatch
+
+        def wrong(file: RemoteFile) -> None:
+            others(file)
+            told(file.validator)
+
+        self._fetcher.quarantine.on_mismatch = wrong
 
     def sized(self, entry: Entry) -> Entry:
         return self.listings.sized(entry)

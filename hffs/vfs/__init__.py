@@ -1,6 +1,27 @@
-"""The read-only file system, knowing no protocol."""
+"""The read-only file system: views (what a mountpoint shows), contents, handles. Knows no protocol."""
 
-from .filesystem import Attributes, Filesystem
-from .tree import ROOT_ID, Node, Patterns, Tree
+from .contents import Content, Directory, FileReader, PageCache, PendingRead, SnapshotFile, Symlink
+from .filesystem import Filesystem
+from .patterns import Patterns
+from .snapshot import MountedSnapshot, Selection, join
+from .view import ROOT_ID, Attributes, Node, View, node_id
 
-__all__ = ["ROOT_ID", "Attributes", "Filesystem", "Node", "Patterns", "Tree"]
+__all__ = [
+    "ROOT_ID",
+    "Attributes",
+    "Content",
+    "Directory",
+    "FileReader",
+    "Filesystem",
+    "MountedSnapshot",
+    "Node",
+    "PageCache",
+    "Patterns",
+    "PendingRead",
+    "Selection",
+    "SnapshotFile",
+    "Symlink",
+    "View",
+    "join",
+    "node_id",
+]

@@ -111,7 +111,7 @@ def requests_of_the_kernel() -> list[bytes]:
 def test_requests_of_the_kernel(filesystem_of: Callable[..., Filesystem]) -> None:
     filesystem = filesystem_of()
     operations = Operations(filesystem, Passthrough(None, "not here"))  # type: ignore[arg-type]
-    nodes = [1, *(node.id for node in filesystem.tree.children(filesystem.tree.root)), 2, 2**63]
+    nodes = [1, *(node.id for node in filesystem.view.children(filesystem.view.root)), 2, 2**63]
     answered = 0
 
     @fuzzed(broken(requests_of_the_kernel()), st.sampled_from(nodes), st.booleans())

@@ -207,7 +207,7 @@ class Quiet(Jobs):
     """Starts nothing."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, "/mnt/model", *[None] * 4, 1)  # type: ignore[arg-type]
+        super().__init__(path, "/mnt/model", *[None] * 3, 1)  # type: ignore[arg-type]
         self.started: list[JobRequest] = []
 
     def _start(self, request: JobRequest) -> Any:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hffs.cache import BlobStore, Index, Layout
 from hffs.errors import EntryNotFound, NotDirectory
 from hffs.transfer import CommitFiles, Fetcher, Listings, Timers
-from hffs.vfs import Patterns, Tree
+from hffs.vfs import Patterns
+from hffs.vfs.views import RepoView
 from tests.unit.memory import COMMIT, MemoryCatalog, MemorySource
 
 NAMES = st.sampled_from(["a", "b", "c.txt", "ü", "x y", "#", "%41", "d.bin"])
@@ -35,7 +36,7 @@ def match(path: str, include: list[str], exclude: list[str]) -> bool:
 
 
 @contextmanager
-def tree_of(catalog: MemoryCatalog, include: list[str], exclude: list[str]) -> Iterator[Tree]:
+def tree_of(catalog: MemoryCatalog, include: list[str], exclude: list[str]) -> Iterator[RepoView]:
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(folder)
         layout.prepare()
@@ -44,13 +45,13 @@ def tree_of(catalog: MemoryCatalog, include: list[str], exclude: list[str]) -> I
             listings = Listings(catalog, index, COMMIT, timeout=10)
             listings.load()
             fetcher = Fetcher(store, MemorySource(), Timers(), workers=1)
-            yield Tree(CommitFiles(listings, store, fetcher), Patterns(include, exclude))
+            yield RepoView(CommitFiles(listings, store, fetcher), Patterns(include, exclude))
         finally:
             index.close()
             store.close()
 
 
-def walk(tree: Tree, path: str = "/") -> Iterator[str]:
+def walk(tree: RepoView, path: str = "/") -> Iterator[str]:
     for node in tree.children(tree.find(path)):
         assert tree.find(node.path) is node
         assert tree.node(node.id) is node

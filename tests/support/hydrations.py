@@ -20,7 +20,7 @@ class HydrationThread(RunningJob):
         self, fetcher: Fetcher, plan: Any, *, ended: Callable[[], None] = lambda: None, **options: Any
     ) -> None:
         self.hydration = Hydration(fetcher, plan, **options)
-        super().__init__(HydrationWork(self.hydration, fetcher, ""), "", ended=ended)
+        super().__init__(HydrationWork(self.hydration, fetcher, lambda file: file.path), "", ended=ended)
 
     @property
     def error(self) -> HffsError | None:

@@ -10,7 +10,8 @@ import pytest
 from hffs.cache import BlobStore, Index, Layout
 from hffs.policy import RetryPolicy
 from hffs.transfer import CommitFiles, Fetcher, Listings, Timers
-from hffs.vfs import Filesystem, Patterns, Tree
+from hffs.vfs import Filesystem, Patterns
+from hffs.vfs.views import RepoView
 from tests.unit.memory import COMMIT, MemoryCatalog, MemorySource
 
 FILES: dict[str, int | None] = {"README.md": 10, "onnx/model.onnx": 300_000, "onnx/deep/x.bin": 1, "empty": 0}
@@ -75,7 +76,7 @@ def filesystem_of(store: BlobStore, index: Index, source: MemorySource, fetcher_
         listings = Listings(catalog, index, COMMIT, root=root, timeout=10)
         listings.load()
         content = CommitFiles(listings, store, fetcher_of(), read_timeout=10)
-        filesystem = Filesystem(Tree(content, Patterns(**patterns)), content)  # type: ignore[arg-type]
+        filesystem = Filesystem(RepoView(content, Patterns(**patterns)))  # type: ignore[arg-type]
         filesystem.catalog = catalog  # type: ignore[attr-defined]
         return filesystem
 

@@ -22,6 +22,7 @@ class Op(IntEnum):
     LOOKUP = 1
     FORGET = 2
     GETATTR = 3
+    READLINK = 5
     OPEN = 14
     READ = 15
     STATFS = 17
@@ -63,6 +64,7 @@ class Init(IntFlag):
 class OpenFlag(IntFlag):
     """FOPEN_*"""
 
+    DIRECT_IO = 1 << 0
     KEEP_CACHE = 1 << 1
     CACHE_DIR = 1 << 3
     PASSTHROUGH = 1 << 7

@@ -1,8 +1,9 @@
 """The Linux binding: the kernel's FUSE protocol on /dev/fuse.
 
 A few threads read requests and answer those that need no network at once. Requests that may need the network run on a
-separate pool. A read that has to wait holds no thread: its Pending calls back, and a reply thread writes the answer. So
-any number of reads may wait while other requests are served. ``serve`` blocks the main thread, which handles signals.
+separate pool. A read that has to wait holds no thread: its PendingRead calls back, and a reply thread writes the
+answer. So any number of reads may wait while other requests are served. ``serve`` blocks the main thread, which handles
+signals.
 
 A connection can be taken over from a worker that died or left: INIT is not sent again, the kernel is asked to resend
 unanswered requests, and the journal names the open files.
@@ -22,8 +23,7 @@ from contextlib import suppress
 from typing import Final
 
 from ...errors import Cancelled, MountFailed
-from ...transfer import Pending
-from ...vfs import Filesystem
+from ...vfs import Filesystem, PendingRead
 from .. import errnos
 from ..connection import Connection, Resumption
 from . import abi
@@ -92,10 +92,10 @@ class KernelBinding:
         self._resumption = resumption
         self._refuse_resent = resumption is not None and resumption.refuse_resent
         self.connection: Connection | None = None
-        self._settled: queue.SimpleQueue[tuple[int, Pending] | int | None] = queue.SimpleQueue()
+        self._settled: queue.SimpleQueue[tuple[int, PendingRead] | int | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # guarded by _lock: waiting reads, by the unique number of their request (without the resend bit)
-        self._waiting: dict[int, Pending] = {}
+        self._waiting: dict[int, PendingRead] = {}
         # and requests on the slow pool, with the number to reply to; the thread that removes one answers it
         self._in_pool: dict[int, int] = {}
         # and interrupts of requests not registered: answered already, or read but not yet registered by another thread
@@ -156,8 +156,8 @@ class KernelBinding:
             refused = "" if flags & abi.Init.PASSTHROUGH else "this kernel has no passthrough (Linux 6.9 is the first)"
             passthrough = self._passthrough = Passthrough(device, refused, journal)
             self._operations = Operations(self._filesystem, passthrough)
-            self._filesystem.on_attributes_changed(self._settled.put)
-            self._filesystem.on_content_wrong(self._drop_pages)
+            self._filesystem.view.on_attributes_changed(self._settled.put)
+            self._filesystem.view.on_content_wrong(self._drop_pages)
             if self._resumption is not None:
                 self._request_resend()
             for thread in threads:

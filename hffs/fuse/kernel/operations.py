@@ -1,6 +1,6 @@
 """What each request means: bodies in, reply bodies out, the file system behind.
 
-``Operations.answer`` returns the parts of a reply, or a Pending whose bytes will be one, and raises our errors. It
+``Operations.answer`` returns the parts of a reply, or a PendingRead whose bytes will be one, and raises our errors. It
 never writes to the device. ``may_wait`` tells beforehand whether a request could ask the network, so that those can be
 kept off the threads that serve everything else. Any thread.
 """
@@ -8,15 +8,13 @@ kept off the threads that serve everything else. Any thread.
 from __future__ import annotations
 
 import os
-import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ...errors import AttributeTooLong, EntryNotFound
-from ...transfer import Pending
-from ...vfs import Attributes, Filesystem, Node
+from ...vfs import Attributes, Filesystem, Node, PageCache, PendingRead
 from . import abi
 from .passthrough import Passthrough
 
@@ -27,8 +25,14 @@ VALID_SECONDS: Final = 3600
 ARRIVING_SECONDS: Final = 60
 BLOCK: Final = 4096  # st_blksize, and what statfs counts in
 
+_OPEN_FLAGS: Final = {
+    PageCache.KEEP: abi.OpenFlag.KEEP_CACHE,
+    PageCache.DROP_AT_OPEN: abi.OpenFlag(0),
+    PageCache.BYPASS: abi.OpenFlag.DIRECT_IO,
+}
+
 Parts = tuple["bytes | memoryview", ...]
-Answer = Parts | Pending
+Answer = Parts | PendingRead
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class OpenDirectory:
     """A listing as it was at OPENDIR, so that offsets into it stay true."""
 
     node: Node
-    children: list[Node]
+    children: Sequence[Node]
 
 
 class Operations:
@@ -45,7 +49,7 @@ class Operations:
     def __init__(self, filesystem: Filesystem, passthrough: Passthrough) -> None:
         self._filesystem = filesystem
         self._passthrough = passthrough
-        self._tree = filesystem.tree
+        self._view = filesystem.view
         self._owner = (os.geteuid(), os.getegid())
         self._lock = threading.Lock()
         # guarded by _lock
@@ -53,6 +57,7 @@ class Operations:
         self._answers: dict[int, Callable[[abi.RequestHeader, memoryview], Answer]] = {
             abi.Op.LOOKUP: self._lookup,
             abi.Op.GETATTR: self._getattr,
+            abi.Op.READLINK: self._readlink,
             abi.Op.OPEN: self._open,
             abi.Op.READ: self._read,
             abi.Op.RELEASE: self._release,
@@ -74,14 +79,16 @@ class Operations:
         if opcode == abi.Op.READ or opcode == abi.Op.RELEASE:  # noqa: PLR1714 - the two that are most
             return opcode == abi.Op.READ and self._reopening_waits(header, body)
         if opcode == abi.Op.LOOKUP:
-            return self._tree.lookup_waits(self._tree.node(header.node), abi.name_in(body).decode("utf-8", "replace"))
+            return self._view.lookup_waits(self._view.node(header.node), abi.name_in(body).decode("utf-8", "replace"))
         if opcode == abi.Op.OPENDIR:
-            return self._tree.listing_waits(self._tree.node(header.node))
+            return self._view.listing_waits(self._view.node(header.node))
         if opcode in {abi.Op.READDIR, abi.Op.READDIRPLUS}:
             handle, *_ = abi.read_in.unpack_from(body)
-            return handle not in self._directories and self._tree.listing_waits(self._tree.node(header.node))
-        if opcode in {abi.Op.GETATTR, abi.Op.OPEN, abi.Op.GETXATTR}:
-            return self._filesystem.attributes_wait(self._tree.node(header.node))
+            return handle not in self._directories and self._view.listing_waits(self._view.node(header.node))
+        if opcode == abi.Op.OPEN:
+            return self._view.open_waits(self._view.node(header.node))
+        if opcode in {abi.Op.GETATTR, abi.Op.GETXATTR}:
+            return self._view.attributes_wait(self._view.node(header.node))
         return False
 
     def answer(self, header: abi.RequestHeader, body: memoryview) -> Answer:
@@ -100,22 +107,25 @@ class Operations:
     # --- names and attributes ---------------------------------------------------------------------------------------
 
     def _lookup(self, header: abi.RequestHeader, body: memoryview) -> Parts:
-        name = abi.name_in(body)
+        name, parent = abi.name_in(body), self._view.node(header.node)
+        seconds = _names_valid(parent)
         try:
-            node = self._tree.lookup(self._tree.node(header.node), name.decode("utf-8"))
+            node = self._view.lookup(parent, name.decode("utf-8"))
         except (EntryNotFound, UnicodeDecodeError):
             # Node 0: there is no such name, and that may be remembered.
-            return (abi.entry_out.pack(0, 0, VALID_SECONDS, 0, 0, 0), abi.attr.pack(*[0] * 16))
-        return (self._entry(node),)
+            return (abi.entry_out.pack(0, 0, seconds, 0, 0, 0), abi.attr.pack(*[0] * 16))
+        return (self._entry(node, seconds),)
 
     def _getattr(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del body
-        found = self._filesystem.attributes(self._tree.node(header.node))
-        return (abi.attr_out.pack(_valid(found), 0, 0) + self._attr(found),)
+        node = self._view.node(header.node)
+        found = self._view.attributes(node)
+        return (abi.attr_out.pack(_valid(node, found), 0, 0) + self._attr(found),)
 
-    def _entry(self, node: Node) -> bytes:
-        found = self._filesystem.attributes(node)
-        return abi.entry_out.pack(node.id, 0, VALID_SECONDS, _valid(found), 0, 0) + self._attr(found)
+    def _entry(self, node: Node, seconds: int) -> bytes:
+        """``seconds``: how long the kernel may keep the name."""
+        found = self._view.attributes(node)
+        return abi.entry_out.pack(node.id, 0, seconds, _valid(node, found), 0, 0) + self._attr(found)
 
     def _attr(self, found: Attributes) -> bytes:
         seconds = int(found.mtime)
@@ -129,28 +139,33 @@ class Operations:
 
     def _statfs(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del header, body
-        space = self._filesystem.space()
+        space = self._view.space()
         total, free = space.total // BLOCK, space.free // BLOCK
         return (abi.kstatfs.pack(total, free, free, 0, 0, BLOCK, 255, BLOCK, 0, *[0] * 6),)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
+    def _readlink(self, header: abi.RequestHeader, body: memoryview) -> Parts:
+        del body
+        return (os.fsencode(self._view.readlink(self._view.node(header.node))),)
+
     def _open(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del body
-        handle = self._filesystem.open(self._tree.node(header.node), _number(header))
+        node = self._view.node(header.node)
+        handle = self._filesystem.open(node, _number(header))
         try:
-            backing = self._passthrough.open(header.node, handle, lambda: self._filesystem.lend(handle))
+            backing = self._passthrough.open(header.node, handle, lambda: self._filesystem.dup_fd(handle))
         except BaseException:  # the kernel will never release what it was not given
             self._filesystem.release(handle)
             raise
         if backing is None:
-            return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE, 0),)
+            return (abi.open_out.pack(handle, _OPEN_FLAGS[node.content.page_cache], 0),)
         return (abi.open_out.pack(handle, abi.OpenFlag.PASSTHROUGH, backing),)
 
     def _read(self, header: abi.RequestHeader, body: memoryview) -> Answer:
         handle, offset, size, *_ = abi.read_in.unpack_from(body)
         if not self._filesystem.is_open(handle) and self._passthrough.holds(header.node, handle):
-            self._filesystem.open(self._tree.node(header.node), handle)  # opened by the worker before us
+            self._filesystem.open(self._view.node(header.node), handle)  # opened by the worker before us
         answer = self._filesystem.read(handle, offset, size)
         return (answer,) if isinstance(answer, bytes) else answer
 
@@ -162,18 +177,19 @@ class Operations:
 
     def _reopening_waits(self, header: abi.RequestHeader, body: memoryview) -> bool:
         handle, *_ = abi.read_in.unpack_from(body)
-        return not self._filesystem.is_open(handle) and self._filesystem.attributes_wait(self._tree.node(header.node))
+        return not self._filesystem.is_open(handle) and self._view.attributes_wait(self._view.node(header.node))
 
     # --- directories ------------------------------------------------------------------------------------------------
 
     def _opendir(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del body
-        node = self._tree.node(header.node)
-        opened = OpenDirectory(node, self._tree.children(node))
+        node = self._view.node(header.node)
+        opened = OpenDirectory(node, self._view.children(node))
         handle = _number(header)
         with self._lock:
             self._directories[handle] = opened
-        return (abi.open_out.pack(handle, abi.OpenFlag.KEEP_CACHE | abi.OpenFlag.CACHE_DIR, 0),)
+        cached = abi.OpenFlag.KEEP_CACHE | abi.OpenFlag.CACHE_DIR if _names_valid(node) else 0
+        return (abi.open_out.pack(handle, cached, 0),)
 
     def _releasedir(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del header
@@ -189,19 +205,19 @@ class Operations:
         handle, offset, size, *_ = abi.read_in.unpack_from(body)
         opened = self._directories.get(handle)
         if opened is None:  # opened by the worker before us; a commit's listing is the same again
-            node = self._tree.node(header.node)
-            opened = OpenDirectory(node, self._tree.children(node))
+            node = self._view.node(header.node)
+            opened = OpenDirectory(node, self._view.children(node))
             with self._lock:
                 opened = self._directories.setdefault(handle, opened)
         parts: list[bytes] = []
-        left = size
+        left, seconds = size, _names_valid(opened.node)
         while offset < len(opened.children) + 2:
             if offset < 2:
-                record = self._record(opened.node, b"." * (offset + 1), offset + 1, plus=plus, dots=True)
+                record = self._record(opened.node, b"." * (offset + 1), offset + 1, plus=plus, dots=True, seconds=0)
             else:
                 node = opened.children[offset - 2]
-                name = node.path.rpartition("/")[2].encode("utf-8", "surrogateescape")
-                record = self._record(node, name, offset + 1, plus=plus, dots=False)
+                name = node.name.encode("utf-8", "surrogateescape")
+                record = self._record(node, name, offset + 1, plus=plus, dots=False, seconds=seconds)
             if len(record) > left:
                 break
             parts.append(record)
@@ -209,26 +225,25 @@ class Operations:
             offset += 1
         return (b"".join(parts),)
 
-    def _record(self, node: Node, name: bytes, after: int, *, plus: bool, dots: bool) -> bytes:
-        kind = (stat.S_IFDIR if node.is_directory else stat.S_IFREG) >> 12  # DT_DIR, DT_REG
-        tail = abi.dirent.pack(node.id, after, len(name), kind) + name
+    def _record(self, node: Node, name: bytes, after: int, *, plus: bool, dots: bool, seconds: int) -> bytes:
+        tail = abi.dirent.pack(node.id, after, len(name), node.content.format >> 12) + name  # DT_DIR, DT_REG, DT_LNK
         tail = tail.ljust(abi.padded(len(tail)), b"\0")
         if not plus:
             return tail
-        if dots or self._filesystem.attributes_wait(node):  # node 0: nothing is said of it, and it is not looked up
+        if dots or self._view.attributes_wait(node):  # node 0: nothing is said of it, and it is not looked up
             return abi.entry_out.pack(0, 0, 0, 0, 0, 0) + abi.attr.pack(*[0] * 16) + tail
-        return self._entry(node) + tail
+        return self._entry(node, seconds) + tail
 
     # --- extended attributes ----------------------------------------------------------------------------------------
 
     def _getxattr(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         size, _ = abi.getxattr_in.unpack_from(body)
         name = abi.name_in(body[abi.getxattr_in.size :])
-        return self._sized(self._filesystem.xattr(self._tree.node(header.node), name.decode("utf-8", "replace")), size)
+        return self._sized(self._filesystem.xattr(self._view.node(header.node), name.decode("utf-8", "replace")), size)
 
     def _listxattr(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         size, _ = abi.getxattr_in.unpack_from(body)
-        names = self._filesystem.xattr_names(self._tree.node(header.node))
+        names = self._filesystem.xattr_names(self._view.node(header.node))
         return self._sized(b"".join(name.encode() + b"\0" for name in names), size)
 
     @staticmethod
@@ -240,8 +255,15 @@ class Operations:
         return (value,)
 
 
-def _valid(found: Attributes) -> int:
-    return VALID_SECONDS if found.lasting else ARRIVING_SECONDS
+def _names_valid(directory: Node) -> int:
+    """How long the kernel may keep what LOOKUP found in a directory, or did not find."""
+    return VALID_SECONDS if directory.content.page_cache is PageCache.KEEP else 0
+
+
+def _valid(node: Node, found: Attributes) -> int:
+    if found.lasting:
+        return VALID_SECONDS
+    return ARRIVING_SECONDS if node.content.page_cache is PageCache.KEEP else 0
 
 
 def _number(header: abi.RequestHeader) -> int:

@@ -30,10 +30,9 @@ def jobs_of(filesystem_of: Callable[..., Filesystem], store: BlobStore, tmp_path
 
     def make(**options: Any) -> Jobs:
         filesystem = filesystem_of()
-        content = filesystem._content
-        fetcher: Fetcher = content._fetcher
+        fetcher: Fetcher = filesystem.view.snapshot.files._fetcher
         path = str(tmp_path / "x.jobs")
-        jobs = Jobs(path, "/mnt/x", content, filesystem.tree, fetcher, store.layout, 1 << 20, **options)
+        jobs = Jobs(path, "/mnt/x", filesystem.view, fetcher, store.layout, 1 << 20, **options)
         made.append(jobs)
         return jobs
 
@@ -92,7 +91,7 @@ def test_cancel_ends_a_verification_whose_mending_waits_for_a_silent_server(
     jobs_of: MakeJobs, source: MemorySource, store: BlobStore
 ) -> None:
     jobs = jobs_of()
-    content = jobs._content
+    content = jobs._view.snapshot.files
     reader = content.open(content.entry("onnx/model.onnx"))
     answer = reader.read(0, 10)
     assert isinstance(answer, bytes) or answer.result(SOON)

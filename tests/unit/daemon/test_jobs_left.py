@@ -25,7 +25,7 @@ class RecordingJobs(Jobs):
 def resumed(path: Path, text: str) -> list[JobRequest]:
     path.write_text(text)
     started.clear()
-    RecordingJobs(str(path), "/mnt/model", *[None] * 4, 1).resume()  # type: ignore[arg-type]
+    RecordingJobs(str(path), "/mnt/model", *[None] * 3, 1).resume()  # type: ignore[arg-type]
     return list(started)
 
 

@@ -15,8 +15,8 @@ def test_a_mount_that_ends_while_the_first_files_are_wanted_does_not_stumble_ove
     filesystem_of: Callable[..., Filesystem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filesystem = filesystem_of({f"{number}.json": 10 for number in range(2 * FIRST)})
-    content = filesystem._content
-    prefetch = Prefetch(content, filesystem.tree, HubAccess(Auth(find=lambda: None)))
+    content = filesystem.view.snapshot.files
+    prefetch = Prefetch(filesystem.view, HubAccess(Auth(find=lambda: None)))
     wanted: list[str] = []
 
     def want(entry: object) -> None:

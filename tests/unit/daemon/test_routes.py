@@ -37,6 +37,7 @@ def test_every_route_is_documented_and_every_documented_path_has_a_route() -> No
     ("name", "described"),
     [
         (messages.Status, "Status"),
+        (messages.SnapshotStatus, "Snapshot"),
         (messages.HydrationStatus, "Hydration"),
         (messages.VerificationStatus, "Verification"),
         (messages.Workers, "Workers"),

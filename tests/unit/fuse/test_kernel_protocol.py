@@ -259,7 +259,7 @@ def test_pages_that_cannot_be_dropped_yet_keep_no_look_up_waiting(
 ) -> None:
     let_go = threading.Event()
     monkeypatch.setattr("hffs.fuse.kernel.binding.drop_pages", lambda _device, _node: let_go.wait(30))
-    monkeypatch.setattr(filesystem.tree, "lookup_waits", lambda _parent, _name: True)
+    monkeypatch.setattr(filesystem.view, "lookup_waits", lambda _parent, _name: True)
     try:
         for node in range(SLOW):
             kernel.binding._drop_pages(node)  # type: ignore[attr-defined]

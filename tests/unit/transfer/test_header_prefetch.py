@@ -298,7 +298,7 @@ def test_plans_of_the_last_files_are_kept(fetcher_of, source, planner) -> None:
 
 
 def content_of(filesystem_of, prefetch: str) -> CommitFiles:
-    made = filesystem_of({"big.dat": 50 * BLOCK_SIZE, "other.dat": BLOCK_SIZE})._content
+    made = filesystem_of({"big.dat": 50 * BLOCK_SIZE, "other.dat": BLOCK_SIZE}).view.snapshot.files
     return CommitFiles(made.listings, made._store, made._fetcher, read_timeout=10, prefetch=prefetch)
 
 
@@ -344,7 +344,7 @@ def test_nothing_is_fetched_in_advance_that_cannot_be_kept(filesystem_of, source
 
 def test_content_makes_plans_and_ends_their_thread(filesystem_of, source) -> None:
     filesystem = filesystem_of({"model.safetensors": 5 * BLOCK_SIZE})
-    content = filesystem._content
+    content = filesystem.view.snapshot.files
     reader = content.open(content.entry("model.safetensors"))
     assert learns(reader, content._planner).plan is None
     reader.close()

@@ -154,7 +154,7 @@ def test_an_open_that_fails_halfway_leaves_no_target_behind(fetcher_of, source, 
 
 def test_a_prefetch_that_cannot_be_asked_for_closes_its_file(filesystem_of, monkeypatch) -> None:
     filesystem = filesystem_of({"a.bin": BLOCK_SIZE})
-    content = filesystem._content
+    content = filesystem.view.snapshot.files
 
     def failing(self: StoredBlob, blocks: range) -> list[range]:
         raise CacheUnusable("input/output error")

@@ -10,12 +10,13 @@ from hffs.cache import Index
 from hffs.errors import BadHandle, EntryNotFound, IsDirectory, NoAttribute, NotDirectory
 from hffs.model import Entry
 from hffs.transfer import CommitFiles, Listings
-from hffs.vfs import ROOT_ID, Filesystem, Tree
+from hffs.vfs import ROOT_ID, Filesystem
+from hffs.vfs.views import RepoView
 from tests.unit.memory import COMMIT, MemorySource
 
 
 def names(filesystem: Filesystem, path: str = "/") -> list[str]:
-    return [node.path for node in filesystem.tree.children(filesystem.tree.find(path))]
+    return [node.path for node in filesystem.view.children(filesystem.view.find(path))]
 
 
 def test_a_tree_is_listed_in_name_order(filesystem_of) -> None:
@@ -26,44 +27,44 @@ def test_a_tree_is_listed_in_name_order(filesystem_of) -> None:
 
 def test_attributes_come_from_the_listing(filesystem_of) -> None:
     filesystem = filesystem_of()
-    file = filesystem.attributes(filesystem.tree.find("/onnx/model.onnx"))
+    file = filesystem.view.attributes(filesystem.view.find("/onnx/model.onnx"))
     assert (file.size, file.mode, file.mtime) == (300_000, 0o100444, COMMIT.date)
-    folder = filesystem.attributes(filesystem.tree.find("/onnx"))
+    folder = filesystem.view.attributes(filesystem.view.find("/onnx"))
     assert (folder.is_directory, folder.mode) == (True, 0o040555)
-    assert filesystem.attributes(filesystem.tree.root).node == ROOT_ID
+    assert filesystem.view.attributes(filesystem.view.root).node == ROOT_ID
 
 
 def test_blocks_count_what_is_local_and_are_never_zero_for_content(filesystem_of) -> None:
     filesystem = filesystem_of()
-    node = filesystem.tree.find("/onnx/model.onnx")
-    assert filesystem.attributes(node).blocks == 1
-    assert filesystem.attributes(filesystem.tree.find("/empty")).blocks == 0
+    node = filesystem.view.find("/onnx/model.onnx")
+    assert filesystem.view.attributes(node).blocks == 1
+    assert filesystem.view.attributes(filesystem.view.find("/empty")).blocks == 0
     handle = filesystem.open(node)
     filesystem.read(handle, 0, 300_000).result(10)
     filesystem.release(handle)
-    assert filesystem.attributes(node).blocks == -(-300_000 // 512)
+    assert filesystem.view.attributes(node).blocks == -(-300_000 // 512)
 
 
 def test_node_numbers_are_the_same_in_another_process_and_differ_between_names(filesystem_of) -> None:
     first, second = filesystem_of(), filesystem_of()
     paths = ["/", "/README.md", "/onnx", "/onnx/deep", "/onnx/deep/x.bin", "/empty"]
-    numbers = [first.tree.find(path).id for path in paths]
-    assert numbers == [second.tree.find(path).id for path in paths]
+    numbers = [first.view.find(path).id for path in paths]
+    assert numbers == [second.view.find(path).id for path in paths]
     assert len(set(numbers)) == len(paths)
-    assert all(first.tree.node(number).id == number for number in numbers)
+    assert all(first.view.node(number).id == number for number in numbers)
 
 
 def test_what_patterns_leave_out_stays_out_of_reach_of_a_process_that_takes_over(filesystem_of) -> None:
     files = {"README.md": 10, "onnx/model.onnx": 3, "onnx/b.txt": 1, "none/c.onnx": 1}
     everything, after = filesystem_of(files), filesystem_of(files, exclude=["*.onnx"])
-    given = {path: everything.tree.find(path).id for path in ("/README.md", "/onnx", "/onnx/b.txt", "/none")}
-    assert {path: after.tree.node(number).id for path, number in given.items()} == given, "they stay good"
+    given = {path: everything.view.find(path).id for path in ("/README.md", "/onnx", "/onnx/b.txt", "/none")}
+    assert {path: after.view.node(number).id for path, number in given.items()} == given, "they stay good"
     with pytest.raises(EntryNotFound):
-        after.tree.node(everything.tree.find("/onnx/model.onnx").id)
+        after.view.node(everything.view.find("/onnx/model.onnx").id)
     assert names(after) == ["README.md", "onnx"]
     for path in ("/onnx/model.onnx", "/none/c.onnx", "/none"):
         with pytest.raises(EntryNotFound):
-            after.tree.find(path)
+            after.view.find(path)
     assert names(after, "/onnx") == ["onnx/b.txt"]
 
 
@@ -71,24 +72,24 @@ def test_names_that_do_not_exist(filesystem_of) -> None:
     filesystem = filesystem_of()
     for path in ("/none", "/onnx/none", "/none/deeper"):
         with pytest.raises(EntryNotFound):
-            filesystem.tree.find(path)
+            filesystem.view.find(path)
     with pytest.raises(NotDirectory):
-        filesystem.tree.find("/README.md/x")
+        filesystem.view.find("/README.md/x")
     with pytest.raises(NotDirectory):
-        filesystem.tree.children(filesystem.tree.find("/README.md"))
+        filesystem.view.children(filesystem.view.find("/README.md"))
     with pytest.raises(EntryNotFound):
-        filesystem.tree.node(12345)
+        filesystem.view.node(12345)
 
 
 def test_a_look_up_asks_nobody_once_the_directory_is_listed(filesystem_of) -> None:
     filesystem = filesystem_of({f"d{number}/f": 1 for number in range(9)}, page=3)
     names(filesystem), names(filesystem, "/d4")
     asked = list(filesystem.catalog.calls)
-    filesystem.tree.find("/d4/f")
+    filesystem.view.find("/d4/f")
     with pytest.raises(EntryNotFound):
-        filesystem.tree.find("/d4/none")
+        filesystem.view.find("/d4/none")
     with pytest.raises(EntryNotFound):
-        filesystem.tree.find("/none")
+        filesystem.view.find("/none")
     assert filesystem.catalog.calls == asked
 
 
@@ -97,7 +98,7 @@ def test_include_and_exclude_decide_what_is_visible(filesystem_of) -> None:
     assert names(filesystem_of(exclude=["onnx/"])) == ["README.md", "empty"]
     assert names(filesystem_of(include=["onnx/*"], exclude=["*.onnx"]), "/onnx") == ["onnx/deep"]
     with pytest.raises(EntryNotFound):
-        filesystem_of(include=["*.md"]).tree.find("/empty")
+        filesystem_of(include=["*.md"]).view.find("/empty")
 
 
 def test_a_folder_left_empty_is_hidden_once_that_is_known(filesystem_of) -> None:
@@ -111,18 +112,18 @@ def test_a_folder_left_empty_is_hidden_once_that_is_known(filesystem_of) -> None
 
 def test_a_subfolder_can_be_the_root(filesystem_of) -> None:
     filesystem = filesystem_of(root="onnx")
-    assert names(filesystem) == ["onnx/deep", "onnx/model.onnx"]
-    assert filesystem.tree.find("/deep/x.bin").path == "onnx/deep/x.bin"
+    assert names(filesystem) == ["deep", "model.onnx"]
+    assert filesystem.view.find("/deep/x.bin").content.entry.path == "onnx/deep/x.bin"
 
 
 def test_a_size_the_listing_lacks_is_found_out_at_stat(filesystem_of) -> None:
     filesystem = filesystem_of({"a": None})
-    assert filesystem.attributes(filesystem.tree.find("/a")).size == 7
+    assert filesystem.view.attributes(filesystem.view.find("/a")).size == 7
 
 
 def test_reading_through_handles(filesystem_of, source: MemorySource) -> None:
     filesystem = filesystem_of()
-    node = filesystem.tree.find("/README.md")
+    node = filesystem.view.find("/README.md")
     handle = filesystem.open(node)
     assert filesystem.read(handle, 2, 100).result(10) == source.contents["README.md"][2:10]
     assert filesystem.read(handle, 10, 5) == b""
@@ -131,12 +132,12 @@ def test_reading_through_handles(filesystem_of, source: MemorySource) -> None:
     with pytest.raises(BadHandle):
         filesystem.read(handle, 0, 1)
     with pytest.raises(IsDirectory):
-        filesystem.open(filesystem.tree.root)
+        filesystem.open(filesystem.view.root)
 
 
 def test_extended_attributes_tell_commit_etag_and_how_much_is_here(filesystem_of) -> None:
     filesystem = filesystem_of()
-    node = filesystem.tree.find("/README.md")
+    node = filesystem.view.find("/README.md")
     assert filesystem.xattr(node, "user.hffs.commit") == COMMIT.sha.encode()
     assert filesystem.xattr(node, "user.hffs.etag") == b"etag-10"
     assert filesystem.xattr(node, "user.hffs.state") == b"remote"
@@ -149,7 +150,7 @@ def test_extended_attributes_tell_commit_etag_and_how_much_is_here(filesystem_of
     for name in ("user.hffs.sha256", "security.selinux", "user.other"):
         with pytest.raises(NoAttribute):
             filesystem.xattr(node, name)
-    assert filesystem.xattr_names(filesystem.tree.root) == ["user.hffs.commit"]
+    assert filesystem.xattr_names(filesystem.view.root) == ["user.hffs.commit"]
 
 
 def test_an_lfs_file_names_its_sha256(filesystem_of, index: Index) -> None:
@@ -159,36 +160,36 @@ def test_an_lfs_file_names_its_sha256(filesystem_of, index: Index) -> None:
     index.delete(f"listing/1/all/{COMMIT.source}/{COMMIT.type}/{COMMIT.id}/{COMMIT.sha}/")
     listings = Listings(catalog, index, COMMIT, timeout=10)
     listings.load()
-    content = CommitFiles(listings, filesystem._content._store, filesystem._content._fetcher)
-    lfs = Filesystem(Tree(content), content)
-    assert lfs.xattr(lfs.tree.find("/w.safetensors"), "user.hffs.sha256") == b"ab" * 32
+    content = CommitFiles(listings, filesystem.view.snapshot.files._store, filesystem.view.snapshot.files._fetcher)
+    lfs = Filesystem(RepoView(content))
+    assert lfs.xattr(lfs.view.find("/w.safetensors"), "user.hffs.sha256") == b"ab" * 32
 
 
 def test_a_process_that_stands_in_finds_every_number_again_and_asks_nobody(filesystem_of) -> None:
     files: dict[str, int | None] = {f"d{number}/f{number}": 1 for number in range(9)}
     first = filesystem_of(files, page=3)
     names(first), names(first, "/d2")
-    alone = first.tree.find("/d7/f7")  # looked up by itself: no listing holds it
-    given = [first.tree.find(path).id for path in ("/d2", "/d2/f2")] + [alone.id]
+    alone = first.view.find("/d7/f7")  # looked up by itself: no listing holds it
+    given = [first.view.find(path).id for path in ("/d2", "/d2/f2")] + [alone.id]
     second = filesystem_of(files, page=3)
     asked = len(second.catalog.calls)
-    assert [second.tree.node(number).path for number in given] == ["d2", "d2/f2", "d7/f7"]
+    assert [second.view.node(number).path for number in given] == ["d2", "d2/f2", "d7/f7"]
     with pytest.raises(EntryNotFound):
-        second.tree.node(4711)
+        second.view.node(4711)
     assert len(second.catalog.calls) == asked
 
 
 def test_who_asks_is_told_when_a_file_has_become_local(filesystem_of) -> None:
     filesystem = filesystem_of()
     told: list[int] = []
-    filesystem.on_attributes_changed(told.append)
-    node = filesystem.tree.find("/onnx/model.onnx")
-    assert not filesystem.attributes(node).lasting
+    filesystem.view.on_attributes_changed(told.append)
+    node = filesystem.view.find("/onnx/model.onnx")
+    assert not filesystem.view.attributes(node).lasting
     handle = filesystem.open(node)
     filesystem.read(handle, 0, 300_000).result(10)
     ends = time.monotonic() + 10
     while told != [node.id]:
         assert time.monotonic() < ends
         time.sleep(0.005)
-    assert filesystem.attributes(node).lasting
+    assert filesystem.view.attributes(node).lasting
     filesystem.release(handle)
