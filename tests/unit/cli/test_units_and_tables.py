@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from hffs import names
-from hffs.cli.display import units
+from hffs.cli.display import tables, units
 from hffs.cli.display.tables import print_table
+from hffs.cli.display.terminal_layout import Page
 
 
 @given(st.text(st.characters(codec=None)))
@@ -77,3 +81,17 @@ def test_a_table_in_a_pipe_has_one_plain_line_for_each_row(rows: list[tuple[str,
     lines = written.removesuffix("\n").split("\n")
     assert len(lines) == len(rows) + 1
     assert all(line.isprintable() and not line.endswith(" ") for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 90, 200])
+def test_a_table_on_a_narrow_terminal_wraps_cells_and_loses_nothing(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tables, "page_of", lambda _: Page(width))
+    name = "datasets/模型/a-name-that-is-longer-than-its-column"
+    row = [name, "refs/pr/1, main", "5.0G of 5.0G (100 %)", "complete, pinned"]
+    print_table(["REPO", "REVISION", "LOCAL", "STATE"], [row], fold=[0, 1])
+    lines = capsys.readouterr().out.splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    written = Counter("".join(lines[1:]).replace(" ", ""))
+    assert written == Counter("".join(row).replace(" ", ""))
