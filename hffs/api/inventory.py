@@ -1,4 +1,4 @@
-"""The local cache: what it holds, evicting, pinning and checking it. Answered from disk, no server is asked.
+"""The local cache: what it holds, evicting and pinning it. Answered from disk, no server is asked.
 
 Used by programs (``hffs.list_local``, ``hffs.is_available_locally``) and by ``hffs cache``. A TARGET is a repo
 (``ORG/NAME[@REVISION][/PATH]``: without a revision all that is known of it) or a path in a mount. Mounts may be running
@@ -27,7 +27,6 @@ from .options import settings_from
 if TYPE_CHECKING:
     from ..cache import Index
     from ..cache.blob_info import BlobInfo
-    from ..cache.integrity.fsck import Step
     from ..cache.inventory import BlobIndex, Inventory, ListedCommit
     from .repo_info import Listing
 
@@ -36,7 +35,6 @@ __all__ = [
     "LocalRepo",
     "LocalRevision",
     "PinResult",
-    "check",
     "evict",
     "is_available_locally",
     "list_local",
@@ -186,14 +184,6 @@ def pin(target: str, pinned: bool = True, *, settings: Settings | None = None) -
                     absent.add(file.etag or file.path)
     _require_known(selector, commits)
     return PinResult(len(mine), sum(blob_info.pin(each, pinned) for each in mine.values()), len(absent))
-
-
-def check(*, repair: bool = False, settings: Settings | None = None) -> Iterator[Step]:
-    """Checks the whole cache, blob by blob. Raises CacheUnusable."""
-    from ..cache import Layout
-    from ..cache.integrity import fsck
-
-    return fsck.check(Layout((settings or config.load()).cache_dir), repair=repair)
 
 
 def bytes_of_files(listing: Listing, settings: Settings) -> int:

@@ -21,6 +21,7 @@ from .jobs import JobFailed, Progress
 from .options import settings_from
 
 if TYPE_CHECKING:
+    from ..engine.verify import FileSource
     from ..engine.verify_cache import CacheSource, KnownFile
     from ..engine.verify_folder import FolderSource
     from ..model import Commit, Entry, RepoRef
@@ -100,7 +101,7 @@ def verify(
 
 
 def _result(job: Job) -> Verified:
-    counts = {key: value for key, value in job["checked"].items() if key != "bytes"}
+    counts = {key: value for key, value in job["checked"].items() if key not in ("bytes", "blocks")}
     return Verified(
         **counts,  # type: ignore[arg-type]
         bytes_checked=job["checked"]["bytes"],
@@ -121,11 +122,13 @@ def follow(
     type: str | None = None,  # noqa: A002 - as in verify
     revision: str | None = None,
     subfolder: str | None = None,
+    blocks: bool = False,
     interval: float = jobs.INTERVAL,
     **options: Any,
 ) -> Generator[Job]:
     """Starts a verification and gives a report each ``interval`` seconds, the last with a state other than
-    ``running``. Closing it before cancels the work. Raises as ``verify``."""
+    ``running``. ``blocks`` (without a target) checks every block by its CRC alone; ``fix`` then drops damage without
+    fetching it. Closing it before cancels the work. Raises as ``verify``."""
     settings = settings_from(options)
     names = {"type": type, "revision": revision, "subfolder": subfolder}
     mounted = None if target is None else _mount_of(target, settings)
@@ -141,7 +144,16 @@ def follow(
     from ..engine.jobs import RunningJob
     from ..engine.verify import VerificationWork
 
-    source, warning = _source(target, settings, names, repo, tuple(require))
+    source: FileSource
+    if blocks:
+        from ..cache import Layout
+        from ..engine.verify_blocks import BlockSource
+
+        if target is not None or require or any(names.values()) or settings.include or settings.exclude:
+            raise UsageError("--blocks checks the whole cache", "use it with --all alone")
+        source, warning = BlockSource(Layout(settings.cache_dir), fix=fix), ""
+    else:
+        source, warning = _source(target, settings, names, repo, tuple(require))
     with contextlib.ExitStack() as stack:
         # To mend nothing is adopted from huggingface_hub's cache, of which a file may be what is to be mended.
         work = VerificationWork(

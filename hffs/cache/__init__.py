@@ -10,7 +10,7 @@ from .hf_cache import local_folder
 from .hf_cache.export import export_file, safe_below
 from .hf_cache.hub_cache import HubCache, HubRepo
 from .index import Index
-from .integrity import check_blob, fsck, mismatches
+from .integrity import check_blob, leftovers, mismatches
 from .store.adopt import AdoptOutcome
 from .store.blob_store import BlobStore
 from .store.block_lease import BlockLease
@@ -35,8 +35,8 @@ __all__ = [
     "blob_info",
     "check_blob",
     "export_file",
-    "fsck",
     "inventory",
+    "leftovers",
     "local_folder",
     "min_free_bytes",
     "mismatches",

@@ -354,7 +354,10 @@ class FindingReport(TypedDict):
     cannot mend. ``exit_code`` applies while it is not mended. Hashes are in hex, empty if none were compared."""
 
     path: str
-    kind: Literal["hash", "size", "blocks", "unreadable", "pointer", "tiny", "structure", "missing", "unchecked"]
+    kind: Literal[
+        "hash", "size", "blocks", "unreadable", "pointer", "tiny", "structure", "missing", "unchecked",
+        "leftover", "mark", "newer",
+    ]  # fmt: skip
     severity: Literal["damage", "warning"]
     what: str
     remedy: str
@@ -366,7 +369,7 @@ class FindingReport(TypedDict):
 
 class CheckedReport(TypedDict):
     """The number of files by result: hash matches (or file empty); plausible, without a hash; incomplete, with intact
-    blocks; absent; damaged or missing; not part of the repo. And the bytes read."""
+    blocks; absent; damaged or missing; not part of the repo. And the bytes and blocks that are checked."""
 
     right: int
     plausible: int
@@ -375,6 +378,7 @@ class CheckedReport(TypedDict):
     wrong: int
     others: int
     bytes: int
+    blocks: int
 
 
 class JobProgress(TypedDict):

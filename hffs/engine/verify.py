@@ -16,6 +16,7 @@ from ..cache import StoredBlob
 from ..control.messages import CheckedReport, FindingReport, JobProgress
 from ..errors import HffsError, IntegrityError
 from ..model import Commit, RemoteFile
+from ..ranges import block_count
 from ..transfer import Fetcher, Hydration
 from ..transfer.throughput import Throughput
 from ..vfs import Patterns
@@ -50,11 +51,13 @@ class CheckedFile:
         self._add("damage", kind, what, remedy, expected, got)
         return "wrong"
 
-    def warn(self, kind: str, what: str, remedy: str = "") -> None:
-        """Adds a finding that the user should know of and hffs cannot mend."""
-        self._add("warning", kind, what, remedy, "", "")
+    def warn(self, kind: str, what: str, remedy: str = "", *, mended: bool = False) -> None:
+        """Adds a finding that the user should know of, and that does no harm or cannot be mended."""
+        self._add("warning", kind, what, remedy, "", "", mended=mended)
 
-    def _add(self, severity: str, kind: str, what: str, remedy: str, expected: str, got: str) -> None:
+    def _add(
+        self, severity: str, kind: str, what: str, remedy: str, expected: str, got: str, *, mended: bool = False
+    ) -> None:
         self.findings.append(
             {
                 "path": self.path,
@@ -64,7 +67,7 @@ class CheckedFile:
                 "remedy": remedy,
                 "expected": expected,
                 "got": got,
-                "mended": False,
+                "mended": mended,
                 "exit_code": IntegrityError.exit_code if severity == "damage" else 0,
             }
         )
@@ -133,7 +136,8 @@ class VerificationWork:
         self._ended: list[tuple[CheckedFile, bool]] = []
         self._findings: list[FindingReport] = []
         self._checked: CheckedReport = {
-            "right": 0, "plausible": 0, "partial": 0, "absent": 0, "wrong": 0, "others": 0, "bytes": 0,
+            "right": 0, "plausible": 0, "partial": 0, "absent": 0, "wrong": 0, "others": 0,
+            "bytes": 0, "blocks": 0,
         }  # fmt: skip
         self._throughput = Throughput(time.monotonic(), _RATE_SECONDS)
 
@@ -223,6 +227,7 @@ class VerificationWork:
                 self._ended.append((file, verdict != "wrong"))
                 self._checked[verdict] += 1
                 self._checked["bytes"] = self._done
+                self._checked["blocks"] += block_count(file.local)
                 self._findings += file.findings
             if file.damaged and not unmet:
                 damaged.append(file)
@@ -291,6 +296,13 @@ class VerificationWork:
         return failure
 
 
+def crc_mismatch(bad: Sequence[range]) -> str:
+    """What is wrong with these runs of blocks, of which three are named."""
+    names = [f"block {run.start}" if len(run) == 1 else f"blocks {run.start} to {run.stop - 1}" for run in bad[:3]]
+    more = " and more" if len(bad) > 3 else ""
+    return f"CRC mismatch in {', '.join(names)}{more}: not what was written to the disk"
+
+
 def hashes(expected: str, got: str) -> str:
     return f"expected {expected[:12]}…, got {got[:12]}…"
 
@@ -310,4 +322,4 @@ def _not_mended(file: CheckedFile, error: HffsError, *, stays: bool) -> None:
 
 def _mended(file: CheckedFile) -> None:
     for each in file.findings:
-        each["mended"] = each["severity"] == "damage"
+        each["mended"] |= each["severity"] == "damage"

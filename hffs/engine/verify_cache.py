@@ -22,7 +22,7 @@ from ..model import Commit, Digest, Entry, RemoteFile
 from ..names import is_below
 from ..policy import is_tiny, problem_of
 from ..vfs import Selection
-from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, hashes
+from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, crc_mismatch, hashes
 
 _FIX: Final = "run it again with --fix"
 
@@ -205,8 +205,7 @@ def _judge(file: _CachedFile, found: BlobCheck, digest: Digest | None) -> Verdic
     file.whole = file.local == file.size
     if found.bad:
         file.bad = found.bad
-        which = ", ".join(_blocks(run) for run in found.bad[:3]) + (" and more" if len(found.bad) > 3 else "")
-        return file.damage("blocks", f"CRC mismatch in {which}: not what was written to the disk", _FIX)
+        return file.damage("blocks", crc_mismatch(found.bad), _FIX)
     if digest is not None and found.got and found.got != digest.hex:
         what = f"{digest.algorithm} mismatch: {hashes(digest.hex, found.got)}"
         return file.damage("hash", what, _FIX, expected=digest.hex, got=found.got)
@@ -238,10 +237,6 @@ def _check_format(file: _CachedFile, place: BlobPaths, verdict: Verdict) -> None
         same = "the repo has the same content" if verdict == "right" else "the repo's file has the same size"
         remedy = "ask its authors, or look for another revision"
         file.warn(problem.kind, f"it {problem.what}; {same}", remedy)
-
-
-def _blocks(run: range) -> str:
-    return f"block {run.start}" if len(run) == 1 else f"blocks {run.start} to {run.stop - 1}"
 
 
 def files_of_mount(selections: Iterable[Selection], *, everything: bool) -> Iterator[KnownFile]:

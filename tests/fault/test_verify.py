@@ -128,7 +128,8 @@ def test_hydrated_files_verify_without_asking_a_server(hub: Hub, verify: Verify,
     said = verify("acme/tiny")
     assert (said.code, said.findings) == (0, [])
     assert said.checked == {
-        "right": 4, "plausible": 0, "partial": 0, "absent": 1, "wrong": 0, "others": 0, "bytes": len(WEIGHTS) + 8,
+        "right": 4, "plausible": 0, "partial": 0, "absent": 1, "wrong": 0, "others": 0,
+        "bytes": len(WEIGHTS) + 8, "blocks": 5,
     }  # fmt: skip
     assert said.events[0] == "start"
     assert said.events[-1] == "end"

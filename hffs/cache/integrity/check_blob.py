@@ -71,6 +71,22 @@ def drop_blocks(place: BlobPaths, bad: tuple[range, ...] = ()) -> bool:
         raise disk_error(error, f"the cache file {place.state}") from error
 
 
+def is_record_outdated(place: BlobPaths, *, clear: bool) -> bool:
+    """Whether the data file was written after its content was verified: it is verified again when it is used. ``clear``
+    removes such a record. Raises CacheUnusable."""
+    try:
+        with _opened(place) as opened:
+            record = opened.state.header().verification
+            outdated = record is not None and record.mark != FileMark.of(opened.data)
+            if outdated and clear:
+                opened.clear_verified()
+            return outdated
+    except (FileNotFoundError, Damaged):  # it was evicted, or begun anew
+        return False
+    except OSError as error:
+        raise disk_error(error, f"the cache file {place.state}") from error
+
+
 @contextlib.contextmanager
 def open_reader(place: BlobPaths) -> Iterator[Callable[[int, int], bytes]]:
     """What reads bytes [start, stop) of what is here, and raises BlockAbsent where they are not; not for blocks that

@@ -25,7 +25,6 @@ from . import hub_cache
 if TYPE_CHECKING:
     from ...api.inventory import EvictResult
     from ...cache.blob_info import BlobInfo
-    from ...cache.integrity.fsck import FsckFinding
     from ...cache.inventory import LocalRepo, LocalRevision
 
 EXAMPLES = (
@@ -40,7 +39,7 @@ _KEPT: Final = {
     "elsewhere": "also in a folder outside the cache: removed from the cache, but their space is not freed",
     "unreadable": "written by a newer hffs, or damaged: see hffs cache check",
 }
-_REPAIRED: Final = {"damage": "dropped", "leftover": "removed", "mark": "cleared", "newer": ""}
+_REPAIRED: Final = {"damage": "; dropped", "leftover": "; removed", "mark": "; cleared", "newer": ""}
 _PROGRESS_SECONDS: Final = 1.0  # between two lines about the progress of a check
 
 
@@ -192,30 +191,39 @@ def pin(args: argparse.Namespace, *, pinned: bool) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    from ...api import inventory
+    """``hffs verify --all --blocks`` in a format of its own: findings by file of the cache."""
+    from ...api import jobs
+    from ...api.verify import follow
 
-    settings = options.settings(args)
-    progress = not args.json and is_terminal(sys.stderr)
-    findings: list[FsckFinding] = []
-    blobs = blocks = size = 0
     printed = time.monotonic()
-    for step in inventory.check(repair=args.repair, settings=settings):
-        blobs, blocks, size = step.blobs, step.blocks, step.bytes
-        findings += step.findings
-        if not args.json:
-            for each in step.findings:
-                repaired = f"; {_REPAIRED[each.kind]}" if each.mended else ""
-                print(shown(f"{each.path}: {each.what}{repaired}"), flush=True)
-        if progress and time.monotonic() - printed >= _PROGRESS_SECONDS:
+
+    def report(now: jobs.Progress) -> None:
+        nonlocal printed
+        if not now.file and time.monotonic() - printed >= _PROGRESS_SECONDS:
             printed = time.monotonic()
-            print(f"{units.count(blobs, 'blob')}, {units.size(size)} checked", file=sys.stderr)
-    damage = [each for each in findings if each.kind == "damage"]
-    left = sum(not each.mended for each in damage)
+            share = units.share(now.bytes_done, now.bytes_total or None)
+            print(f"{share} of {units.count(now.files_total, 'blob')} checked", file=sys.stderr)
+
+    progress = report if not args.json and is_terminal(sys.stderr) else None
+    job = jobs.wait(follow(None, blocks=True, fix=args.repair, **options.given(args)), progress)
+    if unfinished := [error for error in job["errors"] if not error["path"]]:
+        raise jobs.JobFailed(unfinished)
+    findings: list[dict[str, Any]] = []
+    for found in job.get("findings", []):
+        kind = found["kind"] if found["kind"] in _REPAIRED else "damage"
+        findings.append({"path": found["path"], "kind": kind, "what": found["what"], "mended": found["mended"]})
+    checked = job["checked"]
+    blobs = job["files_total"] - checked["others"]
+    damage = [each for each in findings if each["kind"] == "damage"]
+    left = sum(not each["mended"] for each in damage)
     if args.json:
-        counts = {"blobs": blobs, "blocks": blocks, "bytes": size, "clean": not left}
-        print_json({"cache": settings.cache_dir, **counts, "findings": [asdict(each) for each in findings]})
+        counts = {"blobs": blobs, "blocks": checked["blocks"], "bytes": checked["bytes"], "clean": not left}
+        print_json({"cache": options.settings(args).cache_dir, **counts, "findings": findings})
         return 6 if left else 0
-    print(f"{units.count(blobs, 'blob')}, {units.count(blocks, 'block')}, {units.size(size)} checked")
+    for each in findings:
+        print(shown(f"{each['path']}: {each['what']}{_REPAIRED[each['kind']] if each['mended'] else ''}"))
+    blocks = units.count(checked["blocks"], "block")
+    print(f"{units.count(blobs, 'blob')}, {blocks}, {units.size(checked['bytes'])} checked")
     if left:
         print(f"damage in {units.count(left, 'place')}: hffs cache check --repair drops it, to be fetched again")
     else:

@@ -36,6 +36,8 @@ _RESULTS: Final = {
 def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", nargs="?", help=f"{options.TARGET}, or any folder")
     parser.add_argument("--all", action="store_true", help="every repo of which the cache has data")
+    about = "with --all: check every block by its CRC alone, which is fast; with --fix only drop damage"
+    parser.add_argument("--blocks", action="store_true", help=about)
     parser.add_argument("--fix", action="store_true", help="drop damaged data and fetch it again")
     about = "files that must be present, complete and correct; can be repeated"
     parser.add_argument("--require", metavar="PATTERN", action="append", default=[], help=about)
@@ -52,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.all == (args.target is not None):
         raise UsageError("name either what to verify or --all", "see hffs verify --help")
-    job, code = jobs.run_job(args, follow, _KEPT, require=args.require, fix=args.fix, repo=args.repo)
+    more = {"require": args.require, "fix": args.fix, "repo": args.repo, "blocks": args.blocks}
+    job, code = jobs.run_job(args, follow, _KEPT, **more)
     if not args.json:
         findings = job.get("findings", [])
         for each in findings[:_SHOWN]:

@@ -174,10 +174,15 @@ def test_check_locates_damage_and_repairs_it(hffs: Run, hydrated: Repo) -> None:
     data = Path(big.paths.data)
     damaged = data.read_bytes()
     data.write_bytes(b"x" + damaged[1:])
-    where, mark, _, last = good(hffs("cache", "check"), 6)
-    assert where == f"{data}: block 0 of 12 is not what was written"
-    assert mark.startswith(f"{big.paths.state}: it was touched after it was verified")
+    mark, where, _, last = good(hffs("cache", "check"), 6)
+    assert where == f"{data}: CRC mismatch in block 0: not what was written to the disk"
+    assert mark.startswith(f"{data}: it was written after it was verified")
     assert last == "damage in 1 place: hffs cache check --repair drops it, to be fetched again"
+    verified = hffs("verify", "--all", "--blocks")
+    assert verified.stdout.splitlines()[-2:] == [
+        f"{where}: run it again with --fix",
+        "all repos: 0 files correct, 2 without a hash to compare, 1 found bad; 3.0M read; 1 problem left",
+    ]
     output = hffs("cache", "check", "--json")
     assert output.returncode == 6
     assert json.loads(output.stdout)["clean"] is False
