@@ -80,6 +80,11 @@ class RemoteFile:
     etag: str = ""
 
     @property
+    def source(self) -> str:
+        """The id of the source that has it."""
+        return self.commit.source
+
+    @property
     def validator(self) -> str:
         """The etag that answers about this file must carry."""
         return self.etag or self.blob.etag

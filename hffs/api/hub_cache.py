@@ -63,7 +63,7 @@ def adopt(
     """
     settings = settings_from(options)
     from ..cache import BlobStore, HubCache, Layout
-    from ..sources.hub import parse_repo
+    from ..sources.hub.repo_id import parse_repo
 
     cache = HubCache(_root(settings))
     chosen = []

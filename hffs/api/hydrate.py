@@ -137,14 +137,15 @@ def _job(
     from ..engine import output_files, session
     from ..engine.hydrate import HydrationWork, matching_files
     from ..engine.jobs import RunningJob
-    from ..sources.hub import parse_repo
+    from ..engine.sources import hub_source
+    from ..sources.hub.repo_id import parse_repo
     from ..transfer import Hydration
     from ..vfs import MountedSnapshot, Patterns, Selection
 
     patterns = Patterns(settings.include, settings.exclude)
     if not (log := logging.getLogger("hffs")).handlers:
         log.addHandler(logging.NullHandler())  # what is wrong is raised; without a handler, Python would print it too
-    hub = session.open_hub(settings, stack)
+    hub = session.open_context(settings, stack, hub_source(settings))
     found, only = session.resolve_path(hub, parse_repo(repo, **names))
     if found.refused is not None:
         raise found.refused

@@ -85,7 +85,7 @@ def is_available_locally(
     commit that the revision was when the Hub was asked last. False where no file is selected, or the files are unknown.
 
     Asks no server. Raises UsageError for what cannot be a repo's name."""
-    from ..sources.hub import parse_repo
+    from ..sources.hub.repo_id import parse_repo
     from ..vfs import Patterns
 
     settings = settings_from(options)
@@ -237,7 +237,7 @@ class TargetSelector:
 def _select(target: str, settings: Settings) -> TargetSelector:
     if mounts.is_path(target):
         return _select_mount(target, settings)
-    from ..sources.hub import parse_repo
+    from ..sources.hub.repo_id import parse_repo
 
     return _select_repo(target, parse_repo(target), settings)
 

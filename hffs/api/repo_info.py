@@ -21,7 +21,7 @@ from .options import settings_from
 from .usage import LocalShare, Usage, by_type, total
 
 if TYPE_CHECKING:
-    from ..sources.hub import HubCatalog
+    from ..sources.base import Source
 
 UNSET: Final = "to ask the Hub leave out --offline, or unset HF_HUB_OFFLINE"
 
@@ -73,10 +73,10 @@ def repo_info(
     if settings.offline:
         found = _last_listing(settings, ref)
     else:
-        catalog = _catalog(settings)
-        about = catalog.info(ref)
+        source = _source(settings)
+        about = source.resolve(ref)
         private, gated = about.private, about.gated
-        found = _list_all(catalog, about.commit, ref.subfolder, settings)
+        found = _list_all(source, about.commit, ref.subfolder, settings)
     files = local_shares(found, settings)
     every = total(files)
     commit = found.commit
@@ -127,15 +127,15 @@ def list_ref(settings: Settings, ref: RepoRef, *, recursive: bool = True) -> Lis
     """As ``listing``."""
     if settings.offline:
         return _last_listing(settings, ref, recursive=recursive)
-    catalog = _catalog(settings)
-    commit = catalog.resolve(ref)
+    source = _source(settings)
+    commit = source.resolve(ref).commit
     if recursive:
-        return _list_all(catalog, commit, ref.subfolder, settings)
+        return _list_all(source, commit, ref.subfolder, settings)
     try:
-        entries = catalog.directory(commit, ref.subfolder)
+        entries = source.list_directory(commit, ref.subfolder)
     except EntryNotFound:
-        entries = _single(catalog, commit, ref.subfolder)
-    return _select(catalog, commit, ref.subfolder, entries, settings)
+        entries = _single(source, commit, ref.subfolder)
+    return _select(source, commit, ref.subfolder, entries, settings)
 
 
 def local_shares(listing: Listing, settings: Settings) -> list[LocalShare]:
@@ -152,15 +152,15 @@ def local_shares(listing: Listing, settings: Settings) -> list[LocalShare]:
 
 
 def _parse(repo: str, kind: str | None, revision: str | None, subfolder: str | None) -> RepoRef:
-    from ..sources.hub import parse_repo
+    from ..sources.hub.repo_id import parse_repo
 
     return parse_repo(repo, type=kind, revision=revision, subfolder=subfolder)
 
 
-def _catalog(settings: Settings) -> HubCatalog:
-    from ..sources.hub import Auth, HubAccess, HubCatalog
+def _source(settings: Settings) -> Source:
+    from ..engine.sources import hub_source
 
-    return HubCatalog(settings.endpoint, HubAccess(Auth(settings.token_file)))
+    return hub_source(settings)
 
 
 def _last_listing(settings: Settings, ref: RepoRef, *, recursive: bool = True) -> Listing:
@@ -183,32 +183,32 @@ def _last_listing(settings: Settings, ref: RepoRef, *, recursive: bool = True) -
     return Listing(commit, ref.subfolder, tuple(every))
 
 
-def _list_all(catalog: HubCatalog, commit: Commit, path: str, settings: Settings) -> Listing:
+def _list_all(source: Source, commit: Commit, path: str, settings: Settings) -> Listing:
     try:
-        page = catalog.first_page(commit, path)
+        page = source.list_tree(commit, path)
         entries = [*page.entries, *(page.rest or ())]
     except EntryNotFound:
-        entries = _single(catalog, commit, path)
-    return _select(catalog, commit, path, entries, settings)
+        entries = _single(source, commit, path)
+    return _select(source, commit, path, entries, settings)
 
 
-def _single(catalog: HubCatalog, commit: Commit, path: str) -> list[Entry]:
+def _single(source: Source, commit: Commit, path: str) -> list[Entry]:
     """The file that a path names which is no directory. Raises EntryNotFound."""
-    found = [entry for entry in catalog.lookup(commit, [path]) if entry.path == path] if path else []
+    found = [entry for entry in source.stat(commit, [path]) if entry.path == path] if path else []
     if not found:
         name = f"{commit.type.prefix}{commit.id}{'' if commit.revision == 'main' else f'@{commit.revision}'}"
         raise EntryNotFound(f"{name} has no {path or 'file'!r}", f"see hffs ls {name}")
     return found
 
 
-def _select(catalog: HubCatalog, commit: Commit, path: str, entries: Iterable[Entry], settings: Settings) -> Listing:
+def _select(source: Source, commit: Commit, path: str, entries: Iterable[Entry], settings: Settings) -> Listing:
     """The entries that include and exclude select, each file with its size."""
     from ..vfs import Patterns
 
     patterns = Patterns(settings.include, settings.exclude)
     kept = [entry for entry in entries if entry.kind == "directory" or patterns.match(entry.path)]
     sized = [
-        catalog.complete_size(commit, entry) if entry.kind == "file" and entry.size is None else entry for entry in kept
+        source.complete_size(commit, entry) if entry.kind == "file" and entry.size is None else entry for entry in kept
     ]
     if patterns:
         folders = _parents(entry.path for entry in sized if entry.kind == "file")

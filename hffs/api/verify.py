@@ -192,7 +192,7 @@ def _source(
         return _whole_cache(settings, require), ""
     if mounts.is_path(target) or (repo is not None and os.path.isdir(target)):
         return _folder(target, settings, names, repo, require)
-    from ..sources.hub import parse_repo
+    from ..sources.hub.repo_id import parse_repo
 
     _refuse_names(target, {"repo": repo})
     ref = parse_repo(target, **names)
@@ -259,7 +259,7 @@ def _folder(
     from ..cache.hf_cache import local_folder
     from ..engine.verify_folder import FolderListing, FolderSource
     from ..model import RepoRef
-    from ..sources.hub import parse_repo
+    from ..sources.hub.repo_id import parse_repo
     from ..vfs import Patterns
 
     if repo is None and any(names.values()):

@@ -21,10 +21,11 @@ from ..config import Settings
 from ..control import messages, mount_records
 from ..control.server import ControlServer, SocketInUse
 from ..engine import session
+from ..engine.sources import hub_source
 from ..errors import MountFailed, MountNotFound
 from ..fuse import Binding, make_binding
 from ..model import Commit, RepoRef
-from ..sources.hub import parse_repo
+from ..sources.hub.repo_id import parse_repo
 from ..system import bdi_readahead, mountpoint
 from ..system.sd_notify import ServiceManager
 from ..vfs import Filesystem, Patterns
@@ -62,7 +63,7 @@ def run(
     before = None if link is None else link.handover
     where = spec.mountpoint if before else mountpoint.check(spec.mountpoint, settings.runtime_dir)
     with contextlib.ExitStack() as stack:
-        hub = session.open_hub(settings, stack, lapse_seconds=LAPSE_SECONDS)
+        hub = session.open_context(settings, stack, hub_source(settings, lapse_seconds=LAPSE_SECONDS))
         ref = parse_repo(spec.repo, type=spec.type, revision=spec.revision, subfolder=spec.subfolder)
         found = session.resolve(hub, ref) if before is None else _as_before(hub, before)
         commit, subfolder, listings, name = found.commit, found.subfolder, found.listings, found.name
@@ -88,9 +89,9 @@ def run(
             fetcher,
             hub.layout,
             settings.big_file,
-            refused=lambda: str(hub.standing.refused or ""),
+            refused=lambda: str(hub.source.access.refused or ""),
         )
-        prefetch = Prefetch(view, hub.standing)
+        prefetch = Prefetch(view, hub.source.access)
         stack.callback(prefetch.stop)
         reporter = Reporter(spec, where, binding, parts, filesystem, hub, jobs, link)
         feed = Feed(reporter.progress)
@@ -131,7 +132,7 @@ def run(
             """What the next worker goes on with stays where it is."""
             left = link is not None and link.left
             teller.stop()
-            hub.reach.stop()
+            hub.connectivity.stop()
             control.stop(keep=left)
             logging.getLogger("hffs").removeHandler(feed)
             feed.close()
@@ -165,7 +166,7 @@ def _as_before(hub: session.HubContext, before: Handover) -> session.Resolved:
     """What the worker before us showed; asks no server."""
     listings = hub.listings(before.commit, before.subfolder)
     listings.restore()
-    hub.standing.trust(before.commit)
+    hub.source.access.assume_granted(before.commit)
     return session.Resolved(before.commit, before.subfolder, listings, before.commit.id, None)
 
 
@@ -185,10 +186,10 @@ def _warning(found: session.Resolved) -> str:
 
 def _when_reached(hub: session.HubContext, ref: RepoRef, act: Callable[[], None]) -> None:
     """Now where the Hub answers; else once it does, which is looked for; never where it is not to be asked."""
-    if not hub.reach.offline:
+    if not hub.connectivity.offline:
         act()
-    elif not hub.reach.switched:
-        hub.reach.look_for(lambda: session.ask_again(hub, ref), act)
+    elif not hub.connectivity.disabled:
+        hub.connectivity.probe(lambda: session.refresh(hub, ref), act)
 
 
 def _apart(spec: MountSpec) -> Settings:

@@ -15,7 +15,7 @@ from typing import Final
 from ..errors import HffsError
 from ..model import Entry
 from ..policy import small_files
-from ..sources.hub import HubAccess
+from ..sources.base import Access
 from ..vfs import MountedSnapshot, View
 
 log = logging.getLogger(__name__)
@@ -32,22 +32,22 @@ SnapshotEntry = tuple[MountedSnapshot, Entry]
 class Prefetch:
     """``begin`` and ``stop`` once each."""
 
-    def __init__(self, view: View, standing: HubAccess) -> None:
+    def __init__(self, view: View, access: Access) -> None:
         self._view = view
-        self._standing = standing
+        self._access = access
         self._heard = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
         """Only what the first page of the listing told: a prefetch must not list a repo of a million files."""
-        left = self._standing.left()
+        left = self._access.requests_left()
         chosen = [(snapshot, entry) for snapshot in self._view.snapshots() for entry in _absent(snapshot, left)]
         chosen = chosen if left is None else chosen[: max(left, 0) // 2]  # of all snapshots together
         if left is not None or len(chosen) <= FIRST:
             self._want(chosen)
             return
-        self._standing.when_heard(self._heard.set)
+        self._access.on_next_answer(self._heard.set)
         self._want(chosen[:FIRST])
         thread = threading.Thread(target=self._rest, args=(chosen,), name="hffs-prefetch", daemon=True)
         thread.start()
@@ -61,7 +61,7 @@ class Prefetch:
 
     def _rest(self, chosen: Sequence[SnapshotEntry]) -> None:
         self._heard.wait(HEAR_SECONDS)
-        left = self._standing.left()
+        left = self._access.requests_left()
         most = len(chosen) if left is None else left // 2  # of what was left when the first of them had come
         self._want(chosen[FIRST : max(most, FIRST)])
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..cache import revisions
 from ..control import messages
 from ..control.http import HttpError
 from ..control.messages import API
 from ..control.server import Request, Route
-from ..engine.session import HubContext
+from ..engine import session
 from ..errors import MountFailed, UsageError
 from ..model import RepoRef
 from ..system import mountpoint
@@ -41,7 +39,7 @@ class ControlRoutes:
     where: str
     commit: str
     ref: RepoRef
-    hub: HubContext
+    hub: session.HubContext
     fetcher: Fetcher
     reporter: Reporter
     jobs: Jobs
@@ -77,12 +75,10 @@ class ControlRoutes:
         if not self._asking.acquire(blocking=False):
             raise HttpError(409, "the Hub is being asked already", {"Retry-After": "5"})
         try:
-            self.hub.reach.ask_now()
-            with self.hub.reach.asking("a commit"):
-                newest = self.hub.catalog.resolve(self.ref)
+            self.hub.connectivity.end_rest()
+            newest = session.refresh(self.hub, self.ref)
         finally:
             self._asking.release()
-        revisions.record(self.hub.index, self.ref.id, newest, time.time())
         log.info("event=refreshed revision=%s newest=%s commit=%s", newest.revision, newest.sha, self.commit)
         return {
             "revision": newest.revision,

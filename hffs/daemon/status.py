@@ -20,7 +20,7 @@ from ..errors import EntryNotFound
 from ..fuse import Binding
 from ..model import Entry
 from ..policy import is_tiny
-from ..sources.hub import HubAccess
+from ..sources.base import Access
 from ..system import log_setup
 from ..system.bdi_readahead import DeviceReadahead
 from ..vfs import Filesystem, MountedSnapshot, Node, SnapshotFile, join
@@ -35,16 +35,16 @@ NO_SNAPSHOT: Final[messages.SnapshotStatus] = {
 }  # fmt: skip
 
 
-def hub(standing: HubAccess) -> messages.HubStatus:
+def hub(access: Access) -> messages.HubStatus:
     """How we stand with the Hub, as its answers so far told."""
-    now, refused = time.monotonic(), standing.refused
+    now, refused = time.monotonic(), access.refused
     return {
         "refused": "" if refused is None else refused.what,
         "remedy": "" if refused is None else refused.remedy,
-        "slowed": standing.slowed(),
+        "slowed": access.slow_reason(),
         "quotas": [
             {"kind": kind, "left": quota.left, "limit": quota.limit, "resets_s": round(quota.resets_at - now, 1)}
-            for kind, quota in standing.quotas().items()
+            for kind, quota in access.quotas().items()
         ],
     }
 
@@ -78,11 +78,10 @@ class Reporter:
         self._fetcher = parts.fetcher
         self._store = parts.store
         self._budget = parts.budget
-        self._catalog = hub.catalog
-        self._reach = hub.reach
-        self._standing = hub.standing
+        self._sources = hub.sources
+        self._connectivity = hub.connectivity
+        self._access = hub.source.access
         self._jobs = jobs
-        self._transport = parts.transport
         self._link = link
         before = None if link is None else link.handover
         if before:
@@ -125,7 +124,7 @@ class Reporter:
             "bytes_total": first["bytes_total"],
             "bytes_local": first["bytes_local"],
             "bytes_fetched": self._fetcher.bytes_fetched,
-            "requests": self._transport.requests + self._catalog.requests,
+            "requests": self._sources.requests,
             "hydration": self._jobs.hydration(),
             "verification": first["verification"],
             "workers": worker_report(self._fetcher),
@@ -149,7 +148,7 @@ class Reporter:
             "last_errors": self._last_errors(),
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
             "bandwidth": {"limit": self._fetcher.throttle.rate},
-            "hub": hub(self._standing),
+            "hub": hub(self._access),
             "root": first["root"],
             "problems": first["problems"],
             "log": log_setup.where(),
@@ -184,9 +183,9 @@ class Reporter:
     def _state(self) -> messages.State:
         if self.state != "serving":
             return self.state
-        if self._reach.offline:
+        if self._connectivity.offline:
             return "offline"
-        return "degraded" if self._fetcher.degraded or self._standing.refused else "serving"
+        return "degraded" if self._fetcher.degraded or self._access.refused else "serving"
 
     def _last_errors(self) -> list[messages.LastError]:
         found: list[messages.LastError] = [

@@ -1,8 +1,9 @@
-"""Whether the Hub is asked: never when hffs is told to be offline; seldom while it is found to be away.
+"""Whether a source is asked: never when hffs is set offline, seldom while the source is unreachable.
 
-``engine`` makes a Reach and puts it between the listings and the catalog, and between the fetcher and the transport.
-Both then go on knowing nothing of it: what they hear at once is an error that is not worth a retry. A Hub that was away
-when a mount came up is looked for in the background until it answers; so a mount never stays offline by itself.
+``session`` puts a ``GatedSource`` between each source and what uses it. While the source is unreachable its users get
+Offline at once, which is not worth a retry; one request every ``REST_SECONDS`` is let through to find out whether that
+still holds. A source that was unreachable when a mount came up is probed in the background until it answers, so that a
+mount never stays offline by itself.
 """
 
 from __future__ import annotations
@@ -10,87 +11,92 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final
 
 from ..errors import AccessDenied, ContentChanged, HffsError, HubUnreachable, NotFound, Offline, RateLimited
-from ..model import Commit, Entry, RemoteFile
+from ..model import Commit, Entry, RemoteFile, RepoRef
 from ..ranges import ByteRange
-from ..sources.hub import HttpBody, HttpTransport, HubTreePage
+from ..sources.base import Body, ResolvedRepo, Source, TreePage
 
 log = logging.getLogger(__name__)
 
-# A Hub that is back is noticed within this without anybody reading; one small request each time.
+# A source that answers again is noticed within this without any reader; one small request each time.
 PROBE_SECONDS: Final = 30.0
-# After a failure readers hear at once that the Hub is away. One that is asked again after this finds out, which may
-# take it the ten seconds of a connection that nobody answers.
+# After a failure requests fail at once for so long. The one that is sent then may take the ten seconds of a connection
+# that is never accepted.
 REST_SECONDS: Final = 5.0
-# For a look that is under way when the mount ends: a Hub that does not answer must not hold it up. As engine's.
+# For a probe that is under way when the mount ends: it must not delay the unmount. As in ``session``.
 STOP_SECONDS: Final = 2.0
-SWITCHED: Final = "to ask the Hub leave out --offline, or unset HF_HUB_OFFLINE"
-AWAY: Final = "it is asked again in a moment; see hffs status"
+SET_OFFLINE: Final = "to ask the Hub leave out --offline, or unset HF_HUB_OFFLINE"
+UNREACHABLE: Final = "it is asked again in a moment; see hffs status"
 
 
 class HubConnectivity:
-    """Any thread; the lock is held across no request. ``switched``: told to be offline, which nothing changes."""
+    """The reachability of one source. Any thread; no request is made under the lock. ``disabled``: hffs is set offline,
+    for as long as the process runs."""
 
-    def __init__(self, *, switched: bool = False, now: Callable[[], float] = time.monotonic) -> None:
-        self.switched = switched
+    def __init__(self, *, disabled: bool = False, now: Callable[[], float] = time.monotonic) -> None:
+        self.disabled = disabled
         self._now = now
-        self._wake = threading.Event()  # the Hub has answered, or the mount ends
+        self._wake = threading.Event()  # the source has answered, or the mount ends
         self._stopped = False
-        self._probe: threading.Thread | None = None
+        self._prober: threading.Thread | None = None
         self._lock = threading.Lock()
         # guarded by _lock
-        self._away = False
+        self._unreachable = False
         self._failed_at = 0.0
 
     @property
     def offline(self) -> bool:
-        """Whether the Hub is not to be asked, or was away when it was asked last."""
-        return self.switched or self._away
+        """Whether the source may not be asked, or was unreachable at the last request."""
+        return self.disabled or self._unreachable
 
-    def lost(self) -> None:
-        """The Hub is away: from now on its failures are told at once, until it answers."""
+    def mark_unreachable(self) -> None:
+        """From now on requests fail at once, until one is answered."""
         with self._lock:
-            self._away, self._failed_at = True, self._now()
+            self._unreachable, self._failed_at = True, self._now()
 
-    def ask_now(self) -> None:
-        """Whoever asks next is to ask, however short ago the Hub was away: a person wants to know."""
+    def end_rest(self) -> None:
+        """The next request is sent, however recent the last failure: it is the user's."""
         with self._lock:
             self._failed_at = self._now() - REST_SECONDS
 
-    def look_for(self, ask: Callable[[], object], back: Callable[[], object], every: float = PROBE_SECONDS) -> None:
-        """Call ``ask`` in the background every so many seconds until the Hub answers, it or anybody else; then, on the
-        same thread, ``back``. Ends with ``stop``."""
-        self._probe = threading.Thread(target=self._look, args=(ask, back, every), name="hffs-reach", daemon=True)
-        self._probe.start()
+    def probe(
+        self, request: Callable[[], object], recovered: Callable[[], object], every: float = PROBE_SECONDS
+    ) -> None:
+        """Calls ``request``, which passes the gate, every so many seconds until the source answers it or any other
+        request; then calls ``recovered``. Both on a thread of its own, which ends with ``stop``."""
+        self._prober = threading.Thread(
+            target=self._probe, args=(request, recovered, every), name="hffs-probe", daemon=True
+        )
+        self._prober.start()
 
     def stop(self) -> None:
         self._stopped = True
         self._wake.set()
-        if self._probe is not None:
-            self._probe.join(STOP_SECONDS)
+        if self._prober is not None:
+            self._prober.join(STOP_SECONDS)
 
     @contextmanager
-    def asking(self, what: str) -> Iterator[None]:
-        """Around whatever asks the Hub for ``what``. Raises Offline at once where it is not to be asked just now, and
-        for whatever shows that it is away still."""
-        if self.switched:
-            raise Offline(f"hffs is offline, nobody was asked for {what}", SWITCHED)
+    def gate(self, what: str) -> Iterator[None]:
+        """Around a request for ``what``. Raises Offline at once while no request is to be sent, and in place of
+        HubUnreachable while the source stays unreachable."""
+        if self.disabled:
+            raise Offline(f"hffs is offline and {what} is not cached", SET_OFFLINE)
         with self._lock:
-            away = self._away
-            rests = away and self._now() - self._failed_at < REST_SECONDS
+            unreachable = self._unreachable
+            rests = unreachable and self._now() - self._failed_at < REST_SECONDS
         if rests:
-            raise Offline(f"the Hub is away, {what} is not here", AWAY)
+            raise Offline(f"the Hub is unreachable and {what} is not cached", UNREACHABLE)
         try:
             yield
         except (NotFound, AccessDenied, ContentChanged, RateLimited):
-            self._answered()  # with a no, which is an answer
+            self._answered()
             raise
         except HubUnreachable as error:
-            if not away:
+            if not unreachable:
                 raise
             with self._lock:
                 self._failed_at = self._now()
@@ -98,71 +104,70 @@ class HubConnectivity:
         self._answered()
 
     def _answered(self) -> None:
-        if not self._away:
+        if not self._unreachable:
             return
         with self._lock:
-            was, self._away = self._away, False
-        if was:
+            recovered, self._unreachable = self._unreachable, False
+        if recovered:
             log.info("event=hub-back")
             self._wake.set()
 
-    def _look(self, ask: Callable[[], object], back: Callable[[], object], every: float) -> None:
-        while self._away and not self._stopped:
+    def _probe(self, request: Callable[[], object], recovered: Callable[[], object], every: float) -> None:
+        while self._unreachable and not self._stopped:
             if self._wake.wait(every):
                 continue
-            self.ask_now()
+            self.end_rest()
             try:
-                with self.asking("a commit"):
-                    ask()
+                request()
             except HffsError as error:
                 log.debug("event=hub-looked-for error=%s", error)
         if not self._stopped:
-            back()
+            recovered()
 
 
-class _Catalog(Protocol):
-    """What listings ask of a catalog."""
+class GatedSource:
+    """A source whose requests pass the gate of ``connectivity``."""
 
-    def first_page(self, commit: Commit, path: str) -> HubTreePage: ...
-    def directory(self, commit: Commit, path: str) -> list[Entry]: ...
-    def lookup(self, commit: Commit, paths: list[str]) -> list[Entry]: ...
-    def complete_size(self, commit: Commit, entry: Entry) -> Entry: ...
+    def __init__(self, source: Source, connectivity: HubConnectivity) -> None:
+        self.id = source.id
+        self.access = source.access
+        self._source = source
+        self._gate = connectivity.gate
 
+    @property
+    def requests(self) -> int:
+        return self._source.requests
 
-class ReachedCatalog:
-    """A catalog that is asked within reach only."""
+    def resolve(self, ref: RepoRef) -> ResolvedRepo:
+        with self._gate(f"the commit of {ref}"):
+            return self._source.resolve(ref)
 
-    def __init__(self, catalog: _Catalog, reach: HubConnectivity) -> None:
-        self._catalog = catalog
-        self._reach = reach
+    def list_tree(self, commit: Commit, path: str) -> TreePage:
+        with self._gate(f"the listing of {commit.id}"):
+            return self._source.list_tree(commit, path)
 
-    def first_page(self, commit: Commit, path: str) -> HubTreePage:
-        with self._reach.asking(f"the files of {commit.id}"):
-            return self._catalog.first_page(commit, path)
+    def list_directory(self, commit: Commit, path: str) -> list[Entry]:
+        with self._gate(f"the listing of {path!r} of {commit.id}"):
+            return self._source.list_directory(commit, path)
 
-    def directory(self, commit: Commit, path: str) -> list[Entry]:
-        with self._reach.asking(f"the folder {path!r} of {commit.id}"):
-            return self._catalog.directory(commit, path)
-
-    def lookup(self, commit: Commit, paths: list[str]) -> list[Entry]:
-        with self._reach.asking(f"{', '.join(map(repr, paths[:3]))} of {commit.id}"):
-            return self._catalog.lookup(commit, paths)
+    def stat(self, commit: Commit, paths: Iterable[str]) -> list[Entry]:
+        wanted = list(paths)
+        with self._gate(f"the listing of {', '.join(map(repr, wanted[:3]))} of {commit.id}"):
+            return self._source.stat(commit, wanted)
 
     def complete_size(self, commit: Commit, entry: Entry) -> Entry:
-        with self._reach.asking(f"the size of {entry.path!r} of {commit.id}"):
-            return self._catalog.complete_size(commit, entry)
+        with self._gate(f"the size of {entry.path!r} of {commit.id}"):
+            return self._source.complete_size(commit, entry)
 
-
-class ReachedTransport:
-    """A transport that is asked within reach only."""
-
-    def __init__(self, transport: HttpTransport, reach: HubConnectivity) -> None:
-        self._transport = transport
-        self._reach = reach
-
-    def get(self, file: RemoteFile, wanted: ByteRange) -> HttpBody:
-        with self._reach.asking(f"{file.path!r} of {file.commit.id}"):
-            return self._transport.get(file, wanted)
+    def open_range(self, file: RemoteFile, wanted: ByteRange) -> Body:
+        with self._gate(f"{file.path!r} of {file.commit.id}"):
+            return self._source.open_range(file, wanted)
 
     def forget(self, file: RemoteFile) -> None:
-        self._transport.forget(file)
+        self._source.forget(file)
+
+    def background_delay(self, file: RemoteFile) -> float:
+        return self._source.background_delay(file)
+
+    def close(self) -> None:
+        self._source.close()

@@ -1,7 +1,7 @@
 """A commit's files, ready to be read and fetched: the rooms below the file system put together, started in order.
 
-Used by ``app`` for a mount and by the Python API to hydrate without one. Each part is closed by the ``ExitStack`` that
-it was opened with, in the opposite order. What the Hub or the disk says no to is raised as one of our errors.
+``app`` calls it for a mount, the Python API to hydrate and verify without one. Each part is closed by the ``ExitStack``
+it was opened with, in the opposite order. Refusals of a source or of the disk are raised as HffsError.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from ..config import Settings
 from ..errors import AccessDenied, HffsError, HubUnreachable, NotFound, Offline, RateLimited
 from ..model import Commit, Entry, RepoRef
 from ..policy import RESERVED, ConcurrencyController
-from ..sources.hub import Auth, HttpTransport, HubAccess, HubCatalog, UrlResolver
+from ..sources.base import Source, SourceSet
 from ..transfer import HASH_NICE, CacheMaintenance, CommitFiles, Fetcher, Listings, Throttle, Timers
 from ..vfs import Patterns
 from .adopter import Adopter
-from .connectivity import SWITCHED, HubConnectivity, ReachedCatalog, ReachedTransport
+from .connectivity import SET_OFFLINE, GatedSource, HubConnectivity
+from .sources import hub_source
 
 log = logging.getLogger(__name__)
 
-# For workers that wait for a server that does not answer: whoever unmounts waits for the process to end. What they were
-# bringing is lost as at a kill, that is, asked for again; more than a block each it is not.
+# For workers that wait for a server that does not answer: an unmount waits for the process to end. The blocks that they
+# are fetching, one each, are lost as at a kill and fetched again.
 STOP_SECONDS: Final = 2.0
-# A worker waits on the network; this many for each processor but one, which is kept free for who uses the files.
+# Workers wait on the network; this many for each processor but one, which is left to the programs that read.
 WORKERS_A_CORE: Final = 16
-# 8 connections fill 1 Gbit/s at 30 ms and are what other tools open; 2 more are kept for readers that wait.
+# 8 connections fill 1 Gbit/s at 30 ms and are what other tools open; 2 more are reserved for waiting readers.
 FEWEST: Final = 10
 
 
 class IsFile(NotFound):
-    """A folder was asked for, and ``path`` (from the repo's root) is a file."""
+    """The folder to mount, ``path`` from the repo's root, is a file."""
 
     def __init__(self, path: str, name: str, remedy: str) -> None:
         super().__init__(f"{path!r} of {name} is a file, not a folder", remedy)
@@ -46,23 +47,24 @@ class IsFile(NotFound):
 
 @dataclass(frozen=True, slots=True)
 class HubContext:
-    """A cache directory and who is asked for what it lacks, within ``reach``."""
+    """A cache directory and the sources of what it lacks. ``source`` resolves names and is not gated; ``sources``
+    holds every source, each behind the gate of its connectivity."""
 
     layout: Layout
     index: Index
-    standing: HubAccess
-    catalog: HubCatalog
-    reach: HubConnectivity
+    source: Source
+    connectivity: HubConnectivity
+    sources: SourceSet
 
     def listings(self, commit: Commit, root: str) -> Listings:
-        """Not loaded yet."""
-        return Listings(ReachedCatalog(self.catalog, self.reach), self.index, commit, root=root)
+        """The listings of a commit of any of the sources, not loaded yet."""
+        return Listings(self.sources.of(commit.source), self.index, commit, root=root)
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A revision as it is now: its commit, the folder asked for, its listing as far as it is known, the name to show,
-    and why its files may not be read yet, where that is so. ``warning`` tells when it is not sure to be so now."""
+    """A revision resolved: its commit, the folder to mount, its listing as far as it is known, the name to show.
+    ``refused``: why its files may not be read at present; ``warning``: why it may be out of date; both mostly empty."""
 
     commit: Commit
     subfolder: str
@@ -74,49 +76,49 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What brings bytes."""
+    """A commit's files with everything that fetches them, running."""
 
     store: BlobStore
     budget: CacheBudget
-    transport: HttpTransport
     fetcher: Fetcher
     content: CommitFiles
 
 
-def open_hub(settings: Settings, stack: contextlib.ExitStack, *, lapse_seconds: float = 0.0) -> HubContext:
-    """``lapse_seconds`` what is done in the background waits for another token where one had worked. Raises
-    CacheUnusable, NoSpace."""
-    _allow_many_files()
+def open_context(settings: Settings, stack: contextlib.ExitStack, source: Source, *others: Source) -> HubContext:
+    """The cache directory of the settings, with ``source`` to resolve names at and ``others`` whose commits are used.
+    Raises CacheUnusable, NoSpace."""
+    _raise_file_limit()
     layout = Layout(settings.cache_dir)
     layout.prepare()
     index = Index(layout.index)
     stack.callback(index.close)
-    standing = HubAccess(Auth(settings.token_file), lapse_seconds=lapse_seconds)
-    reach = HubConnectivity(switched=settings.offline)
-    stack.callback(reach.stop)
-    return HubContext(layout, index, standing, HubCatalog(settings.endpoint, standing), reach)
+    connectivity = HubConnectivity(disabled=settings.offline)
+    stack.callback(connectivity.stop)
+    gated = [GatedSource(each, HubConnectivity(disabled=settings.offline)) for each in others]
+    return HubContext(layout, index, source, connectivity, SourceSet(GatedSource(source, connectivity), *gated))
 
 
 def resolve(hub: HubContext, ref: RepoRef) -> Resolved:
-    """What the Hub says a revision is; what it said last, when hffs is offline or the Hub is away.
+    """The commit of a revision as the source has it; as it was last seen, when hffs is offline or the source is
+    unreachable.
 
-    Raises NotFound, IsFile, AccessDenied, HubUnreachable (nothing is known of it here)."""
-    if hub.reach.switched:
+    Raises NotFound, IsFile, AccessDenied, HubUnreachable (and the cache has no record of the revision)."""
+    if hub.connectivity.disabled:
         return _last_known(hub, ref, None)
     try:
-        about = hub.catalog.info(ref)
-    except HubUnreachable as away:
-        return _last_known(hub, ref, away)
-    commit = about.commit
+        found = hub.source.resolve(ref)
+    except HubUnreachable as error:
+        return _last_known(hub, ref, error)
+    commit = found.commit
     revisions.record(hub.index, ref.id, commit, time.time())
-    refused = _refused(hub.catalog, commit) if about.gated else None
+    refused = _refused(hub.source, commit) if found.gated else None
     listings = _listings(hub, commit, ref.subfolder)
     log.info("event=resolved repo=%s revision=%s commit=%s", commit.id, commit.revision, commit.sha)
     return Resolved(commit, ref.subfolder, listings, str(replace(ref, id=commit.id)), refused)
 
 
 def resolve_path(hub: HubContext, ref: RepoRef) -> tuple[Resolved, str]:
-    """As ``resolve``, of a repo, a folder of one or a single file; the path of that file, "" for a folder."""
+    """As ``resolve``, of a repo, a folder or a single file; with the path of the file, "" for a repo or folder."""
     try:
         return resolve(hub, ref), ""
     except IsFile as file:
@@ -132,23 +134,21 @@ def start(
     adopting: bool = True,
     hash_nice: int = HASH_NICE,
 ) -> Session:
-    """Workers, timers and the store, running until ``stack`` closes; ``adopting`` also what takes over, in the
-    background, what huggingface_hub has of the repo."""
+    """Starts workers, timers and the store, which run until ``stack`` closes; with ``adopting`` also the adopter, which
+    takes over in the background what huggingface_hub has of the repo."""
     commit = listings.commit
     hf_repo = HubCache(settings.hf_cache).repo(commit.type, commit.id) if settings.hf_cache else None
     store = BlobStore(hub.layout, hf_repo=hf_repo)
     stack.callback(store.close)
     budget = CacheBudget(store, settings.cache_size, settings.min_free)
     stack.callback(budget.close)
-    transport = HttpTransport(UrlResolver(hub.standing), hub.standing)
-    reached = ReachedTransport(transport, hub.reach)
     timers = Timers()
     timers.start()
     stack.callback(timers.stop)
     most = most_workers(settings.workers, os.cpu_count() or 1)
     fetcher = Fetcher(
         store,
-        reached,
+        hub.sources,
         timers,
         workers=most,
         ahead=None if settings.workers is None else most,
@@ -164,20 +164,20 @@ def start(
         throttle=Throttle(settings.bandwidth),
         hash_nice=hash_nice,
         budget=budget,
-        background_delay=transport.pace,
+        background_delay=hub.sources.background_delay,
     )
     fetcher.start()
     stack.callback(fetcher.stop, STOP_SECONDS)
 
-    def look() -> None:
+    def poll() -> None:
         fetcher.probe()
-        if hub.standing.recovered():
+        if hub.sources.recovered():
             fetcher.resume()
 
-    housekeeping = CacheMaintenance(budget, look)
-    housekeeping.start()
-    stack.callback(housekeeping.stop)
-    stack.callback(transport.close)  # first of all: a worker that waits for a byte is let go at once
+    maintenance = CacheMaintenance(budget, poll)
+    maintenance.start()
+    stack.callback(maintenance.stop)
+    stack.callback(hub.sources.close)  # before the fetcher stops: a worker that waits for a byte is released at once
     content = CommitFiles(listings, store, fetcher, read_timeout=settings.read_timeout, prefetch=settings.prefetch)
     stack.callback(content.close)
     if hf_repo is not None and adopting:
@@ -193,26 +193,26 @@ def start(
                     if entry.etag and entry.size and wanted.match(entry.path)
                 ]
             )
-    return Session(store, budget, transport, fetcher, content)
+    return Session(store, budget, fetcher, content)
 
 
 def start_fetcher(settings: Settings, commit: Commit, stack: contextlib.ExitStack) -> Fetcher:
-    """A fetcher without listings or readers, as to mend files; it runs until ``stack`` closes."""
-    hub = open_hub(settings, stack)
+    """A fetcher for files of ``commit`` without listings or readers, for repairs; it runs until ``stack`` closes."""
+    hub = open_context(settings, stack, hub_source(replace(settings, endpoint=commit.source)))
     return start(hub, hub.listings(commit, ""), settings, stack, adopting=False, hash_nice=0).fetcher
 
 
 def most_workers(asked: int | None, cores: int) -> int:
-    """How many workers there may ever be: ``--workers``, else 16 for each processor but one."""
+    """The upper bound of workers: ``--workers``, else 16 for each processor but one."""
     return asked if asked is not None else max(FEWEST, WORKERS_A_CORE * max(1, cores - 1))
 
 
-def _refused(catalog: HubCatalog, commit: Commit) -> AccessDenied | None:
-    """Why the files of a gated repo may not be read. Its listing is public, and access may be granted while it is
-    mounted; but who mounts it is told at once, not only by EACCES. Whatever else is wrong, the first read will tell."""
+def _refused(source: Source, commit: Commit) -> AccessDenied | None:
+    """Why the files of a gated repo may not be read. Its listing is public and access may be granted while it is
+    mounted, so that this is a warning of the mount. Any other failure is left to the first read."""
     try:
-        # In nearly every repo; and who has no access is refused before the Hub looks whether there is such a file.
-        catalog.complete_size(commit, Entry(".gitattributes", "file"))
+        # Nearly every repo has it; and the Hub refuses access before it looks for the file.
+        source.complete_size(commit, Entry(".gitattributes", "file"))
     except AccessDenied as refused:
         return refused
     except HffsError as error:
@@ -220,31 +220,34 @@ def _refused(catalog: HubCatalog, commit: Commit) -> AccessDenied | None:
     return None
 
 
-def ask_again(hub: HubContext, ref: RepoRef) -> None:
-    """Learn what the revision is now, for who mounts it next. Raises as ``HubCatalog.resolve``."""
-    revisions.record(hub.index, ref.id, hub.catalog.resolve(ref), time.time())
+def refresh(hub: HubContext, ref: RepoRef) -> Commit:
+    """The commit of a revision now, recorded for the next mount of it. Raises as ``Source.resolve``, and Offline."""
+    commit = hub.sources.of(hub.source.id).resolve(ref).commit
+    revisions.record(hub.index, ref.id, commit, time.time())
+    return commit
 
 
-def _last_known(hub: HubContext, ref: RepoRef, away: HubUnreachable | None) -> Resolved:
-    """``away`` is why the Hub did not say; None: it was not to be asked."""
-    seen = revisions.last_known(hub.index, hub.catalog.endpoint, ref)
+def _last_known(hub: HubContext, ref: RepoRef, failure: HubUnreachable | None) -> Resolved:
+    """The revision as last seen; ``failure`` is why the source did not answer, None when hffs is offline."""
+    seen = revisions.last_known(hub.index, hub.source.id, ref)
     if seen is None:
-        if away is not None:
-            raise away
-        raise Offline(f"{ref} was never seen on this machine, and hffs is offline", SWITCHED)
+        if failure is not None:
+            raise failure
+        raise Offline(f"{ref} was never seen on this machine, and hffs is offline", SET_OFFLINE)
     commit = seen.commit
-    if away is not None and not isinstance(away, RateLimited):
-        hub.reach.lost()
+    if failure is not None and not isinstance(failure, RateLimited):
+        hub.connectivity.mark_unreachable()
     try:
         listings = _listings(hub, commit, ref.subfolder)
     except Offline as unlisted:
-        if away is not None:
-            raise away from unlisted
-        raise Offline(f"the files of {ref} were never listed on this machine, and hffs is offline", SWITCHED) from None
+        if failure is not None:
+            raise failure from unlisted
+        never = f"the files of {ref} were never listed on this machine, and hffs is offline"
+        raise Offline(never, SET_OFFLINE) from None
     at = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seen.last_seen))
     log.info("event=last-known repo=%s revision=%s commit=%s seen=%s", commit.id, commit.revision, commit.sha, at)
     name = str(replace(ref, id=commit.id))
-    warning = "" if away is None else f"{away.what}: {name} is shown as it was on {at}"
+    warning = "" if failure is None else f"{failure.what}: {name} is shown as it was on {at}"
     if warning:
         log.warning("event=hub-away repo=%s error=%s", name, warning)
     return Resolved(commit, ref.subfolder, listings, name, None, warning)
@@ -266,7 +269,7 @@ def _listings(hub: HubContext, commit: Commit, subfolder: str) -> Listings:
     return listings
 
 
-def _allow_many_files() -> None:
+def _raise_file_limit() -> None:
     """An open blob takes three descriptors and a small-file prefetch opens up to 256 blobs; the soft limit is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536

@@ -10,13 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from typing import Protocol
 
 from .. import ranges
 from ..cache import BlockLease, CacheBudget
 from ..errors import Cancelled, HffsError
-from ..model import RemoteFile
 from ..policy import DiskBreaker, Fetch, Priority
+from ..sources.base import Body, RangeReader
 from .blob_handle import BlobHandle
 from .block_sink import BlockSink, WriteReservation
 from .throttle import Throttle
@@ -30,28 +29,12 @@ GATHER_BYTES = 4 * ranges.BLOCK_SIZE
 GATHER_SECONDS = 0.005
 
 
-class Body(Protocol):
-    """What a transport answers with: exactly the bytes that were asked for, or an error on the way."""
-
-    def readinto(self, view: memoryview) -> int: ...
-
-    def abort(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class Transport(Protocol):
-    def get(self, file: RemoteFile, wanted: ranges.ByteRange) -> Body: ...
-
-    def forget(self, file: RemoteFile) -> None: ...
-
-
 class FetchTask:
     """``landed`` is told of blocks that can be read, ``refused`` of the first that the disk would not take."""
 
     def __init__(
         self,
-        transport: Transport,
+        source: RangeReader,
         *,
         landed: Callable[[Fetch, Iterable[int]], None],
         refused: Callable[[BlobHandle, HffsError], None],
@@ -64,7 +47,7 @@ class FetchTask:
         """``awaited`` tells whether a reader waits for a fetch: those bytes go first where ``throttle`` holds back, and
         come also when there is no ``budget`` to store them."""
         self.shelf = BlockSink(budget, refused, breaker=breaker, now=now)
-        self._transport = transport
+        self._source = source
         self._awaited = awaited
         self._throttle = throttle or Throttle()
         self._landed = landed
@@ -147,7 +130,7 @@ class FetchTask:
         # Nor does anything gather where each block waits for its share of the bandwidth.
         singly = fetch.priority is Priority.DEMAND or self._throttle.rate is not None
         room = ranges.BLOCK_SIZE if singly else len(buffer)
-        with closing(self._transport.get(handle.file, ranges.bytes_of(run, handle.size))) as body:
+        with closing(self._source.open_range(handle.file, ranges.bytes_of(run, handle.size))) as body:
             self._bodies[fetch.id] = body
             first, filled, since = run.start, 0, self._now()
             try:

@@ -15,7 +15,6 @@ from ..errors import Cancelled, DeadlineExceeded, HffsError, NoSpace
 from ..model import Blob, RemoteFile
 from ..policy import Priority, eviction
 from .blob_handle import MEMORY_LIMIT, BlobHandle
-from .fetch_task import Transport
 from .waiters import Callback, Waiter, WaitingRead, tell
 from .workshop import FetchFailure, Watcher, Workshop
 
@@ -286,4 +285,4 @@ def blob_key(blob: Blob) -> str:
     return f"{blob.etag}@{blob.origin}"
 
 
-__all__ = ["ActiveWorker", "FetchFailure", "Fetcher", "Transport", "WaitingRead", "blob_key"]
+__all__ = ["ActiveWorker", "FetchFailure", "Fetcher", "WaitingRead", "blob_key"]

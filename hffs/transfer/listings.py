@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ..cache import Index
 from ..errors import DeadlineExceeded, EntryNotFound, HffsError, NameRefused
 from ..model import Commit, Entry
 from ..names import MOST_SIZE, check_name
+from ..sources.base import Lister
 
 log = logging.getLogger(__name__)
 
@@ -30,31 +31,13 @@ RENEWED_SECONDS = 86_400
 T = TypeVar("T")
 
 
-class TreePage(Protocol):
-    """The first page of a recursive listing. ``rest`` goes on with the others; None when there are none."""
-
-    @property
-    def entries(self) -> list[Entry]: ...
-    @property
-    def rest(self) -> Iterator[Entry] | None: ...
-
-
-class Catalog(Protocol):
-    def first_page(self, commit: Commit, path: str) -> TreePage: ...
-    def directory(self, commit: Commit, path: str) -> list[Entry]: ...
-    def lookup(self, commit: Commit, paths: list[str]) -> list[Entry]: ...
-    def complete_size(self, commit: Commit, entry: Entry) -> Entry: ...
-
-
 class Listings:
     """The entries of ``commit`` at and below ``root``. Any thread; waits end after ``timeout`` seconds."""
 
-    def __init__(
-        self, catalog: Catalog, index: Index, commit: Commit, *, root: str = "", timeout: float = 60.0
-    ) -> None:
+    def __init__(self, source: Lister, index: Index, commit: Commit, *, root: str = "", timeout: float = 60.0) -> None:
         self.commit = commit
         self.root = root
-        self._catalog = catalog
+        self._source = source
         self._index = index
         self._timeout = timeout
         self._lock = threading.Lock()
@@ -79,7 +62,7 @@ class Listings:
         if entries is None and self._index.get(self._name("more", self.root)):
             return  # known to be longer than a page; its directories are listed as they are opened
         if entries is None:
-            page = self._catalog.first_page(self.commit, self.root)
+            page = self._source.list_tree(self.commit, self.root)
             if page.rest is not None:
                 with self._lock:
                     self._rest = (page.entries, page.rest)
@@ -93,7 +76,7 @@ class Listings:
         """Whether there is a file of this path, below ``root`` or not; asked for where no listing here tells."""
         entries = self._known_above()
         if entries is None:
-            entries = self._catalog.lookup(self.commit, [path])
+            entries = self._source.stat(self.commit, [path])
         return any(entry.path == path and entry.kind == "file" for entry in entries)
 
     def _known_above(self) -> list[Entry] | None:
@@ -200,18 +183,18 @@ class Listings:
             self._index.set(self._name("all", self.root), encode(entries))
             self._fill(entries)
             return self._directories[path]
-        entries = self._catalog.directory(self.commit, path)
+        entries = self._source.list_directory(self.commit, path)
         self._index.set(self._name("dir", path), encode(entries))
         return self._put(path, entries)
 
     def _list_all(self) -> None:
-        page = self._catalog.first_page(self.commit, self.root)
+        page = self._source.list_tree(self.commit, self.root)
         entries = [*page.entries, *(page.rest or ())]
         self._index.set(self._name("all", self.root), encode(entries))
         self._fill(entries)
 
     def _look_up(self, path: str) -> Entry | None:
-        answer = self._catalog.lookup(self.commit, [path])
+        answer = self._source.stat(self.commit, [path])
         found = next((entry for entry in answer if entry.path == path), None)
         with self._lock:
             self._single[path] = found
@@ -221,7 +204,7 @@ class Listings:
 
     def _complete_size(self, entry: Entry) -> Entry:
         known = self._index.get(self._name("size", entry.path))
-        full = next(iter(decode(known) or ()), None) or self._catalog.complete_size(self.commit, entry)
+        full = next(iter(decode(known) or ()), None) or self._source.complete_size(self.commit, entry)
         self._index.set(self._name("size", entry.path), encode([full]))
         with self._lock:
             names = self._directories.get(entry.parent)

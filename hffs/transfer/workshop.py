@@ -31,8 +31,9 @@ from ..policy import (
     RetryPolicy,
 )
 from ..ranges import BLOCK_SIZE, block_count
+from ..sources.base import RangeReader
 from .blob_handle import BlobHandle, MemoryBlocks
-from .fetch_task import FetchTask, Transport
+from .fetch_task import FetchTask
 from .hash_worker import HASH_NICE, HashWorker
 from .quarantine import Quarantine, QuarantineActions
 from .throttle import Throttle
@@ -48,7 +49,7 @@ BUSY_SECONDS = 0.05
 BUSY_BACKGROUND_SECONDS = 0.5
 # How often the number of workers for big files is thought over: the limiter counts in quarters of a second.
 SAMPLE_SECONDS = 0.25
-# Access that was given and is refused now is asked for again so often in the background: as ``remote.standing`` lets
+# Access that was given and is refused now is asked for again so often in the background: as ``sources.hub.access`` lets
 # one request through.
 DENIED_SECONDS = 30.0
 
@@ -70,7 +71,7 @@ class Workshop:
     def __init__(
         self,
         store: BlobStore,
-        transport: Transport,
+        source: RangeReader,
         timers: Timers,
         *,
         workers: int = 10,
@@ -94,7 +95,7 @@ class Workshop:
         self._store = store
         self.throttle = throttle or Throttle()
         self._carrier = FetchTask(
-            transport,
+            source,
             landed=self._landed,
             refused=self._note,
             awaited=self._awaited,
@@ -110,7 +111,7 @@ class Workshop:
         self._workers = workers
         self._memory = MemoryBlocks()
         self.on_local: Callable[[RemoteFile], None] = lambda _: None  # set before start
-        measures = QuarantineActions(self._refuse, transport.forget, self._refetch)
+        measures = QuarantineActions(self._refuse, source.forget, self._refetch)
         self.quarantine = Quarantine(store.layout, measures, clock)
         self.hash_worker = HashWorker(self._hold, self._let_go, self.quarantine, self._tell_watchers, nice=hash_nice)
         self._ready = threading.Condition()

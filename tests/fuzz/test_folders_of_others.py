@@ -12,7 +12,7 @@ from hffs.cache.hf_cache import local_folder
 from hffs.errors import UsageError
 from hffs.formats import format_of, pointer_of
 from hffs.policy import problem_of
-from hffs.sources.hub import parse_repo
+from hffs.sources.hub.repo_id import parse_repo
 
 from .mutations import broken, fuzzed
 from .test_files_of_models import HEADERS, SAMPLES

@@ -17,9 +17,12 @@ from hffs.model import Commit, Entry, RepoRef, RepoType
 from hffs.names import MOST_SIZE, check_name, shown
 from hffs.policy import Quota, RequestPacer
 from hffs.sources.http.headers import compact_date, content_length, content_range, http_date, plain_etag, retry_after
-from hffs.sources.hub import Auth, HubAccess, HubCatalog, parse_repo
+from hffs.sources.hub.access import HubAccess
+from hffs.sources.hub.auth import Auth
 from hffs.sources.hub.bounded_response import PageGuard
+from hffs.sources.hub.catalog import HubCatalog
 from hffs.sources.hub.http_errors import LONGEST_WAIT, RequestSubject, http_errors, httpx, refusal
+from hffs.sources.hub.repo_id import parse_repo
 from hffs.sources.hub.urls import RESOLVERS, expires_at, next_hop, origin_of
 
 from .mutations import broken, broken_text, fuzzed, latin, misfits
@@ -83,10 +86,10 @@ def possible(entries: list[Entry]) -> None:
 def test_a_listing(body: bytes, link: str, encoding: str) -> None:
     answer[:] = body, [("content-encoding", encoding), *([("link", link)] if link else [])]
     try:
-        page = catalog().first_page(COMMIT, "")
+        page = catalog().list_tree(COMMIT, "")
         possible([*page.entries, *(page.rest or ())])
-        possible(catalog().directory(COMMIT, "onnx"))
-        possible(catalog().lookup(COMMIT, ["onnx", "config.json"]))
+        possible(catalog().list_directory(COMMIT, "onnx"))
+        possible(catalog().stat(COMMIT, ["onnx", "config.json"]))
     except HffsError as error:
         assert shown(str(error)).isprintable()
 
@@ -113,7 +116,7 @@ ROWS = st.fixed_dictionaries(
 def test_rows_of_a_listing(rows: list[object]) -> None:
     answer[:] = json.dumps(rows).encode(), []
     try:
-        possible(catalog().first_page(COMMIT, "").entries)
+        possible(catalog().list_tree(COMMIT, "").entries)
     except HffsError as error:
         assert str(error).isprintable()
 
@@ -122,7 +125,7 @@ def test_rows_of_a_listing(rows: list[object]) -> None:
 def test_what_is_said_of_a_repo(body: bytes) -> None:
     answer[:] = body, []
     try:
-        found = catalog().info(RepoRef(RepoType.MODEL, "acme/tiny"))
+        found = catalog().resolve(RepoRef(RepoType.MODEL, "acme/tiny"))
     except HffsError as error:
         assert str(error).isprintable()
     else:
@@ -192,11 +195,11 @@ def test_how_we_stand_with_a_hub(answers: list[tuple[int, str, str, str, str, fl
                 assert str(error).isprintable()
                 assert (getattr(error, "retry_after", None) or 0) <= LONGEST_WAIT
         for bucket in (RESOLVERS, "api"):
-            assert 0 <= standing.pace(bucket) < LONGEST_WAIT + 0.001
+            assert 0 <= standing.wait_seconds(bucket) < LONGEST_WAIT + 0.001
         for quota in standing.quotas().values():
             assert quota.left >= 0
             assert 0 < quota.resets_at - now < LONGEST_WAIT + 0.001
-        assert standing.slowed().isprintable()
+        assert standing.slow_reason().isprintable()
 
 
 @fuzzed(

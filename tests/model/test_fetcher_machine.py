@@ -78,7 +78,7 @@ class TrickleSource:
         with self._lock:
             self._failures.append((halfway, error))
 
-    def get(self, file: RemoteFile, wanted: ByteRange) -> TrickleBody:
+    def open_range(self, file: RemoteFile, wanted: ByteRange) -> TrickleBody:
         number = int(file.path)
         with self._lock:
             halfway, error = self._failures.pop(0) if self._failures else (False, None)

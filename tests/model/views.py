@@ -30,8 +30,8 @@ ON_DISK = bytes(range(256)) * 40
 class Source(MemorySource):
     """Two repos may have different bytes at the same path."""
 
-    def get(self, file: RemoteFile, wanted: ByteRange) -> MemoryBody:
-        return super().get(replace(file, path=f"{file.commit.id}/{file.path}"), wanted)
+    def open_range(self, file: RemoteFile, wanted: ByteRange) -> MemoryBody:
+        return super().open_range(replace(file, path=f"{file.commit.id}/{file.path}"), wanted)
 
 
 @dataclass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from hffs.errors import EntryNotFound, HubUnreachable
 from hffs.model import Blob, Commit, Digest, Entry, RemoteFile, RepoType
 from hffs.ranges import ByteRange
+from hffs.sources.base import TreePage
 
 COMMIT = Commit(RepoType.MODEL, "acme/tiny", "main", "c" * 40, 1_700_000_000.5, "http://hub")
 
@@ -54,7 +55,7 @@ class MemorySource:
         hex_digest = hashlib.sha256(data).hexdigest()
         return RemoteFile(COMMIT, path, Blob(hex_digest, size, COMMIT.source, Digest("sha256", hex_digest)), lfs=True)
 
-    def get(self, file: RemoteFile, wanted: ByteRange) -> MemoryBody:
+    def open_range(self, file: RemoteFile, wanted: ByteRange) -> MemoryBody:
         self.asked.append((file.path, wanted))
         self.arrived.release()
         if self.failures:
@@ -63,12 +64,6 @@ class MemorySource:
 
     def forget(self, file: RemoteFile) -> None:
         self.forgotten.append(file.path)
-
-
-@dataclass
-class Page:
-    entries: list[Entry]
-    rest: Iterator[Entry] | None
 
 
 class MemoryCatalog:
@@ -93,18 +88,18 @@ class MemoryCatalog:
         if self.fail:
             raise HubUnreachable("the hub is away")
 
-    def first_page(self, commit: Commit, path: str) -> Page:
+    def list_tree(self, commit: Commit, path: str) -> TreePage:
         self._asked(f"tree {path}")
         below = [entry for entry in self.entries if not path or entry.path.startswith(path + "/")]
-        return Page(below[: self.page], iter(below[self.page :]) if len(below) > self.page else None)
+        return TreePage(below[: self.page], iter(below[self.page :]) if len(below) > self.page else None)
 
-    def directory(self, commit: Commit, path: str) -> list[Entry]:
+    def list_directory(self, commit: Commit, path: str) -> list[Entry]:
         self._asked(f"dir {path}")
         if path and not any(entry.path == path for entry in self.entries):
             raise EntryNotFound(path)
         return [entry for entry in self.entries if entry.parent == path]
 
-    def lookup(self, commit: Commit, paths: list[str]) -> list[Entry]:
+    def stat(self, commit: Commit, paths: Iterable[str]) -> list[Entry]:
         self._asked(f"lookup {paths}")
         return [entry for entry in self.entries if entry.path in paths]
 

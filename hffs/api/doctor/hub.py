@@ -9,7 +9,8 @@ from typing import Final
 from ... import config
 from ...config import Settings
 from ...errors import AccessDenied, HffsError
-from ...sources.hub import Auth, ping
+from ...sources.hub.auth import Auth
+from ...sources.hub.ping import ping
 from .finding import Area, DoctorFinding
 
 _AREA: Final = Area("hub")

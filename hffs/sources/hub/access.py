@@ -115,7 +115,7 @@ class HubAccess:
 
     @property
     def refused(self) -> AccessDenied | None:
-        """Why the Hub does not let us in, if it was so when it was asked last."""
+        """As ``Access.refused``."""
         with self._lock:
             found = next(iter(sorted(self._refused.items())), None)
         return None if found is None else found[1].error
@@ -126,12 +126,12 @@ class HubAccess:
         with self._lock:
             return {name: quota for name, quota in sorted(self._quotas.items()) if now < quota.resets_at}
 
-    def left(self, bucket: str = RESOLVERS) -> int | None:
-        """How many requests are left; None: it has not said."""
-        quota = self.quotas().get(bucket)
+    def requests_left(self) -> int | None:
+        """As ``Access.requests_left``."""
+        quota = self.quotas().get(RESOLVERS)
         return None if quota is None else quota.left
 
-    def slowed(self) -> str:
+    def slow_reason(self) -> str:
         """Why work that nobody waits for asks the Hub slowly or not at all, if it does."""
         now = self._now()
         quotas = self.quotas()
@@ -148,7 +148,7 @@ class HubAccess:
 
     # --- what others ask --------------------------------------------------------------------------------------------
 
-    def pace(self, bucket: str = RESOLVERS) -> float:
+    def wait_seconds(self, bucket: str = RESOLVERS) -> float:
         """Seconds that work which nobody waits for should wait before it asks the Hub; 0: it may, and is counted."""
         now = self._now()
         with self._lock:
@@ -161,11 +161,10 @@ class HubAccess:
                 self._quotas[bucket] = replace(quota, left=max(0, quota.left - 1))
             return wait
 
-    def when_heard(self, tell: Callable[[], None]) -> None:
-        """``tell`` once, after the next answer to a request for a file, with which the Hub says how many are left; on
-        the thread of whoever asked, so hand over."""
+    def on_next_answer(self, callback: Callable[[], None]) -> None:
+        """As ``Access.on_next_answer``: with its answers about files the Hub says how many requests are left."""
         with self._lock:
-            self._on_heard = tell
+            self._on_heard = callback
 
     def recovered(self) -> bool:
         """Whether a refusal has ended since this was asked last, also by a token that has changed. To be asked about
@@ -185,8 +184,8 @@ class HubAccess:
             log.info("event=access-tried-again")
         return came_back
 
-    def trust(self, commit: Commit) -> None:
-        """Of what a process before this one was granted."""
+    def assume_granted(self, commit: Commit) -> None:
+        """As ``Access.assume_granted``."""
         with self._lock:
             self._granted |= {_ALL, (RESOLVERS, RequestSubject.of_commit(commit).repo)}
 

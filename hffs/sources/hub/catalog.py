@@ -12,8 +12,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from dataclasses import replace
+from typing import Any, Final
 
 from huggingface_hub import HfApi, RepoFile, RepoFolder
 
@@ -21,6 +21,7 @@ from ... import __version__
 from ...errors import BadResponse, EntryNotFound, NameRefused, UsageError
 from ...model import Commit, Entry, RepoRef
 from ...names import MOST_SIZE, check_name
+from ..base import ResolvedRepo, TreePage
 from ..http.headers import plain_etag
 from .access import HubAccess
 from .http_errors import RequestSubject
@@ -29,7 +30,6 @@ from .repo_id import parse_repo
 from .urls import host_of, resolve_url
 
 log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 # Paths in one paths-info request: a form of some 10 KB, well below what servers take.
 LOOKUP_BATCH: Final = 100
@@ -40,31 +40,7 @@ _HASH: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _LATEST: Final = 0xFFFF_FFFF  # the year 2106; what a file's time may be on every file system
 # Characters of all names and folders of a listing: with 2 million entries (answers.MOST_ENTRIES) 250 each on average.
 _MOST_TEXT: Final = 512 << 20
-_RESOLVE: Final = ["sha", "lastModified"]
-_INFO: Final = [*_RESOLVE, "private", "gated", "tags", "downloads", "likes"]
-
-
-@dataclass(frozen=True, slots=True)
-class HubRepoInfo:
-    """What `hffs info` shows of a repo besides its files. None where the Hub does not say."""
-
-    commit: Commit
-    private: bool
-    gated: bool | str  # False, or "auto" or "manual": access must be asked for
-    tags: tuple[str, ...]
-    library: str | None
-    downloads: int | None
-    likes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class HubTreePage:
-    """The first page of a recursive listing. ``rest`` asks for the following ones as it is iterated; None, and
-    ``complete`` true, when there are none."""
-
-    entries: list[Entry]
-    complete: bool
-    rest: Iterator[Entry] | None
+_PROPERTIES: Final[Any] = ["sha", "lastModified", "private", "gated"]  # of a repo, by the Hub's names for them
 
 
 class HubCatalog:
@@ -82,32 +58,16 @@ class HubCatalog:
         """Requests sent to the Hub so far."""
         return self._hub.requests
 
-    def resolve(self, ref: RepoRef) -> Commit:
-        """The commit a revision stands for now (the default branch when none is named), under the repo's present id."""
+    def resolve(self, ref: RepoRef) -> ResolvedRepo:
+        """As ``Source.resolve``; the commit carries the repo's present id, also where ``ref`` has an old one."""
         about = RequestSubject.of_ref(self.endpoint, ref)
         with self._hub.asking(self._hub.exchange(about)):
-            return self._commit(ref, about, self._ask_info(ref, _RESOLVE))
+            found = self._api.repo_info(ref.id, revision=ref.revision, repo_type=ref.type.value, expand=_PROPERTIES)
+            gated = found.gated if isinstance(found.gated, str) else bool(found.gated)
+            return ResolvedRepo(self._commit(ref, about, found), bool(found.private), gated)
 
-    def info(self, ref: RepoRef) -> HubRepoInfo:
-        """The same, and what else is known of the repo."""
-        about = RequestSubject.of_ref(self.endpoint, ref)
-        wanted = [*_INFO, "library_name"] if ref.type == "model" else _INFO
-        with self._hub.asking(self._hub.exchange(about)):
-            found = self._ask_info(ref, wanted)
-            tags = found.tags or ()
-            return HubRepoInfo(
-                commit=self._commit(ref, about, found),
-                private=bool(found.private),
-                gated=found.gated if isinstance(found.gated, str) else bool(found.gated),
-                tags=tuple(str(tag) for tag in tags),
-                library=_if(str, getattr(found, "library_name", None)),
-                downloads=_if(int, getattr(found, "downloads", None)),
-                likes=_if(int, getattr(found, "likes", None)),
-            )
-
-    def first_page(self, commit: Commit, path: str) -> HubTreePage:
-        """The recursive listing at ``path``, as much of it as one request gives. Raises EntryNotFound when there is no
-        such directory."""
+    def list_tree(self, commit: Commit, path: str) -> TreePage:
+        """As ``Source.list_tree``."""
         exchange = self._hub.exchange(RequestSubject.of_commit(commit, path), listing=True)
         tree = self._tree(commit, path, recursive=True)
         with self._hub.asking(exchange):
@@ -119,11 +79,11 @@ class HubCatalog:
         if not exchange.more:
             if path and not items:  # git keeps no empty directories
                 raise EntryNotFound(f"there is no directory {path!r} in {commit.type} {commit.id}")
-            return HubTreePage(entries, complete=True, rest=None)
-        return HubTreePage(entries, complete=False, rest=self._rest(exchange, tree, sieve))
+            return TreePage(entries)
+        return TreePage(entries, self._rest(exchange, tree, sieve))
 
-    def directory(self, commit: Commit, path: str) -> list[Entry]:
-        """The entries of one directory, all pages. Raises EntryNotFound when there is no such directory."""
+    def list_directory(self, commit: Commit, path: str) -> list[Entry]:
+        """As ``Source.list_directory``; all pages."""
         exchange = self._hub.exchange(RequestSubject.of_commit(commit, path), listing=True)
         sieve, empty = EntryFilter(commit, path, recursive=False), True
         entries: list[Entry] = []
@@ -135,8 +95,8 @@ class HubCatalog:
             raise EntryNotFound(f"there is no directory {path!r} in {commit.type} {commit.id}")
         return entries
 
-    def lookup(self, commit: Commit, paths: Iterable[str]) -> list[Entry]:
-        """The entries of those among ``paths`` that exist."""
+    def stat(self, commit: Commit, paths: Iterable[str]) -> list[Entry]:
+        """As ``Source.stat``."""
         found: list[Entry] = []
         wanted = list(dict.fromkeys(paths))
         for start in range(0, len(wanted), LOOKUP_BATCH):
@@ -165,10 +125,6 @@ class HubCatalog:
         return replace(entry, size=size, etag=etag, lfs=lfs, told_by="server")
 
     # --- asking -----------------------------------------------------------------------------------------------------
-
-    def _ask_info(self, ref: RepoRef, expand: list[str]) -> Any:
-        properties: Any = expand
-        return self._api.repo_info(ref.id, revision=ref.revision, repo_type=ref.type.value, expand=properties)
 
     def _commit(self, ref: RepoRef, about: RequestSubject, found: Any) -> Commit:
         sha, repo_id, modified = found.sha, found.id, found.last_modified
@@ -289,7 +245,3 @@ def _entry(item: RepoFile | RepoFolder) -> Entry:
 def _size(told: object) -> int | None:
     """A size that a file can have, else None: not told."""
     return told if type(told) is int and 0 <= told <= MOST_SIZE else None
-
-
-def _if(kind: type[_T], told: object) -> _T | None:
-    return told if isinstance(told, kind) else None

@@ -161,12 +161,12 @@ class HttpTransport:
         self._connections.close()
         self._locator.close()
 
-    def pace(self, file: RemoteFile) -> float:
+    def background_delay(self, file: RemoteFile) -> float:
         """Seconds that work which nobody waits for should wait before it asks for the file; 0: none, and it is counted
         as asking the Hub, if it does."""
-        return 0.0 if self._locator.knows(file) else self._standing.pace()
+        return 0.0 if self._locator.knows(file) else self._standing.wait_seconds()
 
-    def get(self, file: RemoteFile, wanted: ByteRange) -> HttpBody:
+    def open_range(self, file: RemoteFile, wanted: ByteRange) -> HttpBody:
         """These bytes of the file, which must lie inside it; they are read from the body.
 
         Raises LinkExpired when the CDN refuses a fresh URL too, ContentChanged when there is other content now,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from hffs.daemon.prefetch import FIRST, Prefetch
-from hffs.sources.hub import Auth, HubAccess
+from hffs.sources.base import OpenAccess
 from hffs.vfs import Filesystem
 
 
@@ -16,7 +16,7 @@ def test_a_mount_that_ends_while_the_first_files_are_wanted_does_not_stumble_ove
 ) -> None:
     filesystem = filesystem_of({f"{number}.json": 10 for number in range(2 * FIRST)})
     content = filesystem.view.snapshot.files
-    prefetch = Prefetch(filesystem.view, HubAccess(Auth(find=lambda: None)))
+    prefetch = Prefetch(filesystem.view, OpenAccess())
     wanted: list[str] = []
 
     def want(entry: object) -> None:

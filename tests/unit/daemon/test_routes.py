@@ -83,8 +83,9 @@ def test_the_hub_is_asked_for_one_client_at_a_time() -> None:
         assert refused.value.status == 409
         raise OSError("no need to go on")
 
-    hub.catalog.resolve.side_effect = resolve
+    source = hub.sources.of.return_value
+    source.resolve.side_effect = resolve
     for _ in range(2):  # and again, after it failed
         with pytest.raises(OSError, match="no need"):
             made.refresh()
-    assert hub.catalog.resolve.call_count == 2
+    assert source.resolve.call_count == 2

@@ -17,7 +17,7 @@ from hffs.daemon.jobs import Jobs
 from hffs.daemon.prefetch import Prefetch
 from hffs.daemon.status import Reporter
 from hffs.errors import EntryNotFound
-from hffs.sources.hub import Auth, HubAccess
+from hffs.sources.base import OpenAccess
 from hffs.vfs import Filesystem, View
 from tests.model.views import FILES, MORE, OTHER, Sample, sample
 from tests.unit.memory import COMMIT
@@ -106,7 +106,7 @@ def test_a_status_lists_the_snapshots_and_its_own_keys_are_those_of_the_first(gi
     binding.open_nodes.return_value, binding.served.return_value = {}, (False, "")
     parts = MagicMock(store=given.store, fetcher=given.fetcher)
     reporter = Reporter(MagicMock(), "/mnt/x", binding, parts, filesystem, MagicMock(), MagicMock())
-    reporter._standing.quotas.return_value = {}
+    reporter._access.quotas.return_value = {}
     status = reporter.status()
     first, second = status["snapshots"]
     assert (first["path"], first["repo"], second["path"], second["repo"]) == ("left", COMMIT.id, "right", OTHER.id)
@@ -121,7 +121,7 @@ def test_a_status_lists_the_snapshots_and_its_own_keys_are_those_of_the_first(gi
 
 
 def test_the_small_files_of_all_snapshots_are_prefetched(given: Sample, view: View) -> None:
-    prefetch = Prefetch(view, HubAccess(Auth(find=lambda: None)))
+    prefetch = Prefetch(view, OpenAccess())
     prefetch.begin()
     prefetch._heard.set()
     ends = time.monotonic() + SOON

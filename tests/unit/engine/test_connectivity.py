@@ -1,4 +1,4 @@
-"""Whether the Hub is asked: never when told to be offline, seldom while it is away, again as soon as it answers."""
+"""Whether a source is asked: never when hffs is set offline, seldom while it is unreachable, again once it answers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from hffs.engine.connectivity import REST_SECONDS, HubConnectivity, ReachedCatalog, ReachedTransport
+from hffs.engine.connectivity import REST_SECONDS, GatedSource, HubConnectivity
 from hffs.errors import AccessDenied, EntryNotFound, HubUnreachable, Offline, RateLimited
+from hffs.model import RemoteFile, RepoRef
 from hffs.ranges import ByteRange
-from tests.unit.memory import COMMIT, MemoryCatalog, MemorySource
+from hffs.sources.base import OpenAccess, ResolvedRepo
+from tests.unit.memory import COMMIT, MemoryBody, MemoryCatalog, MemorySource
+
+REF = RepoRef(COMMIT.type, COMMIT.id)
 
 
 class Now:
@@ -21,115 +25,145 @@ class Now:
         return self.at
 
 
+class FakeSource(MemoryCatalog):
+    """One file, ``a.txt``; ``ranges`` are those requested of it, ``failures`` are raised first."""
+
+    id = COMMIT.source
+    access = OpenAccess()
+    requests = 0
+
+    def __init__(self, *failures: Exception) -> None:
+        super().__init__({"a.txt": 1})
+        self._bytes = MemorySource(failures=list(failures))
+        self.file = self._bytes.file("a.txt", 1)
+        self.ranges = self._bytes.asked
+
+    def resolve(self, ref: RepoRef) -> ResolvedRepo:
+        self._asked("resolve")
+        return ResolvedRepo(COMMIT)
+
+    def open_range(self, file: RemoteFile, wanted: ByteRange) -> MemoryBody:
+        return self._bytes.open_range(file, wanted)
+
+    def forget(self, file: RemoteFile) -> None: ...
+
+    def background_delay(self, file: RemoteFile) -> float:
+        return 0.0
+
+    def close(self) -> None: ...
+
+
 @pytest.fixture
 def now() -> Now:
     return Now()
 
 
 @pytest.fixture
-def reach(now: Now) -> Iterator[HubConnectivity]:
+def connectivity(now: Now) -> Iterator[HubConnectivity]:
     made = HubConnectivity(now=now)
     yield made
     made.stop()
 
 
-def test_told_to_be_offline_nobody_is_asked_for_anything(now: Now) -> None:
-    reach = HubConnectivity(switched=True, now=now)
-    catalog, source = MemoryCatalog({"a.txt": 1}), MemorySource()
-    file = source.file("a.txt", 1)
-    asked = ReachedCatalog(catalog, reach)
-    for ask in (
-        lambda: asked.first_page(COMMIT, ""),
-        lambda: asked.directory(COMMIT, ""),
-        lambda: asked.lookup(COMMIT, ["a.txt"]),
-        lambda: asked.complete_size(COMMIT, catalog.entries[0]),
-        lambda: ReachedTransport(source, reach).get(file, ByteRange(0, 1)),
+def test_a_process_that_is_set_offline_sends_no_request(now: Now) -> None:
+    connectivity = HubConnectivity(disabled=True, now=now)
+    source = FakeSource()
+    gated = GatedSource(source, connectivity)
+    for request in (
+        lambda: gated.resolve(REF),
+        lambda: gated.list_tree(COMMIT, ""),
+        lambda: gated.list_directory(COMMIT, ""),
+        lambda: gated.stat(COMMIT, ["a.txt"]),
+        lambda: gated.complete_size(COMMIT, source.entries[0]),
+        lambda: gated.open_range(source.file, ByteRange(0, 1)),
     ):
-        with pytest.raises(Offline, match=r"hffs is offline, nobody was asked for .* of acme/tiny") as caught:
-            ask()
-        assert not caught.value.transient, "nobody tries it again"
-    assert (catalog.calls, source.asked, reach.offline) == ([], [], True)
+        with pytest.raises(Offline, match=r"hffs is offline and .* acme/tiny is not cached") as caught:
+            request()
+        assert not caught.value.transient
+    assert (source.calls, source.ranges, connectivity.offline) == ([], [], True)
 
 
-def test_a_hub_that_was_never_lost_fails_as_it_does(reach: HubConnectivity) -> None:
-    source = MemorySource(failures=[HubUnreachable("cannot reach it")])
+def test_a_failure_before_the_source_is_marked_unreachable_is_passed_on(connectivity: HubConnectivity) -> None:
+    source = FakeSource(HubUnreachable("cannot reach it"))
     with pytest.raises(HubUnreachable) as caught:
-        ReachedTransport(source, reach).get(source.file("a.txt", 1), ByteRange(0, 1))
+        GatedSource(source, connectivity).open_range(source.file, ByteRange(0, 1))
     assert caught.value.transient
-    assert not reach.offline
+    assert not connectivity.offline
 
 
-def test_while_it_is_away_one_reader_asks_now_and_then_and_the_others_hear_at_once(
-    reach: HubConnectivity, now: Now
+def test_an_unreachable_source_gets_one_request_per_rest_and_the_others_fail_at_once(
+    connectivity: HubConnectivity, now: Now
 ) -> None:
-    source = MemorySource(failures=[HubUnreachable("cannot reach it")])
-    file = source.file("a.txt", 1)
-    transport = ReachedTransport(source, reach)
-    reach.lost()
-    with pytest.raises(Offline, match=r"the Hub is away, 'a.txt' of acme/tiny is not here"):
-        transport.get(file, ByteRange(0, 1))
-    assert source.asked == []
+    source = FakeSource(HubUnreachable("cannot reach it"))
+    gated = GatedSource(source, connectivity)
+    connectivity.mark_unreachable()
+    with pytest.raises(Offline, match=r"the Hub is unreachable and 'a.txt' of acme/tiny is not cached"):
+        gated.open_range(source.file, ByteRange(0, 1))
+    assert source.ranges == []
     now.at += REST_SECONDS
     with pytest.raises(Offline, match="cannot reach it") as caught:
-        transport.get(file, ByteRange(0, 1))
+        gated.open_range(source.file, ByteRange(0, 1))
     assert not caught.value.transient
-    with pytest.raises(Offline, match="the Hub is away"):
-        transport.get(file, ByteRange(0, 1))
-    assert len(source.asked) == 1
+    with pytest.raises(Offline, match="the Hub is unreachable"):
+        gated.open_range(source.file, ByteRange(0, 1))
+    assert len(source.ranges) == 1
     now.at += REST_SECONDS
-    transport.get(file, ByteRange(0, 1))
-    assert not reach.offline
+    gated.open_range(source.file, ByteRange(0, 1))
+    assert not connectivity.offline
 
 
-@pytest.mark.parametrize("no", [EntryNotFound("none"), AccessDenied("no"), RateLimited("wait")])
-def test_a_no_is_an_answer(reach: HubConnectivity, now: Now, no: Exception) -> None:
-    reach.lost()
+@pytest.mark.parametrize("refusal", [EntryNotFound("none"), AccessDenied("no"), RateLimited("wait")])
+def test_a_refusal_shows_that_the_source_is_reachable(
+    connectivity: HubConnectivity, now: Now, refusal: Exception
+) -> None:
+    connectivity.mark_unreachable()
     now.at += REST_SECONDS
-    with pytest.raises(type(no)), reach.asking("a file"):
-        raise no
-    assert not reach.offline
+    with pytest.raises(type(refusal)), connectivity.gate("a file"):
+        raise refusal
+    assert not connectivity.offline
 
 
-def test_it_is_looked_for_until_it_answers_and_then_what_was_left_is_done(reach: HubConnectivity) -> None:
-    reach.lost()
+def test_an_unreachable_source_is_probed_until_it_answers(connectivity: HubConnectivity) -> None:
+    connectivity.mark_unreachable()
     answers = [HubUnreachable("away"), HubUnreachable("away"), None]
-    asked: list[object] = []
-    back = threading.Event()
+    sent: list[object] = []
+    recovered = threading.Event()
 
-    def ask() -> None:
-        asked.append(None)
+    def request() -> None:
+        sent.append(None)
         answer = answers.pop(0)
-        if answer:
-            raise answer
+        with connectivity.gate("a commit"):
+            if answer:
+                raise answer
 
-    reach.look_for(ask, back.set, every=0.001)
-    assert back.wait(10)
-    assert (len(asked), reach.offline) == (3, False)
+    connectivity.probe(request, recovered.set, every=0.001)
+    assert recovered.wait(10)
+    assert (len(sent), connectivity.offline) == (3, False)
 
 
-def test_a_reader_that_finds_it_back_ends_the_search(reach: HubConnectivity, now: Now) -> None:
-    reach.lost()
-    back = threading.Event()
-    reach.look_for(lambda: pytest.fail("nobody else need ask"), back.set, every=600)
+def test_a_readers_request_that_is_answered_ends_the_probing(connectivity: HubConnectivity, now: Now) -> None:
+    connectivity.mark_unreachable()
+    recovered = threading.Event()
+    connectivity.probe(lambda: pytest.fail("no probe is due"), recovered.set, every=600)
     now.at += REST_SECONDS
-    with reach.asking("a file"):
+    with connectivity.gate("a file"):
         pass
-    assert back.wait(10)
+    assert recovered.wait(10)
 
 
-def test_the_search_ends_with_the_mount(reach: HubConnectivity) -> None:
-    reach.lost()
-    reach.look_for(lambda: None, lambda: pytest.fail("nothing is begun at the end"), every=600)
-    reach.stop()
-    assert not [thread for thread in threading.enumerate() if thread.name == "hffs-reach"]
+def test_probing_ends_with_the_mount(connectivity: HubConnectivity) -> None:
+    connectivity.mark_unreachable()
+    connectivity.probe(lambda: None, lambda: pytest.fail("nothing starts at the end"), every=600)
+    connectivity.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name == "hffs-probe"]
 
 
-def test_who_wants_to_know_now_is_not_told_what_was_a_moment_ago(reach: HubConnectivity) -> None:
-    reach.lost()
-    source = MemorySource()
-    asked, file = ReachedTransport(source, reach), source.file("a.txt", 1)
-    with pytest.raises(Offline, match="away"):
-        asked.get(file, ByteRange(0, 1))
-    reach.ask_now()
-    asked.get(file, ByteRange(0, 1)).close()
-    assert not reach.offline
+def test_end_rest_lets_the_next_request_through(connectivity: HubConnectivity) -> None:
+    connectivity.mark_unreachable()
+    source = FakeSource()
+    gated = GatedSource(source, connectivity)
+    with pytest.raises(Offline, match="unreachable"):
+        gated.open_range(source.file, ByteRange(0, 1))
+    connectivity.end_rest()
+    gated.open_range(source.file, ByteRange(0, 1)).close()
+    assert not connectivity.offline

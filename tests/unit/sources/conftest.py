@@ -11,7 +11,12 @@ import pytest
 
 from hffs.model import Blob, Commit, Entry, RemoteFile
 from hffs.ranges import ByteRange
-from hffs.sources.hub import Auth, HttpTransport, HubAccess, HubCatalog, UrlResolver, parse_repo
+from hffs.sources.hub.access import HubAccess
+from hffs.sources.hub.auth import Auth
+from hffs.sources.hub.catalog import HubCatalog
+from hffs.sources.hub.repo_id import parse_repo
+from hffs.sources.hub.transport import HttpTransport
+from hffs.sources.hub.url_resolver import UrlResolver
 from tests.hub import Hub
 
 
@@ -58,11 +63,11 @@ class Remote:
         return self.tokens.pop(0) if self.tokens else self.token
 
     def commit(self, repo: str = "acme/tiny", revision: str | None = None, type: str = "model") -> Commit:  # noqa: A002
-        return self.catalog.resolve(parse_repo(repo, type=type, revision=revision))
+        return self.catalog.resolve(parse_repo(repo, type=type, revision=revision)).commit
 
     def entry(self, path: str, commit: Commit | None = None) -> Entry:
         commit = commit or self.commit()
-        (found,) = self.catalog.lookup(commit, [path])
+        (found,) = self.catalog.stat(commit, [path])
         return found
 
     def file(self, path: str, commit: Commit | None = None) -> RemoteFile:
@@ -75,7 +80,7 @@ class Remote:
     def read(self, file: RemoteFile, start: int = 0, stop: int | None = None) -> bytes:
         stop = file.blob.size if stop is None else stop
         buffer = bytearray(stop - start)
-        with self.transport.get(file, ByteRange(start, stop)) as body:
+        with self.transport.open_range(file, ByteRange(start, stop)) as body:
             body.readinto(memoryview(buffer))
         return bytes(buffer)
 

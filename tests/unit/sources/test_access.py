@@ -17,8 +17,12 @@ from hffs.errors import AccessDenied, AccessLapsed, HffsError, RateLimited
 from hffs.model import RemoteFile
 from hffs.ranges import ByteRange
 from hffs.sources.http.headers import Allowed, allowed
-from hffs.sources.hub import Auth, HttpTransport, HubAccess, HubCatalog, UrlResolver, parse_repo
-from hffs.sources.hub.access import REPO_REST, TOKEN_REST
+from hffs.sources.hub.access import REPO_REST, TOKEN_REST, HubAccess
+from hffs.sources.hub.auth import Auth
+from hffs.sources.hub.catalog import HubCatalog
+from hffs.sources.hub.repo_id import parse_repo
+from hffs.sources.hub.transport import HttpTransport
+from hffs.sources.hub.url_resolver import UrlResolver
 from tests.hub import Hub, Match, Repo, faults
 
 from .conftest import Clock, Remote
@@ -228,7 +232,7 @@ def test_a_quota_is_what_the_headers_say_or_none(limit: str | None, policy: str 
 
 def test_each_kind_of_request_has_its_quota_and_every_answer_tells(hub: Hub, remote: Remote, repo: Repo) -> None:
     hub.limits.quotas.update({"api": 50, "resolvers": 100})
-    assert remote.standing.left() is None
+    assert remote.standing.requests_left() is None
     file = remote.file("a.bin")
     assert set(remote.standing.quotas()) == {"api"}
     remote.read(file)
@@ -237,7 +241,7 @@ def test_each_kind_of_request_has_its_quota_and_every_answer_tells(hub: Hub, rem
     asked = {kind: len(hub.journal.requests(kind)) for kind in ("api", "resolve")}
     assert (found["api"].left, found["api"].limit) == (50 - asked["api"], 50)
     assert (found["resolvers"].left, found["resolvers"].limit) == (100 - asked["resolve"], 100)
-    assert remote.standing.left() == 98
+    assert remote.standing.requests_left() == 98
     remote.pass_time(301.0)
     assert remote.standing.quotas() == {}, "a window that has ended tells nothing of the next"
 
@@ -276,8 +280,8 @@ def test_a_spent_quota_is_not_asked_of_until_its_time_and_the_other_one_goes_on(
         waits.append(error.retry_after)
     assert statuses(hub) == [302, 302, 429]
     assert all(wait and 0 < wait <= 300 for wait in waits)
-    assert remote.standing.slowed().startswith("the Hub takes no request of the kind 'resolvers' for ")
-    assert remote.standing.pace() > 0
+    assert remote.standing.slow_reason().startswith("the Hub takes no request of the kind 'resolvers' for ")
+    assert remote.standing.wait_seconds() > 0
     remote.commit()
     assert read(remote, files[0]) == FILES["a.bin"], "a signed URL costs no quota"
     remote.pass_time(301.0)
@@ -298,16 +302,16 @@ def test_the_background_is_told_to_wait_where_little_is_left_and_not_for_what_co
     hub: Hub, remote: Remote, files: list[RemoteFile]
 ) -> None:
     hub.limits.quotas["resolvers"] = 20
-    assert [remote.transport.pace(file) for file in files] == [0] * 8
+    assert [remote.transport.background_delay(file) for file in files] == [0] * 8
     for file in files[:4]:
         read(remote, file)
     granted = 0
-    while not remote.standing.pace():
+    while not remote.standing.wait_seconds():
         granted += 1
     assert granted == 16 - 5, "down to a quarter of twenty"
-    assert remote.transport.pace(files[5]) > 0
-    assert remote.transport.pace(files[0]) == 0, "its signed URL is known"
-    assert remote.standing.slowed().endswith(" s")
+    assert remote.transport.background_delay(files[5]) > 0
+    assert remote.transport.background_delay(files[0]) == 0, "its signed URL is known"
+    assert remote.standing.slow_reason().endswith(" s")
     assert read(remote, files[5]) == FILES["f.bin"], "who waits for it is not held up"
 
 
@@ -415,7 +419,7 @@ def test_of_a_files_redirects_only_those_to_the_hub_itself_carry_the_token(
     for lfs in (True, False):
         seen.clear()
         with pytest.raises(HffsError):
-            remote.transport.get(replace(files[0], commit=commit, lfs=lfs), ByteRange(0, 10))
+            remote.transport.open_range(replace(files[0], commit=commit, lfs=lfs), ByteRange(0, 10))
         assert seen[0][1] == "Bearer hf_good"
         for url, token in seen:
             at_home = url.startswith("https://hub.example/")

@@ -30,7 +30,7 @@ def tiny(hub: Hub) -> Any:
 
 
 def listed(remote: Remote) -> list[Entry]:
-    page = remote.catalog.first_page(remote.commit(), "")
+    page = remote.catalog.list_tree(remote.commit(), "")
     return [*page.entries, *(page.rest or ())]
 
 
@@ -130,7 +130,7 @@ def test_json_that_is_not_what_it_should_be_is_refused(kind: str, body: bytes, h
     commit = remote.commit()
     hub.faults.add(Match(kind=kind), instead(body))
     with pytest.raises(HffsError) as failed:
-        _ = remote.catalog.first_page(commit, "") if kind == "tree" else remote.commit()
+        _ = remote.catalog.list_tree(commit, "") if kind == "tree" else remote.commit()
     assert str(failed.value).isprintable()
 
 
@@ -340,7 +340,7 @@ def test_a_head_that_is_none_is_refused_in_one_line(name: str, hub: Hub, remote:
     for match in (TREE, Match(kind="resolve"), Match(kind="cdn")):  # once it is known where, nobody is asked again
         fault = hub.faults.add(match, faults.raw(HEADS[name]))
         with pytest.raises(HffsError) as failed:
-            _ = remote.catalog.first_page(commit, "") if match is TREE else remote.read(file)
+            _ = remote.catalog.list_tree(commit, "") if match is TREE else remote.read(file)
         assert str(failed.value).isprintable()
         hub.faults.remove(fault)
     try:

@@ -20,8 +20,12 @@ from hffs.errors import (
     RevisionNotFound,
 )
 from hffs.model import Entry, RepoType
-from hffs.sources.hub import Auth, HubAccess, HubCatalog, HubTreePage, parse_repo
+from hffs.sources.base import TreePage
+from hffs.sources.hub.access import HubAccess
+from hffs.sources.hub.auth import Auth
+from hffs.sources.hub.catalog import HubCatalog
 from hffs.sources.hub.http_errors import httpx
+from hffs.sources.hub.repo_id import parse_repo
 from tests.hub import Hub, Match, faults
 from tests.hub.repos import FIRST_COMMIT
 
@@ -71,19 +75,18 @@ def test_a_renamed_repo_goes_by_its_new_name(hub: Hub, remote: Remote, tiny: Any
     assert commit.id == "acme/small"
     assert remote.commit("ACME/Small").id == "acme/small"
     hub.journal.clear()
-    remote.catalog.first_page(commit, "")
+    remote.catalog.list_tree(commit, "")
     assert [record.status for record in hub.journal.requests("tree")] == [200]
 
 
-def test_info_tells_what_is_known_of_a_repo(hub: Hub, remote: Remote, tiny: Any) -> None:
-    tiny.gated, tiny.private, tiny.tags_in_info = "manual", True, ["gguf", "de"]
+def test_resolve_reports_whether_a_repo_is_private_or_gated(hub: Hub, remote: Remote, tiny: Any) -> None:
+    tiny.gated, tiny.private = "manual", True
     remote.token = "hf_good"
-    info = remote.catalog.info(parse_repo("acme/tiny"))
-    assert (info.private, info.gated, info.tags, info.library) == (True, "manual", ("gguf", "de"), "transformers")
-    assert info.commit == remote.commit()
+    found = remote.catalog.resolve(parse_repo("acme/tiny"))
+    assert (found.private, found.gated) == (True, "manual")
     hub.add_repo("acme/data", type="dataset")
-    data = remote.catalog.info(parse_repo("datasets/acme/data"))
-    assert (data.private, data.gated, data.library) == (False, False, None)
+    data = remote.catalog.resolve(parse_repo("datasets/acme/data"))
+    assert (data.private, data.gated) == (False, False)
 
 
 def test_resolving_asks_for_no_list_of_files(hub: Hub, remote: Remote, tiny: Any) -> None:
@@ -148,8 +151,8 @@ def test_a_commit_asked_for_by_hash_must_be_the_one_answered(hub: Hub, remote: R
 def test_one_page_is_a_complete_listing_for_one_request(hub: Hub, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     hub.journal.clear()
-    page = remote.catalog.first_page(commit, "")
-    assert (page.complete, page.rest) == (True, None)
+    page = remote.catalog.list_tree(commit, "")
+    assert page.rest is None
     assert paths(page.entries) == [
         "config.json",
         "model.safetensors",
@@ -170,18 +173,18 @@ def test_one_page_is_a_complete_listing_for_one_request(hub: Hub, remote: Remote
 
 def test_below_a_directory_paths_count_from_the_root(remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
-    assert paths(remote.catalog.first_page(commit, "onnx").entries) == ["onnx/a.txt", "onnx/deep", "onnx/deep/b.txt"]
-    assert paths(remote.catalog.directory(commit, "onnx")) == ["onnx/a.txt", "onnx/deep"]
-    assert paths(remote.catalog.directory(commit, "")) == ["config.json", "model.safetensors", "onnx"]
+    assert paths(remote.catalog.list_tree(commit, "onnx").entries) == ["onnx/a.txt", "onnx/deep", "onnx/deep/b.txt"]
+    assert paths(remote.catalog.list_directory(commit, "onnx")) == ["onnx/a.txt", "onnx/deep"]
+    assert paths(remote.catalog.list_directory(commit, "")) == ["config.json", "model.safetensors", "onnx"]
 
 
 @pytest.mark.parametrize("path", ["none", "config.json", "onnx/none", "onnx/a.txt"])
 def test_what_is_no_directory_has_no_listing(path: str, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     with pytest.raises(EntryNotFound):
-        remote.catalog.first_page(commit, path)
+        remote.catalog.list_tree(commit, path)
     with pytest.raises(EntryNotFound):
-        remote.catalog.directory(commit, path)
+        remote.catalog.list_directory(commit, path)
 
 
 def test_a_file_listed_as_its_own_directory_is_no_directory(hub: Hub, remote: Remote, tiny: Any) -> None:
@@ -189,20 +192,20 @@ def test_a_file_listed_as_its_own_directory_is_no_directory(hub: Hub, remote: Re
     row = [{"type": "file", "oid": "0" * 40, "size": 1, "path": "onnx"}]
     hub.faults.add(Match(kind="tree"), faults.json_changed(lambda rows: row))
     with pytest.raises(EntryNotFound, match="is a file"):
-        remote.catalog.first_page(commit, "onnx")
+        remote.catalog.list_tree(commit, "onnx")
     hub.faults.add(Match(kind="tree"), faults.json_changed(lambda rows: []))
     with pytest.raises(EntryNotFound):
-        remote.catalog.directory(commit, "onnx")
-    assert remote.catalog.directory(commit, "") == []
+        remote.catalog.list_directory(commit, "onnx")
+    assert remote.catalog.list_directory(commit, "") == []
 
 
 @pytest.mark.parametrize("count", [999, 1000, 1001])
 def test_the_second_page_is_asked_for_only_when_wanted(count: int, hub: Hub, remote: Remote) -> None:
     hub.add_repo("acme/many", files={f"{number:04}.txt": b"" for number in range(count)})
     commit = remote.commit("acme/many")
-    page = remote.catalog.first_page(commit, "")
+    page = remote.catalog.list_tree(commit, "")
     assert len(page.entries) == min(count, 1000)
-    assert page.complete == (count <= 1000)
+    assert (page.rest is None) == (count <= 1000)
     assert len(hub.journal.requests("tree")) == 1
     if page.rest is not None:
         assert paths([*page.entries, *page.rest]) == [f"{number:04}.txt" for number in range(count)]
@@ -215,20 +218,20 @@ def test_pages_of_any_size_give_the_whole_tree(page_size: int, hub: Hub, remote:
     wanted = [f"{number:02}.txt" for number in range(25)]
     hub.add_repo("acme/many", files=dict.fromkeys(wanted, b""))
     commit = remote.commit("acme/many")
-    page = remote.catalog.first_page(commit, "")
+    page = remote.catalog.list_tree(commit, "")
     assert len(page.entries) == page_size
     assert len(hub.journal.requests("tree")) == 1
     entries = [*page.entries, *(page.rest or ())]
     assert paths(entries) == wanted
     assert len(hub.journal.requests("tree")) == -(-25 // page_size)
-    assert paths(remote.catalog.directory(commit, "")) == wanted
+    assert paths(remote.catalog.list_directory(commit, "")) == wanted
 
 
 def test_a_page_that_fails_later_fails_the_rest_only(hub: Hub, remote: Remote) -> None:
     hub.page_size = 2
     hub.add_repo("acme/many", files={f"{number}.txt": b"" for number in range(5)})
     hub.faults.add(Match(kind="tree", nth=2), faults.unavailable())
-    page = remote.catalog.first_page(remote.commit("acme/many"), "")
+    page = remote.catalog.list_tree(remote.commit("acme/many"), "")
     assert len(page.entries) == 2
     assert page.rest is not None
     with pytest.raises(HubUnreachable):
@@ -238,15 +241,15 @@ def test_a_page_that_fails_later_fails_the_rest_only(hub: Hub, remote: Remote) -
 def test_look_ups_leave_out_what_does_not_exist(hub: Hub, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     wanted = ["config.json", "onnx", "none", "onnx/none", "config.json"]
-    assert paths(remote.catalog.lookup(commit, wanted)) == ["config.json", "onnx"]
-    assert remote.catalog.lookup(commit, []) == []
+    assert paths(remote.catalog.stat(commit, wanted)) == ["config.json", "onnx"]
+    assert remote.catalog.stat(commit, []) == []
     assert len(hub.journal.requests("paths-info")) == 1
 
 
 def test_many_look_ups_go_in_batches(hub: Hub, remote: Remote) -> None:
     names = [f"{number:03}.txt" for number in range(250)]
     hub.add_repo("acme/many", files=dict.fromkeys(names, b""))
-    assert paths(remote.catalog.lookup(remote.commit("acme/many"), names)) == names
+    assert paths(remote.catalog.stat(remote.commit("acme/many"), names)) == names
     assert len(hub.journal.requests("paths-info")) == 3
 
 
@@ -254,10 +257,10 @@ def test_odd_names_are_asked_for_as_they_are(hub: Hub, remote: Remote) -> None:
     names = ["a b#?%&+.txt", "ünï/cödé", "back\\slash", "%2F", "q?x=1", "~a.b-c_d"]
     hub.add_repo("acme/odd", files={name: name.encode() for name in names})
     commit = remote.commit("acme/odd")
-    page = remote.catalog.first_page(commit, "")
+    page = remote.catalog.list_tree(commit, "")
     assert paths(page.entries) == sorted([*names, "ünï"])
-    assert paths(remote.catalog.lookup(commit, names)) == sorted(names)
-    assert paths(remote.catalog.directory(commit, "ünï")) == ["ünï/cödé"]
+    assert paths(remote.catalog.stat(commit, names)) == sorted(names)
+    assert paths(remote.catalog.list_directory(commit, "ünï")) == ["ünï/cödé"]
     for name in names:
         assert remote.read(remote.file(name, commit)) == name.encode()
 
@@ -267,10 +270,10 @@ def test_hostile_names_are_dropped_with_one_line(
     hub: Hub, remote: Remote, tiny: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     commit = remote.commit()
-    honest = paths(remote.catalog.first_page(commit, "").entries)
+    honest = paths(remote.catalog.list_tree(commit, "").entries)
     hub.faults.add(Match(kind="tree"), faults.listed())
-    assert paths(remote.catalog.first_page(commit, "").entries) == sorted([*honest, "back\\slash", "new\nline"])
-    assert len(remote.catalog.directory(commit, "")) == 5
+    assert paths(remote.catalog.list_tree(commit, "").entries) == sorted([*honest, "back\\slash", "new\nline"])
+    assert len(remote.catalog.list_directory(commit, "")) == 5
     lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(lines) == 2  # one for each listing
     assert all(record.name == "hffs.sources.hub.catalog" for record in lines)
@@ -281,18 +284,18 @@ def test_entries_from_elsewhere_are_dropped(hub: Hub, remote: Remote, tiny: Any)
     commit = remote.commit()
     hub.faults.add(Match(kind="tree"), faults.listed(["elsewhere.txt", "onnxx/a", "onnx/deep/x"]))
     hub.faults.add(Match(kind="paths-info"), faults.listed(["elsewhere.txt"]))
-    assert paths(remote.catalog.directory(commit, "onnx")) == ["onnx/a.txt", "onnx/deep"]
-    assert "onnxx/a" not in paths(remote.catalog.first_page(commit, "onnx").entries)
-    assert paths(remote.catalog.lookup(commit, ["config.json"])) == ["config.json"]
+    assert paths(remote.catalog.list_directory(commit, "onnx")) == ["onnx/a.txt", "onnx/deep"]
+    assert "onnxx/a" not in paths(remote.catalog.list_tree(commit, "onnx").entries)
+    assert paths(remote.catalog.stat(commit, ["config.json"])) == ["config.json"]
 
 
 def test_kinds_of_entries_that_nobody_knows_are_skipped(hub: Hub, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     hub.faults.add(Match(kind="tree"), faults.listed(["link"], type="symlink"))
     hub.faults.add(Match(kind="tree"), faults.listed(["odd"], type=None))
-    page = remote.catalog.first_page(commit, "")
+    page = remote.catalog.list_tree(commit, "")
     assert {"link", "odd"}.isdisjoint(paths(page.entries))
-    assert page.complete
+    assert page.rest is None
 
 
 @pytest.mark.parametrize(
@@ -305,11 +308,11 @@ def test_garbage_instead_of_a_listing_is_a_bad_response(text: str, hub: Hub, rem
     commit = remote.commit()
     hub.faults.add(Match(kind="api"), faults.body(text.encode()))
     with pytest.raises(BadResponse):
-        remote.catalog.first_page(commit, "")
+        remote.catalog.list_tree(commit, "")
     with pytest.raises(BadResponse):
-        remote.catalog.directory(commit, "")
+        remote.catalog.list_directory(commit, "")
     with pytest.raises(BadResponse):
-        remote.catalog.lookup(commit, ["config.json"])
+        remote.catalog.stat(commit, ["config.json"])
     with pytest.raises(BadResponse):
         remote.commit()
 
@@ -322,7 +325,7 @@ def test_fields_of_the_wrong_kind_are_as_good_as_absent(kind: dict[str, Any], hu
     hub.add_repo("acme/one", files={"a.txt": b"1"})
     commit = remote.commit("acme/one")
     hub.faults.add(Match(kind="tree"), faults.json_changed(lambda rows: [{**rows[0], **kind}]))
-    for entry in remote.catalog.first_page(commit, "").entries:
+    for entry in remote.catalog.list_tree(commit, "").entries:
         assert entry.path == "a.txt"
         assert None in (entry.size, entry.etag)
 
@@ -333,7 +336,7 @@ def test_fields_of_the_wrong_kind_are_as_good_as_absent(kind: dict[str, Any], hu
 def test_the_size_of_an_lfs_file_is_never_that_of_its_pointer(hub: Hub, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     hub.faults.add(Match(kind="tree"), faults.json_changed(lambda rows: [{**row, "size": 134} for row in rows]))
-    sizes = {entry.path: entry.size for entry in remote.catalog.directory(commit, "")}
+    sizes = {entry.path: entry.size for entry in remote.catalog.list_directory(commit, "")}
     assert sizes == {"config.json": 134, "model.safetensors": 1000, "onnx": None}
 
 
@@ -341,7 +344,7 @@ def test_the_size_of_an_lfs_file_is_never_that_of_its_pointer(hub: Hub, remote: 
 def test_a_size_the_listing_left_out_is_asked_for_by_head(path: str, hub: Hub, remote: Remote, tiny: Any) -> None:
     tiny.omit_sizes = {path}
     commit = remote.commit()
-    (entry,) = [one for one in remote.catalog.first_page(commit, "").entries if one.path == path]
+    (entry,) = [one for one in remote.catalog.list_tree(commit, "").entries if one.path == path]
     assert entry.size is None
     full = remote.catalog.complete_size(commit, entry)
     blob = tiny.commits[commit.sha].tree.files[path]
@@ -388,7 +391,7 @@ def test_the_token_goes_to_the_hub_and_is_read_for_each_request(hub: Hub, remote
     hub.tokens["hf_next"] = "alice"
     remote.token = "hf_good"
     commit = remote.commit()
-    page = remote.catalog.first_page(commit, "")
+    page = remote.catalog.list_tree(commit, "")
     remote.token = "hf_next"
     list(page.rest or ())
     assert [record.token for record in hub.journal.requests("tree")] == ["hf_good", "hf_next", "hf_next"]
@@ -408,7 +411,7 @@ def test_a_next_page_elsewhere_is_not_asked_for(hub: Hub, remote: Remote, tiny: 
     elsewhere = f'<{hub.cdn_origin}/api/models/acme/tiny/tree/x?cursor=1>; rel="next"'
     hub.faults.add(Match(kind="tree"), faults.header("Link", elsewhere))
     with pytest.raises(BadResponse, match="on another server"):
-        remote.catalog.first_page(remote.commit(), "")
+        remote.catalog.list_tree(remote.commit(), "")
     assert not hub.journal.requests(origin="cdn")
 
 
@@ -425,7 +428,7 @@ def test_a_later_page_is_asked_again_too(hub: Hub, remote: Remote) -> None:
     hub.page_size = 2
     hub.add_repo("acme/many", files={f"{number}.txt": b"" for number in range(5)})
     hub.faults.add(Match(kind="tree", nth=2, count=1), faults.reset(10))
-    page = remote.catalog.first_page(remote.commit("acme/many"), "")
+    page = remote.catalog.list_tree(remote.commit("acme/many"), "")
     assert paths([*page.entries, *(page.rest or ())]) == [f"{number}.txt" for number in range(5)]
     assert len(remote.slept) == 1
 
@@ -435,7 +438,7 @@ def test_a_failing_hub_is_told_after_three_tries(fault: Any, hub: Hub, remote: R
     commit = remote.commit()
     hub.faults.add(Match(kind="tree"), fault)
     with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1"):
-        remote.catalog.directory(commit, "")
+        remote.catalog.list_directory(commit, "")
     assert len(hub.journal.requests("tree")) == 3
     assert len(remote.slept) == 2
 
@@ -467,9 +470,9 @@ def test_a_hub_that_is_down_is_told_and_found_again(hub: Hub, remote: Remote, ti
     commit = remote.commit()
     hub.down("api")
     with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1:\d+: connection refused"):
-        remote.catalog.directory(commit, "")
+        remote.catalog.list_directory(commit, "")
     hub.up("api")
-    assert remote.catalog.directory(commit, "")
+    assert remote.catalog.list_directory(commit, "")
 
 
 @pytest.mark.parametrize("fault", [faults.status(403), faults.bad_token(), faults.status(400)])
@@ -487,7 +490,7 @@ def test_a_hub_that_never_answers_is_given_up(
     monkeypatch.setattr("hffs.sources.hub.hub_api.READ_SECONDS", 0.1)
     commit = remote.commit()
     hub.faults.add(Match(kind="api"), faults.hold())
-    for ask in (remote.commit, lambda: remote.catalog.directory(commit, "")):
+    for ask in (remote.commit, lambda: remote.catalog.list_directory(commit, "")):
         with pytest.raises(HubUnreachable, match="in time"):
             ask()
     hub.faults.release()
@@ -549,5 +552,5 @@ def test_the_users_own_client_is_kept(hub: Hub, wall: Any, tiny: Any) -> None:
 
 
 def test_a_page_is_a_value(remote: Remote, tiny: Any) -> None:
-    page = remote.catalog.first_page(remote.commit(), "")
-    assert page == HubTreePage(page.entries, complete=True, rest=None)
+    page = remote.catalog.list_tree(remote.commit(), "")
+    assert page == TreePage(page.entries, None)

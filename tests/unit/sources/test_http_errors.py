@@ -32,7 +32,7 @@ from hffs.errors import (
     UsageError,
 )
 from hffs.model import RepoType
-from hffs.sources.hub import Auth, Token
+from hffs.sources.hub.auth import Auth, Token
 from hffs.sources.hub.http_errors import LONGEST_WAIT, RequestSubject, http_errors, httpx, hub_errors, refusal
 
 SECRET = "hf_verysecret"

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from hffs.errors import BadResponse, HubUnreachable
-from hffs.sources.hub import Auth, ping
+from hffs.sources.hub.auth import Auth
+from hffs.sources.hub.ping import ping
 from tests.hub import Answer, Hub, Match, faults
 
 

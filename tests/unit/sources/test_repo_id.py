@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hffs.errors import NameRefused, UsageError
 from hffs.model import RepoRef, RepoType
-from hffs.sources.hub import check_name, parse_repo
+from hffs.names import check_name
+from hffs.sources.hub.repo_id import parse_repo
 
 MODEL, DATASET, SPACE = RepoType.MODEL, RepoType.DATASET, RepoType.SPACE
 

@@ -85,7 +85,7 @@ def test_nothing_is_asked_for_no_bytes(hub: Hub, remote: Remote, lfs: RemoteFile
     empty = remote.file("empty.bin")
     hub.journal.clear()
     for file, at in ((empty, 0), (lfs, 77)):
-        with remote.transport.get(file, ByteRange(at, at)) as body:
+        with remote.transport.open_range(file, ByteRange(at, at)) as body:
             assert body.length == 0
             assert body.readinto(memoryview(b"")) == 0
     assert not hub.journal.requests()
@@ -93,7 +93,7 @@ def test_nothing_is_asked_for_no_bytes(hub: Hub, remote: Remote, lfs: RemoteFile
 
 def test_a_body_is_read_in_pieces_and_not_past_its_end(remote: Remote, lfs: RemoteFile, content: bytes) -> None:
     found = bytearray()
-    with remote.transport.get(lfs, ByteRange(1000, 11_000)) as body:
+    with remote.transport.open_range(lfs, ByteRange(1000, 11_000)) as body:
         assert body.length == 10_000
         for _ in range(10):
             piece = bytearray(1000)
@@ -106,14 +106,14 @@ def test_a_body_is_read_in_pieces_and_not_past_its_end(remote: Remote, lfs: Remo
 
 def test_a_range_outside_the_file_is_a_bug_of_the_caller(remote: Remote, lfs: RemoteFile) -> None:
     with pytest.raises(ValueError, match="not inside"):
-        remote.transport.get(lfs, ByteRange(0, lfs.blob.size + 1))
+        remote.transport.open_range(lfs, ByteRange(0, lfs.blob.size + 1))
 
 
 def test_the_cdns_name_of_the_content_is_told(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     (blob,) = [
         blob for blob in hub.repo("acme/tiny").commits[lfs.commit.sha].tree.files.values() if blob.etag == lfs.blob.etag
     ]
-    with remote.transport.get(lfs, ByteRange(0, 10)) as body:
+    with remote.transport.open_range(lfs, ByteRange(0, 10)) as body:
         assert body.etag == blob.cdn_hash
 
 
@@ -209,7 +209,7 @@ def test_a_connection_that_was_closed_meanwhile_costs_no_error(
 
 def test_an_abandoned_body_does_not_spoil_the_next(hub: Hub, remote: Remote, lfs: RemoteFile, content: bytes) -> None:
     for _ in range(3):
-        with remote.transport.get(lfs, ByteRange(0, 100_000)) as body:
+        with remote.transport.open_range(lfs, ByteRange(0, 100_000)) as body:
             body.readinto(memoryview(bytearray(10)))
         assert remote.read(lfs, 500, 600) == content[500:600]
 
@@ -312,7 +312,7 @@ def test_bytes_of_a_wrong_answer_are_never_given(
     scripted = hub.faults.add(Match(kind=where), fault)
     buffer = bytearray(100)
     with pytest.raises(HffsError, match=word) as told:
-        remote.transport.get(file, ByteRange(0, 100)).readinto(memoryview(buffer))
+        remote.transport.open_range(file, ByteRange(0, 100)).readinto(memoryview(buffer))
     assert type(told.value) is kind
     assert "Signature" not in str(told.value)
     assert bytes(buffer) in (bytes(100), content[:50] + bytes(50))
@@ -370,7 +370,7 @@ def test_a_big_file_sent_whole_is_refused_unless_all_is_wanted(hub: Hub, remote:
     hub.faults.add(Match(kind="cdn"), faults.ignore_range())
     for start in (0, 1 << 20):
         with pytest.raises(BadResponse, match=r"127\.0\.0\.1:\d+ ignores Range") as told:
-            remote.transport.get(file, ByteRange(start, start + KIB))
+            remote.transport.open_range(file, ByteRange(start, start + KIB))
         assert not told.value.transient, "it would do the same again"
     assert remote.read(file) == big.read(0, size)
 
@@ -419,7 +419,7 @@ def test_another_cdn_name_is_changed_content_when_the_hub_says_so(hub: Hub, remo
 
 
 def test_a_weak_mark_does_not_make_another_name(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
-    with remote.transport.get(lfs, ByteRange(0, 10)) as body:
+    with remote.transport.open_range(lfs, ByteRange(0, 10)) as body:
         etag = body.etag
     hub.faults.add(Match(kind="cdn"), faults.etag(f'W/"{etag}"'))
     remote.read(lfs, 0, 10)
@@ -515,7 +515,7 @@ def test_closing_ends_the_connections_of_all_threads(hub: Hub, remote: Remote, l
 
 
 def test_a_body_outlives_the_closing_of_its_transport(remote: Remote, lfs: RemoteFile, content: bytes) -> None:
-    with remote.transport.get(lfs, ByteRange(0, 100_000)) as body:
+    with remote.transport.open_range(lfs, ByteRange(0, 100_000)) as body:
         remote.transport.close()
         found = bytearray(100_000)
         body.readinto(memoryview(found))

@@ -133,14 +133,14 @@ def test_what_is_refused_for_its_content_meanwhile_is_not_wanted_again_when_acce
     handle = fetcher.attach(source.file("a.bin", 10))
 
     source.failures = [AccessLapsed("the token has expired")]
-    got = source.get
+    got = source.open_range
 
     def get(file: RemoteFile, wanted: ByteRange) -> MemoryBody:
         handle.refused = ContentRefusal("wrong", "later", "aa", "bb")
         fetcher._refuse(handle)
         return got(file, wanted)
 
-    source.get = get  # type: ignore[method-assign]
+    source.open_range = get  # type: ignore[method-assign]
     fetcher.want(handle, range(1), Priority.BACKGROUND)
     until(lambda: source.asked and not fetcher.active_workers())
     assert not fetcher.busy(handle), "nobody would read it"

@@ -49,8 +49,8 @@ class Rig:
         if run:
             self.landed.append(run)
 
-    def get(self, file, wanted) -> MemoryBody:
-        body = self.source.get(file, wanted)
+    def open_range(self, file, wanted) -> MemoryBody:
+        body = self.source.open_range(file, wanted)
         plain = body.readinto
 
         def readinto(view: memoryview) -> int:

@@ -75,7 +75,7 @@ def test_a_fetch_under_way_ends_with_its_next_block_when_shop_is_closed(fetcher_
     file = source.file("a.bin", 8 * BLOCK_SIZE)
     fetcher: Fetcher = fetcher_of(workers=1)
     in_block, go_on = threading.Event(), threading.Event()
-    plain_get, given = source.get, []
+    plain_get, given = source.open_range, []
 
     def get(wanted_file, wanted):
         body = plain_get(wanted_file, wanted)
@@ -90,7 +90,7 @@ def test_a_fetch_under_way_ends_with_its_next_block_when_shop_is_closed(fetcher_
         body.readinto = readinto
         return body
 
-    source.get = get
+    source.open_range = get
     reader = BlobReader(fetcher, file)
     pending = reader.read(0, 8 * BLOCK_SIZE)
     assert in_block.wait(SOON)

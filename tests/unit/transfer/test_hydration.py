@@ -49,8 +49,8 @@ class Source(MemorySource):
     refusals: dict[str, Exception] = field(default_factory=dict)
     lies: Counter[str] = field(default_factory=Counter)
 
-    def get(self, file: RemoteFile, wanted: ByteRange) -> MemoryBody:
-        body = super().get(file, wanted)
+    def open_range(self, file: RemoteFile, wanted: ByteRange) -> MemoryBody:
+        body = super().open_range(file, wanted)
         if file.path in self.refusals:
             raise self.refusals[file.path]
         if self.lies[file.path] > 0:
@@ -181,14 +181,14 @@ def test_big_files_are_brought_by_as_many_workers_as_the_limiter_says(fetcher_of
     limiter = ConcurrencyController(most=1)
     fetcher = fetcher_of(workers=6, controller=limiter)
     at_once = 0
-    plain = source.get
+    plain = source.open_range
 
     def get(file: RemoteFile, wanted: ByteRange) -> MemoryBody:
         nonlocal at_once
         at_once = max(at_once, sum(each.priority is Priority.BULK for each in fetcher.active_workers()))
         return plain(file, wanted)
 
-    source.get = get  # type: ignore[method-assign]
+    source.open_range = get  # type: ignore[method-assign]
     assert ended(hydrate(fetcher, source.files(40 * BLOCK_SIZE, 40 * BLOCK_SIZE, 7))).state == "done"
     assert at_once == 1
 
@@ -299,14 +299,14 @@ def test_a_reader_that_keeps_a_file_busy_keeps_it_from_nobody(fetcher_of, source
     file = source.file("a.bin", BIG + BLOCK_SIZE)
     fetcher = fetcher_of(workers=4, fetch_size=BLOCK_SIZE)
     held = threading.Event()
-    plain = source.get
+    plain = source.open_range
 
     def get(wanted_file: RemoteFile, wanted: ByteRange) -> MemoryBody:
         if wanted.start == 0:
             assert held.wait(SOON)
         return plain(wanted_file, wanted)
 
-    source.get = get  # type: ignore[method-assign]
+    source.open_range = get  # type: ignore[method-assign]
     reader = BlobReader(fetcher, file)
     pending = reader.read(0, 5)
     assert isinstance(pending, Pending)

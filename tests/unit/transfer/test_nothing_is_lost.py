@@ -178,13 +178,13 @@ class FailsOnce:
     def forget(self, file):
         raise AssertionError(f"nothing of {file.path} was wrong")
 
-    def get(self, file, wanted):
+    def open_range(self, file, wanted):
         self.asked += 1
         if self.asked == 1:
             self.source.arrived.release()
             assert self.fail.wait(SOON)
             raise HubUnreachable("down")
-        body = self.source.get(file, wanted)
+        body = self.source.open_range(file, wanted)
         if file.path == "background.bin":
             assert self.source.gate.wait(2 * SOON)
         return body

@@ -77,7 +77,7 @@ def test_waiters_are_served_while_the_response_still_streams(fetcher_of, source)
     """The first block of a long fetch is readable before the last one came."""
     file = source.file("a.bin", 8 * BLOCK_SIZE)
     held = threading.Event()
-    plain_get = source.get
+    plain_get = source.open_range
 
     def get(wanted_file, wanted):
         body = plain_get(wanted_file, wanted)
@@ -91,7 +91,7 @@ def test_waiters_are_served_while_the_response_still_streams(fetcher_of, source)
         body.readinto = readinto
         return body
 
-    source.get = get
+    source.open_range = get
     reader = BlobReader(fetcher_of(), file)
     whole = reader.read(0, 8 * BLOCK_SIZE)
     first = reader.read(0, 100)
