@@ -176,8 +176,8 @@ def _job(
         if shown is not None:
             output_files.conclude(shown, commit)
 
-    lay = export if folder is not None or shown is not None else None
-    hydration = Hydration(parts.fetcher, plan, big_file=settings.big_file, force=force, export_file=lay)
+    exporting = export if folder is not None or shown is not None else None
+    hydration = Hydration(parts.fetcher, plan, big_file=settings.big_file, force=force, export_file=exporting)
     return RunningJob(HydrationWork(hydration, parts.fetcher, path_of, complete=complete), repo, warning=found.warning)
 
 

@@ -44,7 +44,7 @@ class Progress:
 
 
 class JobFailed(HffsError):
-    """A job that failed; ``errors`` names each reason, and the worst one is told."""
+    """A job that failed; ``errors`` names each reason, the message the worst one."""
 
     def __init__(self, errors: list[messages.JobError]) -> None:
         code = worst(error["exit_code"] for error in errors)

@@ -190,12 +190,7 @@ class VerificationWork:
                 for each, right in ended
             ],
             "errors": [
-                {
-                    "path": each["path"],
-                    "what": each["what"],
-                    "remedy": each["remedy"],
-                    "exit_code": each["exit_code"],
-                }
+                {"path": each["path"], "what": each["what"], "remedy": each["remedy"], "exit_code": each["exit_code"]}
                 for each in stays
             ],
             "workers": workers,

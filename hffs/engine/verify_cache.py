@@ -42,7 +42,7 @@ class KnownFile:
         return None if self.commit is None else self.entry.remote(self.commit)
 
     def digest(self) -> Digest | None:
-        if self.commit is None:  # only an earlier verification tells its hash
+        if self.commit is None:  # only an earlier verification knows its hash
             return self.blob.verified if self.blob else None
         return self.entry.digest()
 
