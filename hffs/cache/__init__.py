@@ -1,7 +1,8 @@
-"""The local disk: blobs in aligned blocks, and the metadata index. Knows nothing of servers, mounts or eviction policy.
+"""The local disk: blobs in aligned blocks, and the metadata index. Knows nothing of servers and mounts.
 
-Used by transfer, and by the daemon, which opens a cache (``Layout.prepare``, one ``BlobStore``, one ``Index``) and
-closes it last. Everything here may be used from any thread.
+Imports point down: ``integrity`` and ``inventory``; ``blob_info``, ``budget``, ``hf_cache`` and ``revisions``;
+``store`` and ``index``. A cache is one ``Layout`` (prepared), one ``BlobStore`` and one ``Index``, closed after their
+users. Everything may be used from any thread.
 """
 
 from . import blob_info, inventory, revisions

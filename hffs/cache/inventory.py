@@ -1,7 +1,7 @@
-"""Blobs and listings joined: of which repos and revisions something is here, how much, and what nobody needs.
+"""Joining blobs and listings: which repos and revisions are local, to what extent, and which blobs are unreferenced.
 
-Values in, values out: the caller has scanned the disk (``holdings``) and read the listings it knows. A blob that has
-several names is counted once wherever sizes on disk are added up.
+Pure: the caller has scanned the disk (``blob_info``) and read the known listings. A blob that has several names is
+counted once wherever sizes on disk are added up.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .store.layout import BlobPaths, etag_name
 
 @dataclass(frozen=True, slots=True)
 class ListedCommit:
-    """A commit and the files of it that are known, ``complete`` when these are all. ``revisions`` are the names that
-    stand for it now, ``seen`` when the Hub said so last (seconds since the epoch)."""
+    """A commit and its known files, ``complete`` when these are all. ``revisions`` are the names that point to it now,
+    ``seen`` when the Hub last confirmed that (seconds since the epoch)."""
 
     commit: Commit
     revisions: tuple[str, ...]
@@ -30,7 +30,7 @@ class ListedCommit:
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file of a commit as it is on this machine. Bytes; ``bytes_local`` of ``size`` can be read."""
+    """A file of a commit as it is on this machine; ``bytes_local`` of ``size`` bytes can be read."""
 
     path: str
     size: int | None
@@ -41,9 +41,9 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class LocalRevision:
-    """A commit of which something is here. ``revisions`` are the names that stood for it when the Hub was asked last,
-    at ``seen``. ``files`` and ``bytes_total`` are None while not all of its files are known; ``bytes_disk`` is what its
-    blobs take on the disk. ``complete``: every file is here whole. Times are seconds since the epoch."""
+    """A commit of which something is local. ``revisions`` are the names that pointed to it when the Hub was asked last,
+    at ``seen``. ``files`` and ``bytes_total`` are None while not all of its files are known; ``bytes_disk`` is the disk
+    space of its blobs. ``complete``: every file is complete. Times are seconds since the epoch."""
 
     commit: str
     revisions: tuple[str, ...]
@@ -66,7 +66,7 @@ class LocalRevision:
 
 @dataclass(frozen=True, slots=True)
 class LocalRepo:
-    """A repo of which something is here; ``bytes_disk`` counts what its revisions share once."""
+    """A repo of which something is local; ``bytes_disk`` counts what its revisions share once."""
 
     repo: str
     type: str
@@ -78,7 +78,7 @@ class LocalRepo:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All that is here. ``others`` are blobs that no known listing names; ``bytes_disk`` counts every blob once."""
+    """All local data. ``others`` are blobs that no known listing names; ``bytes_disk`` counts every blob once."""
 
     repos: tuple[LocalRepo, ...]
     others: tuple[BlobInfo, ...]
@@ -87,16 +87,16 @@ class Inventory:
 
 
 class BlobIndex:
-    """The blobs that are here, found by what a listing says of a file."""
+    """The local blobs, found by a listing's entry."""
 
-    def __init__(self, holdings: Iterable[BlobInfo]) -> None:
-        self.blobs = tuple(holdings)
+    def __init__(self, blobs: Iterable[BlobInfo]) -> None:
+        self.blobs = tuple(blobs)
         self._by_name: dict[str, list[BlobInfo]] = {}
-        for holding in self.blobs:
-            self._by_name.setdefault(os.path.basename(holding.paths.folder), []).append(holding)
+        for info in self.blobs:
+            self._by_name.setdefault(os.path.basename(info.paths.folder), []).append(info)
 
     def find(self, commit: Commit, file: Entry) -> BlobInfo | None:
-        """The copy that a reader of this file would be given: its own server's, unless only another's is verified."""
+        """Returns the copy that a reader of this file gets: its own server's, unless only another's is verified."""
         copies = [each for each in self._of(commit, file) if each.size == file.size and not each.unusable]
         own = next((each for each in copies if each.origin == commit.source), None)
         digest = file.digest()
@@ -105,59 +105,59 @@ class BlobIndex:
         return next((each for each in copies if each.verified == digest), own)
 
     def all_copies(self, listed: ListedCommit) -> set[BlobPaths]:
-        """Every copy of what the commit's files have, whatever its state and origin."""
+        """Returns every copy of the commit's blobs, in any state and of any origin."""
         return {each.paths for file in listed.files for each in self._of(listed.commit, file)}
 
     def file(self, commit: Commit, file: Entry) -> LocalFile:
-        holding = self.find(commit, file)
+        info = self.find(commit, file)
         if file.size == 0:
             return LocalFile(file.path, 0, 0, "verified", pinned=False)
-        if holding is None or not holding.bytes_local:
-            return LocalFile(file.path, file.size, 0, "remote", pinned=holding is not None and holding.pinned)
-        whole: Literal["local", "verified"] = "verified" if holding.verified is not None else "local"
-        state = whole if holding.complete else "partial"
-        return LocalFile(file.path, file.size, holding.bytes_local, state, holding.pinned)
+        if info is None or not info.bytes_local:
+            return LocalFile(file.path, file.size, 0, "remote", pinned=info is not None and info.pinned)
+        whole: Literal["local", "verified"] = "verified" if info.verified is not None else "local"
+        state = whole if info.complete else "partial"
+        return LocalFile(file.path, file.size, info.bytes_local, state, info.pinned)
 
     def local_blobs(
         self, listed: ListedCommit, wanted: Callable[[str], bool] = lambda _: True
     ) -> dict[BlobPaths, BlobInfo]:
-        """The blobs of a commit's files, of which something is here."""
+        """Returns the blobs of a commit's files that have files here."""
         found = (self.find(listed.commit, file) for file in listed.files if file.size and wanted(file.path))
         return {each.paths: each for each in found if each is not None}
 
     def _of(self, commit: Commit, file: Entry) -> list[BlobInfo]:
-        blob = file.blob(commit)  # what an etag that is no hash stands for is known by more than that
+        blob = file.blob(commit)  # an etag that is not a hash needs the commit to identify a blob
         return [] if blob is None else self._by_name.get(etag_name(blob.etag), [])
 
 
-def build(shelf: BlobIndex, commits: Iterable[ListedCommit]) -> Inventory:
-    """What is here, repo by repo in the order of their names."""
+def build(blobs: BlobIndex, commits: Iterable[ListedCommit]) -> Inventory:
+    """Returns the inventory, repos in the order of their names."""
     repos: dict[tuple[str, str, str], list[tuple[LocalRevision, Mapping[BlobPaths, BlobInfo]]]] = {}
     named: set[BlobPaths] = set()
     for listed in commits:
-        held = shelf.local_blobs(listed)
+        held = blobs.local_blobs(listed)
         named.update(held)
         if any(each.bytes_local for each in held.values()):
             key = listed.commit.type.value, listed.commit.id, listed.commit.source
-            repos.setdefault(key, []).append((_revision(shelf, listed, held), held))
-    others = tuple(each for each in shelf.blobs if each.paths not in named)
+            repos.setdefault(key, []).append((_revision(blobs, listed, held), held))
+    others = tuple(each for each in blobs.blobs if each.paths not in named)
     return Inventory(
         tuple(_repo(key, found) for key, found in sorted(repos.items())),
         others,
-        len(shelf.blobs),
-        allocated(shelf.blobs),
+        len(blobs.blobs),
+        allocated(blobs.blobs),
     )
 
 
 def unreferenced(
-    shelf: BlobIndex, needed: Iterable[ListedCommit], *, now: float, older: float | None = None
+    blobs: BlobIndex, needed: Iterable[ListedCommit], *, now: float, older: float | None = None
 ) -> list[BlobInfo]:
-    """The blobs to let go: those that none of the ``needed`` commits names, and, with ``older`` (seconds), those that
-    nobody has used for so long. Pinned ones and those of a newer hffs are never among them."""
-    named = {place for listed in needed for place in shelf.local_blobs(listed)}
+    """Returns the blobs that none of the ``needed`` commits names, and, with ``older`` (seconds), those that were not
+    used for that long. Pinned ones and those of a newer hffs are never among them."""
+    named = {place for listed in needed for place in blobs.local_blobs(listed)}
     return [
         each
-        for each in shelf.blobs
+        for each in blobs.blobs
         if not each.pinned
         and not each.newer
         and (each.paths not in named or (older is not None and now - each.last_used > older))
@@ -172,8 +172,8 @@ def _repo(key: tuple[str, str, str], found: list[tuple[LocalRevision, Mapping[Bl
     return LocalRepo(name, kind, endpoint, revisions, allocated(every.values()), last_used)
 
 
-def _revision(shelf: BlobIndex, listed: ListedCommit, held: Mapping[BlobPaths, BlobInfo]) -> LocalRevision:
-    files = [shelf.file(listed.commit, file) for file in listed.files]
+def _revision(blobs: BlobIndex, listed: ListedCommit, held: Mapping[BlobPaths, BlobInfo]) -> LocalRevision:
+    files = [blobs.file(listed.commit, file) for file in listed.files]
     states = [file.state for file in files]
     sizes = [file.size for file in files]
     whole = listed.complete and None not in sizes

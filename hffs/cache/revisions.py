@@ -1,8 +1,8 @@
-"""Which commit a revision was, by what the Hub said last, and since when: what a machine without network goes by.
+"""The commit of each revision as the Hub last reported it, for use without network.
 
-Kept in the metadata index, a row for each revision of each repo: a convenience, which may be lost, and where two
-processes learn at once one of them may be forgotten. A branch moves, so a row carries the times at which each commit
-was learnt and last confirmed; a commit itself never changes. Nothing here asks a server. Any thread.
+Stored in the metadata index, a row for each revision of each repo: a convenience, which may be lost, and of two
+processes that record at once one may be lost. A branch moves, so a row holds the times at which each commit was first
+seen and last confirmed; a commit itself never changes. Sends no requests. Any thread.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Final
 from ..model import Commit, RepoRef, RepoType
 from .index import Index
 
-# Commits remembered of one revision, the latest first: a branch that moves daily is known for two weeks back.
+# Commits kept of one revision, the latest first: two weeks of a branch that moves daily.
 HISTORY: Final = 16
-# Revisions remembered in all, each a row of some 300 bytes; those confirmed longest ago go.
+# Revisions kept in all, each a row of some 300 bytes; those confirmed longest ago are dropped.
 REVISIONS: Final = 4096
-DEFAULT: Final = "main"  # what a commit's revision is called when none was asked for
+DEFAULT: Final = "main"  # the revision when none is given
 _PREFIX: Final = "revision/1/"
 _SHA: Final = re.compile(r"[0-9a-f]{40}")
 _ID: Final = re.compile(r"[0-9A-Za-z._-]{1,96}(/[0-9A-Za-z._-]{1,96})?")
@@ -28,8 +28,8 @@ _YEAR_10000: Final = 253_402_300_800
 
 @dataclass(frozen=True, slots=True)
 class RevisionRecord:
-    """``commit.revision`` was this commit when the Hub was asked, first at ``first_seen`` and last at ``last_seen``
-    (seconds since the epoch). ``current``: it is the latest that was heard of."""
+    """``commit.revision`` pointed to this commit when the Hub was asked, first at ``first_seen`` and last at
+    ``last_seen`` (seconds since the epoch). ``current``: it is the latest commit known."""
 
     commit: Commit
     first_seen: float
@@ -38,8 +38,8 @@ class RevisionRecord:
 
 
 def record(index: Index, asked_as: str, commit: Commit, now: float) -> None:
-    """The Hub said at ``now`` that this is the commit of its revision; ``asked_as`` is the repo's name as it was asked
-    for, which may be an older one."""
+    """Records that the Hub reported this commit for its revision at ``now``; ``asked_as`` is the repo's name in the
+    request, which may be an older one."""
     for name in dict.fromkeys((commit.id, asked_as)):
         key = _key(commit.source, commit.type, name, commit.revision)
         before = _decode(index.get(key))
@@ -51,7 +51,7 @@ def record(index: Index, asked_as: str, commit: Commit, now: float) -> None:
 
 
 def last_known(index: Index, endpoint: str, ref: RepoRef) -> RevisionRecord | None:
-    """What the revision was when the Hub was asked last; a whole commit hash is itself, if it was ever seen."""
+    """Returns the revision's commit when the Hub was asked last; for a full commit hash, that commit if it was seen."""
     revision = ref.revision or DEFAULT
     found = _row(index, endpoint, ref.type, ref.id, revision)
     if found:
@@ -71,12 +71,12 @@ def last_known(index: Index, endpoint: str, ref: RepoRef) -> RevisionRecord | No
 
 
 def records(index: Index) -> list[RevisionRecord]:
-    """All that is known, of each revision the latest commit first. A repo asked for by an old name is told once."""
+    """Returns all records, of each revision the latest commit first; those of a renamed repo once."""
     return list(dict.fromkeys(_records(index, _PREFIX)))
 
 
 def forget(index: Index, endpoint: str, ref: RepoRef) -> None:
-    """Nothing is known any more of the repo, or of the revision that ``ref`` names."""
+    """Deletes the records of the repo, or of the revision that ``ref`` names."""
     if ref.revision is not None:
         index.delete(_key(endpoint, ref.type, ref.id, ref.revision))
         return
@@ -106,7 +106,7 @@ def _row(index: Index, endpoint: str, kind: RepoType, name: str, revision: str) 
 
 
 def _decode(text: str | None) -> list[tuple[str, str, float, float, float]]:
-    """The rows ``learn`` wrote; none where it is anything else."""
+    """Returns the rows that ``record`` wrote; none for any other text."""
     try:
         rows = json.loads(text or "[]")
         return [_checked(*row) for row in rows]
@@ -115,12 +115,12 @@ def _decode(text: str | None) -> list[tuple[str, str, float, float, float]]:
 
 
 def _checked(name: str, sha: str, date: float, first: float, last: float) -> tuple[str, str, float, float, float]:
-    """A row as it was. Raises ValueError, TypeError, OverflowError for what ``learn`` never wrote."""
+    """Returns a row. Raises ValueError, TypeError, OverflowError for what ``record`` never wrote."""
     times = float(date), float(first), float(last)
     if not _SHA.fullmatch(sha) or not _ID.fullmatch(name) or ".." in name:
-        raise ValueError("no commit of a repo")
+        raise ValueError("not a commit of a repo")
     if not all(0 <= each < _YEAR_10000 for each in times):
-        raise ValueError("no time")
+        raise ValueError("not a time")
     return name, sha, *times
 
 

@@ -1,12 +1,12 @@
-"""How much a cache directory holds, how much is on its way, and how much it may hold: one small file for all processes.
+"""How much a cache directory holds, has reserved, and may hold: one small file for all processes.
 
     magic, version, CRC32, bytes held, when counted | 128 slots: limit, bytes reserved
 
-Each process has a slot and an OFD lock on the slot's byte (far behind the file's end): when the process dies, however,
-its lock goes, and with it what it had reserved and its limit. The table is read and written under flock(2), for a few
-system calls at a time. It never reaches the disk on purpose: who starts alone counts anew.
+Each process has a slot and an OFD lock on the slot's byte (far behind the file's end). When it dies, the kernel
+releases the lock, and its limit and reservations end. The table is read and written under flock(2), for a
+few system calls at a time. It is never fsynced: a process that starts alone counts again.
 
-Used by ``Room`` only. It counts and evicts nothing itself. Any thread.
+Used by ``CacheBudget`` only. It counts and evicts nothing itself. Any thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import fcntl
 import os
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -24,25 +23,23 @@ from typing import Final
 from ...errors import CacheUnusable
 from ..store.checksum import crc32
 from ..store.layout import disk_error
-from ..store.locks import CLOSED_FD, OPEN_FLAGS, try_lock, unlock
+from ..store.locks import CLOSED_FD, OPEN_FLAGS, poll, try_flock, try_lock, unlock
 
 SLOTS: Final = 128  # processes on one cache at once; a mount is one
 _MAGIC: Final = b"hffsledg"
 _VERSION: Final = 1
 # Magic, version, CRC32 of all behind it, held, counted; then limit (0: none) and reserved of each slot.
 _TABLE: Final = struct.Struct(f"<8sIIqq{2 * SLOTS}q")
-_CHECKED: Final = 16  # where what the CRC is of begins
-_LIVING: Final = 1 << 62  # slot n is alive while somebody has a lock on this byte + n
-# The table is held for a handful of system calls. 10 s is far longer than a starved machine needs for those.
-_PATIENCE_S: Final = 10.0
-_PAUSE_S: Final = 0.001
-_MOST: Final = 1 << 60  # bytes; sums of what is above it might not fit into the table again
+_CHECKED: Final = 16  # offset of what the CRC covers
+_LIVING: Final = 1 << 62  # slot n counts while a process has a lock on this byte + n
+_PATIENCE_S: Final = 10.0  # as for the locks of a blob: the table is locked for a handful of system calls
+_MOST: Final = 1 << 60  # bytes; sums of larger values might not fit into the table
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The ledger at a moment, in bytes. ``limit`` is the smallest of the living; ``counted`` is when the directory was
-    last counted (seconds since the epoch; 0: never)."""
+    """The ledger at a moment, in bytes. ``limit`` is the smallest of all living processes; ``counted`` is when the
+    directory was last counted (seconds since the epoch; 0: never)."""
 
     held: int
     reserved: int
@@ -61,9 +58,9 @@ class _Table:
         if len(raw) != _TABLE.size:
             return
         magic, version, crc, self.held, self.counted, *self.slots = _TABLE.unpack(raw)
-        # Anything else was cut off, or is of another version that counts as it likes: both are counted anew.
-        told = (self.held, self.counted, *self.slots)
-        sane = all(-_MOST <= each <= _MOST for each in told)  # held may be below 0 until it is counted again
+        # Anything else was truncated, or is of another version: the directory is counted again then.
+        values = (self.held, self.counted, *self.slots)
+        sane = all(-_MOST <= each <= _MOST for each in values)  # held may be below 0 until the next count
         if (magic, version) != (_MAGIC, _VERSION) or crc != crc32(raw[_CHECKED:]) or not sane:
             self.__init__(b"")  # type: ignore[misc]
 
@@ -77,12 +74,12 @@ class _Table:
 
 
 class Ledger:
-    """One process's hand on the ledger of a cache directory; ``limit`` is what this one asks to be kept. Opened when it
-    is first used. All its methods raise CacheUnusable, NoSpace."""
+    """The ledger of a cache directory as one process uses it; ``limit`` is that of this process. Opened at first use.
+    All methods raise CacheUnusable, NoSpace."""
 
     def __init__(self, path: str, limit: int | None = None) -> None:
         self.path = path
-        self.stale = False  # somebody died with bytes reserved, of which some may be on disk: count when there is time
+        self.stale = False  # a process died with bytes reserved, of which some may be on disk: a count is due
         self._limit = limit or 0
         self._lock = threading.Lock()
         # guarded by _lock
@@ -92,9 +89,8 @@ class Ledger:
         self._alone = self._closed = False
 
     def reserve(self, size: int, ceiling: int | None = None) -> int | None:
-        """0: ``size`` bytes are reserved; else by how many there are too many. None when nobody has counted yet.
-
-        ``ceiling`` is one more limit, of this call."""
+        """Reserves ``size`` bytes and returns 0; else returns by how many bytes the limit would be exceeded, or None
+        when the directory has never been counted. ``ceiling`` is another limit, for this call."""
         with self._opened() as table:
             account = table.account()
             if not account.counted:
@@ -106,13 +102,13 @@ class Ledger:
             return over
 
     def settle(self, reserved: int, stored: int) -> None:
-        """A reservation ends: ``stored`` bytes of it (or more) are on disk now."""
+        """Ends a reservation: ``stored`` bytes (which may exceed it) are on disk now."""
         with self._opened() as table:
             self._reserved -= reserved
             table.held += stored
 
     def adjust(self, more: int) -> None:
-        """Bytes came to the disk without a reservation, or (negative) were given back."""
+        """Adds bytes that came to the disk without a reservation, or (negative) were freed."""
         with self._opened() as table:
             table.held += more
 
@@ -121,19 +117,19 @@ class Ledger:
             return table.account()
 
     def record_count(self, found: int, before: Account, now: float) -> None:
-        """The directory was counted since ``before`` was looked at; what has changed since then is added to it."""
+        """Records a count of the directory; what has changed since ``before`` was read is added."""
         with self._opened() as table:
             table.held = max(0, found + table.held - before.held)
             table.counted = max(1, int(now))
             self.stale = False
 
     def is_alone(self) -> bool:
-        """Whether no other process had the ledger open when this one took its place in it."""
+        """Whether no other process had a slot when this one claimed its own."""
         with self._opened():
             return self._alone
 
     def close(self) -> None:
-        """Give the slot up; what is reserved goes with it. Whoever comes later is refused."""
+        """Releases the slot and what is reserved; later calls raise CacheUnusable."""
         with self._lock:
             fd, self._fd, self._closed = self._fd, CLOSED_FD, True
         if fd != CLOSED_FD:
@@ -141,7 +137,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[_Table]:
-        """The table, for this thread alone; written back in the end."""
+        """Yields the table, locked, and writes it back at the end."""
         try:
             with self._lock, self._locked() as fd:
                 raw = os.pread(fd, _TABLE.size + 1, 0)
@@ -160,27 +156,14 @@ class Ledger:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        deadline = time.monotonic() + _PATIENCE_S
         if self._closed:
             raise CacheUnusable(f"the cache's ledger {self.path} is closed")
-        while True:
-            if self._fd == CLOSED_FD:
-                self._open()
-            fd = self._fd
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise CacheUnusable(
-                        f"another process has kept {self.path} locked for {_PATIENCE_S:.0f} s",
-                        "see whether one of your hffs processes is stopped or stuck",
-                    ) from None
-                time.sleep(_PAUSE_S)
-                continue
-            if os.fstat(fd).st_nlink:
-                break
-            self._fd = CLOSED_FD  # somebody removed the whole cache
-            os.close(fd)
+        if not poll(self._try_lock, _PATIENCE_S):
+            raise CacheUnusable(
+                f"another process has kept {self.path} locked for {_PATIENCE_S:.0f} s",
+                "check whether one of your hffs processes is stopped or hangs",
+            )
+        fd = self._fd
         try:
             if self._slot < 0:
                 self._claim_slot(fd)
@@ -188,13 +171,22 @@ class Ledger:
         finally:
             fcntl.flock(fd, fcntl.LOCK_UN)
 
-    def _open(self) -> None:
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600)
-        self._slot = -1
+    def _try_lock(self) -> bool:
+        """Locks the file, opened first where it is not open, or was removed with the whole cache."""
+        while True:
+            if self._fd == CLOSED_FD:
+                os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600)
+                self._slot = -1
+            if not try_flock(self._fd):
+                return False
+            if os.fstat(self._fd).st_nlink:
+                return True
+            fd, self._fd = self._fd, CLOSED_FD
+            os.close(fd)
 
     def _claim_slot(self, fd: int) -> None:
-        """Take a free slot."""
+        """Claims a free slot."""
         self._alone = True
         for slot in range(SLOTS):
             if not try_lock(fd, _LIVING + slot, 1):
@@ -207,7 +199,7 @@ class Ledger:
             raise CacheUnusable(f"{SLOTS} processes use the cache already", "choose another --cache-dir")
 
     def _reap(self, table: _Table) -> None:
-        """Empty the slots of the dead."""
+        """Clears slots whose process no longer holds its liveness lock."""
         if not any(table.slots):
             return
         for slot in {at // 2 for at, value in enumerate(table.slots) if value}:

@@ -1,57 +1,46 @@
-"""huggingface_hub's cache directory: where a blob lies in it, and how a snapshot is written that its tools accept.
+"""huggingface_hub's cache directory: reading blobs from it, and writing snapshots that its tools accept.
 
     <root>/<type>s--<org>--<name>/blobs/<etag>             a file, or a link to ../../blobs/<2 hex>/<64 hex>
     <root>/<type>s--<org>--<name>/snapshots/<commit>/<path> a relative link to the blob
     <root>/<type>s--<org>--<name>/refs/<revision>           the commit, 40 bytes, no newline
-    <root>/.locks/<type>s--<org>--<name>/<etag>.lock        flock(2) of who writes that blob
+    <root>/.locks/<type>s--<org>--<name>/<etag>.lock        flock(2) of the process that writes that blob
 
-The layout is that of huggingface_hub 2.4 (its file_download and utils/_shared_blobs). Its tools run at any time: what
-is found here may be deleted or replaced a moment later, and what is written appears whole, by rename. Files that are
-there are never written to. Any thread.
+The layout is that of huggingface_hub 2.4 (its file_download and utils/_shared_blobs). Its tools run at any time: files
+found here may be deleted or replaced a moment later, and new ones appear whole, by rename. Existing files are never
+written to. Any thread.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import stat
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from ...errors import CacheUnusable, HffsError, NameRefused
+from ...files import atomic_write
 from ...model import Blob, Digest, RepoType
 from ...names import check_name
-from ..store.digest import Hasher
+from ..store.adopt import ForeignBlob
+from ..store.digest import hash_file
 from ..store.layout import disk_error
+from ..store.locks import poll, try_flock
 from ..store.state_file import FileMark
 
 _SHARED: Final = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}\Z")
 _REPO: Final = re.compile(r"(model|dataset|space)s--(.+)\Z")
-_NAME: Final = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,199}\Z")  # of a blob: an etag as the Hub gives them
+_ETAG: Final = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,199}\Z")  # as the Hub sends them; the names of blobs
 _DIGESTS: Final = {64: "sha256", 40: "git-sha1"}
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}\Z")
 # https://bford.info/cachedir/: the first line is the mark, the rest is free.
 _TAG: Final = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is a cache of Hugging Face repos.\n"
-_STEP: Final = 1 << 20  # as for hashing and laying
-# A download of the same blob holds its lock from the first byte to the last. Who exports waits for a small one, and is
-# told of a big one.
+# A download of the same blob holds its lock from the first byte to the last. An export waits for a small one, and fails
+# for a big one.
 _PATIENCE_S: Final = 30.0
 _PAUSE_S: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class HubBlob:
-    """An open blob of somebody else's, for the caller to close, and where it lies with all links resolved."""
-
-    fd: int
-    path: str
-    mark: FileMark
 
 
 class HubCache:
@@ -64,7 +53,7 @@ class HubCache:
         return HubRepo(self.root, f"{kind.value}s--{name.replace('/', '--')}")
 
     def repos(self) -> list[HubRepo]:
-        """Every repo that has a folder here."""
+        """Returns every repo that has a folder here."""
         try:
             names = sorted(os.listdir(self.root))
         except OSError:
@@ -82,7 +71,7 @@ class HubRepo:
 
     @property
     def title(self) -> str:
-        """As people write it: ``org/name``, ``datasets/org/name``."""
+        """The repo as users write it: ``org/name``, ``datasets/org/name``."""
         match = _REPO.match(self.name)
         kind, rest = (match[1], match[2]) if match else ("model", self.name)
         return ("" if kind == "model" else f"{kind}s/") + rest.replace("--", "/")
@@ -92,24 +81,24 @@ class HubRepo:
 
     # Reading
 
-    def open(self, etag: str, size: int) -> HubBlob | None:
-        """The blob of this name and size; None where there is none. Only regular files inside the cache directory are
-        opened, only for reading, and no link is followed but the one into the shared store."""
-        if not _NAME.match(etag):
+    def open(self, etag: str, size: int) -> ForeignBlob | None:
+        """Opens the blob of this name and size; None where there is none. Only regular files inside the cache directory
+        are opened, for reading only, and the only link followed is the one into the shared store."""
+        if not _ETAG.match(etag):
             return None
         path = os.path.join(self.folder, "blobs", etag)
         try:
             real = os.path.realpath(path, strict=True)
             if real != path and not _SHARED.match(os.path.relpath(real, self.root)):
                 return None
-            # Not blocking: a pipe may have taken its place meanwhile.
+            # Without blocking: a pipe may have replaced it.
             fd = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
         try:
             seen = os.fstat(fd)
             if stat.S_ISREG(seen.st_mode) and seen.st_size == size:
-                return HubBlob(fd, real, FileMark.of(fd))
+                return ForeignBlob(fd, real, FileMark.of(fd))
         except BaseException:
             os.close(fd)
             raise
@@ -123,8 +112,8 @@ class HubRepo:
         return found is not None
 
     def snapshot(self, revision: str) -> dict[str, bool] | None:
-        """The files of a revision or commit, and whether each is here, as huggingface_hub would tell offline: by the
-        commit's own listing where it kept one, else by what the snapshot's folder holds. None: it knows no such."""
+        """Returns the files of a revision or commit and whether each is local, as huggingface_hub finds offline: by the
+        commit's listing where it kept one, else by the snapshot's folder. None for an unknown revision."""
         if any(part in {"", ".", ".."} for part in revision.split("/")):
             return None
         try:
@@ -145,9 +134,9 @@ class HubRepo:
         return {path: _has_size(os.path.join(below, path), size) for path, size in listed.items()}
 
     def hashed_blobs(self, origin: str) -> list[Blob]:
-        """What lies here under the name of a hash, the smallest first, as a listing of ``origin`` would name it.
+        """Returns the blobs that are named by a hash, the smallest first, as a listing of ``origin`` would name them.
 
-        Partial downloads have longer names. Whether the content is that of the name is not looked at."""
+        Partial downloads have longer names. The content is not compared with the name."""
         blobs = []
         with contextlib.suppress(OSError), os.scandir(os.path.join(self.folder, "blobs")) as entries:
             for entry in entries:
@@ -160,22 +149,23 @@ class HubRepo:
 
     # Writing
 
-    def put_blob(self, blob: Blob, data: FileMark, lay: Callable[[str], object]) -> bool:
-        """Have the blob here: ``lay(path)`` puts it, unless a right one is there. Whether it was put.
+    def put_blob(self, blob: Blob, data: FileMark, export: Callable[[str], object]) -> bool:
+        """Calls ``export(path)`` to write the blob, unless a right one exists; returns whether it was written.
 
-        ``data`` is of the file that ``lay`` would put: it is right, wherever it lies. Raises what ``lay`` raises,
-        CacheUnusable, and HffsError while another process writes it."""
-        if not _NAME.match(blob.etag):
-            raise NameRefused(f"the etag {blob.etag!r} is no name for a file in {self.root}")
+        ``data`` is of the file to be exported: an existing blob that is this very file is right. Raises what ``export``
+        raises, CacheUnusable, and HffsError while another process writes it."""
+        if not _ETAG.match(blob.etag):
+            raise NameRefused(f"the etag {blob.etag!r} is not a valid file name in {self.root}")
         self._prepare()
         with self._locked(blob.etag):
-            if self._right(blob, data):
+            if self._has_right(blob, data):
                 return False
-            lay(os.path.join(self.folder, "blobs", blob.etag))
+            export(os.path.join(self.folder, "blobs", blob.etag))
             return True
 
     def link(self, commit: str, path: str, etag: str, safe: Callable[[str, str], str]) -> None:
-        """Show a blob at ``path`` of a commit; ``safe`` is ``laying.safe_below``. Raises NameRefused, CacheUnusable."""
+        """Links a blob at ``path`` of a commit; ``safe`` is ``export.safe_below``. Raises NameRefused,
+        CacheUnusable."""
         snapshot = os.path.join(self.folder, "snapshots", self._commit(commit))
         try:
             os.makedirs(snapshot, exist_ok=True)
@@ -183,20 +173,20 @@ class HubRepo:
             folder = os.path.dirname(where)
             os.makedirs(folder, exist_ok=True)
             target = os.path.relpath(os.path.join(self.folder, "blobs", etag), folder)
-            for _ in range(3):  # somebody else shows it, too
+            for _ in range(3):  # another process links it, too
                 with contextlib.suppress(FileExistsError):
-                    os.symlink(target, where)  # there at once, or not at all
+                    os.symlink(target, where)  # atomic
                     return
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.islink(where) and os.readlink(where) == target:
                         return
                     os.unlink(where)
-            raise CacheUnusable(f"{where} is made anew by another program again and again", "end that first")
+            raise CacheUnusable(f"another program keeps replacing {where}", "end that program first")
         except OSError as error:
             raise disk_error(error, f"the Hugging Face cache folder {snapshot}") from error
 
     def write_ref(self, revision: str, commit: str, safe: Callable[[str, str], str]) -> None:
-        """Let a branch or tag stand for a commit whose files are all here. Raises NameRefused, CacheUnusable."""
+        """Points a branch or tag to a commit whose files are all here. Raises NameRefused, CacheUnusable."""
         if revision == self._commit(commit):
             return
         refs = os.path.join(self.folder, "refs")
@@ -207,22 +197,15 @@ class HubRepo:
                 if file.read() == commit:
                     return
             os.makedirs(os.path.dirname(where), exist_ok=True)
-            # Not beside it: whatever lies in refs/ is taken for a revision.
-            fd, temporary = tempfile.mkstemp(dir=os.path.join(self.folder, "blobs"), prefix=".hffs-ref-")
-            try:
-                with open(fd, "w", encoding="ascii") as file:
-                    file.write(commit)
-                os.chmod(temporary, os.stat(refs).st_mode & 0o666)
-                os.replace(temporary, where)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            # The temporary file is elsewhere: every file in refs/ counts as a revision.
+            temporary = os.path.join(self.folder, "blobs", ".hffs-ref-")
+            atomic_write(where, commit, mode=os.stat(refs).st_mode & 0o666, temporary=temporary)
         except OSError as error:
             raise disk_error(error, f"the Hugging Face cache folder {refs}") from error
 
     def _commit(self, commit: str) -> str:
         if not _COMMIT.match(commit):
-            raise NameRefused(f"{commit!r} is no commit that huggingface_hub could find again")
+            raise NameRefused(f"{commit!r} is not a full commit hash, which huggingface_hub needs")
         return commit
 
     def _prepare(self) -> None:
@@ -231,7 +214,7 @@ class HubRepo:
             os.makedirs(blobs, exist_ok=True)
             for folder in (self.folder, blobs):
                 if os.path.realpath(folder) != folder:
-                    raise CacheUnusable(f"{folder} is a link that leads elsewhere", "name the real one as --hf-cache")
+                    raise CacheUnusable(f"{folder} is a link to another folder", "pass the real path as --hf-cache")
             with contextlib.suppress(FileExistsError):
                 tag = os.open(os.path.join(self.root, "CACHEDIR.TAG"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
                 with open(tag, "w", encoding="ascii") as file:
@@ -239,14 +222,14 @@ class HubRepo:
         except OSError as error:
             raise disk_error(error, f"the Hugging Face cache {self.root}") from error
 
-    def _right(self, blob: Blob, data: FileMark) -> bool:
-        """Whether the blob that is there need not be put; the caller has it locked."""
+    def _has_right(self, blob: Blob, data: FileMark) -> bool:
+        """Whether the existing blob need not be written; the caller has it locked."""
         found = self.open(blob.etag, blob.size)
         if found is None:
             return False
         try:
             same = (found.mark.dev, found.mark.inode) == (data.dev, data.inode)
-            return same or blob.digest is None or _digest(found.fd, blob.digest, blob.size) == blob.digest.hex
+            return same or blob.digest is None or hash_file(found.fd, blob.digest, blob.size) == blob.digest.hex
         except OSError:  # an unreadable sector
             return False
         finally:
@@ -254,25 +237,22 @@ class HubRepo:
 
     @contextlib.contextmanager
     def _locked(self, etag: str) -> Iterator[None]:
-        """As huggingface_hub locks what it downloads (filelock): flock(2) of a file that stays."""
+        """Locks a blob as huggingface_hub does (filelock): flock(2) of a file that stays."""
         path = os.path.join(self.root, ".locks", self.name, f"{etag}.lock")
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o664)
-        except OSError as error:
-            raise disk_error(error, f"the lock {path}") from error
-        try:
-            ends = time.monotonic() + _PATIENCE_S
-            while not _flock(fd, path):
-                if time.monotonic() >= ends:
-                    raise HffsError(
-                        f"another process has been writing {etag} of {self.title} for {_PATIENCE_S:.0f} s",
-                        "wait for that download to end and run this again",
-                    )
-                time.sleep(_PAUSE_S)
+        with contextlib.ExitStack() as stack:
+            try:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o664)
+                stack.callback(os.close, fd)
+                locked = poll(lambda: try_flock(fd), _PATIENCE_S, _PAUSE_S)
+            except OSError as error:
+                raise disk_error(error, f"the lock {path}") from error
+            if not locked:
+                raise HffsError(
+                    f"another process has been writing {etag} of {self.title} for {_PATIENCE_S:.0f} s",
+                    "wait for that download to end and run this again",
+                )
             yield
-        finally:
-            os.close(fd)
 
 
 def _has_size(path: str, size: int) -> bool:
@@ -280,23 +260,3 @@ def _has_size(path: str, size: int) -> bool:
         return os.path.isfile(path) and os.path.getsize(path) == size
     except OSError:
         return False
-
-
-def _flock(fd: int, path: str) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise disk_error(error, f"the lock {path}") from error
-    return True
-
-
-def _digest(fd: int, digest: Digest, size: int) -> str:
-    hasher = Hasher(digest, size)
-    while hasher.hashed < size:
-        data = os.pread(fd, _STEP, hasher.hashed)
-        if not data:
-            break
-        hasher.update(data)
-    return hasher.hexdigest()

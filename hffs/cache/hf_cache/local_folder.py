@@ -1,12 +1,11 @@
-"""Folders that others made of a repo, as they lie on the disk: what made them, of which repo and commit, which files.
+"""Local folders that other programs made of a repo: their kind, repo and commit, and their files.
 
 - ``snapshot``: ``<HF_HUB_CACHE>/models--ORG--NAME/snapshots/<commit>``, whose files are named by their hash;
-- ``local-dir``: by ``hf download --local-dir``, which notes commit, etag and time of each file in .cache/huggingface;
-- ``clone``: by git, whose configuration names where it is from;
+- ``local-dir``: by ``hf download --local-dir``, which records commit, etag and time of each file in .cache/huggingface;
+- ``clone``: by git, whose configuration names its remote;
 - ``plain``: anything else.
 
-Only looked at. What lies in a folder was written by anybody: nothing of it is believed but to ask the Hub about it. Any
-thread.
+Only read. A folder's content is untrusted: what it says of itself is used only to ask the Hub about it. Any thread.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _REPO: Final = re.compile(r"(model|dataset|space)s--(.+)\Z")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}\Z")
 _ETAG: Final = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _METADATA: Final = os.path.join(".cache", "huggingface", "download")
-_NOT_OURS: Final = frozenset({".git", os.path.join(".cache", "huggingface")})
+_NOT_CONTENT: Final = frozenset({".git", os.path.join(".cache", "huggingface")})
 _LONGEST: Final = 1 << 20  # bytes of a git configuration or packed-refs that are read
 _HUBS: Final = frozenset({"huggingface.co", "hf.co"})
 _SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)\Z")
@@ -35,8 +34,8 @@ _SSH: Final = re.compile(r"(?:ssh://)?git@([^:/]+)[:/](.+)\Z")
 
 @dataclass(frozen=True, slots=True)
 class LocalFolder:
-    """``root`` is where the repo's root is, ``below`` the part of it that was named ("" for all); ``repo`` and
-    ``commit`` where the folder tells them. ``cache`` is the HF_HUB_CACHE of a snapshot."""
+    """``root`` is the folder of the repo's root, ``subpath`` the part of it that was named ("" for all); ``repo`` and
+    ``commit`` are given where the folder records them. ``cache`` is the HF_HUB_CACHE of a snapshot."""
 
     kind: FolderKind
     root: str
@@ -48,8 +47,8 @@ class LocalFolder:
 
 @dataclass(frozen=True, slots=True)
 class FolderFile:
-    """A file in a folder. ``path`` counts from the root; ``size`` is None for a link that leads nowhere. ``etag`` is
-    what the folder itself says the file is, ``touched`` that it was written after that was noted."""
+    """A file in a folder. ``path`` is relative to the root; ``size`` is None for a dangling link. ``etag`` is what the
+    folder records of the file, ``modified``: the file was written after that was recorded."""
 
     path: str
     real: str
@@ -60,8 +59,8 @@ class FolderFile:
 
 
 def detect(path: str, hub: str = "") -> list[LocalFolder]:
-    """What a folder, or the folder of a file, is; several, where it holds several snapshots. ``hub`` is the host whose
-    clones are known as the Hub's, besides huggingface.co."""
+    """Returns what a folder, or the folder of a file, is; several, where it holds several snapshots. ``hub`` is another
+    host, besides huggingface.co, whose clones are recognised."""
     full = os.path.abspath(os.path.expanduser(path))
     inside = _snapshot(full)
     if inside is not None:
@@ -84,20 +83,20 @@ def detect(path: str, hub: str = "") -> list[LocalFolder]:
 
 
 def files(folder: LocalFolder) -> Iterator[FolderFile]:
-    """Every file of it that may be the repo's, in path order. Links to folders are not followed."""
+    """Yields every file that may be the repo's, in path order. Links to folders are not followed."""
     start = os.path.join(folder.root, folder.subpath) if folder.subpath else folder.root
     if not os.path.isdir(start):
-        yield from _lying(folder, start)
+        yield from _file(folder, start)
         return
     for at, names, found in os.walk(start):
         here = os.path.relpath(at, folder.root)
-        names[:] = sorted(name for name in names if os.path.normpath(os.path.join(here, name)) not in _NOT_OURS)
+        names[:] = sorted(name for name in names if os.path.normpath(os.path.join(here, name)) not in _NOT_CONTENT)
         for name in sorted(found):
-            if os.path.normpath(os.path.join(here, name)) not in _NOT_OURS:
-                yield from _lying(folder, os.path.join(at, name))
+            if os.path.normpath(os.path.join(here, name)) not in _NOT_CONTENT:
+                yield from _file(folder, os.path.join(at, name))
 
 
-def _lying(folder: LocalFolder, real: str) -> Iterator[FolderFile]:
+def _file(folder: LocalFolder, real: str) -> Iterator[FolderFile]:
     path = os.path.relpath(real, folder.root)
     link = os.path.islink(real)
     try:
@@ -111,7 +110,7 @@ def _lying(folder: LocalFolder, real: str) -> Iterator[FolderFile]:
         name = os.path.basename(os.readlink(real))
         etag = name if _ETAG.match(name) else None
     elif folder.kind == "local-dir":
-        etag, touched = _noted(folder.root, path)
+        etag, touched = _recorded_etag(folder.root, path)
     yield FolderFile(path, real, size, link, etag, touched)
 
 
@@ -130,7 +129,7 @@ def _snapshot(full: str) -> LocalFolder | None:
 
 
 def _repos(full: str) -> list[str]:
-    """The folders of repos that this is, or holds."""
+    """The folders of repos that this is, or contains."""
     if _REPO.match(os.path.basename(full)):
         return [full]
     return [os.path.join(full, name) for name in _names(full) if _REPO.match(name)]
@@ -145,24 +144,24 @@ def _snapshots(folder: str) -> list[LocalFolder]:
 # hf download --local-dir (huggingface_hub 2.4, _local_folder.py): commit, etag, seconds since the epoch, a line each
 
 
-def _noted(root: str, path: str) -> tuple[str | None, bool]:
-    noted = _metadata(os.path.join(root, _METADATA, f"{path}.metadata"))
-    if noted is None or not _ETAG.match(noted[1]):
+def _recorded_etag(root: str, path: str) -> tuple[str | None, bool]:
+    recorded = _metadata(os.path.join(root, _METADATA, f"{path}.metadata"))
+    if recorded is None or not _ETAG.match(recorded[1]):
         return None, False
     try:
-        # huggingface_hub allows for clocks of file systems likewise.
-        return noted[1], os.stat(os.path.join(root, path)).st_mtime - 1 > noted[2]
+        # huggingface_hub allows the same tolerance for file system clocks.
+        return recorded[1], os.stat(os.path.join(root, path)).st_mtime - 1 > recorded[2]
     except OSError:
-        return noted[1], False
+        return recorded[1], False
 
 
 def _newest(root: str) -> str | None:
     newest: tuple[float, str] | None = None
     for folder, _, names in os.walk(os.path.join(root, _METADATA)):
         for name in names:
-            noted = _metadata(os.path.join(folder, name)) if name.endswith(".metadata") else None
-            if noted is not None and _COMMIT.match(noted[0]):
-                newest = max(newest or (noted[2], noted[0]), (noted[2], noted[0]))
+            recorded = _metadata(os.path.join(folder, name)) if name.endswith(".metadata") else None
+            if recorded is not None and _COMMIT.match(recorded[0]):
+                newest = max(newest or (recorded[2], recorded[0]), (recorded[2], recorded[0]))
     return newest[1] if newest else None
 
 
@@ -172,7 +171,7 @@ def _metadata(path: str) -> tuple[str, str, float] | None:
         at = float(text)
     except ValueError:
         return None
-    # Nothing was written after a time that is none: with one, every file would seem untouched.
+    # With a time that is not finite every file would seem unmodified.
     return (commit.strip(), etag.strip(), at) if math.isfinite(at) else None
 
 
@@ -180,7 +179,7 @@ def _metadata(path: str) -> tuple[str, str, float] | None:
 
 
 def _git(root: str) -> str:
-    """Its directory, which of a worktree or submodule lies elsewhere (gitrepository-layout(5))."""
+    """The git directory, which is elsewhere for a worktree or submodule (gitrepository-layout(5))."""
     path = os.path.join(root, ".git")
     if os.path.isdir(path):
         return path
@@ -188,7 +187,7 @@ def _git(root: str) -> str:
 
 
 def _remote(git: str, hub: str) -> tuple[RepoType, str] | None:
-    """The repo of the Hub that it is a clone of, by ``origin`` or else any remote."""
+    """The repo of the Hub that was cloned, by ``origin`` or else any remote."""
     urls: dict[str, str] = {}
     remote = ""
     # configparser would take hours for a line of many blanks.
@@ -239,7 +238,7 @@ def _head(git: str) -> str | None:
 
 
 def _text(path: str) -> str:
-    """Of a file; a pipe that somebody laid there is not waited for."""
+    """The text of a file, "" where it cannot be read; a pipe in its place does not block."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):  # ValueError: a name with a NUL

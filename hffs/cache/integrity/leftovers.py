@@ -1,4 +1,4 @@
-"""What killed processes left in a cache directory. It does no harm: it is not used, and can be removed.
+"""Files that killed processes left in a cache directory. They are not used, and can be removed.
 
 Blocks are checked by ``check_blob``. Any thread.
 """
@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ..blob_info import blob_locks, list_paths
+from ..blob_info import list_paths
+from ..store import blob_files
 from ..store.layout import BlobPaths, Layout, disk_error
 from ..store.locks import HEADER
 
 # A temporary file lives for a few system calls only.
 _LEFT_SECONDS: Final = 3600
-_TEMPORARY: Final = re.compile(r"\.(version|CACHEDIR\.TAG|probe)\..+")
+_TEMPORARY: Final = re.compile(r"\.(version|CACHEDIR\.TAG|probe|mismatches)\..+")
 _SET_ASIDE: Final = re.compile(r"cache\.db(-wal|-shm)?\.damaged-\d+")
 
 
@@ -32,20 +33,20 @@ class Leftover:
     blob: BlobPaths | None = None
 
     def remove(self) -> None:
-        """Raises OSError."""
+        """Removes the file. Raises OSError."""
         with contextlib.ExitStack() as stack:
             if self.blob is not None:  # its writer holds HEADER
-                stack.enter_context(stack.enter_context(blob_locks(self.blob)).holding(HEADER))
+                locks = stack.enter_context(contextlib.closing(blob_files.open_locks(self.blob)))
+                stack.enter_context(locks.holding(HEADER))
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
 
 
 def leftovers(layout: Layout, now: float | None = None) -> Iterator[Leftover]:
-    """Files of killed processes, and databases that were set aside. Raises CacheUnusable."""
+    """Yields the files of killed processes, and databases that were set aside. Raises CacheUnusable."""
     for blob in list_paths(layout):
-        unfinished = f"{blob.folder}/{blob.origin_id}.new"
-        if os.path.exists(unfinished):
-            yield Leftover(unfinished, "a state file that was never finished", blob)
+        if os.path.exists(blob.partial):
+            yield Leftover(blob.partial, "a state file that was never finished", blob)
     now = time.time() if now is None else now
     for folder, pattern, what in (
         (str(layout.root), _TEMPORARY, "a temporary file"),

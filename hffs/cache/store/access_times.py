@@ -1,8 +1,7 @@
-"""When the blocks of an open blob were used, and whether again after a while: what eviction goes by.
+"""When the blocks of an open blob were used, and whether repeatedly: the input of eviction.
 
-Kept for 64 blocks together: in memory as finely as the clock tells, in the state file once a minute, for other
-processes and later ones. Made by ``StoredBlob`` for itself. Threads may overtake one another here, and what is lost by
-that is a guess about the future. Never decides what goes.
+Kept for groups of 64 blocks: in memory at the clock's resolution, in the state file once a minute, for other processes
+and later ones. Races between threads are accepted: they cost the accuracy of a prediction.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from .state_file import GROUP, StateFile
 
 _log = logging.getLogger(__name__)
 _WRITE_EVERY_S: Final = 60  # other processes' evictions need no finer order, and a read should not cost a write
-# A second use so soon belongs to the first: a reader's next request of the same block, its neighbour's read-ahead, the
-# threads of one loader. What is read again after that is read again for a reason.
+# A second use within this time belongs to the first: a reader's next request of the same block, its neighbour's
+# read-ahead, the threads of one loader. A later one shows that the block is needed repeatedly.
 AGAIN_AFTER_S: Final = 2.0
 
 
 class _Use:
-    """Of 64 blocks: ``first`` and ``last`` in seconds since the epoch, a bit for each block that was read since it
-    came."""
+    """Of 64 blocks: ``first`` and ``last`` use in seconds since the epoch, and in ``read`` a bit for each block that
+    was read since it was published."""
 
     __slots__ = ("again", "first", "last", "read", "written")
 
@@ -34,7 +33,7 @@ class _Use:
 
 
 class AccessTimes:
-    """Of the blob of this state file; ``clock`` tells seconds since the epoch."""
+    """The access times of the blob of one state file; ``clock`` returns seconds since the epoch."""
 
     def __init__(self, state: StateFile, clock: Callable[[], float]) -> None:
         self._state = state
@@ -42,15 +41,15 @@ class AccessTimes:
         self._groups: dict[int, _Use] = {}
 
     def record(self, span: range, *, read: bool) -> None:
-        """Blocks were read, or (not ``read``) came. Never raises: what is not written costs an early eviction."""
+        """Records that blocks were read or (not ``read``) published. Never raises: a lost time costs at most an early
+        eviction."""
         now = self._clock()
         for group in range(span.start // GROUP, (span.stop - 1) // GROUP + 1):
             use = self._groups.get(group)
+            changed = False
             if use is None:
                 use = self._groups[group] = _Use(now, again=read and self._was_used(group, now))
                 changed = use.again
-            else:
-                changed = False
             if read:
                 first, last = max(span.start - group * GROUP, 0), min(span.stop - group * GROUP, GROUP)
                 bits = (1 << last) - (1 << first)
@@ -63,17 +62,17 @@ class AccessTimes:
                 self._write(group, use)
 
     def last(self, group: int) -> tuple[float, bool]:
-        """When a group was last used, and whether again after a while. Raises OSError."""
+        """Returns when a group was last used, and whether repeatedly. Raises OSError."""
         use = self._groups.get(group)
         at, again = self._state.last_use(group)
         return (at, again) if use is None else (max(at, use.last), again or use.again)
 
-    def forget(self, gone: list[int]) -> None:
-        """These blocks were dropped: what comes in their place was not used yet."""
-        for group in {block // GROUP for block in gone}:
+    def forget(self, dropped: list[int]) -> None:
+        """Forgets the reads of dropped blocks: what is published in their place has not been used."""
+        for group in {block // GROUP for block in dropped}:
             use = self._groups.get(group)
             if use is not None:
-                use.read &= ~sum(1 << block - group * GROUP for block in gone if block // GROUP == group)
+                use.read &= ~sum(1 << block - group * GROUP for block in dropped if block // GROUP == group)
                 if not use.read:
                     self._groups.pop(group, None)
 
@@ -87,6 +86,6 @@ class AccessTimes:
 
     def _write(self, group: int, use: _Use) -> None:
         try:
-            self._state.record_use(group, min(max(use.written, 0), 0xFFFF_FFFF), again=use.again)
+            self._state.record_use(group, use.written, again=use.again)
         except OSError as error:
             _log.debug("event=use-not-noted state=%s error=%s", self._state.path, error)

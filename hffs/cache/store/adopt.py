@@ -1,11 +1,11 @@
-"""A blob of huggingface_hub's cache taken for ours: shared where the file system can, else read where it lies.
+"""Adopting a blob of another cache: shared with it where the file system can, else read in place.
 
-Hashed first, whole; what is not what its name says is not used. Then the blob is ours in one of two ways:
+All of it is hashed first; content that does not match its name is not used. Then the blob is stored in one of two ways:
 
-- a reflink, which parts from the other file at the first write of either side; or
-- a symbolic link in place of the data file, and all that is known of the content beside it. Such a file is opened for
-  reading only, so the kernel itself refuses every write and hole, and it is trusted only as long as device, inode, size
-  and times are those it had when it was hashed (``unchanged``).
+- a reflink, which parts from the other file at the first write to either; or
+- a symbolic link in place of the data file, with its own state file beside it. Such a file is opened for reading only,
+  so the kernel itself refuses every write and hole, and it is trusted only while its device, inode, size and times are
+  those it was hashed with (``is_unchanged``).
 
 Called by BlobStore. Any thread.
 """
@@ -15,37 +15,52 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import zlib
 from array import array
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
 
-from ...errors import CacheUnusable
 from ...model import Blob, Digest
 from ...ranges import BLOCK_SIZE, block_count
-from ..hf_cache.export import reflink
-from ..hf_cache.hub_cache import HubBlob
-from .digest import Hasher
+from . import blob_files
+from .checksum import crc32
+from .digest import hash_file
+from .extents import reflink
 from .layout import BlobPaths
-from .locks import HEADER, OPEN_FLAGS, RangeLocks
+from .locks import HEADER, RangeLocks
 from .state_file import GROUP, Damaged, FileMark, StateFile, StateHeader, VerificationRecord
 from .stored_blob import StoredBlob
 
-# What came of it: ``held``: it is here already; ``busy``: somebody fetches it at this moment, or writes the other file;
-# ``stopped``: given up on the way.
+# ``held``: it is stored already; ``busy``: a process fetches it at this moment, or writes the other file;
+# ``stopped``: cancelled.
 AdoptOutcome = Literal["reflink", "in place", "held", "absent", "wrong", "busy", "stopped"]
-_STEP: Final = 4 * BLOCK_SIZE  # 1 MiB, as for hashing
-# A fetch of 16 MiB at 10 MB/s takes 1.6 s; a reader who waits as long for a block that is free notices a hiccup.
-_GRAB_S: Final = 2.0
-_PAUSE_S: Final = 0.05  # between two looks, as of a fetcher who finds blocks busy
+# A fetch of 16 MiB at 10 MB/s takes 1.6 s; a reader that waits as long for a block that is free notices a hiccup.
+_LOCK_S: Final = 2.0
+_PAUSE_S: Final = 0.05  # between two attempts, as of a fetcher that finds blocks busy
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignBlob:
+    """An open blob of another cache, for the caller to close, and its path with all links resolved."""
+
+    fd: int
+    path: str
+    mark: FileMark
+
+
+class ForeignRepo(Protocol):
+    """A repo in another cache, from which blobs are adopted."""
+
+    def open(self, etag: str, size: int) -> ForeignBlob | None: ...
+
+    def has(self, etag: str, size: int) -> bool: ...
 
 
 def adopt(
-    place: BlobPaths,
+    paths: BlobPaths,
     blob: Blob,
     digest: Digest,
-    found: HubBlob,
+    found: ForeignBlob,
     *,
     boot_id: str,
     now: float,
@@ -53,61 +68,56 @@ def adopt(
     cancelled: Callable[[], bool],
     patience: float,
 ) -> AdoptOutcome:
-    """Hash what was ``found`` and make it the blob at ``place``. ``held`` gives that blob, held open, where this
-    process uses it; it goes on with the new files. ``patience`` is for whoever fetches some of it, in seconds.
+    """Hashes ``found`` and makes it the blob at ``paths``. ``held`` returns that blob, held open, where this process
+    uses it; it continues with the new files. ``patience``: seconds to wait for processes that fetch some of it.
 
     Raises CacheUnusable, OSError."""
-    os.makedirs(place.folder, mode=0o700, exist_ok=True)
-    clone = _cloned(place.folder, found.fd)
-    data = found.fd if clone is None else clone
-    try:
-        before = FileMark.of(data)
-        crcs = _hashed(data, blob.size, digest, cancelled)
-        if crcs is None:
+    os.makedirs(paths.folder, mode=0o700, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        clone = _clone(paths.folder, found.fd)
+        if clone is not None:
+            stack.callback(os.close, clone)
+        data = found.fd if clone is None else clone
+        before, crcs = FileMark.of(data), array("I")
+
+        def sum_up(chunk: memoryview) -> None:
+            crcs.extend(crc32(chunk[at : at + BLOCK_SIZE]) for at in range(0, len(chunk), BLOCK_SIZE))
+
+        if hash_file(data, digest, blob.size, cancelled, sum_up) != digest.hex:
             return "stopped" if cancelled() else "busy" if FileMark.of(data) != before else "wrong"
         os.fdatasync(data)
         if FileMark.of(data) != before:
             return "busy"
-        locks = RangeLocks(os.open(place.lock, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, 0o600))
-        try:
-            if not _all_locked(locks, block_count(blob.size), patience, cancelled):
-                return "stopped" if cancelled() else "busy"
-            with locks.holding(HEADER):
-                pinned = _pinned(place, blob)
-                if pinned is None:
-                    return "held"
-                state = _exchanged(place, blob, found.path if clone is None else None, data, boot_id)
-                try:
-                    _fill(state, crcs, now)
-                    # A clone has just got its name, which changes ctime; nobody else can have written to it.
-                    mark = before if clone is None else FileMark.of(data)
-                    record = VerificationRecord(digest, int(now), mark)
-                    state.write_header(replace(state.header(), verification=record, pinned=pinned))
-                    opened = held()  # only now: it may have been opened while this was hashed
-                    if opened is not None:
-                        with contextlib.closing(opened):
-                            opened.swap_files(state.fd, data)
-                except Damaged as error:  # of what was written this moment
-                    raise CacheUnusable(
-                        f"the cache file {place.state} is damaged: {error}", "check the disk"
-                    ) from error
-                finally:
-                    state.close()
-        finally:
-            locks.close()
-    finally:
-        if clone is not None:
-            os.close(clone)
+        locks = stack.enter_context(contextlib.closing(blob_files.open_locks(paths)))
+        if not _lock_all(locks, block_count(blob.size), patience, cancelled):
+            return "stopped" if cancelled() else "busy"
+        with locks.holding(HEADER):
+            pinned = _pinned(paths, blob)
+            if pinned is None:
+                return "held"
+            state = _create(paths, blob, found.path if clone is None else None, data, boot_id)
+            try:
+                _fill(state, crcs, now)
+                # A clone has just got its name, which changes ctime; no other program can have written to it.
+                mark = before if clone is None else FileMark.of(data)
+                header = StateHeader.of(blob, boot_id, pinned, VerificationRecord(digest, int(now), mark))
+                state.write_header(header)
+                opened = held()  # only now: it may have been opened while this was hashed
+                if opened is not None:
+                    with contextlib.closing(opened):
+                        opened.swap_files(state.fd, data)
+            finally:
+                state.close()
     return "in place" if clone is None else "reflink"
 
 
-def is_unchanged(place: BlobPaths, header: StateHeader) -> bool:
-    """Whether the data file is the one that was verified, and nobody has written to it since."""
+def is_unchanged(paths: BlobPaths, header: StateHeader) -> bool:
+    """Whether the data file is the one that was verified, not written to since."""
     record = header.verification
     if record is None:
         return False
     try:
-        fd = os.open(place.data, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(paths.data, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -116,38 +126,34 @@ def is_unchanged(place: BlobPaths, header: StateHeader) -> bool:
         os.close(fd)
 
 
-def _all_locked(locks: RangeLocks, blocks: int, patience: float, cancelled: Callable[[], bool]) -> bool:
-    """Lock every block, for the caller to close ``locks``: nobody publishes, drops or punches any from then on.
+def _lock_all(locks: RangeLocks, blocks: int, patience: float, cancelled: Callable[[], bool]) -> bool:
+    """Locks every block, for the caller to close ``locks``: nothing is published, dropped or punched from then on.
 
-    A reader who reads ahead has some of them locked at every moment. So what is free is kept while the others come free
-    with the fetches that are under way, of which no new one can begin; nobody waits for a block while he has another,
-    so this ends. But no longer than a moment: a server may have fallen silent, and readers wait for the rest."""
-    ends = time.monotonic() + patience
+    A reader that reads ahead has some of them locked at every moment. So the free ones are kept while the others are
+    released by the fetches under way, of which no new one can begin; a fetch that holds blocks waits for no other, so
+    this ends. But it keeps them for a moment only: a server may have stopped sending, and readers wait for the rest."""
+    deadline = time.monotonic() + patience
     while True:
-        left, until = [range(blocks)], time.monotonic() + min(patience, _GRAB_S)
-        taken: list[range] = []
-        while left:
-            busy: list[range] = []
-            for run in left:
-                got, others = locks.try_acquire(run)
-                taken += got
-                busy += others
-            left = busy
-            if left and (time.monotonic() >= until or cancelled()):
+        left, until = [range(blocks)], time.monotonic() + min(patience, _LOCK_S)
+        acquired: list[range] = []
+        while True:
+            tried = [locks.try_acquire(run) for run in left]
+            acquired += [run for got, _ in tried for run in got]
+            left = [run for _, busy in tried for run in busy]
+            if not left:
+                return True
+            if time.monotonic() >= until or cancelled():
                 break
-            if left:
-                time.sleep(_PAUSE_S)
-        if not left:
-            return True
-        for run in taken:
+            time.sleep(_PAUSE_S)
+        for run in acquired:
             locks.release(run)
-        if time.monotonic() >= ends or cancelled():
+        if time.monotonic() >= deadline or cancelled():
             return False
         time.sleep(_PAUSE_S)
 
 
-def _cloned(folder: str, source: int) -> int | None:
-    """A file without a name that shares all blocks of ``source``; None where the file system cannot do that."""
+def _clone(folder: str, source: int) -> int | None:
+    """Creates an unnamed file that shares all blocks of ``source``; None where the file system cannot do that."""
     try:
         fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -158,59 +164,41 @@ def _cloned(folder: str, source: int) -> int | None:
     return None
 
 
-def _hashed(fd: int, size: int, digest: Digest, cancelled: Callable[[], bool]) -> array[int] | None:
-    """The CRC of each block; None when the content is not the digest's, or was not looked at to the end."""
-    hasher, crcs = Hasher(digest, size), array("I")
-    buffer = memoryview(bytearray(_STEP))
-    while hasher.hashed < size:
-        want = min(_STEP, size - hasher.hashed)
-        if cancelled() or os.preadv(fd, [buffer[:want]], hasher.hashed) != want:
-            return None
-        crcs.extend(zlib.crc32(buffer[at : min(at + BLOCK_SIZE, want)]) for at in range(0, want, BLOCK_SIZE))
-        hasher.update(buffer[:want])
-    return crcs if hasher.hexdigest() == digest.hex else None
-
-
-def _pinned(place: BlobPaths, blob: Blob) -> bool | None:
-    """Whether the blob that is to be replaced is pinned; None when it need not be replaced. HEADER is locked."""
+def _pinned(paths: BlobPaths, blob: Blob) -> bool | None:
+    """Whether the blob that is to be replaced is pinned; None when it is complete already. HEADER is locked."""
     try:
-        state, header = StateFile.open(place.state, writing=False)
+        state, header = StateFile.open(paths.state, writing=False)
     except (FileNotFoundError, Damaged):
         return False
-    try:
+    with contextlib.closing(state):
         if not header.matches(blob):
             return False
-        whole = not state.missing(range(state.blocks))
-        if whole and (is_unchanged(place, header) if os.path.islink(place.data) else os.path.exists(place.data)):
+        complete = not state.missing(range(state.blocks))
+        if complete and (is_unchanged(paths, header) if os.path.islink(paths.data) else os.path.exists(paths.data)):
             return None
         return header.pinned
-    finally:
-        state.close()
 
 
-def _exchanged(place: BlobPaths, blob: Blob, link: str | None, data: int, boot_id: str) -> StateFile:
-    """New files at the blob's place, of which nothing counts as present yet. HEADER is locked.
-
-    The state file goes first and comes last, as in BlobStore; who has the old ones open goes on with those."""
-    for path in (place.state, place.data):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+def _create(paths: BlobPaths, blob: Blob, link: str | None, data: int, boot_id: str) -> StateFile:
+    """Creates the files, with every block absent; processes that have old ones open continue with those. HEADER is
+    locked."""
+    blob_files.remove(paths)
     if link is not None:
-        os.symlink(link, place.data)
+        os.symlink(link, paths.data)
     else:
-        folder = os.open(place.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:  # with a descriptor of the folder Python calls linkat(2), which can name a file that has no name
-            os.link(f"/proc/self/fd/{data}", os.path.basename(place.data), dst_dir_fd=folder)
+        folder = os.open(paths.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:  # with a descriptor of the folder Python calls linkat(2), which can give an unnamed file a name
+            os.link(f"/proc/self/fd/{data}", os.path.basename(paths.data), dst_dir_fd=folder)
         finally:
             os.close(folder)
-    return StateFile.create(place.state, blob, boot_id)
+    return StateFile.create(paths.state, blob, boot_id)
 
 
 def _fill(state: StateFile, crcs: array[int], now: float) -> None:
-    every = range(state.blocks)
-    counts = state.next_counts(every)
+    """Makes every block present."""
+    counts = state.next_counts(range(state.blocks))
     state.set_crcs(0, crcs)
-    for group in range(-(-state.blocks // GROUP)):  # else it seems never used, and goes first
-        state.record_use(group, min(max(int(now), 0), 0xFFFF_FFFF))
+    for group in range(-(-state.blocks // GROUP)):  # else it seems never used, and is evicted first
+        state.record_use(group, int(now))
     state.set_present(0, counts)
     os.fdatasync(state.fd)

@@ -1,6 +1,6 @@
-"""A claim: blocks of one blob that only its holder may publish, in this process and all others.
+"""A lease on blocks of one blob: only its holder may publish them, in this process and all others.
 
-Made by ``StoredBlob.claim``; what it holds are locks of the blob's lock file, which the kernel frees when the process
+Made by ``StoredBlob.lease``. It consists of locks on the blob's lock file, which the kernel releases when the process
 dies. One thread at a time.
 """
 
@@ -18,8 +18,8 @@ _log = logging.getLogger(__name__)
 
 
 class BlockLease:
-    """``blocks``: the runs obtained, missing when they were. ``busy``: the runs another process (or another claim of
-    this one) holds. The blob stays open until the claim is released."""
+    """``blocks``: the runs obtained, absent at that moment. ``busy``: the runs that another process, or another lease
+    of this one, holds. The blob stays open until the lease is released."""
 
     def __init__(self, locks: RangeLocks, released: Callable[[], None]) -> None:
         self.blocks: list[range] = []
@@ -31,33 +31,33 @@ class BlockLease:
     def holds(self, block: int) -> bool:
         return block in self._left
 
-    def add(self, taken: list[range]) -> None:
-        """Runs whose locks were just taken."""
-        self.blocks.extend(taken)
-        for run in taken:
+    def add(self, acquired: list[range]) -> None:
+        """Adds runs whose locks were just taken."""
+        self.blocks.extend(acquired)
+        for run in acquired:
             self._left.update(run)
 
     def keep_only(self, missing: list[range]) -> None:
-        """Keep only what is missing. Raises OSError."""
+        """Releases all blocks but ``missing``. Raises OSError."""
         self.blocks = missing
         wanted = {block for run in missing for block in run}
         for run in runs(sorted(self._left - wanted)):
             self.release_run(run)
 
     def release_run(self, run: range) -> None:
-        """Unlock some of the blocks held. Raises OSError."""
+        """Unlocks some of the blocks held. Raises OSError."""
         self._left.difference_update(run)
         self._locks.release(run)
 
     def release(self) -> None:
-        """Unlock what is left; may be called again."""
+        """Unlocks the blocks that are left; may be called again."""
         released, self._released = self._released, None
         if released is None:
             return
         try:
             for run in runs(sorted(self._left)):
                 self.release_run(run)
-        except OSError as error:  # the files were closed, and the locks went with them
+        except OSError as error:  # the files were closed, which released the locks
             _log.debug("event=claim-gone error=%s", error)
         finally:
             released()

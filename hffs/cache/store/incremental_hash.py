@@ -1,12 +1,12 @@
-"""A blob on its way to ``verified``: hashed in order, as far as it is here, and gone on with when more has come.
+"""Hashing a blob in order while it grows, until it is verified.
 
-The verifier makes one for each blob it looks at, before anything of it can be evicted. So a file is known to be right
-a moment after its last byte, however big; and what is evicted before the rest has come was hashed (``leaving``), so
-that a file larger than the cache is known to be right once all of it has passed through in order. Every byte hashed had
-its CRC looked at, and of what was hashed while it came once more when all is here: a bit may have flipped on the disk
-since. What was published anew after it was hashed makes it begin again, when the whole is here.
+The hash worker makes one for each blob it handles, before anything of it can be evicted. So a file is verified a moment
+after its last byte, however big; and what is evicted before the rest has come was hashed (``hash_before_evict``), so
+that a file larger than the cache is known to be right once all of it has passed through in order. The CRC of every byte
+hashed is checked, and once more, when the blob is complete, of what was hashed while it grew: a bit may have flipped on
+the disk since. A block published again after it was hashed restarts the hash when the blob is complete.
 
-Whoever hashes has it for that time (``turn``): the verifier's thread, and whoever evicts. While the blob is open.
+Only one thread hashes at a time (``acquire``): the hash worker's, or one that evicts. While the blob is open.
 """
 
 from __future__ import annotations
@@ -21,49 +21,48 @@ from typing import TYPE_CHECKING, Final, Literal
 from ...errors import BlockAbsent, CacheUnusable, IntegrityError
 from ...model import Digest
 from ...ranges import BLOCK_SIZE, block_count
-from .digest import Hasher
+from .digest import STEP, Hasher
 
 if TYPE_CHECKING:
     from .state_file import FileMark
     from .stored_blob import StoredBlob
 
 _log = logging.getLogger(__name__)
-# 1 MiB: sha256 gains nothing from more, and a reader is never kept long from the GIL. A whole number of blocks.
-STEP: Final = 4 * BLOCK_SIZE
-# Whoever evicts waits so long for the verifier to end its step: half a millisecond, a hundred times that where the
-# processor is everybody else's. Longer, and the blocks go unhashed: the file is hashed when it is whole, or read anew.
+# How long an evicting thread waits for the hash worker to end its step, which takes half a millisecond, or a hundred
+# times that on a busy machine. After that the blocks are evicted unhashed: the file is hashed when it is complete, or
+# read again.
 TURN_S: Final = 1.0
-# What is still to be hashed before the blocks that go is hashed by who evicts them, up to so much: 64 MiB take 35 ms. A
-# verifier that is further behind gets no processor at all.
+# Blocks before the evicted ones that the evicting thread hashes as well: 64 MiB take 35 ms. A worker that is further
+# behind gets no processor at all.
 MOST_BEHIND: Final = 256
 
 # ``verified``: recorded. ``passed``: right, but a part of it has been evicted since. ``again``: what was hashed is no
-# longer what is there.
+# longer what is stored.
 HashOutcome = Literal["verified", "passed", "again"]
 
 
 class IncrementalHash:
-    """Of a ``stored`` blob whose listing names a ``digest``; told of what is evicted once it was made to ``listen``."""
+    """The hash of a ``stored`` blob whose listing names a ``digest``."""
 
     def __init__(self, stored: StoredBlob, digest: Digest) -> None:
         self.stored = stored
         self._digest = digest
         self._blocks = block_count(stored.size)
-        # The bytes of a block that the disk did not take, where anybody has them.
+        # Returns the bytes of a block that is not on disk, where they are in memory.
         self.memory_block: Callable[[int], bytes | None] = lambda _: None
         self._free = threading.Condition()
-        self._taken = False  # guarded by _free
-        self._begin()
+        self._acquired = False  # guarded by _free
+        self._restart()
 
-    def _begin(self) -> None:
+    def _restart(self) -> None:
         self._hasher = Hasher(self._digest, self.stored.size)
         self._counts = bytearray()  # of each block hashed, its publication
-        self._moved = False  # the blob was closed in between: its counts may be of other files
+        self._rebound = False  # the blob was closed in between: its counts may be of other files
         self.started_at = time.time()
-        # Nobody of us writes to a whole blob: its times tell whether anybody else did. While it still grows they say
-        # nothing, and only the CRCs and counts do.
+        # hffs does not write to a complete blob: its times tell whether another program did. While it still grows they
+        # mean nothing, and only the CRCs and counts do.
         self._mark: FileMark | None = self.stored.mark() if self.stored.complete else None
-        self._looked_again = 0 if self._mark is None else self._blocks  # blocks, once the whole is here
+        self._rechecked = 0 if self._mark is None else self._blocks  # blocks, once the blob is complete
 
     @property
     def hashed(self) -> int:
@@ -77,32 +76,32 @@ class IncrementalHash:
 
     @contextlib.contextmanager
     def acquire(self, patience: float | None = None) -> Iterator[bool]:
-        """To hash, alone; False when another did for all of ``patience`` seconds (TURN_S)."""
+        """Yields whether this thread may hash; False when another one did for all of ``patience`` seconds (TURN_S)."""
         with self._free:
-            mine = self._free.wait_for(lambda: not self._taken, TURN_S if patience is None else patience)
-            self._taken = self._taken or mine
+            mine = self._free.wait_for(lambda: not self._acquired, TURN_S if patience is None else patience)
+            self._acquired = self._acquired or mine
         try:
             yield mine
         finally:
             if mine:
                 with self._free:
-                    self._taken = False
+                    self._acquired = False
                     self._free.notify()
 
     def rebind(self, stored: StoredBlob) -> None:
-        """Go on with the blob after it was closed and opened again; what has been hashed counts if all of it passes,
-        and is hashed again if the whole is here. Have a ``turn``."""
+        """Continues with the blob after it was closed and opened again; what has been hashed counts if all of it passes
+        through, and is hashed again if the blob is complete. The caller has it acquired."""
         if self.stored is not stored:
             self.stored = stored
-            self._moved = self._moved or bool(self._counts)
+            self._rebound = self._rebound or bool(self._counts)
             self.subscribe()
 
     def subscribe(self) -> None:
-        """Hash what is about to be evicted; one for each blob that is open."""
+        """Hashes blocks before they are evicted; one hash for each blob that is open."""
         self.stored.on_evict = self.hash_before_evict
 
     def hash_before_evict(self, blocks: range) -> None:
-        """These blocks are about to be evicted: they are hashed first, if it is nearly their turn. Never raises."""
+        """Hashes blocks that are about to be evicted, if the hash has nearly reached them. Never raises."""
         following = self.next_block
         if not blocks.start - MOST_BEHIND <= following < blocks.stop:
             return
@@ -116,27 +115,27 @@ class IncrementalHash:
             _log.debug("event=not-hashed-before-it-went error=%s", error)
 
     def advance(self, cancelled: Callable[[], bool] = lambda: False, *, limit: int | None = None) -> bool:
-        """Hash on; True when all is hashed and still right, False at the first byte that is not here, at ``limit``
-        (bytes), or when ``cancelled`` (asked before each MiB). Raises CacheUnusable."""
+        """Hashes on. Returns True when all is hashed and still right; False at the first byte that is not present, at
+        ``limit`` (bytes), or when ``cancelled`` (called before each MiB) returned True. Raises CacheUnusable."""
         size = self.stored.size
-        ends = size if limit is None else min(limit, size)
-        while self.hashed < ends:
+        end = size if limit is None else min(limit, size)
+        while self.hashed < end:
             if cancelled():
                 return False
-            start, stop = self.hashed, min(self.hashed + STEP, ends)
+            start, stop = self.hashed, min(self.hashed + STEP, end)
             first, last = start // BLOCK_SIZE, -(-stop // BLOCK_SIZE)
             absent = self.stored.missing(range(first, last))
             if absent:
                 last = absent[0].start
                 stop = min(stop, last * BLOCK_SIZE)
                 if stop <= start:
-                    unstored = self.memory_block(first)
-                    if unstored is None:
+                    in_memory = self.memory_block(first)
+                    if in_memory is None:
                         return False
-                    self._hasher.update(unstored)
-                    self._counts += b"\0"  # as no publication is: it is hashed again when the whole is here
+                    self._hasher.update(in_memory)
+                    self._counts += b"\0"  # the number of no publication: hashed again when the blob is complete
                     continue
-            counts = self.stored.publications(range(first, last))  # before the bytes: a new one afterwards shows
+            counts = self.stored.publications(range(first, last))  # before the bytes: a later one shows
             try:
                 self._hasher.update(self.stored.bytes_at(start, stop))
             except BlockAbsent:
@@ -145,42 +144,41 @@ class IncrementalHash:
         return self.hashed == size and (limit is not None or self._recheck(cancelled))
 
     def _recheck(self, cancelled: Callable[[], bool]) -> bool:
-        """What was hashed while it came: whether each block is still what was written, now that the whole is here. A
-        GiB takes 0.1 s, where hashing takes 0.6. What has been evicted cannot be looked at again, and need not be."""
+        """Whether each block that was hashed while the blob grew is still what was written, once it is complete. A GiB
+        takes 0.1 s, where hashing takes 0.6. Evicted blocks cannot be checked again, and need not be."""
         stored, blocks = self.stored, self._blocks
-        if self._moved or not stored.complete:
+        if self._rebound or not stored.complete:
             return True
         if self._mark is None:
             self._mark = stored.mark()
-        while self._looked_again < blocks:
+        while self._rechecked < blocks:
             if cancelled():
                 return False
-            some = range(self._looked_again, min(self._looked_again + STEP // BLOCK_SIZE, blocks))
+            some = range(self._rechecked, min(self._rechecked + STEP // BLOCK_SIZE, blocks))
             if not stored.recheck(some):
-                self._mark, self._looked_again = None, 0
+                self._mark, self._rechecked = None, 0
                 return False
-            self._looked_again = some.stop
+            self._rechecked = some.stop
         return True
 
     def finish(self, now: float) -> HashOutcome:
-        """All is hashed: record at ``now`` (seconds since the epoch) that the blob is right, if it is here. It begins
-        again after whatever is no lasting record. Raises IntegrityError (what to drop is the caller's decision),
+        """Compares the digest when all is hashed, and records at ``now`` (seconds since the epoch) that the blob is
+        verified, if it is complete; otherwise restarts. Raises IntegrityError (the caller decides what to drop),
         CacheUnusable."""
         stored = self.stored
-        whole = stored.complete
-        if whole and (self._moved or self._counts != stored.publications(range(len(self._counts)))):
-            self._begin()
+        complete = stored.complete
+        if complete and (self._rebound or self._counts != stored.publications(range(len(self._counts)))):
+            self._restart()
             return "again"
-        got = self._hasher.hexdigest()
-        if got != self._digest.hex:
-            kind, promised = self._digest.algorithm, self._digest.hex
+        got, expected = self._hasher.hexdigest(), self._digest.hex
+        if got != expected:
             raise IntegrityError(
-                f"{stored.blob.etag}: the bytes have {kind} {got} where {promised} was promised",
+                f"{stored.blob.etag}: {self._digest.algorithm} mismatch: expected {expected}, got {got}",
                 "fetch it again",
-                expected=self._digest.hex,
+                expected=expected,
                 got=got,
             )
-        if whole and stored.record_verified(self._digest, bytes(self._counts), self._mark, now):
+        if complete and stored.record_verified(self._digest, bytes(self._counts), self._mark, now):
             return "verified"
-        self._begin()
-        return "again" if whole else "passed"
+        self._restart()
+        return "again" if complete else "passed"

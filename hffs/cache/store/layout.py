@@ -1,7 +1,6 @@
-"""Where everything lies in a cache directory, whether the directory can be one, and what its I/O errors mean.
+"""The paths of a cache directory, whether a directory can be a cache, and the translation of its I/O errors.
 
-``prepare`` is called once by whoever opens the cache; the other rooms of the cache ask here for paths. Etags come from
-servers and are never trusted as names. It never opens a blob. No state, any thread.
+Etags come from servers and are never trusted as names. It opens no blob. No state, any thread.
 
     <cache dir>/version  CACHEDIR.TAG  index/
     <cache dir>/blobs/<first 2 of etag>/<etag>/<origin>.{data,state,lock}
@@ -22,16 +21,17 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import CacheUnusable, HffsError, NoSpace
-from . import holes, locks
+from ...files import atomic_write
+from . import extents, locks
 
 FORMAT_VERSION: Final = 1
-# https://bford.info/cachedir/: backup programs leave out directories that hold this file.
+# https://bford.info/cachedir/: backup programs skip directories that hold this file.
 _CACHEDIR_TAG: Final = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is the cache of hffs.\n"
 _PLAIN_ETAG: Final = re.compile(r"[0-9A-Za-z_-][0-9A-Za-z._-]{0,127}\Z")
-# Locks of these are local to one machine, or not kept, or emulated; FUSE servers each do as they like.
-_UNFIT: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse", "fuseblk", "virtiofs"})
+# Their locks are local to one machine, not kept, or emulated; those of FUSE depend on its server.
+_UNSUPPORTED: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse", "fuseblk", "virtiofs"})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_ESCAPED: Final = re.compile(r"\\([0-3][0-7]{2})")  # how mountinfo writes blanks, tabs and backslashes (proc(5))
+_ESCAPED: Final = re.compile(r"\\([0-3][0-7]{2})")  # blanks, tabs and backslashes in mountinfo (proc(5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,11 @@ class BlobPaths:
     def lock(self) -> str:
         return f"{self.folder}/{self.origin_id}.lock"
 
+    @property
+    def partial(self) -> str:
+        """A state file that is being created."""
+        return f"{self.folder}/{self.origin_id}.new"
+
 
 class Layout:
     """The paths of one cache directory."""
@@ -63,32 +68,33 @@ class Layout:
         self.index = self.root / "index"
 
     def prepare(self, mountinfo: str | os.PathLike[str] = "/proc/self/mountinfo") -> None:
-        """Make the directories and marks, or say why this cannot be a cache. Raises CacheUnusable, NoSpace."""
+        """Creates the directories, version and tag. Raises CacheUnusable where this cannot be a cache, NoSpace."""
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._refuse_others()
-            self._refuse_unfit_file_system(mountinfo)
-            self._agree_on_version()
+            self._check_owner()
+            self._check_file_system(mountinfo)
+            if not self._has_version():
+                atomic_write(self.root / "version", f"{FORMAT_VERSION}\n")
             for folder in (self.blobs, self.index):
                 folder.mkdir(mode=0o700, exist_ok=True)
             tag = self.root / "CACHEDIR.TAG"
             if not tag.exists():
-                self._write(tag, _CACHEDIR_TAG)
+                atomic_write(tag, _CACHEDIR_TAG)
             self._probe()
         except OSError as error:
             raise disk_error(error, f"the cache directory {self.root}") from error
 
     def paths(self, etag: str, origin: str) -> BlobPaths:
-        """Where the blob of this etag, vouched for by this origin, lies or would lie."""
+        """Returns the paths of the blob that this origin lists with this etag, stored or not."""
         return BlobPaths(self.folder(etag), origin_id(origin))
 
     def folder(self, etag: str) -> str:
-        """The folder of all copies of an etag."""
+        """Returns the folder of all copies of an etag."""
         name = etag_name(etag)
         return f"{self.blobs}/{name[:2]}/{name}"
 
     def copies(self, etag: str) -> list[BlobPaths]:
-        """The copies of this etag that have a state file, whatever their origin. Raises OSError but for absence."""
+        """Returns the copies of this etag of any origin that have a state file. Raises OSError but for absence."""
         folder = self.folder(etag)
         try:
             names = os.listdir(folder)
@@ -97,15 +103,11 @@ class Layout:
         return [BlobPaths(folder, name.removesuffix(".state")) for name in sorted(names) if name.endswith(".state")]
 
     def check_version(self) -> None:
-        """For who only looks, and makes nothing. Raises CacheUnusable when a newer hffs wrote this cache."""
-        self._is_marked()
+        """Raises CacheUnusable when a newer hffs wrote this cache; for callers that only read it."""
+        self._has_version()
 
-    def _agree_on_version(self) -> None:
-        if not self._is_marked():
-            self._write(self.root / "version", f"{FORMAT_VERSION}\n")
-
-    def _is_marked(self) -> bool:
-        """Whether a version is named here that we know. Raises CacheUnusable, OSError."""
+    def _has_version(self) -> bool:
+        """Whether the directory has a readable version. Raises CacheUnusable for a newer one, OSError."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             found = int((self.root / "version").read_text("ascii"))
             if found > FORMAT_VERSION:
@@ -116,21 +118,11 @@ class Layout:
             return True
         return False
 
-    def _write(self, path: Path, text: str) -> None:
-        """A small file that is there whole or not at all."""
-        fd, temporary = tempfile.mkstemp(dir=self.root, prefix=f".{path.name}.")
-        try:
-            with open(fd, "w", encoding="ascii") as file:
-                file.write(text)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-
-    def _refuse_others(self) -> None:
-        """Who can write here decides what the mounts of this user hold. Root may use another's: he asked for it."""
+    def _check_owner(self) -> None:
+        """Raises CacheUnusable where other users could change what the mounts show. Root may use another user's
+        directory, which it was asked to."""
         found = self.root.stat()
-        remedy = f"choose a --cache-dir of your own, {self.root}/hffs for one"
+        remedy = f"choose a --cache-dir of your own, for example {self.root}/hffs"
         if found.st_uid != os.geteuid() != 0:
             raise CacheUnusable(f"the cache directory {self.root} belongs to another user", remedy)
         if found.st_mode & stat.S_IWOTH:
@@ -138,17 +130,17 @@ class Layout:
                 f"every user may write to the cache directory {self.root}", f"chmod o-w it, or {remedy}"
             )
 
-    def _refuse_unfit_file_system(self, mountinfo: str | os.PathLike[str]) -> None:
+    def _check_file_system(self, mountinfo: str | os.PathLike[str]) -> None:
         try:
             mounts = Path(mountinfo).read_text("utf-8", "surrogateescape")
-        except OSError:  # no /proc: the probe is all there is to go by
+        except OSError:  # no /proc: only the probe can tell
             return
         kind = file_system_of(os.path.realpath(self.root), mounts)
         if is_unsupported(kind):
-            raise _unfit(self.root, kind)
+            raise _unsupported(self.root, kind)
 
     def _probe(self) -> None:
-        """Try a lock and a hole on a file of no name. A full disk proves nothing and is no reason to refuse."""
+        """Tries a lock and a hole on an unlinked file. A full disk proves nothing and is accepted."""
         try:
             fd, temporary = tempfile.mkstemp(dir=self.root, prefix=".probe.")
         except OSError as error:
@@ -160,21 +152,21 @@ class Layout:
             os.truncate(fd, 1 << 16)
             if not locks.try_lock(fd, 0, 1):
                 raise CacheUnusable(f"a lock on a new file in {self.root} is refused", "choose another --cache-dir")
-            holes.punch(fd, 0, 1 << 12)
+            extents.punch(fd, 0, 1 << 12)
         except OSError as error:
             if error.errno in {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK}:
-                raise _unfit(self.root, "one without range locks or holes") from error
+                raise _unsupported(self.root, "one without range locks or holes") from error
             raise
         finally:
             os.close(fd)
 
 
 def is_unsupported(kind: str) -> bool:
-    """Whether a file system of this type, as mountinfo calls it, cannot hold a cache."""
-    return kind in _UNFIT or kind.startswith("fuse.")
+    """Whether a file system of this type, as named in mountinfo, cannot hold a cache."""
+    return kind in _UNSUPPORTED or kind.startswith("fuse.")
 
 
-def _unfit(root: Path, kind: str) -> CacheUnusable:
+def _unsupported(root: Path, kind: str) -> CacheUnusable:
     return CacheUnusable(
         f"the cache directory {root} is on a file system of type {kind}, where locks and holes cannot be relied on",
         "choose a --cache-dir on a local disk (ext4, xfs, btrfs, tmpfs)",
@@ -182,22 +174,21 @@ def _unfit(root: Path, kind: str) -> CacheUnusable:
 
 
 def etag_name(etag: str) -> str:
-    """A file name for an etag: itself where harmless, else its sha256 behind a sign that no harmless one contains."""
+    """Returns a file name for an etag: itself where harmless, else ``=`` (in no harmless one) and its sha256."""
     if _PLAIN_ETAG.match(etag):
         return etag
     return "=" + hashlib.sha256(etag.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@lru_cache(maxsize=64)  # one or two endpoints, asked for with every file
+@lru_cache(maxsize=64)  # one or two endpoints, needed with every file
 def origin_id(origin: str) -> str:
-    """A file name for an origin (scheme://host[:port]): the first 16 hex digits of its sha256."""
+    """Returns a file name for an origin (scheme://host[:port]): the first 16 hex digits of its sha256."""
     return hashlib.sha256(origin.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def file_system_of(path: str, mountinfo: str) -> str:
-    """The type of the file system an absolute, resolved path lies on: the deepest mount, the latest of equals.
-
-    ``mountinfo`` is the text of /proc/self/mountinfo (proc(5)); empty when nothing fits."""
+    """Returns the type of the file system that holds an absolute, resolved path: of the deepest mount, the latest of
+    equals; empty when none fits. ``mountinfo`` is the text of /proc/self/mountinfo (proc(5))."""
     best, kind = -1, ""
     for line in mountinfo.splitlines():
         before, found, after = line.partition(" - ")
@@ -211,14 +202,12 @@ def file_system_of(path: str, mountinfo: str) -> str:
 
 
 def disk_error(error: OSError, what: str) -> HffsError:
-    """What an OSError of the local disk is in our words; ``what`` names the file or directory."""
+    """Translates an OSError of the local disk; ``what`` names the file or directory."""
     reason = error.strerror or str(error)
     if error.errno in _FULL:
-        return NoSpace(f"no room for {what}", "free some disk space or choose another --cache-dir")
+        return NoSpace(f"no space left for {what}", "free some disk space or choose another --cache-dir")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return CacheUnusable(
-            f"{what} cannot be written: {reason}", "mend its permissions or choose another --cache-dir"
-        )
+        return CacheUnusable(f"{what} cannot be written: {reason}", "fix its permissions or choose another --cache-dir")
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return CacheUnusable(f"{what} cannot be opened: {reason}", "raise the limit of open files (ulimit -n)")
     return CacheUnusable(f"{what} cannot be used: {reason}", "check the disk, or choose another --cache-dir")

@@ -1,10 +1,10 @@
-"""Locks between processes on one cache: OFD range locks on a blob's lock file, and the flock rule of the data file.
+"""Locks between processes on one cache: OFD range locks on a blob's lock file, and flock(2) on whole files.
 
-OFD locks (fcntl(2), "Open file description locks") belong to an open file, not to a process: closing some other
-descriptor of the file does not drop them, and the kernel frees them when their holder dies, however it dies. Within one
-open file they do not exclude threads from one another, so ``RangeLocks`` remembers what its own threads hold.
+OFD locks (fcntl(2), "Open file description locks") belong to an open file, not to a process: closing another
+descriptor of the file does not release them, and the kernel releases them when their holder dies. Within one open file
+they do not exclude threads from one another, so ``RangeLocks`` records what its own threads hold.
 
-Used by the store only. Nothing here waits without a deadline. Any thread.
+Every wait has a deadline. Any thread.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from ...ranges import runs
 # struct flock of <fcntl.h>: short l_type, short l_whence, off_t l_start, off_t l_len, pid_t l_pid; native alignment,
 # 64-bit offsets (CPython is built with them everywhere). l_pid must be 0 for the F_OFD_ commands.
 _FLOCK: Final = struct.Struct("@hhqqi4x")
-# Blocks are the lock file's bytes from 0 on; what concerns a blob as a whole is locked far behind any block.
+# A block's lock is the byte of its number in the lock file; the locks of the whole blob are far behind any block.
 HEADER: Final = 1 << 62
 PUNCHING: Final = HEADER + 1
 # The descriptor of a closed file: every call on it is EBADF, an OSError, where -1 is a ValueError to some of Python's.
 CLOSED_FD: Final = 0x7FFF_FFFF
-# How files of ours are opened: not through a link that somebody put in their place, and not waiting for a pipe.
+# Flags for opening the cache's own files: a link in their place is not followed, and a pipe does not block.
 OPEN_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-# These two are held for a handful of system calls. 10 s is far longer than a starved machine needs for those, and far
-# shorter than a reader's deadline (120 s).
-_PATIENCE_S: Final = 10.0
+# HEADER and PUNCHING, like the flock of a small file, are held for a handful of system calls. 10 s is far longer than a
+# starved machine needs for those, and far shorter than a reader's deadline (120 s).
+PATIENCE_S: Final = 10.0
 _PAUSE_S: Final = 0.002
 
 
 def try_lock(fd: int, start: int, length: int) -> bool:
-    """Lock bytes [start, start + length) for this open file alone; False when another holds any of them.
+    """Locks bytes [start, start + length) for this open file exclusively; False when another one holds any of them.
 
     Raises OSError when the file system cannot lock."""
     try:
@@ -52,37 +52,59 @@ def try_lock(fd: int, start: int, length: int) -> bool:
 
 
 def unlock(fd: int, start: int, length: int) -> None:
-    """Give up what this open file holds of these bytes; nothing happens where it holds none. Raises OSError."""
+    """Releases the locks that this open file holds on these bytes, if any. Raises OSError."""
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, start, length, 0))
 
 
-@contextmanager
-def try_exclusive(fd: int) -> Iterator[bool]:
-    """Whether no other open file of this inode carries an flock(2), kept so inside: punching is allowed only then.
-
-    A passthrough open holds LOCK_SH on what the kernel reads from directly, daemon alive or not. Raises OSError."""
+def try_flock(fd: int, operation: int = fcntl.LOCK_EX) -> bool:
+    """Locks the whole file with flock(2); False when another open file's lock excludes it. Raises OSError."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
-
-
-def try_share(fd: int) -> bool:
-    """Forbid punching for as long as this file is open anywhere; False when somebody is at it. Raises OSError."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
+def try_share(fd: int) -> bool:
+    """Takes the shared flock, which forbids punching while this file is open anywhere. Raises OSError."""
+    return try_flock(fd, fcntl.LOCK_SH)
+
+
+@contextmanager
+def try_exclusive(fd: int) -> Iterator[bool]:
+    """Yields whether the exclusive flock was obtained, and holds it inside; punching is allowed only then.
+
+    A passthrough open holds LOCK_SH on the file that the kernel reads directly, also after the daemon died.
+    Raises OSError."""
+    locked = try_flock(fd)
+    try:
+        yield locked
+    finally:
+        if locked:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def poll(
+    attempt: Callable[[], bool],
+    patience: float = PATIENCE_S,
+    pause: float = _PAUSE_S,
+    *,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Calls ``attempt`` every ``pause`` seconds until it succeeds; False after ``patience`` seconds without success.
+
+    ``attempt`` is called at least once."""
+    deadline = now() + patience
+    while not attempt():
+        if now() >= deadline:
+            return False
+        sleep(pause)
+    return True
+
+
 class RangeLocks:
-    """An open lock file, for any threads; it owns ``fd``. Its methods raise OSError when locking as such fails."""
+    """An open lock file, for any threads; it owns ``fd``. Its methods raise OSError when locking itself fails."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -91,35 +113,46 @@ class RangeLocks:
         self._held: set[int] = set()
 
     def try_acquire(self, wanted: range) -> tuple[list[range], list[range]]:
-        """What could be locked of ``wanted`` at once, and what others hold (processes, or threads of this one)."""
+        """Locks what is free of ``wanted``. Returns the runs obtained, and those that other processes or other threads
+        of this one hold."""
         with self._guard:
             free = [block for block in wanted if block not in self._held]
             self._held.update(free)
-        taken: list[range] = []
+        acquired: list[range] = []
         try:
             for run in runs(free):
-                self._take_run(run, taken)
+                self._acquire_run(run, acquired)
         except BaseException:
-            undo, taken = taken, []
+            undo, acquired = acquired, []
             for run in undo:
                 unlock(self._fd, run.start, len(run))
             raise
         finally:
-            got = {block for run in taken for block in run}
+            got = {block for run in acquired for block in run}
             with self._guard:
                 self._held.difference_update(block for block in free if block not in got)
         return runs(sorted(got)), runs(block for block in wanted if block not in got)
 
     def release(self, run: range) -> None:
-        """Unlock what ``take`` gave."""
+        """Unlocks blocks obtained by ``try_acquire``."""
         try:
             unlock(self._fd, run.start, len(run))
         finally:
             with self._guard:
                 self._held.difference_update(run)
 
+    @contextmanager
+    def trying(self, wanted: range) -> Iterator[tuple[list[range], list[range]]]:
+        """Yields what ``try_acquire`` returns, and releases it at the end."""
+        acquired, busy = self.try_acquire(wanted)
+        try:
+            yield acquired, busy
+        finally:
+            for run in acquired:
+                self.release(run)
+
     def close(self) -> None:
-        """Close the file; the kernel drops what was still locked."""
+        """Closes the file; the kernel releases the locks still held."""
         fd, self._fd = self._fd, CLOSED_FD
         if fd != CLOSED_FD:
             os.close(fd)
@@ -127,32 +160,29 @@ class RangeLocks:
     @contextmanager
     def holding(
         self,
-        place: int,
+        lock: int,
         *,
-        patience: float = _PATIENCE_S,
+        patience: float = PATIENCE_S,
         now: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ) -> Iterator[None]:
-        """Hold HEADER or PUNCHING, waiting ``patience`` seconds at most. Raises CacheUnusable after that, OSError."""
-        deadline = now() + patience
-        run = range(place, place + 1)
-        while not self.try_acquire(run)[0]:
-            if now() >= deadline:
-                raise CacheUnusable(
-                    f"another process has kept the cache locked for {patience:.0f} s",
-                    "see whether one of your hffs processes is stopped or stuck",
-                )
-            pause(_PAUSE_S)
+        """Holds HEADER or PUNCHING inside. Raises CacheUnusable after ``patience`` seconds of waiting, OSError."""
+        run = range(lock, lock + 1)
+        if not poll(lambda: bool(self.try_acquire(run)[0]), patience, now=now, sleep=pause):
+            raise CacheUnusable(
+                f"another process has kept the cache locked for {patience:.0f} s",
+                "check whether one of your hffs processes is stopped or hangs",
+            )
         try:
             yield
         finally:
             self.release(run)
 
-    def _take_run(self, run: range, taken: list[range]) -> None:
-        """Lock a run whole, else by halves: one call when nobody else is here, few when somebody is."""
+    def _acquire_run(self, run: range, acquired: list[range]) -> None:
+        """Locks a run whole, else by halves: one call without contention, few with it."""
         if try_lock(self._fd, run.start, len(run)):
-            taken.append(run)
+            acquired.append(run)
         elif len(run) > 1:
             middle = len(run) // 2
-            self._take_run(run[:middle], taken)
-            self._take_run(run[middle:], taken)
+            self._acquire_run(run[:middle], acquired)
+            self._acquire_run(run[middle:], acquired)

@@ -1,13 +1,13 @@
-"""The state file of a blob: which blocks are present, their CRCs, when they were used, what was verified.
+"""The state file of a blob: which blocks are present, their CRCs, when they were used, and the verification.
 
     header, 1024 bytes | presence, 1 a block | counts, 1 a block | CRC32s, 4 a block | last uses, 4 for 64 blocks
 
-A presence byte is 0 for absent, else 1..250, counting up with each publication, so that a reader who sees the same byte
-before and after it read the data knows that the block did not change meanwhile; counts keep the number across absence.
-Everything is little-endian, allocated at creation, and read and written by pread and pwrite: a store into a hole of a
-mapped file is SIGBUS when the disk is full.
+A presence byte is 0 for absent, else 1..250, counting up with each publication, so that a reader that sees the same
+byte before and after it read the data knows that the block did not change meanwhile; counts keep the number while the
+block is absent. Everything is little-endian, allocated at creation, and read and written by pread and pwrite: a store
+into a hole of a mapped file is SIGBUS when the disk is full.
 
-Used by the store only, which holds the locks; here nothing is locked and OSErrors go up as they are. Any thread.
+Takes no locks: the callers hold them. OSErrors are not translated. Any thread.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ...errors import CacheUnusable
+from ...files import write_all
 from ...model import Blob, Digest
 from ...names import MOST_SIZE
 from ...ranges import BLOCK_SIZE, block_count, block_length
@@ -31,32 +32,29 @@ from .layout import etag_name
 from .locks import CLOSED_FD, OPEN_FLAGS
 
 VERSION: Final = 1
-PRESENCE: Final = (
-    1024  # where the presence bytes begin; with this a blob of up to 140 MiB costs one 4 KiB page of state
-)
+# Offset of the presence bytes; with this value a blob of up to 140 MiB costs one 4 KiB page of state.
+PRESENCE: Final = 1024
 GROUP: Final = 64  # blocks that share one time of last use
 _MAGIC: Final = b"hffsblob"
-_PREFIX: Final = struct.Struct(
-    "<8sII"
-)  # magic, version, CRC32 of the 1024 bytes with this field 0; same in all versions
-_FIXED: Final = struct.Struct(
-    "<IQBBHH36s"
-)  # block size, blob size, pinned, digest, lengths of etag and origin, boot id
+# Magic, version, CRC32 of the 1024 bytes with this field 0; the same in all versions.
+_PREFIX: Final = struct.Struct("<8sII")
+# Block size, blob size, pinned, digest, lengths of etag and origin, boot id.
+_FIXED: Final = struct.Struct("<IQBBHH36s")
 _RECORD: Final = struct.Struct("<32sQQQQqq")  # digest, when, dev, inode, size, mtime_ns, ctime_ns
 _TEXTS: Final = _PREFIX.size + _FIXED.size + _RECORD.size
 _ALGORITHMS: Final[tuple[Literal["sha256", "git-sha1"], ...]] = ("sha256", "git-sha1")  # stored as 1 and 2
 _MOST_TEXT: Final = 400  # bytes of etag, and of origin
 _ZEROS: Final = re.compile(rb"\0+")
-_NEXT: Final = bytes(last % 250 + 1 for last in range(256))  # after each number of a publication the next
+_NEXT: Final = bytes(last % 250 + 1 for last in range(256))  # translates each publication's number to the next
 
 
 class Damaged(Exception):
-    """The file is not what was written; what it says of the blob is worth nothing."""
+    """The file is not what was written; nothing in it can be relied on."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileMark:
-    """What changes when a file is exchanged or written: dev, inode, size, mtime_ns, ctime_ns."""
+    """What changes when a file is replaced or written: dev, inode, size, mtime_ns, ctime_ns."""
 
     dev: int
     inode: int
@@ -65,14 +63,15 @@ class FileMark:
     ctime_ns: int
 
     @classmethod
-    def of(cls, fd: int) -> FileMark:
-        seen = os.fstat(fd)
+    def of(cls, file: int | os.stat_result) -> FileMark:
+        """Of an open descriptor or a stat result. Raises OSError."""
+        seen = os.fstat(file) if isinstance(file, int) else file
         return cls(seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationRecord:
-    """The whole blob had this digest ``at`` (seconds since the epoch), when its data file carried this mark."""
+    """The whole blob had this digest ``at`` (seconds since the epoch), when its data file had this mark."""
 
     digest: Digest
     at: int
@@ -81,7 +80,7 @@ class VerificationRecord:
 
 @dataclass(frozen=True, slots=True)
 class StateHeader:
-    """What is known of a blob as a whole."""
+    """The header: what is known of a blob as a whole."""
 
     etag: str
     origin: str
@@ -89,6 +88,12 @@ class StateHeader:
     boot_id: str
     pinned: bool = False
     verification: VerificationRecord | None = None
+
+    @classmethod
+    def of(
+        cls, blob: Blob, boot_id: str, pinned: bool = False, verification: VerificationRecord | None = None
+    ) -> StateHeader:
+        return cls(_stored(blob.etag), _stored(blob.origin), blob.size, boot_id, pinned, verification)
 
     def encode(self) -> bytes:
         etag, origin = self.etag.encode(), self.origin.encode()
@@ -129,7 +134,7 @@ class StateHeader:
             hexed = digest.hex()[: 64 if name == "sha256" else 40]
             verification = VerificationRecord(Digest(name, hexed), at, FileMark(*stamps))
         if etag_bytes > _MOST_TEXT or origin_bytes > _MOST_TEXT or size > MOST_SIZE:
-            raise Damaged("its header tells what was never written")
+            raise Damaged("its header holds impossible values")
         try:
             etag = raw[_TEXTS : _TEXTS + etag_bytes].decode()
             origin = raw[_TEXTS + etag_bytes : _TEXTS + etag_bytes + origin_bytes].decode()
@@ -139,11 +144,11 @@ class StateHeader:
         return cls(etag, origin, size, boot_id, bool(pinned), verification)
 
     def matches(self, blob: Blob) -> bool:
-        return (self.etag, self.origin, self.size) == (_kept(blob.etag), _kept(blob.origin), blob.size)
+        return (self.etag, self.origin, self.size) == (_stored(blob.etag), _stored(blob.origin), blob.size)
 
 
-def _kept(text: str) -> str:
-    """An etag or origin as the header holds it: itself, or a name for it where there is no room or no UTF-8."""
+def _stored(text: str) -> str:
+    """An etag or origin as the header holds it: itself, or a name for it where it is too long or not UTF-8."""
     try:
         return text if len(text.encode()) <= _MOST_TEXT else etag_name(text)
     except UnicodeEncodeError:
@@ -151,7 +156,7 @@ def _kept(text: str) -> str:
 
 
 class StateFile:
-    """An open state file. ``size`` is the blob's, in bytes. The caller closes it."""
+    """An open state file. ``size`` is that of the blob, in bytes. The caller closes it."""
 
     def __init__(self, fd: int, path: str, size: int) -> None:
         self.fd = fd
@@ -165,9 +170,9 @@ class StateFile:
 
     @classmethod
     def create(cls, path: str, blob: Blob, boot_id: str) -> StateFile:
-        """A new file in which every block is absent; it gets its name when it is whole. Raises OSError.
+        """Creates a file in which every block is absent; it gets its name once it is whole. Raises OSError.
 
-        The caller holds the blob's HEADER lock: the temporary name is one for all."""
+        The caller holds the blob's HEADER lock: all processes use the same temporary name."""
         temporary = path.removesuffix(".state") + ".new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -175,7 +180,7 @@ class StateFile:
         try:
             made = cls(fd, path, blob.size)
             os.posix_fallocate(fd, 0, made.length)
-            made.write_header(StateHeader(_kept(blob.etag), _kept(blob.origin), blob.size, boot_id))
+            made.write_header(StateHeader.of(blob, boot_id))
             os.rename(temporary, path)
         except BaseException:
             os.close(fd)
@@ -186,16 +191,16 @@ class StateFile:
 
     @classmethod
     def open(cls, path: str, *, writing: bool = True) -> tuple[StateFile, StateHeader]:
-        """Raises Damaged, CacheUnusable (a newer version), OSError."""
+        """Opens a file and decodes its header. Raises Damaged, CacheUnusable (a newer version), OSError."""
         try:
             fd = os.open(path, (os.O_RDWR if writing else os.O_RDONLY) | OPEN_FLAGS)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
-                raise Damaged("it is no file of ours") from None
+                raise Damaged("it is no regular file") from None
             raise
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise Damaged("it is no file of ours")
+                raise Damaged("it is no regular file")
             header = StateHeader.decode(os.pread(fd, PRESENCE, 0), path)
             found = cls(fd, path, header.size)
             length = os.fstat(fd).st_size
@@ -212,76 +217,75 @@ class StateFile:
             os.close(fd)
 
     def header(self) -> StateHeader:
-        """As it is now; another process may have written it. Raises Damaged, CacheUnusable, OSError."""
+        """Reads the header, which another process may have changed. Raises Damaged, CacheUnusable, OSError."""
         return StateHeader.decode(os.pread(self.fd, PRESENCE, 0), self.path)
 
     def write_header(self, header: StateHeader) -> None:
-        """The caller holds the blob's HEADER lock."""
-        _write_all(self.fd, header.encode(), 0)
+        """Writes the header; the caller holds the blob's HEADER lock."""
+        write_all(self.fd, header.encode(), 0)
 
     def presence(self, first: int, count: int) -> bytes:
-        """One byte a block; what a cut-off file no longer holds is absent."""
+        """Returns one byte a block; blocks past the end of a truncated file are absent."""
         return os.pread(self.fd, count, PRESENCE + first).ljust(count, b"\0")
 
     def missing(self, blocks: range) -> list[range]:
-        """The runs of ``blocks`` whose presence byte is 0."""
+        """Returns the runs of ``blocks`` whose presence byte is 0."""
         present = self.presence(blocks.start, len(blocks))
         first = blocks.start
         return [range(first + run.start(), first + run.end()) for run in _ZEROS.finditer(present)]
 
     def local_bytes(self) -> int:
-        """Bytes of the blob in blocks that are present."""
-        present = self.presence(0, self.blocks)
-        held = (len(present) - present.count(0)) * BLOCK_SIZE
-        if present and present[-1]:
+        """Returns the bytes of the blob in present blocks."""
+        return self.bytes_of(0, self.presence(0, self.blocks))
+
+    def bytes_of(self, first: int, presence: bytes) -> int:
+        """Returns the bytes of those blocks, from ``first`` on, whose presence byte is not 0."""
+        held = (len(presence) - presence.count(0)) * BLOCK_SIZE
+        if presence and presence[-1] and first + len(presence) == self.blocks:
             held -= BLOCK_SIZE - block_length(self.blocks - 1, self.size)
         return held
 
     def counts(self, first: int, count: int) -> bytes:
-        """How often each of these blocks was published, modulo 250."""
+        """Returns how often each of these blocks was published, modulo 250."""
         return os.pread(self.fd, count, self._counts + first)
 
     def next_counts(self, run: range) -> bytes:
-        """The numbers of the publications that begin now, 1..250; the caller holds the blocks' locks."""
+        """Numbers the publications that begin now, 1..250, and records the numbers; the caller holds the locks."""
         counts = os.pread(self.fd, len(run), self._counts + run.start).ljust(len(run), b"\0").translate(_NEXT)
-        _write_all(self.fd, counts, self._counts + run.start)
+        write_all(self.fd, counts, self._counts + run.start)
         return counts
 
     def set_present(self, first: int, counts: bytes) -> None:
-        _write_all(self.fd, counts, PRESENCE + first)
+        write_all(self.fd, counts, PRESENCE + first)
 
     def set_absent(self, run: range) -> None:
-        _write_all(self.fd, bytes(len(run)), PRESENCE + run.start)
+        write_all(self.fd, bytes(len(run)), PRESENCE + run.start)
 
     def crcs(self, first: int, count: int) -> tuple[int, ...]:
         return struct.unpack(f"<{count}I", os.pread(self.fd, 4 * count, self._crcs + 4 * first).ljust(4 * count, b"\0"))
 
     def set_crcs(self, first: int, crcs: Sequence[int]) -> None:
-        _write_all(self.fd, struct.pack(f"<{len(crcs)}I", *crcs), self._crcs + 4 * first)
+        write_all(self.fd, struct.pack(f"<{len(crcs)}I", *crcs), self._crcs + 4 * first)
 
     def record_use(self, group: int, now: int, *, again: bool = False) -> None:
-        """A block of this group of 64 was used at ``now``, seconds since the epoch; ``again`` as in ``use``."""
-        _write_all(self.fd, (now & ~1 | again).to_bytes(4, "little"), self._used + 4 * group)
+        """Records that a block of this group of 64 was used at ``now`` (seconds since the epoch, cut to 32 bits);
+        ``again`` as in ``last_use``."""
+        now = min(max(now, 0), 0xFFFF_FFFF)
+        write_all(self.fd, (now & ~1 | again).to_bytes(4, "little"), self._used + 4 * group)
 
     def last_use(self, group: int) -> tuple[int, bool]:
-        """When a group was last used, to 2 seconds (0: never), and whether that was again, after a while."""
+        """Returns when a group was last used, to 2 seconds (0: never), and whether it was used repeatedly."""
         found = int.from_bytes(os.pread(self.fd, 4, self._used + 4 * group), "little")
         return found & ~1, bool(found & 1)
 
     def last_uses(self) -> list[int]:
-        """Per group of 64 blocks, seconds since the epoch; 0 for never. Odd: it was used again, after a while."""
+        """Returns the last use of each group of 64 blocks, seconds since the epoch; 0: never, odd: used repeatedly."""
         count = -(-self.blocks // GROUP)
         return list(struct.unpack(f"<{count}I", os.pread(self.fd, 4 * count, self._used)))
 
 
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    written = os.pwrite(fd, data, offset)
-    while written < len(data):
-        written += os.pwrite(fd, data[written:], offset + written)
-
-
 def current_boot_id() -> str:
-    """A name of this run of the machine; empty (always the same) where the kernel tells none."""
+    """Returns the kernel's id of this boot; empty, always the same, where there is none."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()

@@ -115,7 +115,7 @@ def test_a_wrong_byte_is_found_before_it_is_used_and_told_once(
         assert stored.missing(ALL) == [ALL]
         stored.close()
     assert [record.getMessage() for record in caplog.records if "not-adopted" in record.getMessage()] == [
-        f"event=not-adopted path={theirs(repo)} why=it does not have the content that its name promises"
+        f"event=not-adopted path={theirs(repo)} why=its content does not match its name"
     ]
 
 
@@ -375,7 +375,7 @@ def test_cut_off_while_it_is_open_it_is_absent_not_zeros(store: BlobStore, repo:
     assert stored.read(0, BLOCK_SIZE) == CONTENT[:BLOCK_SIZE]
     with pytest.raises(Exception, match="not in the cache"):
         stored.read(BLOCK_SIZE, 10)
-    with pytest.raises(CacheUnusable, match="not to be changed"):
+    with pytest.raises(CacheUnusable, match="must not be changed"):
         publish(stored, CONTENT, range(1, 2))
     stored.close()
     stored = store.open(BLOB)

@@ -268,7 +268,7 @@ def test_on_a_full_disk_a_new_blob_opens_and_takes_nothing(
         stored = store.open(BLOB)
     with stored.lease(ALL) as claim:
         assert claim.blocks == [ALL]
-        with pytest.raises(NoSpace, match=r"no room for the cache file .*: free some disk space"):
+        with pytest.raises(NoSpace, match=r"no space left for the cache file .*: free some disk space"):
             stored.publish(claim, 0, piece(CONTENT, 0))
     assert stored.missing(ALL) == [ALL]
     assert (stored.local_bytes, stored.verified, verify_blob(stored, 0)) == (0, False, False)

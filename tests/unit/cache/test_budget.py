@@ -187,7 +187,7 @@ def test_what_is_pinned_linked_or_lent_stays_and_the_rest_is_refused(
     assert room.reserve(4 * MIB) is None
     assert [store.state(blob) for blob in (linked, lent)] == ["verified"] * 2
     assert store.local_bytes(pinned) == 3 * MIB
-    assert "nothing in it can go" in room.no_space_error().what
+    assert "pinned or in use" in room.no_space_error().what
     os.close(fd)
     assert room.reserve(4 * MIB) is None, "a search that found nothing is believed for a second"
     clock.now += 2

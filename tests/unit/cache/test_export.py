@@ -174,7 +174,7 @@ def test_a_reflink_is_tried_first(stored: StoredBlob, tmp_path: Path, monkeypatc
 
 def test_only_a_whole_and_verified_blob_is_laid(store: BlobStore, tmp_path: Path) -> None:
     stored = store.open(BLOB)
-    with pytest.raises(BlockAbsent, match="is not wholly in the cache"):
+    with pytest.raises(BlockAbsent, match="is not complete in the cache"):
         export_file(stored, str(tmp_path / "to" / "laid"))
     publish_all(stored, CONTENT)
     with pytest.raises(HffsError, match="has not been verified"):

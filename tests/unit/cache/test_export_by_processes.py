@@ -112,7 +112,7 @@ def test_what_lies_under_a_temporarys_name_and_is_none_is_left_alone(stored: Sto
     assert names(tmp_path) == sorted([*before, "laid"])
     for number in range(3, 16):
         (tmp_path / f".laid.hffs-{number}").mkdir()
-    with pytest.raises(HffsError, match=r"16 others are writing the file laid .* or remove \.laid\.hffs-\*"):
+    with pytest.raises(HffsError, match=r"16 other processes are writing the file laid: .* or remove \.laid\.hffs-\*"):
         export_file(stored, str(tmp_path / "laid"))
 
 
@@ -306,7 +306,7 @@ with tempfile.TemporaryDirectory() as cache:
     try:
         export_file(stored, str(laid))
     except NoSpace as error:
-        assert str(error) == f"no room for the file {laid}: free some disk space or choose another folder", error
+        assert str(error) == f"no space left for the file {laid}: free some disk space or choose another folder", error
     else:
         raise AssertionError("3 MiB on a disk of 1 MiB")
     assert os.listdir(sys.argv[1]) == []

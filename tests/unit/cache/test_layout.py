@@ -101,7 +101,7 @@ def test_a_file_system_without_holes_is_refused(tmp_path: Path, monkeypatch: pyt
     def no_holes(fd: int, start: int, length: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "not supported")
 
-    monkeypatch.setattr("hffs.cache.store.layout.holes.punch", no_holes)
+    monkeypatch.setattr("hffs.cache.store.layout.extents.punch", no_holes)
     with pytest.raises(CacheUnusable, match="without range locks or holes"):
         Layout(tmp_path).prepare()
 
@@ -109,10 +109,11 @@ def test_a_file_system_without_holes_is_refused(tmp_path: Path, monkeypatch: pyt
 def test_a_full_disk_is_no_reason_to_refuse_an_existing_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Layout(tmp_path / "cache").prepare()
 
-    def full(**_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.mkstemp", full)
+    monkeypatch.setattr("hffs.cache.store.layout.atomic_write", full)
     Layout(tmp_path / "cache").prepare()
     with pytest.raises(NoSpace):
         Layout(tmp_path / "new").prepare()

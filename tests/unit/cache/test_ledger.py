@@ -211,7 +211,7 @@ def test_a_ledger_that_is_kept_locked_is_told_of(ledger: Open, path: Path, monke
     with path.open("r+b") as stuck:
         fcntl.flock(stuck, fcntl.LOCK_EX)
         monkeypatch.setattr(ledger_module, "_PATIENCE_S", 0.0)
-        with pytest.raises(CacheUnusable, match="stopped or stuck"):
+        with pytest.raises(CacheUnusable, match="stopped or hangs"):
             mine.read()
     assert mine.read().held == 1
 

@@ -168,7 +168,7 @@ def test_an_edited_link_is_found_out_and_left_to_its_user(store: BlobStore, stor
     assert again.dup_fd() is None
     with pytest.raises(BlockAbsent, match="block 2"):
         again.read(0, len(CONTENT))
-    with again.lease(ALL) as claim, pytest.raises(CacheUnusable, match="begins anew when it is opened next"):
+    with again.lease(ALL) as claim, pytest.raises(CacheUnusable, match="stored anew when it is opened next"):
         again.publish(claim, 2, CONTENT[2 * BLOCK_SIZE : 3 * BLOCK_SIZE])
     again.close()
     assert whole(store).read(0, len(CONTENT)) == CONTENT
@@ -197,7 +197,7 @@ def test_a_linked_file_outlives_its_blob(
     export_file(stored, str(laid), copy_below=LINKED)
     before = (laid.stat().st_ino, laid.stat().st_mtime_ns)
     assert stored.discard(dropped) == 0
-    with stored.lease(dropped) as claim, pytest.raises(CacheUnusable, match="laid in a folder"):
+    with stored.lease(dropped) as claim, pytest.raises(CacheUnusable, match="a file of another folder"):
         stored.publish(claim, 1, CONTENT[BLOCK_SIZE : 2 * BLOCK_SIZE])
     with pytest.raises(BlockAbsent):
         stored.read(BLOCK_SIZE, 1)

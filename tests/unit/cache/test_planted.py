@@ -70,7 +70,7 @@ def test_a_cache_directory_that_everybody_may_write_to_is_refused(tmp_path: Path
     (tmp_path / "cache").chmod(mode)
     with pytest.raises(CacheUnusable) as refused:
         Layout(tmp_path / "cache").prepare()
-    assert str(refused.value).endswith(f"{tmp_path}/cache/hffs for one")
+    assert str(refused.value).endswith(f"for example {tmp_path}/cache/hffs")
     assert os.listdir(tmp_path / "cache") == []
     Layout(tmp_path / "cache" / "hffs").prepare()
     assert (tmp_path / "cache" / "hffs").stat().st_mode & 0o777 == 0o700

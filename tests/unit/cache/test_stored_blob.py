@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hffs.cache import BlobStore, Layout, StoredBlob
-from hffs.cache.store.holes import punch
+from hffs.cache.store.extents import punch
 from hffs.cache.store.locks import CLOSED_FD
 from hffs.errors import BlockAbsent, CacheUnusable, IntegrityError, NoSpace
 from hffs.model import Blob, Digest
@@ -381,7 +381,7 @@ def test_a_published_block_is_free_at_once(stored: StoredBlob) -> None:
     with stored.lease(ALL) as claim:
         stored.publish(claim, 0, piece(CONTENT, 0))
         assert stored.discard(ALL) == BLOCK_SIZE
-        with pytest.raises(ValueError, match="block 0 is not claimed"):
+        with pytest.raises(ValueError, match="block 0 is not leased"):
             stored.publish(claim, 0, piece(CONTENT, 0))
         stored.publish(claim, 3, piece(CONTENT, 3))
     assert stored.missing(ALL) == [range(3)]
@@ -400,7 +400,7 @@ def test_only_whole_claimed_blocks_are_published(stored: StoredBlob) -> None:
         ):
             with pytest.raises(ValueError):
                 stored.publish(claim, block, data)
-    with pytest.raises(ValueError, match="not claimed"):
+    with pytest.raises(ValueError, match="not leased"):
         stored.publish(claim, 1, piece(CONTENT, 1))
     for blocks in (range(5), range(-1, 2), range(0, 4, 2)):
         with pytest.raises(ValueError, match="not a run"):
@@ -422,7 +422,7 @@ def test_a_run_is_published_in_one_go_and_free_at_once(stored: StoredBlob, monke
         assert writes == [3, len(CONTENT) - BLOCK_SIZE, 12, 3, 4]  # counts, data, CRCs, presence bytes, time of use
         assert stored.missing(ALL) == [range(1)]
         assert stored.discard(range(2, 3)) == BLOCK_SIZE
-        with pytest.raises(ValueError, match="block 1 is not claimed"):
+        with pytest.raises(ValueError, match="block 1 is not leased"):
             stored.publish(claim, 0, pieces(CONTENT, range(2)))
         assert stored.missing(ALL) == [range(1), range(2, 3)]
     assert stored.read(3 * BLOCK_SIZE, BLOCK_SIZE) == CONTENT[3 * BLOCK_SIZE :]

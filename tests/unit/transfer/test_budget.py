@@ -137,7 +137,7 @@ def test_a_reader_is_served_and_background_work_is_not_fetched(
     fetcher: Fetcher = fetcher_of(budget=refusing)
     reader = BlobReader(fetcher, file)
     assert read(reader, 0, BLOCK_SIZE) == source.contents["a.bin"][:BLOCK_SIZE]
-    assert "nothing in it can go" in fetcher.degraded
+    assert "pinned or in use" in fetcher.degraded
     assert store.local_bytes(file.blob) == 0
     came = asked(source)
     for priority in (Priority.BACKGROUND, Priority.BULK):

@@ -302,7 +302,7 @@ def test_many_who_read_a_damaged_block_at_once_all_get_it_mended(fetcher_of, sou
     with open(data, "r+b") as damaged:
         damaged.write(b"????")
     looking, look, crowded = threading.Event(), threading.Event(), threading.Semaphore(0)
-    plain_sound = StoredBlob._sound
+    plain_sound = StoredBlob._is_sound
     plain_take = RangeLocks.try_acquire
 
     def sound(self: StoredBlob, block: int) -> bool:
@@ -316,7 +316,7 @@ def test_many_who_read_a_damaged_block_at_once_all_get_it_mended(fetcher_of, sou
             crowded.release()
         return taken, busy
 
-    monkeypatch.setattr(StoredBlob, "_sound", sound)
+    monkeypatch.setattr(StoredBlob, "_is_sound", sound)
     monkeypatch.setattr(RangeLocks, "try_acquire", take)
     again = BlobReader(fetcher, file)
     answers: dict[str, bytes | Exception] = {}
