@@ -1,10 +1,10 @@
-"""The processes of one mount, started by ``background`` and by themselves, and by nobody else.
+"""The processes of one mount, started by ``launcher`` and by each other.
 
-``python -m hffs.daemon`` reads what to mount from its standard input, leaves its starter behind and becomes the
-supervisor of the mount, or its only process where the binding cannot be taken over. ``--supervise N`` goes on from the
-file N: in the foreground, or in place of an older version. ``--worker N`` is a supervisor's child. ``--rehearse`` only
-tells whether a worker of this version would come up. Imports nothing that the supervisor does not need, since what is
-imported here stays in its memory.
+``python -m hffs.daemon`` reads its parameters from standard input, detaches from its starter and becomes the
+supervisor of the mount, or its only process where the binding cannot be taken over. ``--supervise N`` continues from
+the file N: in the foreground, or in place of an older version. ``--worker N`` is a supervisor's child. ``--preflight``
+(``--rehearse`` of daemons of 0.1.0) only checks that a worker of this version would start. Imports nothing that the
+supervisor does not need, since it stays in its memory.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ def main(words: list[str]) -> int:
     if words[:1] == ["--worker"]:
         from . import worker
 
-        return worker.supervised(int(words[1]))
+        return worker.serve_supervised(int(words[1]))
     if words[:1] == ["--supervise"]:
         return Supervisor(from_file(int(words[1]))).run()
-    told = json.load(sys.stdin)
-    if words[:1] == ["--rehearse"]:
+    parameters = json.load(sys.stdin)
+    if words[:1] in (["--preflight"], ["--rehearse"]):
         from . import worker
 
-        return worker.rehearse(told)
+        return worker.preflight(parameters)
     # Another file in its place: a descriptor opened later must not be taken for the standard input of a child.
     with open(os.devnull, encoding="ascii") as nothing:
         os.dup2(nothing.fileno(), 0)
-    # The starter may live for days: as its child we would be its zombie at the end, and a surprise to its os.wait().
+    # The starter may run for days: as its child this process would become its zombie, and disturb its os.wait().
     if os.fork():
         os._exit(0)
-    if told["supervised"]:
-        # Whoever gives up the start ends this process, which ends the worker.
-        os.write(told["report_fd"], json.dumps({"pid": os.getpid()}).encode("ascii") + b"\n")
-        return Supervisor(told).run()
+    if parameters["supervised"]:
+        # A starter that gives up ends this process, which ends the worker.
+        os.write(parameters["report_fd"], json.dumps({"pid": os.getpid()}).encode("ascii") + b"\n")
+        return Supervisor(parameters).run()
     from . import worker
 
-    report = worker.Report(told["report_fd"])
+    report = worker.ReportPipe(parameters["report_fd"])
     report({"pid": os.getpid()})
-    return worker.serve(told, report)
+    return worker.serve(parameters, report)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What happens on a mount, told as it happens to whoever follows ``GET /v1/events``: one JSON object a line.
+"""The events of a mount, streamed to the subscribers of ``GET /v1/events``: one JSON object a line.
 
-The events are the log's records of INFO and above, whatever of them is written to the log; and ``progress`` once a
-second while it changes. A Feed is a logging handler, so that nothing is told twice in the code. Whoever logs only puts
-a line into the queues of those who follow: these are short, and what does not fit is counted instead.
+Events are the log's records of INFO and above, at whatever level the log is written; and ``progress`` once a second
+while it changes. A Feed is a logging handler, so that no event needs a line of its own in the code. Logging only
+appends a line to the subscribers' queues: these are short, and lines that do not fit are counted instead.
 
-Threads: any thread logs; the control socket's threads follow, take and close. One thread ticks while anybody follows.
+Threads: any thread logs; the control socket's threads subscribe, take and close. One thread ticks while there are
+subscribers.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from typing import Any, Final
 from ..control.http import HttpError, Request
 from ..system.log_setup import fields_of
 
-TICK_SECONDS: Final = 1.0  # how often progress is looked at: nobody reads faster
-# Somebody who died is found by the first line that cannot be sent to him, and whoever follows knows by it that we live.
+TICK_SECONDS: Final = 1.0  # between two looks at the progress: people read no faster
+# Detects dead clients, whose line cannot be sent, and lets clients detect a dead daemon.
 HEARTBEAT_SECONDS: Final = 10.0
-BACKLOG: Final = 256  # lines that wait for one who follows: a quarter of a minute of a busy mount, about 50 KB
-MOST: Final = 256  # who follow at once; each is a descriptor and a queue
+BACKLOG: Final = 256  # lines that wait for a subscriber: a quarter of a minute of a busy mount, about 50 KB
+MOST: Final = 256  # subscribers; each is a descriptor and a queue
 _PIECE: Final = 65536  # bytes taken at once: what a unix socket holds, about
 
 log = logging.getLogger(__name__)
@@ -32,9 +33,9 @@ log = logging.getLogger(__name__)
 Progress = Callable[[], Mapping[str, Any]]
 
 
-class Follower:
-    """The queue of one who follows: those ``kinds`` of events, or all. ``on_data`` is called, and must not block, when
-    there is something to take."""
+class Subscriber:
+    """The queue of one subscriber, for events of ``kinds`` or of all kinds; a Stream of the control socket. ``on_data``
+    is called, and must not block, when there are lines to take."""
 
     content_type = "application/x-ndjson"
 
@@ -47,19 +48,19 @@ class Follower:
         self._lines: deque[bytes] = deque()
         self._lost = 0
 
-    def put(self, event: str, text: bytes) -> None:
-        """A line for him, unless he does not want it; the oldest one goes where there are too many."""
+    def put(self, event: str, line: bytes) -> None:
+        """Appends a line of a wanted kind; drops the oldest one when the queue is full."""
         if self._kinds and event not in self._kinds and event != "alive":
             return
         with self._lock:
             if len(self._lines) >= BACKLOG:
                 self._lines.popleft()
                 self._lost += 1
-            self._lines.append(text)
+            self._lines.append(line)
         self.on_data()
 
     def take(self) -> bytes:
-        """Whole lines that are to be sent now; empty: there are none. ``lost`` tells of those that are no more."""
+        """Whole lines to be sent now, empty when there are none; an event ``lost`` counts those dropped before."""
         if not self._lines:
             return b""
         with self._lock:
@@ -72,13 +73,13 @@ class Follower:
         return b"".join(taken)
 
     def close(self) -> None:
-        """He is gone."""
-        self._feed.forget(self)
+        """Ends the subscription."""
+        self._feed.unsubscribe(self)
 
 
 class Feed(logging.Handler):
-    """Add it to the logger of hffs, ``close`` it at the end. ``progress`` is what a progress event tells, without a
-    wait; ``problems`` counts the records of WARNING and above, by their events."""
+    """Add it to the logger of hffs, ``close`` it at the end. ``progress`` returns the values of a progress event,
+    without waiting; ``problems`` counts the records of WARNING and above, by event."""
 
     def __init__(
         self,
@@ -94,32 +95,32 @@ class Feed(logging.Handler):
         self._now = now
         self._changed = threading.Condition()
         # guarded by _changed
-        self._followers: list[Follower] = []
+        self._subscribers: list[Subscriber] = []
         self._thread: threading.Thread | None = None
-        self._ended = False
-        self._told_at = 0.0
+        self._closed = False
+        self._sent_at = 0.0
 
-    def follow(self, request: Request) -> Follower:
-        """``GET /v1/events?kinds=A,B``. Raises Refusal where too many follow already."""
+    def subscribe(self, request: Request) -> Subscriber:
+        """``GET /v1/events?kinds=A,B``. Raises HttpError at the limit of subscribers."""
         kinds = frozenset(kind for kind in request.query.get("kinds", "").split(",") if kind)
-        follower = Follower(self, kinds)
+        subscriber = Subscriber(self, kinds)
         with self._changed:
-            if len(self._followers) >= MOST:
-                raise HttpError(503, f"{MOST} follow already", {"Retry-After": "10"})
-            self._followers = [*self._followers, follower]
-            if self._thread is None and not self._ended:
+            if len(self._subscribers) >= MOST:
+                raise HttpError(503, f"{MOST} clients follow events already", {"Retry-After": "10"})
+            self._subscribers = [*self._subscribers, subscriber]
+            if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._tick, name="hffs-events", daemon=True)
                 self._thread.start()
-        return follower
+        return subscriber
 
-    def forget(self, follower: Follower) -> None:
+    def unsubscribe(self, subscriber: Subscriber) -> None:
         with self._changed:
-            self._followers = [each for each in self._followers if each is not follower]
+            self._subscribers = [each for each in self._subscribers if each is not subscriber]
             self._changed.notify_all()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by the logger, on the thread that logs."""
-        if record.levelno < logging.WARNING and not self._followers:
+        if record.levelno < logging.WARNING and not self._subscribers:
             return
         try:
             fields = fields_of(record)
@@ -127,46 +128,46 @@ class Feed(logging.Handler):
             if record.levelno >= logging.WARNING:
                 with self._changed:
                     self.problems[event] += 1
-            self.tell(event, {"level": record.levelname.lower(), **fields}, at=record.created)
-        except Exception:  # noqa: BLE001 - as of any handler: a bad record is no error of what was being done
+            self.send(event, {"level": record.levelname.lower(), **fields}, at=record.created)
+        except Exception:  # noqa: BLE001 - as of any handler: a bad record must not fail the code that logs
             self.handleError(record)
 
-    def tell(self, event: str, fields: Mapping[str, Any], *, at: float | None = None) -> None:
-        """One event to all who follow; never waits for any of them."""
-        followers = self._followers
-        if followers:
-            text = _line(event, fields, at)
-            self._told_at = self._now()
-            for follower in followers:
-                follower.put(event, text)
+    def send(self, event: str, fields: Mapping[str, Any], *, at: float | None = None) -> None:
+        """Queues an event for every subscriber; never waits for one."""
+        subscribers = self._subscribers
+        if subscribers:
+            line = _line(event, fields, at)
+            self._sent_at = self._now()
+            for subscriber in subscribers:
+                subscriber.put(event, line)
 
     def close(self) -> None:
         with self._changed:
-            self._ended = True
-            thread, self._followers = self._thread, []
+            self._closed = True
+            thread, self._subscribers = self._thread, []
             self._changed.notify_all()
         if thread is not None:
             thread.join(5)
         super().close()
 
     def _tick(self) -> None:
-        """Progress and heartbeats, until nobody follows."""
-        before: Mapping[str, Any] | None = None
+        """Sends progress and heartbeats until there are no subscribers."""
+        last: Mapping[str, Any] | None = None
         while True:
             with self._changed:
-                if self._changed.wait_for(lambda: self._ended or not self._followers, self._tick_seconds):
+                if self._changed.wait_for(lambda: self._closed or not self._subscribers, self._tick_seconds):
                     self._thread = None
                     return
             try:
                 progress: Mapping[str, Any] | None = self._progress()
-            except Exception as error:  # a bug of ours; who follows still hears of all else
-                log.error("event=progress-bug", exc_info=error)
-                progress = before
-            if progress is not None and progress != before:
-                before = progress
-                self.tell("progress", progress)
-            elif self._now() - self._told_at >= HEARTBEAT_SECONDS:
-                self.tell("alive", {})
+            except Exception as bug:  # the other events continue
+                log.error("event=progress-bug", exc_info=bug)
+                progress = last
+            if progress is not None and progress != last:
+                last = progress
+                self.send("progress", progress)
+            elif self._now() - self._sent_at >= HEARTBEAT_SECONDS:
+                self.send("alive", {})
 
 
 def _line(event: str, fields: Mapping[str, Any], at: float | None = None) -> bytes:

@@ -1,8 +1,8 @@
-"""Starting a mount's daemon in the background, and learning whether it came up.
+"""Starts a mount's daemon in the background, and waits until it is ready.
 
-Called by the Python API. The child gets one JSON object on its standard input and answers with lines of JSON on a pipe:
-its pid, then either that it is ready or what went wrong. Nothing secret is on its command line or in its environment.
-Every wait here ends within the start's deadline. Runs in the caller's thread; starts no thread.
+Called by the Python API. The child gets one JSON object on its standard input and reports in lines of JSON on a pipe:
+its pid, then that it is ready or what went wrong. No secret is on its command line or in its environment. Every wait
+ends within the start's deadline. Runs in the caller's thread; starts no thread.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ..system import mount_table
 from .mount_spec import MountSpec
 from .supervisor import MODULE
 
-_LOG_LIMIT: Final = 1024 * 1024  # bytes; a log that grew past this begins anew with the next start
-_ANSWER_SECONDS: Final = 5.0  # for the mount to answer once its daemon said so
-_REHEARSAL_SECONDS: Final = 20.0  # one to two on an idle machine; below what the control socket gives a route (30)
-_END_SECONDS: Final = 5.0  # for a daemon that is told to end to do so
+_LOG_LIMIT: Final = 1024 * 1024  # bytes; a larger log is truncated at the next start
+_ANSWER_SECONDS: Final = 5.0  # for the mount to answer once its daemon is ready
+_PREFLIGHT_SECONDS: Final = 20.0  # one to two on an idle machine; below what the control socket gives a route (30)
+_END_SECONDS: Final = 5.0  # for a daemon to end after SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Ready:
 
 
 class LaunchFailure(HffsError):
-    """What the daemon said went wrong, in its own words and with its exit code."""
+    """The error that the daemon reported, with its exit code."""
 
     def __init__(self, what: str, remedy: str, exit_code: int) -> None:
         super().__init__(what, remedy)
@@ -54,7 +54,7 @@ class LaunchFailure(HffsError):
 
 
 def log_path(spec: MountSpec) -> str:
-    """Where the daemon of this mount logs: as set, else beside its socket."""
+    """The daemon's log file: as set, else beside its socket."""
     return spec.settings.log_file or default_log_path(spec.settings.runtime_dir, spec.mountpoint)
 
 
@@ -62,7 +62,7 @@ def start_daemon(spec: MountSpec, argv: Sequence[str] | None = None, deadline: f
     """Starts the daemon of this mount in a session of its own; returns once the mount answers.
 
     ``argv`` replaces the command (default: this Python, ``-m hffs.daemon``); ``deadline`` in seconds bounds the whole
-    start, after which the daemon is ended. Raises Failure (what the daemon reported) or MountFailed.
+    start, after which the daemon is ended. Raises LaunchFailure (what the daemon reported) or MountFailed.
     """
     end = time.monotonic() + deadline
     mount_records.runtime_dir(spec.settings.runtime_dir)
@@ -80,30 +80,30 @@ def start_daemon(spec: MountSpec, argv: Sequence[str] | None = None, deadline: f
             cwd="/",
             env=environ(),
         )
-    except OSError as wrong:
+    except OSError as error:
         os.close(reports)
-        raise MountFailed(f"the daemon cannot be started ({wrong.strerror})") from wrong
+        raise MountFailed(f"the daemon cannot be started ({error.strerror})") from error
     finally:
         os.close(log)
         os.close(report)
     start = _Start(process, reports, end)
     try:
-        start.tell(_told(spec, report))
-        ready = start.outcome(lambda: _last_line(log_file, logged))
+        start.send(_parameters(spec, report))
+        ready = start.wait_ready(lambda: _last_line(log_file, logged))
         _await_answer(spec.mountpoint, min(end, time.monotonic() + _ANSWER_SECONDS))
-    except BaseException:  # also when interrupted: a daemon nobody was told of would stay behind
+    except BaseException:  # also when interrupted: a daemon unknown to the user would stay behind
         start.end()
         raise
     finally:
         start.close()
-    told = {name: str(ready.get(name, "")) for name in ("repo", "commit", "warning")}
-    return Ready(pid=ready["pid"], log_file=log_file, **told)
+    texts = {name: str(ready.get(name, "")) for name in ("repo", "commit", "warning")}
+    return Ready(pid=ready["pid"], log_file=log_file, **texts)
 
 
-def stay(spec: MountSpec, announce: Callable[[dict[str, Any]], None]) -> NoReturn:
-    """This process becomes the supervisor of the mount, in the foreground; a child of it announces the mount.
+def exec_supervisor(spec: MountSpec, announce: Callable[[dict[str, Any]], None]) -> NoReturn:
+    """Executes the supervisor of the mount in this process, in the foreground; a child calls ``announce``.
 
-    Raises MountFailed when even that cannot be started.
+    Raises MountFailed when it cannot be executed.
     """
     mount_records.runtime_dir(spec.settings.runtime_dir)
     reports, report = os.pipe()
@@ -118,42 +118,43 @@ def stay(spec: MountSpec, announce: Callable[[dict[str, Any]], None]) -> NoRetur
         finally:
             os._exit(0)
     os.close(reports)
-    told = os.memfd_create("hffs", 0)
-    with open(told, "wb", closefd=False) as file:
+    state = os.memfd_create("hffs", 0)
+    with open(state, "wb", closefd=False) as file:
         more = {"foreground": True, "journal": config.is_journal(2), "manager": config.service_manager()}
-        file.write(json.dumps({**_told(spec, report), **more}).encode("ascii"))
-    os.lseek(told, 0, os.SEEK_SET)
+        file.write(json.dumps({**_parameters(spec, report), **more}).encode("ascii"))
+    os.lseek(state, 0, os.SEEK_SET)
     os.set_inheritable(report, True)
     os.chdir("/")
     try:
-        command = [sys.executable, *MODULE, "--supervise", str(told)]
+        command = [sys.executable, *MODULE, "--supervise", str(state)]
         os.execve(command[0], command, environ())  # noqa: S606 - no shell is meant
-    except OSError as wrong:
-        raise MountFailed(f"the daemon cannot be started ({wrong.strerror})") from wrong
+    except OSError as error:
+        raise MountFailed(f"the daemon cannot be started ({error.strerror})") from error
 
 
-def rehearse(spec: MountSpec, handover: str | None) -> None:
-    """Whether the version that is installed now could go on with this mount. Raises MountFailed saying why not."""
-    told = json.dumps({"spec": spec.to_json(), "handover": handover})
-    command = [sys.executable, *MODULE, "--rehearse"]
+def preflight(spec: MountSpec, handover: str | None) -> None:
+    """Raises MountFailed, with the reason, if the installed version could not take over this mount."""
+    parameters = json.dumps({"spec": spec.to_json(), "handover": handover})
+    command = [sys.executable, *MODULE, "--preflight"]
     try:
         done = subprocess.run(
-            command, check=False, input=told, capture_output=True, text=True, timeout=_REHEARSAL_SECONDS,
+            command, check=False, input=parameters, capture_output=True, text=True, timeout=_PREFLIGHT_SECONDS,
             cwd="/", env=environ(),
         )  # fmt: skip
         lines = done.stderr.strip().splitlines() if done.returncode else None
     except subprocess.TimeoutExpired:
-        lines = [f"it was not ready in {_REHEARSAL_SECONDS:.0f} s"]
-    except OSError as wrong:
-        lines = [f"{command[0]}: {wrong.strerror}"]
+        lines = [f"it was not ready in {_PREFLIGHT_SECONDS:.0f} s"]
+    except OSError as error:
+        lines = [f"{command[0]}: {error.strerror}"]
     if lines is not None:
         why = f" ({lines[-1].strip()})" if lines else ""
         raise MountFailed(
-            f"the hffs that is installed now cannot start{why}", "the old one serves on; mend the new one"
+            f"the installed hffs cannot start{why}",
+            "the running version continues to serve; repair the installation, then run hffs restart again",
         )
 
 
-def _told(spec: MountSpec, report: int) -> dict[str, Any]:
+def _parameters(spec: MountSpec, report: int) -> dict[str, Any]:
     return {
         "report_fd": report,
         "spec": spec.to_json(),
@@ -166,38 +167,40 @@ def _told(spec: MountSpec, report: int) -> dict[str, Any]:
 
 
 class _Start:
-    """One start under way: the process, its report pipe, and when it must be done (monotonic seconds)."""
+    """A start in progress: the process, its report pipe, and its deadline (monotonic seconds)."""
 
     def __init__(self, process: subprocess.Popen[bytes], reports: int, end: float) -> None:
         self._process = process
-        self._reports = reports
+        self._pipe = reports
         self._end = end
         self._pid: int | None = None  # of the daemon itself: the process started here leaves it behind and ends
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError), self._process.stdin as pipe:  # it died: the report pipe tells
+        with suppress(BrokenPipeError), self._process.stdin as pipe:  # it died: its pipe is closed, too
             pipe.write(json.dumps(message).encode("ascii"))
 
-    def outcome(self, last_words: Any) -> dict[str, Any]:
-        """What it reported, once it is ready. Raises Failure or MountFailed for everything else."""
-        for said in self._said():
-            if "error" in said:
-                raise LaunchFailure(str(said["error"]), str(said.get("remedy", "")), int(said.get("exit_code", 1)))
-            if said.get("ready"):
-                return {"pid": self._pid or self._process.pid, **said}
-            self._pid = said.get("pid", self._pid)
-        words = last_words()
-        raise MountFailed("the daemon ended without a word" + (f", its log says: {words}" if words else ""))
+    def wait_ready(self, last_line: Callable[[], str]) -> dict[str, Any]:
+        """The report that it is ready. Raises LaunchFailure or MountFailed for everything else."""
+        for report in self._reports():
+            if "error" in report:
+                raise LaunchFailure(
+                    str(report["error"]), str(report.get("remedy", "")), int(report.get("exit_code", 1))
+                )
+            if report.get("ready"):
+                return {"pid": self._pid or self._process.pid, **report}
+            self._pid = report.get("pid", self._pid)
+        line = last_line()
+        raise MountFailed(f"the daemon ended unexpectedly: {line}" if line else "the daemon ended unexpectedly")
 
-    def _said(self) -> Iterator[dict[str, Any]]:
-        """The lines of its report, until it closes the pipe. Raises MountFailed at the deadline."""
+    def _reports(self) -> Iterator[dict[str, Any]]:
+        """The lines of its reports, until it closes the pipe. Raises MountFailed at the deadline."""
         received = b""
         while True:
             left = self._end - time.monotonic()
-            if left <= 0 or not select.select([self._reports], [], [], left)[0]:
+            if left <= 0 or not select.select([self._pipe], [], [], left)[0]:
                 raise MountFailed("the mount was not ready in time", "hffs mount --foreground --debug shows why")
-            piece = os.read(self._reports, 65536)
+            piece = os.read(self._pipe, 65536)
             if not piece:
                 return
             *lines, received = (received + piece).split(b"\n")
@@ -205,7 +208,7 @@ class _Start:
                 yield json.loads(line)
 
     def end(self) -> None:
-        """Ends the daemon: asked first, so that it takes its mount off; then not asked."""
+        """Ends the daemon: SIGTERM first, so that it unmounts; then SIGKILL."""
         pid = self._pid or self._process.pid
         started = mount_records.process_start(pid)
         if started is None:
@@ -221,13 +224,13 @@ class _Start:
                 time.sleep(0.01)
 
     def close(self) -> None:
-        os.close(self._reports)
+        os.close(self._pipe)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
 
 
 def _open_log(path: str, *, ours: bool) -> tuple[int, int]:
-    """A descriptor that appends to the log, and where this start's lines will begin; ``ours`` is no link."""
+    """A descriptor that appends to the log, and the offset of this start's first line; ``ours``: links are refused."""
     try:
         log = os.open(
             path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_NOFOLLOW if ours else 0), 0o600
@@ -235,12 +238,12 @@ def _open_log(path: str, *, ours: bool) -> tuple[int, int]:
         if os.fstat(log).st_size > _LOG_LIMIT:
             os.ftruncate(log, 0)
         return log, os.fstat(log).st_size
-    except OSError as wrong:
-        raise MountFailed(f"the log file {path} cannot be written ({wrong.strerror})", "set --log-file") from wrong
+    except OSError as error:
+        raise MountFailed(f"the log file {path} cannot be written ({error.strerror})", "set --log-file") from error
 
 
 def _last_line(path: str, start: int) -> str:
-    """The last line that was logged since ``start``: of a traceback, the exception."""
+    """The last line logged since offset ``start``: of a traceback, the exception."""
     with open(path, "rb") as file:
         file.seek(start)
         lines = file.read(_LOG_LIMIT).decode("utf-8", "replace").strip().splitlines()
@@ -248,8 +251,8 @@ def _last_line(path: str, start: int) -> str:
 
 
 def environ() -> dict[str, str]:
-    """Our environment, without its secrets, which go over the pipe, and what a service manager says to us alone; a
-    package that is run from a checkout is found by the child too, whose directory is /."""
+    """This process's environment without secrets, which the pipe carries, and without the variables that a service
+    manager sets for this process alone. PYTHONPATH names a checkout that hffs runs from: the child's directory is /."""
     shown, _ = config.split_secrets()
     ours = {name: value for name, value in shown.items() if name not in config.SYSTEMD_VARIABLES}
     home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -260,7 +263,7 @@ def environ() -> dict[str, str]:
 
 
 def _await_answer(path: str, end: float) -> None:
-    """Returns once our mount covers ``path`` and answers a stat. The table is looked at first: it never blocks."""
+    """Returns once an hffs mount covers ``path`` and answers stat. Reads the mount table first, which never blocks."""
     while True:
         found = mount_table.table().get(path)
         if found is not None and found.is_hffs:

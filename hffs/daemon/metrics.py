@@ -1,6 +1,6 @@
-"""A mount's status as Prometheus has it. Derived from ``messages.Status`` at each scrape, names and units by its rules.
+"""A mount's status as Prometheus metrics, derived from ``messages.Status`` at each scrape.
 
-Imported by the route when somebody scrapes. Labels are few and bounded: neither file names nor times are among them.
+Imported by the route at the first scrape. Labels are few and bounded: neither file names nor times are among them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def text(status: messages.Status, problems: Mapping[str, int]) -> Text:
-    """The whole exposition, with a few numbers of this process. ``problems`` are log records of WARNING and above by
-    their events, which are words of the code."""
+    """The exposition, with a few metrics of this process. ``problems`` counts log records of WARNING and above by event
+    name."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Status(status, problems))
     ProcessCollector(registry=registry)
@@ -43,17 +43,19 @@ class _Status(Collector):
         for each in get_args(messages.State):
             state.add_metric([each], float(s["state"] == each))
         yield state
-        yield _gauge("hffs_uptime_seconds", "Since the mount came up", s["uptime_s"])
-        yield _gauge("hffs_supervised", "1 where a supervisor would start another worker", s["supervisor"] is not None)
+        yield _gauge("hffs_uptime_seconds", "Seconds since the mount was made", s["uptime_s"])
+        yield _gauge("hffs_supervised", "1 if a supervisor would start another worker", s["supervisor"] is not None)
         yield CounterMetricFamily(
-            "hffs_restarts", "Workers that were started anew", (s["supervisor"] or {"restarts": 0})["restarts"]
+            "hffs_restarts", "Restarts of the worker", (s["supervisor"] or {"restarts": 0})["restarts"]
         )
-        yield _gauge("hffs_hub_refused", "1 where the Hub does not let us in", bool(s["hub"]["refused"]))
+        yield _gauge("hffs_hub_refused", "1 while the Hub refuses access", bool(s["hub"]["refused"]))
         yield from self._files(s)
-        yield from self._moving(s)
+        yield from self._transfers(s)
         yield from self._hydration(s["hydration"])
-        yield _gauge("hffs_cache_bytes", "What the cache directory holds, of all mounts", s["cache"]["bytes"])
-        yield from _known("hffs_cache_limit_bytes", "What it may hold at most; absent: no limit", s["cache"]["limit"])
+        yield _gauge("hffs_cache_bytes", "Bytes in the cache directory, of all mounts", s["cache"]["bytes"])
+        yield from _optional(
+            "hffs_cache_limit_bytes", "Limit of the cache directory; absent: no limit", s["cache"]["limit"]
+        )
         yield _gauge("hffs_cache_disk_free_bytes", "Free on the cache's disk", s["cache"]["disk_free"])
         errors = CounterMetricFamily(
             "hffs_errors", "Log records of WARNING and above of this process, by event", labels=["kind"]
@@ -63,41 +65,45 @@ class _Status(Collector):
         yield errors
 
     def _files(self, s: messages.Status) -> Iterator[Metric]:
-        yield from _known("hffs_files", "Files of the mount; absent until all are listed", s["files"])
-        yield from _known("hffs_size_bytes", "Bytes of the mount; absent until all files are listed", s["bytes_total"])
-        yield _gauge("hffs_local_bytes", "Of the mount's bytes those on this disk", s["bytes_local"])
-        yield _gauge("hffs_verified_files", "Files whose whole content was found right", s["verification"]["verified"])
-        # Of this process: files that failed and have not been found right since.
-        yield _gauge("hffs_mismatched_files", "Files whose content was wrong", len(s["verification"]["failed"]))
+        yield from _optional("hffs_files", "Files of the mount; absent until all are listed", s["files"])
+        yield from _optional(
+            "hffs_size_bytes", "Bytes of the mount; absent until all files are listed", s["bytes_total"]
+        )
+        yield _gauge("hffs_local_bytes", "Bytes of the mount that are local", s["bytes_local"])
+        yield _gauge("hffs_verified_files", "Files whose whole content matches its hash", s["verification"]["verified"])
+        # Of this process: files that failed and were not verified since.
+        yield _gauge(
+            "hffs_mismatched_files", "Files whose content did not match its hash", len(s["verification"]["failed"])
+        )
         yield _gauge("hffs_open_files", "Files that are open", len(s["open_files"]))
 
-    def _moving(self, s: messages.Status) -> Iterator[Metric]:
+    def _transfers(self, s: messages.Status) -> Iterator[Metric]:
         yield CounterMetricFamily("hffs_fetched_bytes", "Bytes fetched by this process", s["bytes_fetched"])
         yield CounterMetricFamily("hffs_requests", "Requests to servers by this process", s["requests"])
         yield _gauge("hffs_waiting_reads", "Reads that wait for bytes", len(s["waiting_reads"]))
         oldest = max((read["seconds"] for read in s["waiting_reads"]), default=0.0)
-        yield _gauge("hffs_waiting_read_oldest_seconds", "How long the oldest of them waits", oldest)
-        yield _gauge("hffs_workers", "Workers that fetch now", s["workers"]["active"])
-        yield _gauge("hffs_workers_limit", "How many there may be now", s["workers"]["limit"])
-        yield _gauge("hffs_fetch_bytes_per_second", "How fast they fetch now", s["workers"]["bytes_per_s"])
-        yield from _known(
-            "hffs_bandwidth_limit_bytes_per_second", "The bandwidth limit; absent: none", s["bandwidth"]["limit"]
+        yield _gauge("hffs_waiting_read_oldest_seconds", "Age of the oldest waiting read", oldest)
+        yield _gauge("hffs_workers", "Workers that fetch", s["workers"]["active"])
+        yield _gauge("hffs_workers_limit", "Limit of concurrent workers", s["workers"]["limit"])
+        yield _gauge("hffs_fetch_bytes_per_second", "Transfer rate", s["workers"]["bytes_per_s"])
+        yield from _optional(
+            "hffs_bandwidth_limit_bytes_per_second", "Bandwidth limit; absent: no limit", s["bandwidth"]["limit"]
         )
 
     def _hydration(self, job: messages.HydrationStatus) -> Iterator[Metric]:
-        """Of all hydrations that run, else of the last one."""
+        """Of all running hydrations, else of the last one."""
         yield _gauge("hffs_job_running", "1 while a hydration runs", job["state"] == "running")
-        yield _gauge("hffs_job_done_bytes", "Bytes of it that are local", job["bytes_done"])
-        yield from _known("hffs_job_size_bytes", "Bytes of it in all", job["bytes_total"])
-        yield _gauge("hffs_job_done_files", "Files of it that are done", job["files_done"])
-        yield from _known("hffs_job_files", "Files of it in all", job["files_total"])
+        yield _gauge("hffs_job_done_bytes", "Bytes of the hydration that are local", job["bytes_done"])
+        yield from _optional("hffs_job_size_bytes", "Bytes of the hydration", job["bytes_total"])
+        yield _gauge("hffs_job_done_files", "Files of the hydration that are done", job["files_done"])
+        yield from _optional("hffs_job_files", "Files of the hydration", job["files_total"])
 
 
-def _gauge(name: str, about: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, about, value)
+def _gauge(name: str, description: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, description, value)
 
 
-def _known(name: str, about: str, value: float | None) -> Iterator[Metric]:
-    """A value that is not always known is left out, not invented."""
+def _optional(name: str, description: str, value: float | None) -> Iterator[Metric]:
+    """Leaves out a value that is not known."""
     if value is not None:
-        yield _gauge(name, about, value)
+        yield _gauge(name, description, value)

@@ -1,7 +1,7 @@
-"""What a daemon is told at its start: one mount, wholly decided. JSON, so that it can cross a pipe.
+"""The specification of one mount, complete, as JSON for a pipe.
 
-Made by the Python API and the command line, read by ``hffs.daemon``. It names where a token lies, never the token: the
-daemon finds it by its own means. Values only.
+Made by the Python API and the command line, read by ``hffs.daemon``. It names a token's file, never the token, which
+the daemon reads by itself. Values only.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ..errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
-    """One mount: ``repo`` as the user wrote it; ``mountpoint`` absolute and real; paths in ``settings`` absolute;
-    ``source`` as findmnt and df are to show it, by default as ``repo``. mount(8) compares it with /etc/fstab."""
+    """``repo`` as the user wrote it; ``mountpoint`` absolute and real; paths in ``settings`` absolute; ``source`` as
+    findmnt and df show it, by default ``repo``; mount(8) compares it with /etc/fstab."""
 
     repo: str
     mountpoint: str
@@ -30,8 +30,8 @@ class MountSpec:
 
     @property
     def supervised(self) -> bool:
-        """Whether the binding is one that another process can take over: the kernel's own protocol, which ``auto``
-        means on Linux."""
+        """Whether another process can take over the binding: only the kernel's own protocol, which ``auto`` means on
+        Linux."""
         binding = self.settings.binding
         return binding == "kernel" or (binding == "auto" and sys.platform == "linux")
 
@@ -40,7 +40,7 @@ class MountSpec:
 
     @classmethod
     def from_json(cls, text: str) -> MountSpec:
-        """The spec that ``to_json`` wrote. Raises UsageError for anything else."""
+        """Parses what ``to_json`` wrote. Raises UsageError for anything else."""
         try:
             value = json.loads(text)
             settings = {name: _frozen(item) for name, item in value.pop("settings").items()}
@@ -48,10 +48,10 @@ class MountSpec:
             if unknown:
                 raise UsageError(f"no such setting: {', '.join(sorted(unknown))}")
             spec = cls(settings=Settings(**settings), **value)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as wrong:
-            raise UsageError(f"not a description of a mount ({wrong})") from wrong
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UsageError(f"not a description of a mount ({error})") from error
         if not isinstance(spec.repo, str) or not isinstance(spec.mountpoint, str):
-            raise UsageError("not a description of a mount (repo and mountpoint are text)")
+            raise UsageError("not a description of a mount (repo and mountpoint must be text)")
         return spec
 
 

@@ -1,8 +1,8 @@
-"""What a mount fetches before anybody asks: its small files, within half of the requests that the Hub still allows.
+"""Prefetch of a mount's small files, within half of the requests that the Hub still allows.
 
-``app`` makes a Prefetch when the mount answers and stops it at its end. How many requests are left the Hub says with
-its first answer about a file; so the few most useful files go first, and a thread, which ends with that, wants the rest
-when their answer is there. The bytes are brought by the fetcher, behind all readers.
+``app`` makes a Prefetch when the mount answers and stops it at its end. The Hub tells how many requests are left with
+its first answer about a file; so the few most useful files are requested first, and a thread requests the others when
+that answer has arrived, and ends. The fetcher fetches them after everything that readers want.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..vfs import MountedSnapshot, View
 
 log = logging.getLogger(__name__)
 
-# Of so many nobody need know how many requests are left. They are what a loader opens first.
+# Fetched whatever the quota: what a loader opens first.
 FIRST: Final = 4
-# A server that does not answer in this time will not say how many requests are left either.
-HEAR_SECONDS: Final = 10.0
+# A server that does not answer within this time will not tell its quota either.
+QUOTA_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
 
 SnapshotEntry = tuple[MountedSnapshot, Entry]
@@ -35,37 +35,37 @@ class Prefetch:
     def __init__(self, view: View, access: Access) -> None:
         self._view = view
         self._access = access
-        self._heard = threading.Event()
+        self._answered = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Only what the first page of the listing told: a prefetch must not list a repo of a million files."""
+        """Considers only the first page of the listing: a prefetch must not list a repo of a million files."""
         left = self._access.requests_left()
         chosen = [(snapshot, entry) for snapshot in self._view.snapshots() for entry in _absent(snapshot, left)]
         chosen = chosen if left is None else chosen[: max(left, 0) // 2]  # of all snapshots together
         if left is not None or len(chosen) <= FIRST:
-            self._want(chosen)
+            self._fetch(chosen)
             return
-        self._access.on_next_answer(self._heard.set)
-        self._want(chosen[:FIRST])
-        thread = threading.Thread(target=self._rest, args=(chosen,), name="hffs-prefetch", daemon=True)
+        self._access.on_next_answer(self._answered.set)
+        self._fetch(chosen[:FIRST])
+        thread = threading.Thread(target=self._fetch_rest, args=(chosen,), name="hffs-prefetch", daemon=True)
         thread.start()
-        self._thread = thread  # not before: the mount may end now, and nobody can wait for a thread that did not start
+        self._thread = thread  # only now: ``stop``, on another thread, cannot join one that has not started
 
     def stop(self) -> None:
         self._stopping = True
-        self._heard.set()
+        self._answered.set()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
 
-    def _rest(self, chosen: Sequence[SnapshotEntry]) -> None:
-        self._heard.wait(HEAR_SECONDS)
+    def _fetch_rest(self, chosen: Sequence[SnapshotEntry]) -> None:
+        self._answered.wait(QUOTA_SECONDS)
         left = self._access.requests_left()
-        most = len(chosen) if left is None else left // 2  # of what was left when the first of them had come
-        self._want(chosen[FIRST : max(most, FIRST)])
+        most = len(chosen) if left is None else left // 2  # of what was left after the first answer
+        self._fetch(chosen[FIRST : max(most, FIRST)])
 
-    def _want(self, entries: Iterable[SnapshotEntry]) -> None:
+    def _fetch(self, entries: Iterable[SnapshotEntry]) -> None:
         for snapshot, entry in entries:
             if self._stopping:
                 return
@@ -74,8 +74,8 @@ class Prefetch:
             except HffsError as error:
                 log.warning("event=prefetch-failed path=%s error=%s", entry.path, error)
                 return
-            except Exception as error:  # a bug of ours; nobody waits for these files
-                log.error("event=prefetch-bug path=%s", entry.path, exc_info=error)
+            except Exception as bug:  # nothing waits for these files
+                log.error("event=prefetch-bug path=%s", entry.path, exc_info=bug)
                 return
 
 

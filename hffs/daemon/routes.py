@@ -1,7 +1,7 @@
-"""What the control socket of a mount answers: method and path, and who knows. ``docs/openapi.yaml`` tells it to others.
+"""The routes of a mount's control socket: method and path to the part that answers. Described in docs/openapi.yaml.
 
-Made by ``app`` out of a mount's parts. Routes answer from what is known; the one that asks the Hub is let in one at a
-time, so that the others have a thread whatever the Hub does.
+Made by ``app`` from a mount's parts. Routes answer from memory and disk; the one that asks the Hub runs once at a time,
+so that the others have a thread whatever the Hub does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ControlRoutes:
-    """The parts of one mount that have something to say; ``where`` is its mountpoint, ``commit`` what it shows."""
+    """The parts of one mount that answer; ``where`` is its mountpoint, ``commit`` the one it shows."""
 
     spec: MountSpec
     where: str
@@ -43,42 +43,42 @@ class ControlRoutes:
     fetcher: Fetcher
     reporter: Reporter
     jobs: Jobs
-    keeper: FileRoutes
+    files: FileRoutes
     feed: Feed
     link: SupervisorLink | None
-    _asking: threading.Lock = field(default_factory=threading.Lock)
+    _refreshing: threading.Lock = field(default_factory=threading.Lock)
 
     def routes(self) -> dict[tuple[str, str], Route]:
         return {
             ("GET", f"{API}/status"): lambda _: self.reporter.status(),
-            ("GET", f"{API}/files"): self.keeper.files,
-            ("GET", f"{API}/files/*/blocks"): self.keeper.blocks,
+            ("GET", f"{API}/files"): self.files.files,
+            ("GET", f"{API}/files/*/blocks"): self.files.blocks,
             ("POST", f"{API}/hydrate"): self.jobs.hydrate,
             ("POST", f"{API}/verify"): self.jobs.verify,
             ("GET", f"{API}/jobs"): lambda _: self.jobs.every(),
             ("GET", f"{API}/jobs/*"): self.jobs.get,
             ("DELETE", f"{API}/jobs/*"): self.jobs.cancel,
-            ("POST", f"{API}/evict"): self.keeper.evict,
-            ("POST", f"{API}/pin"): self.keeper.pin,
+            ("POST", f"{API}/evict"): self.files.evict,
+            ("POST", f"{API}/pin"): self.files.pin,
             ("POST", f"{API}/refresh"): lambda _: self.refresh(),
             ("POST", f"{API}/bandwidth"): self.bandwidth,
             ("POST", f"{API}/unmount"): self.unmount,
             ("POST", f"{API}/restart"): lambda _: self.restart(),
-            ("GET", f"{API}/events"): self.feed.follow,
+            ("GET", f"{API}/events"): self.feed.subscribe,
             ("GET", "/metrics"): lambda _: self.metrics(),
             ("GET", "/healthz"): lambda _: {"state": self.reporter.state},
         }
 
     def refresh(self) -> messages.RefreshReply:
-        """Ask the Hub what the revision is now, for whoever mounts it next: this mount shows its commit for ever, and
-        what a commit lists never changes. Raises what asking may raise."""
-        if not self._asking.acquire(blocking=False):
-            raise HttpError(409, "the Hub is being asked already", {"Retry-After": "5"})
+        """Resolves the revision again and records its commit for the next mount of it: this mount keeps its commit.
+        Raises what a request to the Hub raises."""
+        if not self._refreshing.acquire(blocking=False):
+            raise HttpError(409, "a refresh is running already", {"Retry-After": "5"})
         try:
             self.hub.connectivity.end_rest()
             newest = session.refresh(self.hub, self.ref)
         finally:
-            self._asking.release()
+            self._refreshing.release()
         log.info("event=refreshed revision=%s newest=%s commit=%s", newest.revision, newest.sha, self.commit)
         return {
             "revision": newest.revision,
@@ -88,30 +88,30 @@ class ControlRoutes:
         }
 
     def bandwidth(self, request: Request) -> dict[str, object]:
-        """``{"bytes_per_s": N}``: from now on; null: no limit."""
+        """``{"bytes_per_s": N}``: a new limit; null: no limit."""
         rate = request.json().get("bytes_per_s")
         if rate is not None and (not isinstance(rate, int) or isinstance(rate, bool) or rate <= 0):
-            raise UsageError("bytes_per_s is a number of at least 1, or null for no limit")
+            raise UsageError("bytes_per_s must be a number of at least 1, or null for no limit")
         self.fetcher.throttle.set_rate(rate)
         return {"bytes_per_s": rate}
 
     def unmount(self, request: Request) -> dict[str, object]:
         lazy = bool(request.json().get("lazy", False))
         mountpoint.detach(self.where, lazy=lazy)
-        if not lazy:  # no file is open; but who was killed may have left a read behind, and libfuse waits for it
+        if not lazy:  # no file is open; but a killed process may have left a read behind, and libfuse waits for it
             self.fetcher.cancel_waiters()
         return {"unmounted": self.where}
 
     def restart(self) -> dict[str, object]:
-        """Replaced by the version that is installed now, when that one can start; else this worker stays."""
+        """Has this worker replaced by the installed version, if that one can start; else raises MountFailed."""
         if self.link is None:
             raise MountFailed("only a mount of the kernel binding can be restarted", "unmount it and mount it again")
         if self.link.supervisor() is not None:
-            launcher.rehearse(self.spec, self.link.handed)
-        self.link.ask_restart()
+            launcher.preflight(self.spec, self.link.handover_json)
+        self.link.request_restart()
         return {"restarting": self.where}
 
     def metrics(self) -> Any:
-        from . import metrics  # 20 ms and 3 MiB, for those who scrape
+        from . import metrics  # takes 20 ms and 3 MiB, which only a mount that is scraped pays
 
         return metrics.text(self.reporter.status(), self.feed.problems)

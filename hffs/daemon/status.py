@@ -1,6 +1,6 @@
-"""What a mount says of itself: the values of ``messages.Status``, derived from store, queue and listing when asked.
+"""A mount's status: the values of ``messages.Status``, derived from store, queue and listing at each request.
 
-Nothing is counted on the side; asking never waits for the network or for a lock that is held across it.
+No counters are kept for it; it never waits for the network or for a lock that is held during a request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..system import log_setup
 from ..system.bdi_readahead import DeviceReadahead
 from ..vfs import Filesystem, MountedSnapshot, Node, SnapshotFile, join
 from .mount_spec import MountSpec
-from .supervisor_link import ALONE, SupervisorLink
+from .supervisor_link import NO_SUPERVISOR, SupervisorLink
 
 _PROBLEMS: Final = 16  # as many as last errors: a repo cloned without git-lfs has a pointer for every weight
 NO_SNAPSHOT: Final[messages.SnapshotStatus] = {
@@ -35,8 +35,8 @@ NO_SNAPSHOT: Final[messages.SnapshotStatus] = {
 }  # fmt: skip
 
 
-def hub(access: Access) -> messages.HubStatus:
-    """How we stand with the Hub, as its answers so far told."""
+def hub_status(access: Access) -> messages.HubStatus:
+    """Access to the Hub and its quotas, as of its last answers."""
     now, refused = time.monotonic(), access.refused
     return {
         "refused": "" if refused is None else refused.what,
@@ -83,11 +83,12 @@ class Reporter:
         self._access = hub.source.access
         self._jobs = jobs
         self._link = link
-        before = None if link is None else link.handover
-        if before:
+        handover = None if link is None else link.handover
+        if handover:
             self.state = "restarting"
-        self.started = before.started if before else time.monotonic()  # of the mount: this clock is the machine's
-        self.started_at = before.started_at if before else time.time()
+        # Of the mount, not of this worker: the monotonic clock is the machine's.
+        self.started = handover.started if handover else time.monotonic()
+        self.started_at = handover.started_at if handover else time.time()
 
     def record(self) -> messages.MountRecord:
         commit = next((each.commit for each in self._view.snapshots()), None)
@@ -148,7 +149,7 @@ class Reporter:
             "last_errors": self._last_errors(),
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
             "bandwidth": {"limit": self._fetcher.throttle.rate},
-            "hub": hub(self._access),
+            "hub": hub_status(self._access),
             "root": first["root"],
             "problems": first["problems"],
             "log": log_setup.where(),
@@ -156,7 +157,7 @@ class Reporter:
         }
 
     def progress(self) -> messages.ProgressEvent:
-        """What of the status changes from second to second; costs nothing that grows with the repo."""
+        """The values that change from second to second; its cost does not grow with the repo."""
         return {
             "bytes_fetched": self._fetcher.bytes_fetched,
             "bytes_per_s": round(self._fetcher.speed()),
@@ -192,7 +193,7 @@ class Reporter:
             {"at": failure.at, "what": failure.what, "path": failure.path} for failure in self._fetcher.errors()
         ]
         if self._link is not None and self._link.lost_at is not None:
-            found.append({"at": self._link.lost_at, "what": ALONE})
+            found.append({"at": self._link.lost_at, "what": NO_SUPERVISOR})
         return found
 
     def _open_files(self) -> list[messages.OpenFile]:

@@ -1,7 +1,7 @@
-"""The worker's end of its supervisor: what it was given at its start, what it hands over, and what it is told.
+"""The worker's end of the connection to its supervisor: parameters of its start, hand-over, requests to leave.
 
-Used by ``app`` and ``status``. Owns the socket to the supervisor and, until they are taken, the descriptors that came
-from it. One thread listens; it only calls back. A worker whose supervisor is gone serves on.
+Used by ``app`` and ``status``. Owns the socket to the supervisor and, until they are taken, the descriptors received
+from it. One thread receives; it only calls back. A worker without its supervisor continues to serve.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from ..control import messages
 from ..errors import HffsError, MountFailed
@@ -24,13 +24,13 @@ from ..model import Commit, RepoType
 
 log = logging.getLogger(__name__)
 
-ALONE = "the supervisor is gone: this mount would not survive the end of its daemon as well"
+NO_SUPERVISOR: Final = "the supervisor has ended: this mount ends with its daemon, which nothing restarts"
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """All that another worker needs to go on where this one stops, without asking any server: the connection to the
-    kernel, the commit and folder it shows, and since when (monotonic seconds, and seconds since the epoch)."""
+    """All that the next worker needs to take over the mount without a request to a server: the connection to the
+    kernel, the commit and folder shown, and the mount's start (monotonic seconds, and seconds since the epoch)."""
 
     connection: Connection
     commit: Commit
@@ -45,7 +45,7 @@ class Handover:
 
     @classmethod
     def from_json(cls, text: str, fd: int) -> Handover:
-        """What ``to_json`` wrote, perhaps of an older version; ``fd`` is the descriptor as it is now. Raises
+        """Parses what ``to_json`` of this or an older version wrote; ``fd`` is the descriptor's present number. Raises
         HffsError."""
         try:
             value = json.loads(text)
@@ -53,31 +53,31 @@ class Handover:
             commit = value.pop("commit")
             made = Commit(type=RepoType(commit.pop("type")), source=commit.pop("endpoint"), **commit)
             return cls(connection, made, **value)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as wrong:
-            raise HffsError(f"not what a worker hands over ({wrong})") from wrong
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise HffsError(f"not a worker's hand-over ({error})") from error
 
 
 class SupervisorLink:
-    """The supervisor as the worker sees it. ``handover`` is what a worker before this one left, None for the first."""
+    """``parameters`` are what the supervisor wrote. ``handover`` is the earlier worker's; None: there was none."""
 
-    def __init__(self, told: Mapping[str, Any]) -> None:
-        self._socket = socket.socket(fileno=told["link_fd"])
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self._socket = socket.socket(fileno=parameters["link_fd"])
         for name in ("link_fd", "device_fd", "listener_fd"):
-            if told[name] is not None:
-                os.set_inheritable(told[name], False)
-        self._supervisor: messages.SupervisorStatus = told["supervisor"]
-        self._refuse_resent = bool(told["refuse_resent"])
-        manager = told.get("manager")  # an older supervisor knows of none
+            if parameters[name] is not None:
+                os.set_inheritable(parameters[name], False)
+        self._supervisor: messages.SupervisorStatus = parameters["supervisor"]
+        self._refuse_resent = bool(parameters["refuse_resent"])
+        manager = parameters.get("manager")  # an older supervisor sends none
         self.managed = manager is not None
         self.watchdog_s: float | None = manager["watchdog_s"] if manager else None
         self.handover: Handover | None = None
-        self.handed: str | None = told["handover"]
+        self.handover_json: str | None = parameters["handover"]
         self.listener: socket.socket | None = None
-        if told["handover"] is not None:
-            self.handover = Handover.from_json(told["handover"], told["device_fd"])
-            self.listener = socket.socket(fileno=told["listener_fd"])
+        if parameters["handover"] is not None:
+            self.handover = Handover.from_json(parameters["handover"], parameters["device_fd"])
+            self.listener = socket.socket(fileno=parameters["listener_fd"])
         self._thread: threading.Thread | None = None
-        self._told_to_leave: Callable[[], None] = lambda: None
+        self._on_leave: Callable[[], None] = lambda: None
         # Set once, read by any thread.
         self._closing = False
         self.left = False
@@ -85,41 +85,42 @@ class SupervisorLink:
         self.lost_at: float | None = None
 
     def resumption(self) -> Resumption | None:
-        """What the binding goes on with."""
+        """The connection that the binding resumes."""
         return None if self.handover is None else Resumption(self.handover.connection, self._refuse_resent)
 
     def supervisor(self) -> messages.SupervisorStatus | None:
-        """Who starts the next worker; None when nobody would."""
+        """The process that would start the next worker; None: there is none."""
         return self._supervisor if self.may_be_resumed and self.lost_at is None else None
 
     def hand_over(self, handover: Handover, listener: int) -> None:
-        """Give the supervisor what must outlive this process. Without it this worker's end is the mount's."""
+        """Sends the supervisor what must outlive this process. Until then the mount ends with this worker."""
         try:
-            self.handed = handover.to_json()
-            socket.send_fds(self._socket, [self.handed.encode("ascii")], [handover.connection.fd, listener])
+            self.handover_json = handover.to_json()
+            socket.send_fds(self._socket, [self.handover_json.encode("ascii")], [handover.connection.fd, listener])
             self.may_be_resumed = True
-        except OSError as wrong:
-            log.error("event=not-handed-over error=%s", wrong)
+        except OSError as error:
+            log.error("event=not-handed-over error=%s", error)
 
     def send(self, word: str) -> None:
-        """A word for the service manager, which hears its main process only: the supervisor passes it on."""
-        with suppress(OSError):  # it is gone, and this worker serves on
+        """Sends a notification for the service manager, which accepts those of its main process only: the supervisor
+        forwards it."""
+        with suppress(OSError):  # there is no supervisor any more
             self._socket.send(word.encode("utf-8", "replace"))
 
-    def listen(self, told_to_leave: Callable[[], None]) -> None:
-        """``told_to_leave`` is called, on another thread, when another worker is to take over."""
-        self._told_to_leave = told_to_leave
-        self._thread = threading.Thread(target=self._listen, name="hffs-supervised", daemon=True)
+    def listen(self, on_leave: Callable[[], None]) -> None:
+        """``on_leave`` is called, on another thread, when another worker is to take over."""
+        self._on_leave = on_leave
+        self._thread = threading.Thread(target=self._receive, name="hffs-supervisor-link", daemon=True)
         self._thread.start()
 
-    def ask_restart(self) -> None:
-        """Have this worker replaced. Raises MountFailed when nobody would do it."""
+    def request_restart(self) -> None:
+        """Asks the supervisor to replace this worker. Raises MountFailed when there is none."""
         try:
             if self.supervisor() is None:
                 raise MountFailed("this mount cannot be restarted: it has no supervisor", "unmount it and mount again")
             self._socket.send(b"restart")
-        except OSError as wrong:
-            raise MountFailed("the supervisor does not listen", "unmount it and mount again") from wrong
+        except OSError as error:
+            raise MountFailed("the supervisor has ended", "unmount it and mount again") from error
 
     def close(self) -> None:
         self._closing = True
@@ -129,17 +130,17 @@ class SupervisorLink:
             self._thread.join(5)
         self._socket.close()
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         while True:
             try:
-                said = self._socket.recv(4096)
+                message = self._socket.recv(4096)
             except OSError:
-                said = b""
-            if said == b"leave":
+                message = b""
+            if message == b"leave":
                 self.left = True
-                self._told_to_leave()
-            elif not said:
+                self._on_leave()
+            elif not message:
                 break
         if self.may_be_resumed and not self._closing:
             self.lost_at = time.time()
-            log.warning("event=unsupervised why=%s", ALONE)
+            log.warning("event=unsupervised why=%s", NO_SUPERVISOR)

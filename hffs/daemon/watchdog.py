@@ -1,8 +1,8 @@
-"""What the service manager hears while a mount serves: its state when that changes, and that it is alive.
+"""Notifications to the service manager while a mount serves: its state when that changes, and that it is alive.
 
-Used by ``app``. Alive means that the file system answers: a process of its own looks at the mount's root, which takes
-the kernel, the binding's threads and the file system, but never the network. So a daemon that hangs falls silent, and
-one whose Hub hangs does not. One thread, started and stopped by the app.
+Alive means that the file system answers: a process of its own runs stat on the mount's root, which needs the kernel,
+the binding's threads and the file system, but never the network. So a daemon that hangs stops notifying, and one whose
+Hub hangs does not. One thread, started and stopped by ``app``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ..system.sd_notify import ServiceManager
 
 log = logging.getLogger(__name__)
 
-_STATUS_SECONDS: Final = 5.0  # between two looks at the state; people read it, nothing waits for it
+_STATUS_SECONDS: Final = 5.0  # between two checks of the state; people read it, nothing waits for it
 
 
 class StatusNotifier:
-    """Tells ``manager``, if there is one, about the mount at ``where``; ``summary`` is its state in a line. ``probe``
-    is ``mount_table.probe``."""
+    """Notifies ``manager``, if there is one, of the mount at ``where``; ``summary`` returns its state in a line.
+    ``probe`` is ``mount_table.probe``."""
 
     def __init__(
         self,
@@ -35,48 +35,48 @@ class StatusNotifier:
         self._summary = summary
         self._manager = manager
         self._probe = probe
-        self._told = ""
+        self._last_status = ""
         self._device: str | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Says that the mount is ready, what it is, and goes on telling."""
+        """Sends ``ready`` and the state, and continues on a thread."""
         if self._manager is None:
             return
         found = mount_table.table().get(self._where)
         self._device = found.device if found else None
         self._manager.send("ready")
-        self._thread = threading.Thread(target=self._tell, args=(self._manager,), name="hffs-telling", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(self._manager,), name="hffs-watchdog", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Says no more; a look under way is let go, its end is awaited for a moment only. Idempotent."""
+        """Sends nothing more; waits half a second at most for a probe under way. Idempotent."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(0.5)
 
-    def _tell(self, manager: ServiceManager) -> None:
-        # Four looks within the manager's patience: one may be lost and one may be slow before anybody worries.
-        watched = manager.watchdog_s
-        pause = _STATUS_SECONDS if watched is None else min(_STATUS_SECONDS, watched / 4)
-        since = 0.0
+    def _run(self, manager: ServiceManager) -> None:
+        # Four probes within the manager's timeout: one may be lost and one may be slow without a restart.
+        interval = None if manager.watchdog_s is None else manager.watchdog_s / 4
+        pause = _STATUS_SECONDS if interval is None else min(_STATUS_SECONDS, interval)
+        until_probe = 0.0
         while True:
-            told = self._summary()
-            if told != self._told:
-                self._told = told
-                manager.send(f"status {told}")
-            if watched is not None and since <= 0:
-                since = watched / 4
-                if self._answers(watched / 4):
+            status = self._summary()
+            if status != self._last_status:
+                self._last_status = status
+                manager.send(f"status {status}")
+            if interval is not None and until_probe <= 0:
+                until_probe = interval
+                if self._is_responsive(interval):
                     manager.send("alive")
             if self._stopping.wait(pause):
                 return
-            since -= pause
+            until_probe -= pause
 
-    def _answers(self, seconds: float) -> bool:
-        """Whether the root of the mount can be looked at. One that has been taken off, or covered by another mount, can
-        be looked at by nobody, and is no worry: it ends when its readers do."""
+    def _is_responsive(self, seconds: float) -> bool:
+        """Whether stat of the mount's root returns in time. A mount that was unmounted, or covered by another mount,
+        cannot be probed and counts as responsive: it ends when its readers do."""
         found = mount_table.table().get(self._where)
         if found is None or found.device != self._device:
             return True

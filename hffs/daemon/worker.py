@@ -1,7 +1,7 @@
 """The process that serves one mount: under a supervisor, or alone where the binding cannot be taken over.
 
-Started through ``__main__``. Runs the app and turns what it raises into one line and an exit code for whoever waits for
-the start. Its standard error is the log. Single-threaded until the app starts.
+Started through ``__main__``. Runs the app and turns what it raises into one line and an exit code for the process that
+waits for the start. Its standard error is the log. Single-threaded until the app starts.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .mount_spec import MountSpec
 from .supervisor import LEFT, from_file
 
 
-class Report:
-    """The pipe to whoever started the mount: lines of JSON, closed after the one that settles the start."""
+class ReportPipe:
+    """The pipe to the process that started the mount: lines of JSON, closed after the one that settles the start."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
@@ -30,7 +30,7 @@ class Report:
             os.set_inheritable(descriptor, False)
 
     def __call__(self, message: Mapping[str, Any]) -> None:
-        """Tells the starter; does nothing once it was told how the start went, or when it is gone."""
+        """Writes a line; does nothing once the start is settled, or when the starter has ended."""
         if self._descriptor is None:
             return
         with suppress(BrokenPipeError):
@@ -40,10 +40,10 @@ class Report:
             self._descriptor = None
 
 
-def supervised(start: int) -> int:
-    """A worker, told by its supervisor in the file ``start``; the exit code is for the supervisor."""
-    told = from_file(start)
-    code = serve(told, Report(told["report_fd"]), linked=True)
+def serve_supervised(start: int) -> int:
+    """Serves with the parameters that the supervisor wrote to the file ``start``; the exit code is for it."""
+    parameters = from_file(start)
+    code = serve(parameters, ReportPipe(parameters["report_fd"]), linked=True)
     if code == LEFT:
         # Threads still wait on the device, which stays open: an orderly end of the interpreter would wait for them.
         sys.stdout.flush()
@@ -52,44 +52,44 @@ def supervised(start: int) -> int:
     return code
 
 
-def rehearse(told: Mapping[str, Any]) -> int:
-    """Whether a worker of this version would come up with what one is told: everything it is made of is imported, and
-    what it would be handed is read. The exit code; what is wrong is said on standard error, last line last."""
-    from ..system import log_setup  # noqa: F401 - that they can be imported is what is asked
+def preflight(parameters: Mapping[str, Any]) -> int:
+    """Whether a worker of this version would start with these parameters: imports all that it needs and parses what it
+    would be given. Returns the exit code; the last line on standard error is the reason."""
+    from ..system import log_setup  # noqa: F401 - that they can be imported is what is checked
     from .supervisor_link import Handover
 
     try:
-        MountSpec.from_json(told["spec"])
-        if told["handover"] is not None:
-            Handover.from_json(told["handover"], -1)
-    except HffsError as wrong:
-        print(wrong, file=sys.stderr)
+        MountSpec.from_json(parameters["spec"])
+        if parameters["handover"] is not None:
+            Handover.from_json(parameters["handover"], -1)
+    except HffsError as error:
+        print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def serve(told: Mapping[str, Any], report: Report, *, linked: bool = False) -> int:
-    """Serves the mount that ``told`` describes until it is gone; the exit code."""
+def serve(parameters: Mapping[str, Any], report: ReportPipe, *, linked: bool = False) -> int:
+    """Serves the mount that ``parameters`` describe until it is gone. Returns the exit code."""
     debug = False
     try:
-        keep_secrets(told.get("secrets", {}))  # before huggingface_hub is loaded
-        spec = MountSpec.from_json(told["spec"])
+        keep_secrets(parameters.get("secrets", {}))  # before huggingface_hub is loaded
+        spec = MountSpec.from_json(parameters["spec"])
         debug = spec.settings.debug
         from ..system import log_setup
         from .app import run
         from .supervisor_link import SupervisorLink
 
-        to_stderr = not (told.get("foreground") and spec.settings.log_file)
-        log_setup.start(spec.settings, to_stderr=to_stderr, journal=bool(told.get("journal")))
-        link = SupervisorLink(told) if linked else None
+        to_stderr = not (parameters.get("foreground") and spec.settings.log_file)
+        log_setup.start(spec.settings, to_stderr=to_stderr, journal=bool(parameters.get("journal")))
+        link = SupervisorLink(parameters) if linked else None
         return run(spec, report, link, link if link is not None and link.managed else None)
-    except HffsError as wrong:
+    except HffsError as error:
         if debug:
             print(shown(traceback.format_exc(), "\n"), end="", file=sys.stderr)
-        print(f"hffs: {shown(str(wrong))}", file=sys.stderr)
-        report({"error": wrong.what, "remedy": wrong.remedy, "exit_code": wrong.exit_code})
-        return wrong.exit_code
-    except Exception as wrong:  # noqa: BLE001 - the door of the process; the starter waits for a word
+        print(f"hffs: {shown(str(error))}", file=sys.stderr)
+        report({"error": error.what, "remedy": error.remedy, "exit_code": error.exit_code})
+        return error.exit_code
+    except Exception as bug:  # noqa: BLE001 - last resort of the process; the starter waits for a report
         print(shown(traceback.format_exc(), "\n"), end="", file=sys.stderr)
-        report({"error": f"internal error ({type(wrong).__name__}: {wrong})", "remedy": "see the log", "exit_code": 1})
+        report({"error": f"internal error ({type(bug).__name__}: {bug})", "remedy": "see the log", "exit_code": 1})
         return 1

@@ -153,8 +153,8 @@ def test_a_version_that_cannot_start_is_noticed_before_the_old_one_leaves(
     done = commands.run("restart", str(mounted.path))
     assert done.returncode == 1
     assert done.stderr == (
-        "hffs: the hffs that is installed now cannot start (ImportError: broken by an upgrade):"
-        " the old one serves on; mend the new one\n"
+        "hffs: the installed hffs cannot start (ImportError: broken by an upgrade):"
+        " the running version continues to serve; repair the installation, then run hffs restart again\n"
     )
     assert mounted.status()["pid"] == mounted.pid
     assert (mounted.path / "config.json").read_bytes() == b"{}"

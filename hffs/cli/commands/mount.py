@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         announce({"ready": True, **asdict(launcher.start_daemon(spec))})
         return 0
     if spec.supervised:
-        launcher.stay(spec, announce)
+        launcher.exec_supervisor(spec, announce)
     from ...daemon import app
     from ...system import log_setup
     from ...system.sd_notify import SdNotify

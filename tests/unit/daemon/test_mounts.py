@@ -18,7 +18,7 @@ options = {"runtime_dir": run, "cache_dir": work + "/cache"}
 def wait_for(what):
     end = time.monotonic() + 20
     while not what():
-        assert time.monotonic() < end, "did not come"
+        assert time.monotonic() < end, "condition never true"
         time.sleep(0.01)
 """
 
@@ -52,9 +52,7 @@ else: sys.exit("the daemon is our child")
     in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
 
 
-def test_what_is_still_open_at_the_end_of_the_block_stays_readable(
-    in_namespace: Callable[..., None], endpoint: str
-) -> None:
+def test_a_file_open_at_the_end_of_the_block_stays_readable(in_namespace: Callable[..., None], endpoint: str) -> None:
     code = """
 with hffs.mount("acme/tiny", prefetch="none", **options) as mount:
     weights = open(mount.path + "/model.safetensors", "rb")
@@ -67,18 +65,16 @@ wait_for(lambda: not mount_records.alive(stored))
     in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
 
 
-def test_a_busy_mount_is_not_unmounted_and_a_second_one_not_put_over_it(
-    in_namespace: Callable[..., None], endpoint: str
-) -> None:
+def test_a_busy_mount_is_neither_unmounted_nor_mounted_over(in_namespace: Callable[..., None], endpoint: str) -> None:
     code = """
 mount = hffs.mount("acme/tiny", where, **options)
 with open(mount.path + "/config.json"):
     try: mount.unmount()
-    except errors.MountFailed as told: assert "busy" in str(told) and "--lazy" in str(told), told
+    except errors.MountFailed as error: assert "busy" in str(error) and "--lazy" in str(error), error
     else: sys.exit("unmounted")
     assert mount.status()["state"] == "serving"
 try: hffs.mount("acme/tiny", where, **options)
-except errors.MountFailed as told: assert "already the mount of acme/tiny" in str(told), told
+except errors.MountFailed as error: assert "already the mount of acme/tiny" in str(error), error
 else: sys.exit("mounted twice")
 assert mounts.unmount("acme/tiny", runtime_dir=run) == where
 assert os.listdir(where) == []
@@ -86,7 +82,7 @@ assert os.listdir(where) == []
     in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
 
 
-def test_a_mount_whose_daemon_was_killed_is_dead_and_can_be_mounted_again(
+def test_a_mount_with_a_killed_daemon_is_dead_and_can_be_mounted_again(
     in_namespace: Callable[..., None], endpoint: str
 ) -> None:
     code = """
@@ -106,7 +102,7 @@ def test_a_start_that_fails_leaves_nothing_behind(in_namespace: Callable[..., No
     code = """
 for words, kind in ((("acme/none",), errors.NotFound), (("acme/tiny@nowhere",), errors.NotFound)):
     try: hffs.mount(*words, runtime_dir=run, cache_dir=work + "/cache")
-    except errors.HffsError as told: assert told.exit_code == kind.exit_code, told
+    except errors.HffsError as error: assert error.exit_code == kind.exit_code, error
     else: sys.exit("mounted")
 assert not [name for name in os.listdir(work) if name.startswith("hffs-")]
 assert mount_records.every(run) == [] and not mount_table.mounts()
@@ -114,7 +110,7 @@ assert mount_records.every(run) == [] and not mount_table.mounts()
     in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
 
 
-def test_an_option_that_does_not_exist_is_a_mistake_of_use() -> None:
+def test_an_unknown_option_is_a_usage_error() -> None:
     import hffs
     from hffs.errors import UsageError
 

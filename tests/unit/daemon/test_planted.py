@@ -1,4 +1,4 @@
-"""What others could put where our sockets, records and logs lie, and what a file that lies makes of a command."""
+"""Files planted in place of sockets, records and logs, and files with hostile content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hffs.system import mount_table
 from hffs.system.log_setup import LogFormatter
 
 
-def test_a_directory_that_others_could_fill_is_not_used_until_it_is_emptied(runtime: str) -> None:
+def test_a_directory_that_others_may_write_to_is_not_used_until_it_is_empty(runtime: str) -> None:
     os.mkdir(runtime)
     os.chmod(runtime, 0o777)
     Path(runtime, "planted").touch()
@@ -56,14 +56,14 @@ def test_a_link_in_place_of_a_record_is_not_read(runtime: str, record: MountReco
     assert mount_records.read(runtime, "/mnt/model") == stored
 
 
-def test_a_pipe_in_place_of_a_record_is_not_waited_for(runtime: str) -> None:
+def test_a_fifo_in_place_of_a_record_does_not_block(runtime: str) -> None:
     mount_records.runtime_dir(runtime)
     os.mkfifo(record_path(runtime, "/mnt/model"))
     assert mount_records.every(runtime) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file somebody else's")
-def test_a_record_that_another_user_wrote_is_not_read(runtime: str, record: MountRecord) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")
+def test_a_record_of_another_user_is_not_read(runtime: str, record: MountRecord) -> None:
     mount_records.write(runtime, record)
     os.chown(record_path(runtime, "/mnt/model"), 65534, 65534)
     assert mount_records.every(runtime) == []
@@ -77,7 +77,7 @@ def test_a_record_that_another_user_wrote_is_not_read(runtime: str, record: Moun
         {"supervisor": {"pid": float("inf")}}, {"supervisor": [1]}, {"repo": 5}, {"mountpoint": "/other"},
     ],
 )  # fmt: skip
-def test_a_record_of_impossible_values_is_none(runtime: str, record: MountRecord, more: dict[str, Any]) -> None:
+def test_a_record_of_impossible_values_is_ignored(runtime: str, record: MountRecord, more: dict[str, Any]) -> None:
     whole = {**record, "pid_start": 1}
     place(runtime, json.dumps(whole).encode())
     assert mount_records.read(runtime, "/mnt/model") == whole
@@ -86,13 +86,13 @@ def test_a_record_of_impossible_values_is_none(runtime: str, record: MountRecord
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"{", b"\xff", b"null", b" " * 70_000 + b"{}", b""])
-def test_a_record_that_is_none_at_all_is_none(runtime: str, content: bytes) -> None:
+def test_a_file_that_is_no_record_is_ignored(runtime: str, content: bytes) -> None:
     place(runtime, content)
     assert mount_records.every(runtime) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen as somebody else")
-def test_a_socket_that_another_user_listens_on_is_not_asked(runtime: str) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen as another user")
+def test_a_socket_of_another_user_is_not_used(runtime: str) -> None:
     mount_records.runtime_dir(runtime)
     path = f"{runtime}/x.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
@@ -113,8 +113,8 @@ def test_a_socket_that_another_user_listens_on_is_not_asked(runtime: str) -> Non
             child.stdout.readline()
             with pytest.raises(MountNotFound, match="another user listens"):
                 client.ask(path, "GET", "/v1/status", 5)
-            (told,) = client.statuses([path])
-            assert isinstance(told, MountNotFound)
+            (answer,) = client.statuses([path])
+            assert isinstance(answer, MountNotFound)
             child.communicate(b"\n")
 
 
@@ -140,7 +140,7 @@ def test_a_link_in_place_of_the_journals_next_is_not_followed(tmp_path: Path) ->
     again.close()
 
 
-# Texts that lie.
+# Hostile content.
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_link_in_place_of_the_journals_next_is_not_followed(tmp_path: Path) ->
         b"1 2 0:3 / /x rw - fuse.hffs a b c - d",
     ],
 )  # fmt: skip
-def test_a_line_of_mountinfo_that_no_kernel_writes_hides_no_other(line: bytes, tmp_path: Path) -> None:
+def test_a_malformed_line_of_mountinfo_hides_no_other(line: bytes, tmp_path: Path) -> None:
     good = b"1 2 0:33 / /mnt/a\\040b rw,nosuid shared:1 - fuse.hffs  rw\n"  # its source is empty
     (tmp_path / "mountinfo").write_bytes(line + b"\n" + good)
     found = mount_table.table(str(tmp_path / "mountinfo"))
@@ -158,14 +158,14 @@ def test_a_line_of_mountinfo_that_no_kernel_writes_hides_no_other(line: bytes, t
     assert "/x" not in found or found["/x"].type == "fuse.hffs" or "777" in repr(found)
 
 
-def test_json_too_deep_for_python_is_no_json() -> None:
+def test_json_nested_too_deep_is_refused() -> None:
     with pytest.raises(UsageError, match="not JSON"):
         Request("POST", "/v1/hydrate", {}, b"[" * 60_000).json()
     with pytest.raises(HffsError):
         Handover.from_json("[" * 100_000, 0)
 
 
-def test_a_record_of_the_log_is_one_line_whatever_names_are_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_record_is_one_line_whatever_names_are_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LogFormatter())
     name = "\x1b]0;owned\x07\n2026-01-01 ERROR forged: all is well\u202e\udcff"

@@ -1,4 +1,4 @@
-"""What is fetched before anybody asks ends with its mount, whatever it is at."""
+"""The prefetch of small files ends with its mount at any moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hffs.sources.base import OpenAccess
 from hffs.vfs import Filesystem
 
 
-def test_a_mount_that_ends_while_the_first_files_are_wanted_does_not_stumble_over_that(
+def test_a_mount_can_end_while_the_first_files_are_requested(
     filesystem_of: Callable[..., Filesystem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filesystem = filesystem_of({f"{number}.json": 10 for number in range(2 * FIRST)})

@@ -1,4 +1,4 @@
-"""What the control socket answers and what docs/openapi.yaml tells of it are the same."""
+"""The control socket's routes and messages agree with docs/openapi.yaml."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hffs.daemon.routes import ControlRoutes
 DOCUMENT = yaml.safe_load((Path(__file__).parents[3] / "docs/openapi.yaml").read_text())
 
 
-def answers(**parts: Any) -> ControlRoutes:
-    """Of parts that are not asked."""
-    names = ("spec", "where", "commit", "ref", "hub", "fetcher", "reporter", "jobs", "keeper", "feed", "link")
+def control_routes(**parts: Any) -> ControlRoutes:
+    """With parts that are not used."""
+    names = ("spec", "where", "commit", "ref", "hub", "fetcher", "reporter", "jobs", "files", "feed", "link")
     return ControlRoutes(**{name: parts.get(name, MagicMock()) for name in names})
 
 
@@ -30,7 +30,7 @@ def test_every_route_is_documented_and_every_documented_path_has_a_route() -> No
         for method in methods
         if method != "parameters"
     }
-    assert set(answers().routes()) == documented
+    assert set(control_routes().routes()) == documented
 
 
 @pytest.mark.parametrize(
@@ -73,19 +73,19 @@ def test_every_state_is_documented(kind: Any, described: Any) -> None:
     assert tuple(described["enum"]) == get_args(kind)
 
 
-def test_the_hub_is_asked_for_one_client_at_a_time() -> None:
+def test_one_refresh_runs_at_a_time() -> None:
     hub = MagicMock()
-    made = answers(hub=hub)
+    made = control_routes(hub=hub)
 
     def resolve(_: Any) -> Any:
         with pytest.raises(HttpError) as refused:
             made.routes()["POST", "/v1/refresh"](Request("POST", "/v1/refresh", {}))
         assert refused.value.status == 409
-        raise OSError("no need to go on")
+        raise OSError("ends here")
 
     source = hub.sources.of.return_value
     source.resolve.side_effect = resolve
     for _ in range(2):  # and again, after it failed
-        with pytest.raises(OSError, match="no need"):
+        with pytest.raises(OSError, match="ends here"):
             made.refresh()
     assert source.resolve.call_count == 2

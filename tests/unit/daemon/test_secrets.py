@@ -1,4 +1,4 @@
-"""What other processes are told: a daemon its secrets by pipe, a helper only how to start."""
+"""Secrets in other processes: a daemon gets them by pipe, a helper gets none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DUMP = "#!/bin/sh\n/usr/bin/env > {seen}\nexit 1\n"
 
 @pytest.fixture
 def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a program writes what it was told, in whose place any helper is started."""
+    """Where a program, which replaces every helper, writes its environment."""
     for name in config.SECRETS:
         monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -39,44 +39,40 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return found
 
 
-def told(seen: Path) -> dict[str, str]:
+def environment(seen: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in seen.read_text().splitlines())
 
 
-def test_a_look_at_a_mountpoint_is_told_nothing_secret(seen: Path, tmp_path: Path) -> None:
+def test_a_probe_of_a_mountpoint_gets_no_secret(seen: Path, tmp_path: Path) -> None:
     assert mount_table.probe(str(tmp_path)) == 1
-    assert "PATH" in told(seen)
+    assert "PATH" in environment(seen)
     assert SECRET not in seen.read_text()
 
 
-def test_unmounting_by_fusermount_tells_it_nothing_secret(
-    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fusermount_gets_no_secret_to_unmount(seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(HffsError):
         mount_table.detach(str(tmp_path))
-    assert told(seen)["LC_ALL"] == "C"
+    assert environment(seen)["LC_ALL"] == "C"
     assert SECRET not in seen.read_text()
 
 
-def test_mounting_by_fusermount_tells_it_nothing_secret(
-    seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fusermount_gets_no_secret_to_mount(seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(HffsError, match="could not mount"):
         mount_syscall.mount(str(tmp_path), device_name="hffs", allow_other=False)
-    assert told(seen)["_FUSE_COMMFD"].isdigit()
+    assert environment(seen)["_FUSE_COMMFD"].isdigit()
     assert SECRET not in seen.read_text()
 
 
-@pytest.mark.allow_warnings  # it fails, as that program does
-def test_dropping_pages_tells_its_process_nothing_secret(seen: Path) -> None:
+@pytest.mark.allow_warnings  # the replaced helper fails
+def test_the_helper_that_drops_pages_gets_no_secret(seen: Path) -> None:
     with open(os.devnull, "wb") as device:
         assert not drop_pages(device.fileno(), 1)
     assert SECRET not in seen.read_text()
 
 
-def test_a_daemon_hears_its_secrets_on_its_pipe_and_nowhere_else(
+def test_a_daemon_gets_its_secrets_on_its_pipe_only(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in config.SECRETS:
@@ -84,10 +80,10 @@ def test_a_daemon_hears_its_secrets_on_its_pipe_and_nowhere_else(
     seen = tmp_path / "seen"
     script = (
         "import json, os, sys\n"
-        "told = json.load(sys.stdin)\n"
+        "given = json.load(sys.stdin)\n"
         f"shown = open('/proc/self/environ').read() + open('/proc/self/cmdline').read()\n"
-        f"json.dump([told['secrets'], shown], open({str(seen)!r}, 'w'))\n"
-        "os.write(told['report_fd'], b'{\"error\": \"enough\"}\\n')\n"
+        f"json.dump([given['secrets'], shown], open({str(seen)!r}, 'w'))\n"
+        "os.write(given['report_fd'], b'{\"error\": \"enough\"}\\n')\n"
     )
     spec = MountSpec("acme/tiny", f"{tmp_path}/mnt", settings)
     with pytest.raises(launcher.LaunchFailure):
@@ -99,7 +95,7 @@ def test_a_daemon_hears_its_secrets_on_its_pipe_and_nowhere_else(
     assert SECRET not in spec.to_json()
 
 
-def test_secrets_are_kept_for_the_libraries_that_look_for_them_and_nothing_else_is(
+def test_only_secrets_are_put_into_the_environment_of_the_daemon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "old")

@@ -123,7 +123,7 @@ def test_a_status_lists_the_snapshots_and_its_own_keys_are_those_of_the_first(gi
 def test_the_small_files_of_all_snapshots_are_prefetched(given: Sample, view: View) -> None:
     prefetch = Prefetch(view, OpenAccess())
     prefetch.begin()
-    prefetch._heard.set()
+    prefetch._answered.set()
     ends = time.monotonic() + SOON
     small = [
         (each, entry) for each in view.snapshots() for entry in each.visible_files() if (entry.size or 0) < 1 << 20

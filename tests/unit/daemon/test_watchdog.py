@@ -1,4 +1,4 @@
-"""What a service manager hears of a mount: ready, its state when that changes, alive while the file system answers."""
+"""Notifications to a service manager: ready, the state when it changes, alive while the file system answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hffs.system import mount_table
 WHERE = "/mnt/model"
 
 
-class Heard:
+class Manager:
     def __init__(self, watchdog_s: float | None) -> None:
         self.watchdog_s = watchdog_s
         self.words: queue.Queue[str] = queue.Queue()
@@ -32,34 +32,34 @@ def mounted(monkeypatch: pytest.MonkeyPatch) -> dict[str, mount_table.Mounted]:
     return table
 
 
-def test_it_is_ready_then_alive_as_often_as_the_manager_wants(mounted: object) -> None:
-    heard = Heard(0.04)
-    looks: list[tuple[str, float]] = []
-    teller = StatusNotifier(WHERE, lambda: "serving", heard, lambda *look: looks.append(look) or 0)
-    teller.start()
-    assert heard.next(5) == ["ready", "status serving", "alive", "alive", "alive"]
-    teller.stop()
-    assert set(looks) == {(WHERE, 0.01)}
+def test_ready_is_followed_by_alive_as_often_as_the_manager_requires(mounted: object) -> None:
+    manager = Manager(0.04)
+    probes: list[tuple[str, float]] = []
+    notifier = StatusNotifier(WHERE, lambda: "serving", manager, lambda *probe: probes.append(probe) or 0)
+    notifier.start()
+    assert manager.next(5) == ["ready", "status serving", "alive", "alive", "alive"]
+    notifier.stop()
+    assert set(probes) == {(WHERE, 0.01)}
 
 
-def test_a_state_is_told_when_it_changes_and_an_unwatched_mount_is_not_looked_at(mounted: object) -> None:
-    heard = Heard(None)
+def test_a_changed_state_is_sent_and_a_mount_without_watchdog_is_not_probed(mounted: object) -> None:
+    manager = Manager(None)
 
-    def look(where: str, seconds: float) -> int:
-        raise AssertionError("nobody wants to know")
+    def probe(where: str, seconds: float) -> int:
+        raise AssertionError("no watchdog is set")
 
-    teller = StatusNotifier(WHERE, lambda: "serving", heard, look)
-    teller.start()
-    assert heard.next(2) == ["ready", "status serving"]
-    teller.stop()
+    notifier = StatusNotifier(WHERE, lambda: "serving", manager, probe)
+    notifier.start()
+    assert manager.next(2) == ["ready", "status serving"]
+    notifier.stop()
     states = iter(["serving", "serving", "offline: the Hub", "serving"])
-    watched = Heard(0.04)
-    teller = StatusNotifier(WHERE, lambda: next(states, "serving"), watched, lambda *_: 0)
-    teller.start()
+    watched = Manager(0.04)
+    notifier = StatusNotifier(WHERE, lambda: next(states, "serving"), watched, lambda *_: 0)
+    notifier.start()
     words = []
     while words.count("status serving") < 2:
         words.append(watched.next(1)[0])
-    teller.stop()
+    notifier.stop()
     assert [word for word in words if word.startswith("status")] == [
         "status serving",
         "status offline: the Hub",
@@ -68,32 +68,32 @@ def test_a_state_is_told_when_it_changes_and_an_unwatched_mount_is_not_looked_at
 
 
 @pytest.mark.allow_warnings("event=no-answer")
-def test_it_falls_silent_while_the_file_system_does_not_answer(mounted: object) -> None:
-    heard, asked = Heard(0.04), []
+def test_alive_is_not_sent_while_the_file_system_does_not_answer(mounted: object) -> None:
+    manager, asked = Manager(0.04), []
     answers = iter([0, errno.ETIMEDOUT, errno.ETIMEDOUT, 0])
 
-    def look(where: str, seconds: float) -> int:
-        asked.append(heard.words.qsize())
+    def probe(where: str, seconds: float) -> int:
+        asked.append(manager.words.qsize())
         return next(answers, 0)
 
-    teller = StatusNotifier(WHERE, lambda: "serving", heard, look)
-    teller.start()
-    assert heard.next(4) == ["ready", "status serving", "alive", "alive"]
-    teller.stop()
+    notifier = StatusNotifier(WHERE, lambda: "serving", manager, probe)
+    notifier.start()
+    assert manager.next(4) == ["ready", "status serving", "alive", "alive"]
+    notifier.stop()
     assert len(asked) >= 4
 
 
-def test_a_mount_that_was_taken_off_or_covered_is_no_worry(mounted: dict[str, mount_table.Mounted]) -> None:
-    heard = Heard(0.04)
-    looks: list[str] = []
-    teller = StatusNotifier(WHERE, lambda: "serving", heard, lambda where, _: looks.append(where) or 0)
-    teller.start()
-    assert heard.next(3)[2] == "alive"
+def test_an_unmounted_or_covered_mount_counts_as_alive(mounted: dict[str, mount_table.Mounted]) -> None:
+    manager = Manager(0.04)
+    probes: list[str] = []
+    notifier = StatusNotifier(WHERE, lambda: "serving", manager, lambda where, _: probes.append(where) or 0)
+    notifier.start()
+    assert manager.next(3)[2] == "alive"
     mounted[WHERE] = mount_table.Mounted(WHERE, "nfs", "gone:/x", "0:99")
-    heard.next(2)  # one of them may have been on its way
-    before = len(looks)
-    heard.next(2)
+    manager.next(2)  # one of them may have been on its way
+    before = len(probes)
+    manager.next(2)
     mounted.clear()
-    assert heard.next(3) == ["alive"] * 3
-    teller.stop()
-    assert len(looks) == before
+    assert manager.next(3) == ["alive"] * 3
+    notifier.stop()
+    assert len(probes) == before
