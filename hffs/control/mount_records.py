@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Final, NotRequired, cast
 
 from ..errors import HffsError
+from ..files import atomic_write
 from .messages import MountRecord, jobs_path, journal_path, record_path, socket_path
 
 _LARGEST: Final = 64 * 1024  # bytes of a record; one has under 2000
@@ -78,15 +79,9 @@ def write(directory: str, record: MountRecord) -> Record:
     watched = {"supervisor_start": process_start(supervisor["pid"])} if supervisor else {}
     stored = cast(Record, {**record, "pid_start": start, **watched})
     path = record_path(runtime_dir(directory), record["mountpoint"])
-    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
-            json.dump(stored, file)
-        os.replace(temporary, path)
+        atomic_write(path, json.dumps(stored))
     except OSError as wrong:
-        with suppress(OSError):
-            os.unlink(temporary)
         raise HffsError(f"the mount's record {path} cannot be written ({wrong.strerror})") from wrong
     return stored
 

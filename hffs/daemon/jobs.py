@@ -26,6 +26,7 @@ from ..engine.jobs import RunningJob
 from ..engine.verify import VerificationWork
 from ..engine.verify_cache import CacheSource, files_of_mount
 from ..errors import NotFound, UsageError
+from ..files import atomic_write
 from ..model import RemoteFile
 from ..transfer import HASH_NICE, Fetcher, Hydration
 from ..vfs import Patterns, Selection, View
@@ -232,9 +233,7 @@ class Jobs:
                     if each.job.state != "cancelled"
                 ]
             try:
-                with open(f"{self._path}.new", "w", encoding="utf-8") as file:
-                    json.dump(jobs, file)
-                os.replace(f"{self._path}.new", self._path)
+                atomic_write(self._path, json.dumps(jobs))
             except OSError as error:
                 log.warning("event=jobs-not-kept error=%s", error)
 

@@ -16,6 +16,8 @@ from struct import Struct
 from typing import Final
 from zlib import crc32
 
+from ...files import write_all
+
 log = logging.getLogger(__name__)
 
 _RECORD: Final = Struct("=BxxxiQQ")  # kind, backing id, handle, node; then the CRC of these
@@ -141,9 +143,7 @@ class Journal:
                 os.unlink(temporary)
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                data = memoryview(b"".join(records))
-                while data:
-                    data = data[os.write(fd, data) :]
+                write_all(fd, b"".join(records))
                 os.replace(temporary, self._path)
             except OSError:
                 os.close(fd)
