@@ -1,7 +1,7 @@
 """What a free worker may do now: some workers are kept for waiting readers, big files get as many as pay, and while a
 server asks for patience only readers are served.
 
-``transfer.workshop`` calls every method under its one lock and passes ``now`` (monotonic seconds). Knows how many
+``transfer.scheduler`` calls every method under its lock and passes ``now`` (monotonic seconds). Knows how many
 fetches of each priority run, not which. Never looks at the queue. Not thread-safe by itself.
 """
 

@@ -1,6 +1,6 @@
 """The order of work: which blocks are wanted, by whom, how urgently; which run now; which have just failed.
 
-``transfer.workshop`` calls every method under its one lock, passes ``now`` (monotonic seconds), and acts on what is
+``transfer.scheduler`` calls every method under its lock, passes ``now`` (monotonic seconds), and acts on what is
 returned after releasing it. Keeps the promises: a block is fetched by one worker at a time, however many want it; all
 who wait for it share its outcome; what is demanded goes first, the oldest first. Never fetches, sleeps, logs or reads
 a clock, and does not know which blocks are present: it is told (``landed``, ``found``). Not thread-safe by itself.

@@ -1,8 +1,8 @@
-"""A blob being moved: where it comes from, where it is stored, and the few blocks the disk would not take.
+"""An attached blob: its source, its stored blocks, and the few blocks that the disk would not take.
 
-``missing`` is the one predicate of readability: readers, the fetcher and whoever wakes them ask it and nothing else.
-Blocks that could not be stored (full or failing disk) live in a small memory shared by all handles, so that a reader
-still gets its bytes; the oldest go first. Any thread may call anything here.
+``missing`` is the one predicate of readability: readers and the fetcher ask it and nothing else. Blocks that could not
+be stored (full or failing disk) are kept in a small memory shared by all handles, so that a reader still gets its
+bytes; the oldest are dropped first. Any thread may call anything here.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ MEMORY_LIMIT = 64 * 1024 * 1024
 
 
 class MemoryBlocks:
-    """Blocks by (blob key, index), at most ``limit`` bytes; the least recently added go first."""
+    """Blocks by (blob key, index), at most ``limit`` bytes; the least recently added are dropped first."""
 
     def __init__(self, limit: int = MEMORY_LIMIT) -> None:
         self._limit = limit
         self._lock = threading.Lock()
         # guarded by _lock
         self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._held = 0
+        self._size = 0
 
-    def put(self, key: str, block: int, data: bytes, *, spare: bool = False) -> None:
-        """``spare``: kept only where there is room, and the first to go."""
+    def put(self, key: str, block: int, data: bytes, *, expendable: bool = False) -> None:
+        """``expendable``: kept only while the limit allows, and dropped before all others."""
         with self._lock:
             old = self._blocks.pop((key, block), b"")
             self._blocks[key, block] = data
-            self._blocks.move_to_end((key, block), last=not spare)
-            self._held += len(data) - len(old)
-            while self._held > self._limit:
+            self._blocks.move_to_end((key, block), last=not expendable)
+            self._size += len(data) - len(old)
+            while self._size > self._limit:
                 _, dropped = self._blocks.popitem(last=False)
-                self._held -= len(dropped)
+                self._size -= len(dropped)
 
     def get(self, key: str, block: int) -> bytes | None:
         if not self._blocks:  # nearly always; the answer may be a moment old, as any answer of a cache
@@ -48,14 +48,15 @@ class MemoryBlocks:
         with self._lock:
             return self._blocks.get((key, block))
 
-    def take_out(self, key: str, block: int) -> None:
+    def remove(self, key: str, block: int) -> None:
         with self._lock:
-            self._held -= len(self._blocks.pop((key, block), b""))
+            self._size -= len(self._blocks.pop((key, block), b""))
 
     def forget(self, key: str) -> None:
+        """Removes all blocks of a blob."""
         with self._lock:
             for each in [place for place in self._blocks if place[0] == key]:
-                self._held -= len(self._blocks.pop(each))
+                self._size -= len(self._blocks.pop(each))
 
     def __bool__(self) -> bool:
         return bool(self._blocks)
@@ -63,7 +64,7 @@ class MemoryBlocks:
 
 @dataclass(frozen=True, slots=True)
 class ContentRefusal:
-    """Why content that proved wrong is not read: what to say of it, and the digests."""
+    """Why content that proved wrong is not read."""
 
     what: str
     remedy: str
@@ -71,25 +72,15 @@ class ContentRefusal:
     got: str
 
     def error(self) -> IntegrityError:
-        """A new one for each reader: raised again and again, one would gather tracebacks for ever."""
+        """A new one for each reader: one that is raised again and again would gather tracebacks without end."""
         return IntegrityError(self.what, self.remedy, expected=self.expected, got=self.got)
 
 
 class BlobHandle:
-    """A remote file and its stored blob, shared by all who read or fetch it; counted by the fetcher."""
+    """A remote file and its stored blob, shared by all that read or fetch it; counted by the scheduler."""
 
     __slots__ = (
-        "_guard",
-        "_held",
-        "file",
-        "holders",
-        "key",
-        "memory",
-        "readers",
-        "refusal",
-        "refused",
-        "size",
-        "stored",
+        "_held", "_lock", "file", "holders", "key", "memory", "readers", "refusal", "size", "store_error", "stored",
     )  # fmt: skip
 
     def __init__(self, key: str, file: RemoteFile, stored: StoredBlob, memory: MemoryBlocks) -> None:
@@ -98,21 +89,21 @@ class BlobHandle:
         self.size = file.blob.size
         self.stored = stored
         self.memory = memory
-        self.refusal: HffsError | None = None  # with which the disk refused the last block of it; None: it took that
-        # Set while its content is in quarantine: nothing of it is read, whatever blocks there are.
-        self.refused: ContentRefusal | None = None
-        # guarded by the fetcher's lock: how many readers use it, and how many fetches and hashings. Either keep it
-        # open; read-ahead is forgotten as soon as no reader is left.
+        self.store_error: HffsError | None = None  # with which the disk refused its last block; None: it took that
+        # Set while its content is in quarantine: nothing of it is read, whatever blocks are local.
+        self.refusal: ContentRefusal | None = None
+        # guarded by the scheduler's lock: how many readers use it, and how many fetches and hashings. Either keep it
+        # open; demand and read-ahead are forgotten as soon as no reader is left.
         self.readers = 0
         self.holders = 0
-        self._guard = threading.Lock()
-        # guarded by _guard: blocks that go to memory too, by how many readers hold them
+        self._lock = threading.Lock()
+        # guarded by _lock: blocks to be kept in memory too, by how many reads hold them
         self._held: Counter[int] = Counter()
 
     def hold(self, blocks: range) -> None:
-        """For a reader from whom they were evicted before it had read them: these blocks are in memory too, those that
-        are here from now on, the others when they come; until ``release``. Raises CacheUnusable."""
-        with self._guard:
+        """Keeps these blocks in memory too, those that are local from now on, the others when they come, until
+        ``release``: for a read from which they were evicted before it could take them. Raises CacheUnusable."""
+        with self._lock:
             self._held.update(blocks)
         for block in blocks:
             with contextlib.suppress(BlockAbsent):
@@ -120,28 +111,28 @@ class BlobHandle:
                 self.memory.put(self.key, block, self.read(whole))
 
     def release(self, blocks: range) -> None:
-        with self._guard:
+        with self._lock:
             self._held.subtract(blocks)
-            gone = [block for block in blocks if self._held[block] <= 0]
-            for block in gone:
+            unheld = [block for block in blocks if self._held[block] <= 0]
+            for block in unheld:
                 del self._held[block]
-        for block in gone:
-            self.memory.take_out(self.key, block)
+        for block in unheld:
+            self.memory.remove(self.key, block)
 
     def holds(self, block: int) -> bool:
         return block in self._held
 
     def missing(self, blocks: range) -> list[range]:
-        """The runs of ``blocks`` that cannot be read now."""
+        """The runs of ``blocks`` that cannot be read now. Raises CacheUnusable."""
         absent = self.stored.missing(blocks)
         if not absent or not self.memory:
             return absent
         return ranges.runs(block for run in absent for block in run if self.memory.get(self.key, block) is None)
 
     def read(self, asked: ranges.ByteRange) -> bytes:
-        """These bytes, all of them. Raises BlockAbsent when a block is not there (any more), IntegrityError."""
-        if self.refused is not None:
-            raise self.refused.error()
+        """All of these bytes. Raises BlockAbsent when a block is not local (any more), IntegrityError."""
+        if self.refusal is not None:
+            raise self.refusal.error()
         try:
             return self.stored.read(asked.start, asked.length)
         except BlockAbsent:

@@ -1,8 +1,7 @@
-"""Where blocks go that have come: to the cache, when there is room and the disk takes them, else to a small memory.
+"""Stores fetched blocks: in the cache when the budget and the disk take them, else in a small memory.
 
-A fetch task opens a ``WriteReservation`` for each GET before it is sent. Without room only what a reader waits for is
-fetched, or soon will wait for. A disk that refused is left alone until
-``policy.Outage`` lets one block try. It fetches nothing. Any thread; a Space belongs to one.
+``Downloader`` reserves space for each GET before it is sent. A disk that refused is left alone until
+``policy.DiskBreaker`` lets one block try. It fetches nothing. Any thread; a WriteReservation belongs to one.
 """
 
 from __future__ import annotations
@@ -22,44 +21,44 @@ from .blob_handle import BlobHandle
 
 log = logging.getLogger(__name__)
 
-_PAGE: Final = 4096  # what file systems give
+_PAGE: Final = 4096  # allocation unit of file systems
 
 
 class BlockSink:
-    """``budget`` is None where nothing is limited. ``refused`` is told of the first block that is not stored."""
+    """``budget`` is None where nothing is limited. ``on_error`` gets the first error of a row of refused blocks."""
 
     def __init__(
         self,
         budget: CacheBudget | None,
-        refused: Callable[[BlobHandle, HffsError], None],
+        on_error: Callable[[BlobHandle, HffsError], None],
         *,
         breaker: DiskBreaker | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.budget = budget
-        self._refused = refused
+        self._on_error = on_error
         self._now = now
         self._lock = threading.Lock()
         # guarded by _lock
         self._breaker = breaker or DiskBreaker()
-        self._refusal: HffsError | None = None
-        self._told = False  # the log says that the disk refuses
+        self._error: HffsError | None = None
+        self._logged = False  # the log says that the disk refuses
 
     @property
-    def refusal(self) -> HffsError | None:
-        """Why the cache takes no blocks, when it does not."""
-        return self._refusal
+    def error(self) -> HffsError | None:
+        """The error with which the cache refused the last block; None: it took it."""
+        return self._error
 
-    def forget(self) -> None:
-        """Somebody wants it to be tried again: what comes next is."""
+    def reset(self) -> None:
+        """The next block is tried, whatever the disk refused before."""
         with self._lock:
             self._breaker.worked()
 
     def probe(self) -> None:
-        """See whether what could not be stored last could be stored now, if it is time for that: a mount that nobody
-        reads at the moment does not stay degraded."""
-        budget, refusal = self.budget, self._refusal
-        if budget is None or refusal is None:
+        """Tries, when it is time, whether the cache takes blocks again: a mount that is not read does not stay
+        degraded."""
+        budget, error = self.budget, self._error
+        if budget is None or error is None:
             return
         if self._breaker.lasts:
             free = budget.free()
@@ -73,73 +72,74 @@ class BlockSink:
             reservation.settle(0)
             if self._breaker.lasts:
                 budget.probe()
-        except (NoSpace, CacheUnusable) as error:
-            log.debug("event=still-degraded error=%s", error)
+        except (NoSpace, CacheUnusable) as failure:
+            log.debug("event=still-degraded error=%s", failure)
             return
         with self._lock:
             self._breaker.worked()
-            if self._refusal is refusal:
-                self._refusal = None
-        self._tell(self._refusal)
+            if self._error is error:
+                self._error = None
+        self._log(self._error)
 
-    def open(self, handle: BlobHandle, size: int) -> WriteReservation:
-        """Room for ``size`` bytes of a handle that are about to be fetched; the caller closes it."""
+    def reserve(self, handle: BlobHandle, size: int) -> WriteReservation:
+        """Space for ``size`` bytes that are about to be fetched; the caller closes it."""
         free = self.budget.free() if self.budget is not None and self._breaker.lasts else None
         with self._lock:
-            trying = self._breaker.may_try(self._now(), free)
-        space = WriteReservation(self, handle, size, trying=trying)
-        space.prepare(ranges.BLOCK_SIZE)
-        return space
+            tries = self._breaker.may_try(self._now(), free)
+        reservation = WriteReservation(self, handle, size, tries=tries)
+        reservation.extend(ranges.BLOCK_SIZE)
+        return reservation
 
     def stored(self, handle: BlobHandle) -> None:
+        """The cache took a block of the handle."""
         with self._lock:
             self._breaker.worked()
-            self._refusal = None
-        handle.refusal = None
-        self._tell(None)
+            self._error = None
+        handle.store_error = None
+        self._log(None)
 
     def not_stored(self, handle: BlobHandle, error: HffsError, *, disk: bool) -> None:
-        """``disk``: the disk refused, and not the budget."""
+        """The disk (``disk``) or the budget refused a block of the handle."""
         free = self.budget.free() if disk and self.budget is not None and isinstance(error, NoSpace) else None
         with self._lock:
             if disk:
                 self._breaker.failed(self._now(), free)
-            first = self._refusal is None
-            self._refusal = error
-        handle.refusal = error
+            first = self._error is None
+            self._error = error
+        handle.store_error = error
         if disk:
-            self._tell(error)
+            self._log(error)
         if first:
-            self._refused(handle, error)
+            self._on_error(handle, error)
 
-    def _tell(self, refusal: HffsError | None) -> None:
-        """Log that the disk refuses, or no longer does; where only the budget does that changes with every file."""
+    def _log(self, error: HffsError | None) -> None:
+        """Logs a change of what the disk does; what only the budget refuses changes with every file."""
         with self._lock:
-            told, self._told = self._told, refusal is not None
-            if told is self._told:
+            logged, self._logged = self._logged, error is not None
+            if logged is self._logged:
                 return
-        if refusal is None:
+        if error is None:
             log.info("event=recovered")
-        else:  # a full disk is a thing to live with, a broken one is not
-            level = logging.INFO if isinstance(refusal, NoSpace) else logging.WARNING
-            log.log(level, "event=degraded why=%s", refusal)
+        else:  # a full disk is part of normal work, a broken one is not
+            level = logging.INFO if isinstance(error, NoSpace) else logging.WARNING
+            log.log(level, "event=degraded why=%s", error)
 
 
 class WriteReservation:
-    """Room for one GET's blocks, reserved a few at a time. ``full`` says why what comes now cannot be stored."""
+    """Space for one GET's blocks, reserved a few at a time. ``error``: why the next blocks cannot be stored."""
 
-    def __init__(self, shelf: BlockSink, handle: BlobHandle, size: int, *, trying: bool) -> None:
-        self.full: HffsError | None = None
-        self._shelf = shelf
-        self._target = handle
-        self._size = size  # what is still to come
+    def __init__(self, sink: BlockSink, handle: BlobHandle, size: int, *, tries: bool) -> None:
+        self.error: HffsError | None = None
+        self._sink = sink
+        self._handle = handle
+        self._size = size  # still to come
         self._reservation: Reservation | None = None
         self._left = self._used = 0  # of the reservation
-        if not trying:
-            self._refuse(shelf.refusal or NoSpace("the disk takes nothing at this moment"), disk=False)
+        if not tries:
+            self._refuse(sink.error or NoSpace("the disk takes nothing at this moment"), disk=False)
         elif handle.stored.no_space is not None:  # of this one blob; it begins anew when it is opened next
             self._refuse(handle.stored.no_space, disk=False)
-        self._probing = trying and shelf.refusal is not None
+        self._probing = tries and sink.error is not None
 
     def __enter__(self) -> Self:
         return self
@@ -147,20 +147,21 @@ class WriteReservation:
     def __exit__(self, *_: object) -> None:
         self._settle()
 
-    def keep(self, claim: BlockLease, first: int, data: memoryview, *, spare: bool) -> None:
-        """Store blocks that have come, from ``first`` on; in memory, where that cannot be. ``spare``: nobody waits for
-        them, so they must not push out there what somebody does."""
-        if self._probing and len(data) > ranges.BLOCK_SIZE:  # one block is enough to see whether it works
-            self._keep(claim, first, data[: ranges.BLOCK_SIZE], spare=spare)
+    def write(self, lease: BlockLease, first: int, data: memoryview, *, expendable: bool) -> None:
+        """Stores blocks from ``first`` on; in memory, where the cache does not take them. ``expendable``: no reader
+        waits for them, so they push out of memory nothing that one waits for."""
+        if self._probing and len(data) > ranges.BLOCK_SIZE:  # one block is enough to find out whether it works
+            self._write(lease, first, data[: ranges.BLOCK_SIZE], expendable=expendable)
             first, data = first + 1, data[ranges.BLOCK_SIZE :]
-        self._keep(claim, first, data, spare=spare)
+        self._write(lease, first, data, expendable=expendable)
 
-    def _keep(self, claim: BlockLease, first: int, data: memoryview, *, spare: bool) -> None:
-        self.prepare(len(data))
+    def _write(self, lease: BlockLease, first: int, data: memoryview, *, expendable: bool) -> None:
+        self.extend(len(data))
         self._size -= len(data)
-        if self.full is None:
+        handle = self._handle
+        if self.error is None:
             try:
-                self._target.stored.publish(claim, first, data)
+                handle.stored.publish(lease, first, data)
             except (NoSpace, CacheUnusable) as error:
                 self._refuse(error, disk=True)
             else:
@@ -168,17 +169,17 @@ class WriteReservation:
                 self._left -= size
                 self._used += size
                 self._probing = False
-                if self._shelf.refusal is not None or self._target.refusal is not None:
-                    self._shelf.stored(self._target)
+                if self._sink.error is not None or handle.store_error is not None:
+                    self._sink.stored(handle)
         for number, block in enumerate(range(first, first + ranges.block_count(len(data)))):
-            if self.full is not None or self._target.holds(block):
+            if self.error is not None or handle.holds(block):
                 part = data[number * ranges.BLOCK_SIZE : (number + 1) * ranges.BLOCK_SIZE]
-                self._target.memory.put(self._target.key, block, bytes(part), spare=spare)
+                handle.memory.put(handle.key, block, bytes(part), expendable=expendable)
 
-    def prepare(self, size: int) -> None:
-        """Have ``size`` bytes reserved, if that can be; ``full`` tells."""
-        budget = self._shelf.budget
-        if budget is None or self.full is not None or self._left >= _on_disk(size):
+    def extend(self, size: int) -> None:
+        """Reserves ``size`` more bytes, or sets ``error``."""
+        budget = self._sink.budget
+        if budget is None or self.error is not None or self._left >= _on_disk(size):
             return
         self._settle()
         asked = _on_disk(max(min(size, self._size), min(self._size, step(budget.cached_capacity, ranges.BLOCK_SIZE))))
@@ -193,8 +194,8 @@ class WriteReservation:
             self._left = asked
 
     def _refuse(self, error: HffsError, *, disk: bool) -> None:
-        self.full = error
-        self._shelf.not_stored(self._target, error, disk=disk)
+        self.error = error
+        self._sink.not_stored(self._handle, error, disk=disk)
 
     def _settle(self) -> None:
         reservation, self._reservation = self._reservation, None

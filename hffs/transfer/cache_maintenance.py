@@ -1,7 +1,7 @@
-"""Keeping the cache to its limits also while nobody fetches: one thread that looks about once a second.
+"""Keeps the cache to its limits also while nothing is fetched: one thread that looks about once a second.
 
-Other programs fill the disk, other processes come with a smaller limit, a disk that was full has room again; nobody
-tells. What is done then is ``cache.Room``'s, and the fetcher's.
+Other programs fill the disk, other processes set a smaller limit, a full disk gets room again, and none of that is
+reported. What is done about it is decided by ``cache.CacheBudget`` and the fetcher.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from ..cache import CacheBudget
 from ..errors import HffsError
 
 log = logging.getLogger(__name__)
-# A look takes some 50 us; a disk is not filled in less.
+# A look takes some 50 us; a disk is not filled in less than a second.
 LOOK_SECONDS = 1.0
 
 
 class CacheMaintenance:
-    """``start`` once, ``stop`` before the budget is closed."""
+    """Starts and maintains ``budget``, and calls ``probe`` each time. ``start`` once, ``stop`` before the budget is
+    closed."""
 
     def __init__(self, budget: CacheBudget, probe: Callable[[], None] = lambda: None) -> None:
-        """``probe`` is called after each look at the budget."""
         self._budget = budget
         self._probe = probe
-        self._ended = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hffs-budget", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self, patience: float = 5.0) -> None:
-        self._ended.set()
+        self._stopping.set()
         self._thread.join(patience)
 
     def _run(self) -> None:
@@ -42,9 +42,9 @@ class CacheMaintenance:
                 look()
                 look = self._budget.maintain
                 self._probe()
-            except HffsError as error:  # a disk that fails is told of by who stores on it
+            except HffsError as error:  # a disk that fails is reported where blocks are stored on it
                 log.debug("event=no-housekeeping error=%s", error)
             except Exception as error:  # a bug of ours; without this thread the limits hold only while blocks come
                 log.error("event=housekeeping-bug", exc_info=error)
-            if self._ended.wait(LOOK_SECONDS):
+            if self._stopping.wait(LOOK_SECONDS):
                 return

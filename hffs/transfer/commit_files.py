@@ -1,6 +1,6 @@
-"""The files of one commit, as the file system needs them: look, open, how much of them is here.
+"""The files of one commit, as the file system needs them: listed, opened, and how much of them is local.
 
-It joins a commit's listing with the store and the fetcher, and is all of the lower rooms that ``vfs`` sees.
+Joins a commit's listing with the store and the fetcher. ``vfs``, the engine and the daemon use it, on any thread.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DiskSpace:
-    """What ``statfs`` tells: bytes of the cache's disk."""
+    """What ``statfs`` answers: bytes of the cache's disk."""
 
     total: int
     free: int
 
 
 class CommitFiles:
-    """One commit's files. Any thread. ``close`` it before the fetcher stops."""
+    """One commit's files. ``close`` it before the fetcher stops."""
 
     def __init__(
         self,
@@ -45,17 +45,18 @@ class CommitFiles:
         read_timeout: float = 120.0,
         prefetch: str = "small",
     ) -> None:
-        """``prefetch`` as the setting has it: with ``all`` the first read of a file has the rest of it fetched, too."""
+        """``prefetch`` is the setting's value: with ``all`` the first read of a file has the rest of it fetched,
+        too."""
         self.listings = listings
         self._store = store
         self._fetcher = fetcher
         self._timeout = read_timeout
         self._fill = prefetch == "all"
-        self._planner = HeaderPrefetch()
+        self._header_prefetch = HeaderPrefetch()
 
     def close(self) -> None:
-        """Ends what runs here, in seconds at most; files may still be open, and read."""
-        self._planner.stop()
+        """Ends the thread that makes read plans, in seconds at most; files may stay open, and be read."""
+        self._header_prefetch.stop()
 
     @property
     def commit(self) -> Commit:
@@ -75,7 +76,7 @@ class CommitFiles:
         return self.listings.known(path)
 
     def known_entries(self) -> Iterable[Entry]:
-        """Every entry of the commit that anybody has learnt of; asks no server."""
+        """Every entry of the commit that any process has listed; no request."""
         self.listings.restore()
         return self.listings.entries()
 
@@ -85,26 +86,26 @@ class CommitFiles:
     def recorded_node(self, number: int) -> Entry | None:
         return self.listings.recorded_node(number)
 
-    def on_local(self, told: Callable[[str], None]) -> None:
-        """``told(path)`` when a file of this commit has become wholly local; on a worker's thread, so hand over."""
+    def on_local(self, report: Callable[[str], None]) -> None:
+        """``report(path)`` when a file of this commit has become wholly local; on a worker's thread, so hand over."""
         others = self._fetcher.on_local  # commits that share the fetcher
 
         def local(file: RemoteFile) -> None:
             others(file)
             if file.commit == self.commit:
-                told(file.path)
+                report(file.path)
 
         self._fetcher.on_local = local
 
-    def on_mismatch(self, told: Callable[[str], None]) -> None:
-        """``told(etag)`` when content proved wrong and was dropped; on the hash worker's thread, so hand over."""
+    def on_mismatch(self, report: Callable[[str], None]) -> None:
+        """``report(etag)`` when content proved wrong and was dropped; on the hash worker's thread, so hand over."""
         others = self._fetcher.quarantine.on_mismatch
 
-        def wrong(file: RemoteFile) -> None:
+        def mismatched(file: RemoteFile) -> None:
             others(file)
-            told(file.validator)
+            report(file.validator)
 
-        self._fetcher.quarantine.on_mismatch = wrong
+        self._fetcher.quarantine.on_mismatch = mismatched
 
     def sized(self, entry: Entry) -> Entry:
         return self.listings.sized(entry)
@@ -115,50 +116,41 @@ class CommitFiles:
             self._fetcher,
             self.remote_file(self.sized(entry)),
             read_timeout=self._timeout,
-            planner=self._planner,
+            header_prefetch=self._header_prefetch,
             fill=self._fill,
         )
 
     def local_bytes(self, entry: Entry) -> int:
-        """How much of a file is on the local disk; asks no server."""
-        if entry.size is None or entry.etag is None:
-            return 0
-        return self._store.local_bytes(self.remote_file(entry).blob)
+        """How many bytes of a file are local; no request."""
+        blob = entry.blob(self.commit)
+        return 0 if blob is None else self._store.local_bytes(blob)
 
     def adopt(self, entry: Entry, cancelled: Callable[[], bool]) -> None:
-        """Take a file from huggingface_hub's cache, if it is there and not here; hashes all of it. Never raises."""
+        """Takes a file from huggingface_hub's cache, if it is there and not local; hashes all of it. Never raises."""
         try:
             self._store.adopt(self.remote_file(entry).blob, cancelled=cancelled)
         except HffsError as error:
             log.debug("event=not-adopted path=%s error=%s", entry.path, error)
 
     def state(self, entry: Entry) -> FileState:
-        """How much of a file is here, in a word; asks no server. ``failed``: its content is in quarantine."""
-        if entry.size is None or entry.etag is None:
+        """How much of a file is local, in a word; no request. ``failed``: its content is in quarantine."""
+        blob = entry.blob(self.commit)
+        if blob is None:
             return "remote"
-        blob = self.remote_file(entry).blob
-        return "failed" if self._fetcher.quarantine.refuses(blob) else self._store.state(blob)
+        return "failed" if self._fetcher.quarantine.mismatch(blob) else self._store.state(blob)
 
     def stream_verified(self, entry: Entry) -> bool:
-        """Whether all of a file was hashed and right as it was read, though it is not all here."""
-        if entry.size is None or entry.etag is None:
-            return False
-        return self._fetcher.hash_worker.stream_verified(blob_key(self.remote_file(entry).blob))
+        """Whether all of a file was hashed and right as it was read, though it is not all local now."""
+        blob = entry.blob(self.commit)
+        return blob is not None and self._fetcher.hash_worker.stream_verified(blob_key(blob))
 
     def mismatch(self, entry: Entry) -> Mismatch | None:
-        """What was wrong with a file when it was last hashed, if it was, and nobody has mended it since."""
-        if entry.size is None or entry.etag is None:
-            return None
-        return self._fetcher.quarantine.record.find(self.remote_file(entry).blob)
-
-    def retry(self, entry: Entry) -> bool:
-        """Forget that a file proved wrong: it is fetched and read again at once. Whether anything was on record."""
-        if entry.size is None or entry.etag is None:
-            return False
-        return self._fetcher.retry(self.remote_file(entry).blob)
+        """What was wrong with a file when it was last hashed, unless it has been mended since."""
+        blob = entry.blob(self.commit)
+        return None if blob is None else self._fetcher.quarantine.record.find(blob)
 
     def prefetch(self, entry: Entry) -> None:
-        """Have all of a file fetched in the background; nobody waits for it."""
+        """Has all of a file fetched in the background."""
         reader = self.open(entry)
         try:
             reader.prefetch()
@@ -170,6 +162,7 @@ class CommitFiles:
         return DiskSpace(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
 
     def remote_file(self, entry: Entry) -> RemoteFile:
+        """Raises BadResponse for an entry without size or etag."""
         file = entry.remote(self.commit)
         if file is None:
             raise BadResponse(f"the server names neither size nor etag of {entry.path}")

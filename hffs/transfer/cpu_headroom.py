@@ -1,6 +1,6 @@
-"""Whether the machine has processor time to spare for what can wait, as hashing what still grows.
+"""Whether the machine has processor time to spare for work that can wait, such as hashing a file that still grows.
 
-Asked by the hash_worker's thread, whose own work is not counted. One thread.
+The hash worker asks, whose own work is not counted. One thread.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Final
 
 # A cold read over loopback takes all of two cores, and hashing beside it took a fifth of its speed, though at the
-# lowest priority: the interpreter's lock knows none. At 1 Gbit/s half of the machine is idle, and nobody notices.
+# lowest priority: the interpreter's lock knows none. At 1 Gbit/s half of the machine is idle, and hashing costs
+# nothing.
 IDLE_SHARE: Final = 0.25
 _SAMPLE_S: Final = 0.1  # idle time is counted in hundredths of a second
 
 
 def idle_seconds() -> float | None:
-    """How long all processors together have been idle (proc(5), uptime); None where nobody tells."""
+    """How long all processors together have been idle (proc(5), uptime); None where that is unknown."""
     try:
         with open("/proc/uptime", encoding="ascii") as file:
             return float(file.read().split()[1])
@@ -26,7 +27,7 @@ def idle_seconds() -> float | None:
 
 
 class CpuHeadroom:
-    """``idle`` and ``own`` tell seconds of processor time, nobody's and the asking thread's; ``now`` is monotonic."""
+    """``idle`` and ``own`` return seconds of processor time: unused, and the calling thread's. ``now`` is monotonic."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class CpuHeadroom:
         self._short = False
 
     def is_short(self) -> bool:
-        """Whether the others left less than a quarter of the machine just now; no, until that is known."""
+        """Whether other threads left less than a quarter of the machine just now; False until that is known."""
         now = self._now()
         if self._at < 0 or now - self._at >= _SAMPLE_S:
             idle = self._idle()

@@ -1,30 +1,60 @@
-"""The workers: whatever is wanted of any blob is fetched here, once, most urgent first, and stored.
+"""The fetcher: every block of every blob comes in here, once, most urgent first, and is stored.
 
-Here is what others ask of it: readers, hydrations, ``status``. How it is done is ``workshop``'s: what to fetch next is
-decided under one lock, everything else happens outside it. There is no second way bytes come in. A waiter's callback
-runs on a worker or on the timer thread and must only hand over.
+Readers, hydrations and status call it, on any thread. It owns the memory blocks, the quarantine and the hash worker,
+and calls back on worker, timer and hash threads; callbacks must only hand over. What is fetched next, and which readers
+wait for it, is decided by ``Scheduler`` under its lock; this module acts on the decisions without it. No error ends a
+worker: no other thread would start a new one.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import random
+import threading
 import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .. import ranges
-from ..errors import Cancelled, DeadlineExceeded, HffsError, NoSpace
+from ..cache import BlobStore, CacheBudget
+from ..errors import AccessDenied, AccessLapsed, Cancelled, DeadlineExceeded, HffsError, NoSpace, RateLimited
 from ..model import Blob, RemoteFile
-from ..policy import Priority, eviction
-from .blob_handle import MEMORY_LIMIT, BlobHandle
-from .waiters import Callback, Waiter, WaitingRead, tell
-from .workshop import FetchFailure, Watcher, Workshop
+from ..policy import ConcurrencyController, DiskBreaker, Fetch, Priority, RetryPolicy, eviction
+from ..sources.base import RangeReader
+from .blob_handle import MEMORY_LIMIT, BlobHandle, MemoryBlocks
+from .downloader import Downloader
+from .hash_worker import HASH_NICE, HashWorker
+from .quarantine import Quarantine, QuarantineActions
+from .scheduler import SAMPLE_SECONDS, Scheduler, Unused, Watcher
+from .throttle import Throttle
+from .timers import Timers
+from .waiters import LATE_SECONDS, Callback, WaitingRead, call_back
+from .worker_pool import PoolTask
 
-# While nothing can be stored, what is read ahead lives in a small memory: eight readers at a time share it.
+log = logging.getLogger(__name__)
+
+# While nothing can be stored, read-ahead is kept in a small memory: eight readers at a time share it.
 MEMORY_READAHEAD = MEMORY_LIMIT // 8
+# Another process holds the blocks: look again after this long. It is a local look at one byte a block.
+BUSY_SECONDS = 0.05
+# The same where no reader waits: at 0.05 s a whole file that another process fetches cost 9 % of a core.
+BUSY_BACKGROUND_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailure:
+    """A failure, for ``status``; ``at`` is wall-clock seconds."""
+
+    at: float
+    what: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveWorker:
-    """A worker at work: on which bytes of which file, how fast (bytes per second), since when (monotonic seconds)."""
+    """A worker's current fetch: bytes of a file, its speed (bytes per second), its beginning (monotonic seconds)."""
 
     worker: int
     path: str
@@ -34,60 +64,103 @@ class ActiveWorker:
     began: float
 
 
-class Fetcher(Workshop):
-    """``attach`` a file, then ``want`` blocks of it and ``wait`` for them; ``detach`` when done."""
+class Fetcher:
+    """``attach`` a file, ``want`` blocks of it or ``wait`` for them, then ``detach``."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        source: RangeReader,
+        timers: Timers,
+        *,
+        workers: int = 10,
+        ahead: int | None = None,
+        controller: ConcurrencyController | None = None,
+        fetch_size: int = 4 * 1024 * 1024,
+        retry: RetryPolicy | None = None,
+        throttle: Throttle | None = None,
+        budget: CacheBudget | None = None,
+        breaker: DiskBreaker | None = None,
+        background_delay: Callable[[RemoteFile], float] = lambda _: 0.0,
+        late_seconds: float = LATE_SECONDS,
+        hash_nice: int = HASH_NICE,
+        jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """At most ``workers`` threads, of which ``ahead`` read ahead; ``controller`` limits how many hydrate big files.
+        Stored blocks keep to ``budget``; ``breaker`` decides when a disk that refused is tried again.
+        ``background_delay`` gives the seconds that background work waits before a file is requested. ``hash_nice`` is
+        the nice value of the hash worker: the lowest priority, where there may be readers."""
+        self._store = store
+        self._timers = timers
+        self._retry = retry or RetryPolicy()
+        self._jitter = jitter
+        self._budget = budget
+        self._background_delay = background_delay
+        self.throttle = throttle or Throttle()
+        self.on_local: Callable[[RemoteFile], None] = lambda _: None  # set before start
+        self._memory = MemoryBlocks()
+        self._scheduler = Scheduler(
+            timers,
+            self._run,
+            self._sample,
+            workers=workers,
+            fetch_size=fetch_size,
+            ahead=ahead,
+            controller=controller,
+            late_seconds=late_seconds,
+        )
+        self._downloader = Downloader(
+            source,
+            on_landed=self._landed,
+            on_store_error=self._record_failure,
+            is_awaited=self._scheduler.is_awaited,
+            throttle=self.throttle,
+            budget=budget,
+            breaker=breaker,
+        )
+        actions = QuarantineActions(self._drop, source.forget, self._refetch)
+        self.quarantine = Quarantine(store.layout, actions, clock)
+        self.hash_worker = HashWorker(
+            self._scheduler.hold, self._release, self.quarantine, self._notify_watchers, nice=hash_nice
+        )
+        self._failures_lock = threading.Lock()
+        self._failures: deque[FetchFailure] = deque(maxlen=16)  # guarded by _failures_lock
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         self.hash_worker.start()
-        self._crew.open()
+        self._scheduler.pool.open()
 
     def stop(self, patience: float = 15.0) -> None:
-        """Ends the workers; every waiter is told ``Cancelled``. A fetch in flight ends with its next block; one whose
+        """Ends the workers and all waits, these with Cancelled. A running fetch ends with its next block; one whose
         source is silent for ``patience`` seconds is left to its socket's timeout."""
         ends = time.monotonic() + patience
-        self._carrier.stopping = True
-        with self._ready:
-            self._stopping = True
-            waiters = self._waiters.clear()
-        self._crew.close()
-        tell(waiters.values(), Cancelled("hffs is shutting down"))
-        self._crew.join(ends)
+        self._downloader.stopping = True
+        call_back(self._scheduler.stop(), Cancelled("hffs is shutting down"))
+        self._scheduler.pool.join(ends)
         self.hash_worker.stop(max(1.0, ends - time.monotonic()))
-        with self._ready:
-            handles = list(self._handles.values())
-        for handle in handles:  # one that is still in somebody's hands is closed by the last of them
-            self._release(handle)
+        for handle in self._scheduler.handles():  # one that is still held is closed by its last release
+            self._close_unused(handle, self._scheduler.unused(handle))
 
     def cancel_waiters(self) -> None:
-        """Everybody who waits now is told ``Cancelled``: the mount they wait on is gone, nobody hears the answers."""
-        with self._ready:
-            waiters = self._waiters.clear()
-            for ticket in waiters:
-                self._queue.abandon(ticket)
-        tell(waiters.values(), Cancelled("the mount is gone"))
+        """Ends all waits with Cancelled: the mount is gone, their answers have no receiver."""
+        call_back(self._scheduler.cancel_waiters(), Cancelled("the mount is gone"))
 
-    # --- what readers call ------------------------------------------------------------------------------------------
+    # --- readers and hydrations -------------------------------------------------------------------------------------
 
     def attach(self, file: RemoteFile) -> BlobHandle:
-        """The handle of this file's blob, to be given back with ``detach``. Raises CacheUnusable, Cancelled."""
+        """The handle of a file's blob, for the caller to ``detach``. Raises CacheUnusable, Cancelled."""
         stored = self._store.open(file.blob)
-        key = blob_key(file.blob)
-        fresh = BlobHandle(key, file, stored, self._memory)
+        fresh = BlobHandle(blob_key(file.blob), file, stored, self._memory)
         self.quarantine.admit(fresh)
-        with self._ready:
-            stopped = self._stopping
-            known = self._handles.get(key)
-            handle = known or fresh
-            if not stopped:
-                self._handles[key] = handle
-                handle.readers += 1
-        if known is not None or stopped:
+        handle = self._scheduler.attach(fresh)
+        if handle is not fresh:
             stored.close()
-        if stopped:
+        if handle is None:
             raise Cancelled("hffs is shutting down")
-        if known is None:
+        if handle is fresh:
             try:
                 if stored.complete and not stored.verified:
                     self.hash_worker.submit(handle)
@@ -97,182 +170,131 @@ class Fetcher(Workshop):
         return handle
 
     def detach(self, handle: BlobHandle) -> None:
-        """What was wanted in the background is still fetched; what was wanted for the reader is not."""
-        with self._ready:
-            handle.readers -= 1
-        self._release(handle)
+        """What is wanted in the background is still fetched; demand and read-ahead are not."""
+        self._close_unused(handle, self._scheduler.detach(handle))
 
     def want(self, handle: BlobHandle, blocks: range, priority: Priority) -> None:
-        """Have these blocks fetched, unless they are there already. Returns at once."""
+        """Has these blocks fetched unless they are local. Returns at once. Raises CacheUnusable."""
         absent = handle.missing(blocks)
-        if not absent:
-            return
-        with self._ready:
-            if self._knows(handle) and handle.refused is None:
-                self._want(handle, absent, priority, time.monotonic())
-
-    def relinquish(self, handle: BlobHandle) -> None:
-        """What of the handle is only wanted in the background is not fetched any more."""
-        with self._ready:
-            self._queue.relinquish(handle.key, Priority.BACKGROUND)
-
-    def watch(self, handle: BlobHandle, told: Watcher) -> None:
-        """``told(None)`` when a fetch of the handle has ended or it was found right, ``told(error)`` when one failed
-        for good or its content is wrong; on threads of ours, so hand over. Ends with ``unwatch``."""
-        with self._ready:
-            self._watchers.setdefault(handle.key, []).append(told)
-
-    def unwatch(self, handle: BlobHandle, told: Watcher) -> None:
-        with self._ready:
-            watchers = self._watchers.get(handle.key, [])
-            if told in watchers:
-                watchers.remove(told)
-            if not watchers:
-                self._watchers.pop(handle.key, None)
-
-    def busy(self, handle: BlobHandle) -> bool:
-        """Whether anything of the handle is queued or under way."""
-        with self._ready:
-            return self._queue.busy(handle.key)
+        if absent:
+            self._scheduler.want(handle, absent, priority)
 
     def wait(self, handle: BlobHandle, asked: ranges.ByteRange, deadline: float, callback: Callback) -> int:
-        """Want the blocks of ``asked`` for a waiting reader; ``callback(None)`` comes once when they can be read,
-        ``callback(error)`` when they cannot be had or ``deadline`` (monotonic) passed. It may come before this returns.
-        """
-        span = ranges.span_of(asked)
-        absent = handle.missing(span)
-        with self._ready:
-            now = time.monotonic()  # not before: another read may be too late in between, and that is not this one's
-            ticket = next(self._tickets)
-            if self._stopping:
-                failed: Exception | None = Cancelled("hffs is shutting down")
-            elif not self._knows(handle):
-                failed = Cancelled(f"{handle.file.path} was closed")
-            elif handle.refused is not None:
-                failed = handle.refused.error()
-            elif self._waiters.is_late(handle.key, absent, now):
-                failed = DeadlineExceeded(f"{handle.file.path} did not arrive in time just now")
-            elif absent:
-                self._want(handle, absent, Priority.DEMAND, now)
-                failed = self._queue.wait(ticket, handle.key, [block for run in absent for block in run], now)
-                if failed is None:
-                    timer = self._timers.call_at(deadline, lambda: self._too_late(ticket))
-                    self._waiters.enter(ticket, Waiter(callback, timer, handle.key, handle.file.path, asked, now))
-            else:
-                failed = None
-            waits = ticket in self._waiters
+        """Wants the blocks of ``asked`` for a waiting reader and returns its ticket. ``callback(None)`` comes once when
+        they can be read, ``callback(error)`` when they cannot be had or ``deadline`` (monotonic) has passed; either may
+        come before this returns. Raises CacheUnusable."""
+        absent = handle.missing(ranges.span_of(asked))
+        ticket, waits, failed = self._scheduler.wait(handle, asked, absent, deadline, callback, self._expire)
         if not waits:
             callback(failed)
         return ticket
 
     def abandon(self, ticket: int) -> None:
-        """The waiter has gone; its callback will not come (unless it is on its way already)."""
-        with self._ready:
-            waiter = self._waiters.leave(ticket)
-            if waiter is None:
-                return
-            self._queue.abandon(ticket)
-        waiter.timer.cancel()
+        """Ends a wait; its callback does not come, unless it is under way."""
+        waiter = self._scheduler.abandon(ticket)
+        if waiter is not None:
+            waiter.timer.cancel()
 
-    def retry(self, blob: Blob) -> bool:
-        """Forget that a content proved wrong, so that it is fetched and read again at once, from a fresh URL; for
-        whoever mends it on purpose. Whether anything was on record."""
-        with self._ready:
-            handle = self._handles.get(blob_key(blob))
-        return self.quarantine.retry(blob, handle)
+    def cancel_background(self, handle: BlobHandle) -> None:
+        """What of the handle is queued for no reader is not fetched any more."""
+        self._scheduler.cancel_background(handle)
+
+    def watch(self, handle: BlobHandle, watcher: Watcher) -> None:
+        """``watcher(None)`` when a fetch of the handle has ended or its content was verified, ``watcher(error)`` when a
+        fetch failed for good or the content is wrong; on worker and hash threads, so hand over. Until ``unwatch``."""
+        self._scheduler.watch(handle, watcher)
+
+    def unwatch(self, handle: BlobHandle, watcher: Watcher) -> None:
+        self._scheduler.unwatch(handle, watcher)
+
+    def is_busy(self, handle: BlobHandle) -> bool:
+        """Whether anything of the handle is queued or running."""
+        return self._scheduler.is_busy(handle)
+
+    def clear_quarantine(self, blob: Blob) -> bool:
+        """Forgets that a content was wrong, so that it is fetched and read again at once, from a fresh URL. Returns
+        whether there was a record of it."""
+        return self.quarantine.clear(blob, self._scheduler.handle(blob_key(blob)))
 
     def resume(self) -> None:
-        """What kept the background waiting is over, as far as its sources know."""
-        with self._ready:
-            self._allowance.resume()
-            self._crew.call()
+        """Ends the pause that background work makes after access was denied."""
+        self._scheduler.resume()
 
-    # --- what status shows ------------------------------------------------------------------------------------------
+    # --- status -----------------------------------------------------------------------------------------------------
 
     def waiting_reads(self) -> list[WaitingRead]:
-        with self._ready:
-            return self._waiters.reads()
+        return self._scheduler.waiting_reads()
 
     def errors(self) -> list[FetchFailure]:
-        with self._ready:
-            return list(self._errors)
+        with self._failures_lock:
+            return list(self._failures)
 
     def speed(self) -> float:
         """Bytes per second now."""
-        return self._carrier.speed()
+        return self._downloader.speed()
 
     def active_workers(self) -> list[ActiveWorker]:
-        """What each worker is at."""
-        with self._ready:
-            jobs = self._crew.jobs()
         return [
             ActiveWorker(
-                job.worker,
-                job.handle.file.path,
-                job.fetch.priority,
-                ranges.bytes_of(job.fetch.blocks, job.handle.size),
-                self._carrier.speed_of(job.fetch),
-                job.began,
+                task.worker,
+                task.handle.file.path,
+                task.fetch.priority,
+                ranges.bytes_of(task.fetch.blocks, task.handle.size),
+                self._downloader.speed_of(task.fetch),
+                task.began,
             )
-            for job in jobs
+            for task in self._scheduler.tasks()
         ]
 
     def scheduled_runs(self, blob: Blob) -> list[tuple[range, bool]]:
-        """What of a blob is queued or (True) under way, in ascending order."""
-        with self._ready:
-            return self._queue.runs(blob_key(blob))
+        """The runs of a blob that are queued (False) or running (True), in ascending order."""
+        return self._scheduler.runs(blob_key(blob))
 
     def worker_limit(self) -> tuple[int, str]:
-        """How many workers there may be just now, and why that many."""
-        now = time.monotonic()
-        with self._ready:
-            until = self._allowance.paused(now)
-            if until is not None:
-                return self._workers, f"{self._allowance.why}: only waiting readers for {until - now:.0f} s"
-            bulk = self._queue.queued()[Priority.BULK] or self._allowance.running(Priority.BULK)
-            limiter = self._allowance.limiter
-        return (limiter.limit, limiter.why) if bulk else (self._workers, "as many as are needed, up to the limit")
+        """How many workers may run now, and why that many."""
+        return self._scheduler.worker_limit()
 
     @property
     def stopped(self) -> bool:
-        """Whether it brings nothing any more."""
-        return self._stopping
+        return self._scheduler.stopped
 
     @property
     def bytes_fetched(self) -> int:
-        return self._carrier.fetched
+        return self._downloader.fetched
 
     @property
     def degraded(self) -> str:
-        """Why the cache takes no blocks, when it does not; empty: it does."""
-        return "" if self.refusal is None else str(self.refusal)
+        """Why the cache takes no blocks; empty: it does."""
+        return "" if self.store_error is None else str(self.store_error)
 
     @property
-    def refusal(self) -> HffsError | None:
-        """The error with which the cache last refused a block; None: it took the last one."""
-        return self._carrier.refusal
+    def store_error(self) -> HffsError | None:
+        """The error with which the cache refused the last block; None: it took it."""
+        return self._downloader.sink.error
 
     # --- how much can be kept ---------------------------------------------------------------------------------------
 
-    def window(self) -> int | None:
-        """How far ahead of a reader may be fetched at most, in bytes; None: as far as its cursor likes."""
-        if self.refusal is not None:
+    def readahead_limit(self) -> int | None:
+        """How many bytes ahead of a reader may be fetched at most; None: as many as its cursor wants."""
+        if self.store_error is not None:
             return MEMORY_READAHEAD
-        return None if self._budget is None else eviction.window(self._budget.cached_capacity, len(self._handles))
+        if self._budget is None:
+            return None
+        return eviction.window(self._budget.cached_capacity, self._scheduler.handle_count)
 
-    def fits(self, size: int) -> bool:
-        """Whether so many bytes can be kept beside what others read: that is, in half of the cache."""
-        budget = None if self._budget is None else self._budget.cached_capacity
-        return self.refusal is None and (budget is None or size <= budget // 2)
+    def can_keep(self, size: int) -> bool:
+        """Whether ``size`` bytes can be kept beside what others read, that is, in half of the cache."""
+        capacity = None if self._budget is None else self._budget.cached_capacity
+        return self.store_error is None and (capacity is None or size <= capacity // 2)
 
     def probe(self) -> None:
-        """About once a second: see whether a cache that took nothing does now."""
-        self._carrier.shelf.probe()
+        """To be called about once a second: finds out whether a cache that refused blocks takes them now."""
+        self._downloader.sink.probe()
 
-    def ask_for_room(self, missing: int, total: int) -> None:
-        """Before ``missing`` of ``total`` bytes are fetched to be kept all together: a disk that refused is tried again
+    def ensure_capacity(self, missing: int, total: int) -> None:
+        """Before ``missing`` of ``total`` bytes are fetched to be kept together: a disk that refused is tried again
         with the next block. Raises NoSpace when so much can never be kept."""
-        self._carrier.shelf.forget()
+        self._downloader.sink.reset()
         capacity = None if self._budget is None else self._budget.capacity()
         if missing and capacity is not None and total > capacity:
             raise NoSpace(
@@ -280,9 +302,129 @@ class Fetcher(Workshop):
                 "raise --cache-size, free some disk space, or leave files out (--include, --exclude)",
             )
 
+    # --- on a worker ------------------------------------------------------------------------------------------------
+
+    def _run(self, task: PoolTask, buffer: memoryview) -> None:
+        try:
+            self._fetch(task.fetch, task.handle, buffer)
+        finally:
+            self._close_unused(task.handle, self._scheduler.finish(task))
+
+    def _fetch(self, fetch: Fetch, handle: BlobHandle, buffer: memoryview) -> None:
+        """One fetch from lease to settlement; every way out settles, retries or defers it."""
+        background = fetch.priority >= Priority.BACKGROUND
+        if background and not self._scheduler.is_awaited(fetch) and (delay := self._background_delay(handle.file)):
+            self._scheduler.defer(fetch, delay, 0.0)  # at once, where a reader has come meanwhile
+            return
+        try:
+            busy = self._downloader.run(fetch, handle, buffer)
+        except HffsError as error:
+            self._failed(fetch, handle, error)
+            return
+        except Exception as error:  # a bug of ours must reach the reader as an error, not as a wait without end
+            log.error("event=fetch-bug path=%s", handle.file.path, exc_info=error)
+            self._failed(fetch, handle, HffsError(f"fetching {handle.file.path} failed unexpectedly: {error!r}"))
+            return
+        if busy:
+            self._scheduler.defer(fetch, BUSY_BACKGROUND_SECONDS, BUSY_SECONDS)
+            return
+        whole = self._scheduler.settle(fetch) and handle.stored.complete
+        try:
+            self.quarantine.discard_if_refused(handle)
+            self.hash_worker.grown(handle)
+        except HffsError as error:  # it is hashed when it is opened next
+            log.debug("event=not-hashed path=%s error=%s", handle.file.path, error)
+        if whole:
+            self.on_local(handle.file)
+        self._notify_watchers(handle, None)
+
+    def _landed(self, fetch: Fetch, blocks: Iterable[int]) -> None:
+        call_back(self._scheduler.landed(fetch, blocks), None)
+
+    def _failed(self, fetch: Fetch, handle: BlobHandle, error: HffsError) -> None:
+        self._record_failure(handle, error)
+        if isinstance(error, AccessDenied):
+            self._denied(fetch, handle, error)
+            return
+        patience = getattr(error, "retry_after", None)
+        wait = self._retry.decide(fetch.attempt, transient=error.transient, retry_after=patience, random=self._jitter())
+        limited = patience is not None or isinstance(error, RateLimited)
+        if limited and self._scheduler.limit_rate(patience):
+            log.info("event=rate-limited patience_s=%s error=%s", patience, str(error))
+        waiters = self._scheduler.retry_or_fail(fetch, error, wait)
+        if waiters is None:
+            return
+        if not isinstance(error, Cancelled):
+            # As text: a log handler that keeps the record would keep the answer's socket by the error's traceback.
+            kind, what = type(error).__name__, str(error)
+            log.info("event=fetch-failed path=%s kind=%s error=%s", handle.file.path, kind, what)
+        call_back(waiters, error)
+        self._notify_watchers(handle, error)
+
+    def _denied(self, fetch: Fetch, handle: BlobHandle, error: AccessDenied) -> None:
+        """The Hub access remembers what is refused, and learns of a new token first: readers get the error at once.
+        What background work had access to before stays wanted and is tried again after a pause or at ``resume``;
+        watchers are not notified of that, and want again what only a reader had wanted, as always."""
+        lapsed = isinstance(error, AccessLapsed)
+        retries = lapsed and fetch.priority >= Priority.BACKGROUND
+        absent = handle.missing(fetch.blocks) if retries else None
+        call_back(self._scheduler.deny(fetch, error, handle, absent), error)
+        if not lapsed:
+            self._notify_watchers(handle, error)
+
+    def _notify_watchers(self, handle: BlobHandle, error: HffsError | None) -> None:
+        for watcher in self._scheduler.watchers(handle):
+            watcher(error)
+
+    def _record_failure(self, handle: BlobHandle, error: HffsError) -> None:
+        with self._failures_lock:
+            self._failures.append(FetchFailure(time.time(), str(error), handle.file.path))
+
+    # --- on the timer thread ----------------------------------------------------------------------------------------
+
+    def _sample(self) -> None:
+        if self._scheduler.sample(self._downloader.fetched_at(Priority.BULK), _load(), os.cpu_count() or 1):
+            self._timers.call_at(time.monotonic() + SAMPLE_SECONDS, self._sample)
+
+    def _expire(self, ticket: int) -> None:
+        waiter, slow = self._scheduler.expire(ticket)
+        if waiter is None:
+            return
+        # A connection that trickles would keep its blocks from all readers; another one may be faster.
+        for fetch in slow:
+            self._downloader.abort(fetch)
+        call_back([waiter], DeadlineExceeded(f"{waiter.path} did not arrive in time"))
+
+    # --- content that is wrong, handles that are unused ---------------------------------------------------------------
+
+    def _drop(self, handle: BlobHandle) -> None:
+        """Ends the waits and wants of a handle whose content was refused; running fetches go on for no reader."""
+        refusal = handle.refusal
+        assert refusal is not None
+        call_back(self._scheduler.drop(handle), refusal.error())
+
+    def _refetch(self, handle: BlobHandle) -> None:
+        """Wants all of it anew in the background, if it can be kept; else only what a reader asks for is fetched."""
+        if self.can_keep(handle.size):
+            self.want(handle, range(ranges.block_count(handle.size)), Priority.BULK)
+
+    def _release(self, handle: BlobHandle) -> None:
+        self._close_unused(handle, self._scheduler.release(handle))
+
+    def _close_unused(self, handle: BlobHandle, unused: Unused) -> None:
+        call_back(unused.waiters, Cancelled(f"{handle.file.path} was closed"))
+        if unused.closes:
+            self._memory.forget(handle.key)
+            handle.stored.close()
+
 
 def blob_key(blob: Blob) -> str:
     return f"{blob.etag}@{blob.origin}"
 
 
-__all__ = ["ActiveWorker", "FetchFailure", "Fetcher", "WaitingRead", "blob_key"]
+def _load() -> float:
+    """The machine's load average; 0 where it is unknown."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return 0.0

@@ -1,10 +1,10 @@
-"""Hashing what comes: one thread at low priority, so that no reader waits for it.
+"""Hashes what comes: one thread at low priority, so that no reader waits for it.
 
-``grown`` tells that blocks of a handle have come: it is hashed in order as far as it is here, also what is evicted
-before the rest comes; a little later, where fetching leaves no processor to spare. ``submit`` a handle to have it
-hashed whatever has come, as when a whole one is opened that was never hashed. A blob that is right is marked verified
-in the store, and may then be read without the daemon (passthrough). What becomes of one that is wrong is
-``quarantine``'s business.
+The fetcher reports with ``grown`` that blocks of a handle have come: the blob is hashed in order as far as it is local,
+also what is evicted before the rest comes; a little later, where fetching leaves no processor to spare. ``submit`` has
+a handle hashed whatever has come, as when a whole blob is opened that was never hashed. A blob that is right is marked
+verified in the store, and may then be read without the daemon (passthrough). ``Quarantine`` deals with one that is
+wrong.
 """
 
 from __future__ import annotations
@@ -26,47 +26,46 @@ from .cpu_headroom import CpuHeadroom
 from .quarantine import Quarantine
 
 log = logging.getLogger(__name__)
-# nice(2): the hash_worker gets what is left over while anybody else wants the processor.
+# nice(2): the hash worker gets only processor time that no other thread wants.
 HASH_NICE = 19
 # When to look again whether there is processor to spare: a cold read on a fast line takes seconds.
 AGAIN_SECONDS = 0.25
-# What has not grown for so long is hashed, busy as the machine may be: its reader has gone, or has paused.
+# What has not grown for so long is hashed, busy as the machine may be: it is not read any more, or reading has paused.
 GROWING_SECONDS = 1.0
-# Half-hashed blobs remembered, also those that nobody has open at the moment: a loader goes through the shards of a
-# model one after another, and comes back to them. A byte for each block: 40 KB for a file of 10 GB.
+# Half-hashed blobs remembered, also those that are not open at the moment: a loader reads the shards of a model one
+# after another, and comes back to them. A byte for each block: 40 KB for a file of 10 GB.
 MOST_HASHINGS = 64
-# Blobs larger than the cache that passed through it and were right: a name each.
-MOST_PASSED = 4096
+# Blobs larger than the cache that were right as they streamed through it: a name each.
+MOST_STREAMED = 4096
 
 
 class HashWorker:
-    """``hold``/``release`` keep a handle open while it is hashed; ``told`` hears of each that is right (None), wrong
-    (IntegrityError, its blocks are gone then) or could not be hashed."""
+    """``hold`` and ``release`` keep a handle open while it is hashed; ``report`` gets each handle that is right (None),
+    wrong (IntegrityError; its blocks are dropped by then) or could not be hashed."""
 
     def __init__(
         self,
         hold: Callable[[BlobHandle], bool],
         release: Callable[[BlobHandle], None],
         quarantine: Quarantine,
-        told: Callable[[BlobHandle, HffsError | None], None] = lambda _target, _error: None,
+        report: Callable[[BlobHandle, HffsError | None], None],
         *,
         nice: int = HASH_NICE,
-        spare: CpuHeadroom | None = None,
     ) -> None:
         self._nice = nice
-        # Where nobody reads (``nice`` 0), what comes need not wait: the sooner all of it is hashed the better.
-        self._spare = spare or (CpuHeadroom() if nice else None)
+        # Without readers (``nice`` 0) hashing need not wait: the sooner all of it is hashed the better.
+        self._headroom = CpuHeadroom() if nice else None
         self._hold = hold
         self._release = release
         self._quarantine = quarantine
-        self._told = told
+        self._report = report
         self._queue: queue.SimpleQueue[BlobHandle | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # guarded by _lock
         self._queued: set[str] = set()
         self._hashings: OrderedDict[str, IncrementalHash] = OrderedDict()  # by handle, least recently used first
         self._grew: dict[str, float] = {}  # of these: when blocks came last, monotonic seconds
-        self._passed: OrderedDict[str, None] = OrderedDict()
+        self._streamed: OrderedDict[str, None] = OrderedDict()
         self._thread = threading.Thread(target=self._run, name="hffs-verify", daemon=True)
         self._stopping = False
 
@@ -74,7 +73,7 @@ class HashWorker:
         self._thread.start()
 
     def stop(self, patience: float = 15.0) -> None:
-        """What is being hashed is left as it is, and hashed when it is next opened."""
+        """A blob that is half hashed is hashed when it is opened next."""
         with self._lock:
             self._stopping = True
         self._queue.put(None)
@@ -82,31 +81,31 @@ class HashWorker:
             self._thread.join(patience)
 
     def grown(self, handle: BlobHandle) -> None:
-        """More of it has come: hash on, if the next bytes are among that. Returns at once. Raises CacheUnusable."""
-        if handle.file.blob.digest is None or handle.refused is not None:
+        """Blocks of it have come: hashes on, if the next block is among them. Returns at once. Raises CacheUnusable."""
+        if handle.file.blob.digest is None or handle.refusal is not None:
             return
         following, count = self._hashing(handle).next_block, block_count(handle.size)
-        # Not whether it came just now: the thread may have looked a moment too early.
+        # Whether it is local, not whether it came just now: the thread may have looked a moment too early.
         if following == count or not handle.missing(range(following, following + 1)):
             self._grew[handle.key] = time.monotonic()
             self.submit(handle)
 
     def submit(self, handle: BlobHandle) -> None:
-        """Have it hashed as far as it is here and was not; returns at once. Never raises."""
-        if handle.file.blob.digest is None or handle.refused is not None:
+        """Has it hashed as far as it is local and was not. Returns at once, never raises."""
+        if handle.file.blob.digest is None or handle.refusal is not None:
             return
         with self._lock:
             if self._stopping or handle.key in self._queued or not self._hold(handle):
                 return
             self._queued.add(handle.key)
-            self._queue.put(handle)  # before the sign to end, behind which nobody looks
+            self._queue.put(handle)  # under the lock: what is put behind the sign to end is never taken
 
     def stream_verified(self, key: str) -> bool:
-        """Whether all of a blob was hashed and right in this process, though not all of it was here at once."""
-        return key in self._passed
+        """Whether all of a blob was hashed in this process and was right, though it was not all local at once."""
+        return key in self._streamed
 
     def _hashing(self, handle: BlobHandle) -> IncrementalHash:
-        """How far a handle has been hashed; begun where it was not. Raises CacheUnusable."""
+        """The hash of a handle so far, begun where there was none. Raises CacheUnusable."""
         digest = handle.file.blob.digest
         assert digest is not None
         with self._lock:
@@ -123,8 +122,8 @@ class HashWorker:
                     self._grew.pop(self._hashings.popitem(last=False)[0], None)
             hashing.subscribe()  # of several that were made at once, this one
         if hashing.stored is not handle.stored:
-            with hashing.acquire() as mine:
-                if mine:
+            with hashing.acquire() as acquired:
+                if acquired:
                     hashing.rebind(handle.stored)
         return hashing
 
@@ -149,12 +148,12 @@ class HashWorker:
                 for each in waiting:
                     self._release(each)
                 return
-            with self._lock:  # not after: what becomes whole again meanwhile must be hashed again
+            with self._lock:  # before it is hashed: a blob that becomes whole again meanwhile is hashed again
                 self._queued.discard(handle.key)
             later = False
             try:
                 try:
-                    later = not self._stopping and self._verify(handle) and self._is_first(handle)
+                    later = not self._stopping and self._hash(handle) and self._requeue(handle)
                 finally:
                     if later:
                         waiting.append(handle)
@@ -162,55 +161,55 @@ class HashWorker:
                         self._release(handle)
             except HffsError as error:
                 log.warning("event=verify-failed path=%s error=%s", handle.file.path, error)
-                self._told(handle, error)
+                self._report(handle, error)
             except Exception as error:  # a bug of ours; without this thread every whole file would stay open
                 log.error("event=verify-bug path=%s", handle.file.path, exc_info=error)
-                self._told(handle, HffsError(f"verifying {handle.file.path} failed unexpectedly: {error!r}"))
+                self._report(handle, HffsError(f"verifying {handle.file.path} failed unexpectedly: {error!r}"))
 
-    def _is_first(self, handle: BlobHandle) -> bool:
-        """To be looked at again later, and nobody has asked for that meanwhile."""
+    def _requeue(self, handle: BlobHandle) -> bool:
+        """Marks a handle as queued again; False when it has been submitted meanwhile."""
         with self._lock:
             first = handle.key not in self._queued
             self._queued.add(handle.key)
         return first
 
-    def _waits(self, handle: BlobHandle) -> bool:
-        """Whether to leave it at what is hashed, for now: it still grows, and the processor is busy."""
-        if self._spare is None or not self._spare.is_short() or handle.stored.complete:
+    def _must_wait(self, handle: BlobHandle) -> bool:
+        """Whether hashing it waits: the blob still grows, and the processor is busy."""
+        if self._headroom is None or not self._headroom.is_short() or handle.stored.complete:
             return False
         return time.monotonic() - self._grew.get(handle.key, 0.0) < GROWING_SECONDS
 
-    def _verify(self, handle: BlobHandle) -> bool:
-        """Hash what is there; True: leave the rest for later, though it is here."""
-        if handle.refused is not None:
+    def _hash(self, handle: BlobHandle) -> bool:
+        """Hashes what is local; True when some of that is left for later."""
+        if handle.refusal is not None:
             return False
         if handle.stored.verified:
             self._forget(handle)
-            self._told(handle, None)
+            self._report(handle, None)
             return False
         hashing = self._hashing(handle)
         try:
-            with hashing.acquire() as mine:
-                if mine and not hashing.advance(lambda: self._stopping or self._waits(handle)):
-                    return self._waits(handle)
-                outcome = hashing.finish(time.time()) if mine else "again"
+            with hashing.acquire() as acquired:
+                if acquired and not hashing.advance(lambda: self._stopping or self._must_wait(handle)):
+                    return self._must_wait(handle)
+                outcome = hashing.finish(time.time()) if acquired else "again"
         except IntegrityError as error:
             self._forget(handle)
             self._quarantine.found_wrong(handle, error, hashing.started_at)
-            self._told(handle, error)
+            self._report(handle, error)
             return False
-        if outcome == "again":  # what was hashed is no longer there
+        if outcome == "again":  # what was hashed is no longer what is local
             self.submit(handle)
             return False
         if outcome == "passed":
             log.info("event=passed path=%s etag=%s", handle.file.path, handle.file.blob.etag)
             with self._lock:
-                self._passed[handle.key] = None
-                if len(self._passed) > MOST_PASSED:
-                    self._passed.popitem(last=False)
+                self._streamed[handle.key] = None
+                if len(self._streamed) > MOST_STREAMED:
+                    self._streamed.popitem(last=False)
         else:
             log.debug("event=verified path=%s", handle.file.path)
             self._forget(handle)
-        self._quarantine.right(handle)
-        self._told(handle, None)
+        self._quarantine.found_right(handle)
+        self._report(handle, None)
         return False

@@ -1,8 +1,8 @@
-"""Learning from a file's own bytes where its tensors lie, beside the reads: one thread, one plan for each blob.
+"""Learns the layout of a file's tensors from its header, beside the reads: one thread, one plan for each blob.
 
-A reader asks for ``planning`` at its first read, wants what that waits for, and comes back with every read (``look``)
-until it is ``done``: its bytes are parsed here when they have landed. No read waits for it or fails because of it; what
-cannot be learnt is never learnt. The format itself is ``formats``' business. Any thread may call anything here.
+A reader gets a ``lookup`` at its first read, wants the bytes that it needs, and submits it with every read until it is
+``done``: the bytes are parsed here once they have landed. No read waits for it or fails because of it; a file that
+cannot be parsed has no plan. The formats themselves are in ``formats``. Any thread may call anything here.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from .blob_handle import BlobHandle
 
 log = logging.getLogger(__name__)
 
-# Plans kept for the next who opens the file: the shards of a large model. The largest plan takes 1.5 MiB.
-KEPT: Final = 64
-# Waiting to be parsed; who finds no room comes back with its next read. A parse takes milliseconds.
+# Plans kept for later opens: the shards of a large model. The largest plan takes 1.5 MiB.
+MOST_PLANS: Final = 64
+# Lookups waiting to be parsed; one that finds no place is submitted again with the next read. A parse takes
+# milliseconds.
 MOST_WAITING: Final = 64
-# A GGUF header of the longest kind doubles five times; a format that asks for more than this goes round in circles.
+# A GGUF header of the longest kind doubles five times; a format that asks for more than this loops.
 _MOST_STEPS: Final = 16
+# Upper bound of every condition wait.
+_SLEEP_SECONDS: Final = 60.0
 
 
 class AheadReader(Protocol):
@@ -42,8 +45,8 @@ class AheadReader(Protocol):
 
 
 class HeaderLookup:
-    """What is learnt of one blob, shared by its readers. ``asked``: the bytes to be seen next. ``plan`` may be read
-    when ``done``; None then: there is none."""
+    """What is learnt of one blob, shared by its readers. ``asked``: the bytes to be parsed next. ``plan`` may be read
+    once ``done``; None then: there is none."""
 
     __slots__ = ("asked", "done", "format", "plan", "queued", "size")
 
@@ -53,61 +56,61 @@ class HeaderLookup:
         self.asked = found.first(size)
         self.plan: ReadPlan | None = None
         self.done = False
-        self.queued = False  # changed under the planner's lock; whoever queued it alone changes the rest
+        self.queued = False  # set under the lock of HeaderPrefetch; while it is, only its thread changes the rest
 
 
 class HeaderPrefetch:
-    """``planning`` for a file, then ``look`` until it is done. Its thread starts with the first file to parse."""
+    """``lookup`` a file, then ``submit`` that until it is done. Its thread starts with the first file to parse."""
 
     def __init__(self) -> None:
         self._ready = threading.Condition()
         # guarded by _ready
-        self._known: OrderedDict[tuple[str, str], HeaderLookup] = OrderedDict()  # the last used at the end
+        self._lookups: OrderedDict[tuple[str, str], HeaderLookup] = OrderedDict()  # the last used at the end
         self._waiting: deque[tuple[HeaderLookup, AheadReader]] = deque()
         self._thread: threading.Thread | None = None
         self._stopping = False
 
-    def planning(self, handle: BlobHandle) -> HeaderLookup | None:
-        """What is known or can be learnt of this file; None: nothing, by its name."""
+    def lookup(self, handle: BlobHandle) -> HeaderLookup | None:
+        """What is known or can be learnt of this file; None where its name promises nothing."""
         found = format_of(handle.file.path, handle.size)
         if found is None:
             return None
         key = (handle.key, found.name)
         with self._ready:
-            planning = self._known.get(key)
-            if planning is None:
-                planning = self._known[key] = HeaderLookup(found, handle.size)
-                if len(self._known) > KEPT:
-                    self._known.popitem(last=False)
+            lookup = self._lookups.get(key)
+            if lookup is None:
+                lookup = self._lookups[key] = HeaderLookup(found, handle.size)
+                if len(self._lookups) > MOST_PLANS:
+                    self._lookups.popitem(last=False)
             else:
-                self._known.move_to_end(key)
-        return planning
+                self._lookups.move_to_end(key)
+        return lookup
 
-    def look(self, planning: HeaderLookup, reader: AheadReader) -> None:
-        """Have it parsed if what it waits for is here. Returns at once, never raises."""
-        if planning.done or planning.queued or self._stopping:
+    def submit(self, lookup: HeaderLookup, reader: AheadReader) -> None:
+        """Has it parsed if the bytes it needs are local. Returns at once, never raises."""
+        if lookup.done or lookup.queued or self._stopping:
             return
         try:
-            if reader.handle.missing(ranges.span_of(planning.asked)):
+            if reader.handle.missing(ranges.span_of(lookup.asked)):
                 return
             reader.hold()
-        except HffsError as error:  # closed, or the cache is gone: its reads tell
+        except HffsError as error:  # closed, or the cache is unusable: its reads report that
             log.debug("event=no-plan path=%s error=%s", reader.handle.file.path, error)
             return
         with self._ready:
-            taken = not (self._stopping or planning.done or planning.queued or len(self._waiting) >= MOST_WAITING)
-            if taken:
-                planning.queued = True
-                self._waiting.append((planning, reader))
+            accepted = not (self._stopping or lookup.done or lookup.queued or len(self._waiting) >= MOST_WAITING)
+            if accepted:
+                lookup.queued = True
+                self._waiting.append((lookup, reader))
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="hffs-plan", daemon=True)
                     self._thread.start()
                 self._ready.notify()
-        if not taken:
+        if not accepted:
             reader.release()
 
     def stop(self, patience: float = 5.0) -> None:
-        """Ends the thread, within ``patience`` seconds; what has no plan by now gets none. Before the fetcher stops."""
+        """Ends the thread within ``patience`` seconds; lookups that are not done stay so. Before the fetcher stops."""
         with self._ready:
             self._stopping = True
             left, self._waiting = self._waiting, deque()
@@ -118,46 +121,44 @@ class HeaderPrefetch:
         if thread is not None:
             thread.join(patience)
 
-    # --- the thread -------------------------------------------------------------------------------------------------
-
     def _run(self) -> None:
         while True:
             with self._ready:
                 while not self._waiting:
                     if self._stopping:
                         return
-                    self._ready.wait(60.0)
-                planning, reader = self._waiting.popleft()
+                    self._ready.wait(_SLEEP_SECONDS)
+                lookup, reader = self._waiting.popleft()
             try:
                 try:
-                    self._learn(planning, reader)
+                    self._learn(lookup, reader)
                 finally:
                     reader.release()
             except Exception as error:  # a bug of ours; without this thread no file would get a plan any more
-                planning.done = True
+                lookup.done = True
                 log.error("event=plan-bug path=%s", reader.handle.file.path, exc_info=error)
-            planning.queued = False
+            lookup.queued = False
 
-    def _learn(self, planning: HeaderLookup, reader: AheadReader) -> None:
-        """As far as the bytes that are here go."""
+    def _learn(self, lookup: HeaderLookup, reader: AheadReader) -> None:
+        """Parses as far as the local bytes reach."""
         handle = reader.handle
         began = time.monotonic()
         try:
             for _ in range(_MOST_STEPS):
-                if self._stopping or handle.missing(ranges.span_of(planning.asked)):
+                if self._stopping or handle.missing(ranges.span_of(lookup.asked)):
                     return
-                learnt = planning.format.learn(planning.size, planning.asked, handle.read(planning.asked))
+                learnt = lookup.format.learn(lookup.size, lookup.asked, handle.read(lookup.asked))
                 if not isinstance(learnt, ranges.ByteRange):
-                    planning.plan = learnt
+                    lookup.plan = learnt
                     break
-                planning.asked = learnt
+                lookup.asked = learnt
                 reader.want_ahead(learnt)
-        except BlockAbsent:  # evicted, or damaged on disk: the next look asks again
-            reader.want_ahead(planning.asked)
+        except BlockAbsent:  # evicted, or damaged on disk: to be submitted again
+            reader.want_ahead(lookup.asked)
             return
         except HffsError as error:
             log.debug("event=no-plan path=%s error=%s", handle.file.path, error)
             return
-        planning.done = True
-        pieces = len(planning.plan) if planning.plan else 0
+        lookup.done = True
+        pieces = len(lookup.plan) if lookup.plan else 0
         log.debug("event=plan path=%s pieces=%d seconds=%.3f", handle.file.path, pieces, time.monotonic() - began)

@@ -1,9 +1,9 @@
-"""Bringing files wholly here: wanted in the background, small ones first, each verified as it completes.
+"""Fetches files wholly: wanted in the background, small ones first, each verified as it completes.
 
-``run`` takes one thread, which decides what to want next and receives from the fetcher what became of it; the bytes
-come through the same queue and the same workers as a reader's, behind all readers. What is on disk already is not
-fetched again, so interrupting one and starting another continues. Progress is what the store says, never counted on
-the side.
+``run`` takes one thread, a job's, which decides what to want next and receives from the fetcher what became of it; the
+bytes come through the same queue and the same workers as a reader's, behind all readers. What is local is not fetched
+again, so a hydration that follows an interrupted one continues it. Progress is what the store says, never a count of
+its own.
 """
 
 from __future__ import annotations
@@ -33,28 +33,29 @@ from ..ranges import BLOCK_SIZE, block_count
 from .blob_handle import BlobHandle
 from .fetcher import Fetcher
 from .progress import FileProgress, HydrationProgress, State
+from .scheduler import Watcher
 from .throughput import Throughput
 
 log = logging.getLogger(__name__)
 
-# Files under way at once: enough that sixteen workers find small files to fetch while others are hashed, and a third of
-# that many thousand descriptors.
+# Files open at once: enough that sixteen workers find small files to fetch while others are hashed, and a third of that
+# many thousand descriptors.
 MOST_OPEN = 64
 # Big ones among them: the next one's first blocks are wanted when the last of this one's are taken.
 MOST_BIG = 2
-# So many files in a row that the same source does not give, after six attempts each, and it gives none; or that the
+# So many files in a row that the same source does not serve, after six attempts each, and it serves none; or that the
 # same folder does not take.
 MOST_FAILURES = 8
-# A want may be lost to somebody else's (another hydration that was cancelled), or meet a failure that is remembered for
-# five seconds: want what is missing again this often, whatever else happens.
+# Wanted blocks may be dropped with another hydration that is cancelled, or meet a failure that is remembered for five
+# seconds: what is missing is wanted again this often, whatever else happens.
 LOOK_SECONDS = 1.0
-# The rate, and with it what is left of the time, is of the last while: bursts of 16 MiB would make it jump.
+# The rate, and with it the time left, is that of the last seconds: bursts of 16 MiB would make it jump.
 RATE_SECONDS = 5.0
 
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """A file that is not done, or some ``blocks`` of one. ``local`` counts bytes that were here when last looked at."""
+    """A file that is not done, or some ``blocks`` of one. ``local`` counts local bytes when last looked at."""
 
     file: RemoteFile
     local: int
@@ -62,8 +63,8 @@ class _Work:
     state: State = "waiting"
     handle: BlobHandle | None = None
     wanted: bool = False
-    mended: bool = False  # its content was wrong and is being fetched once more
-    told: Callable[[HffsError | None], None] | None = field(default=None, repr=False)
+    refetched: bool = False  # its content was wrong and is fetched once more
+    watcher: Watcher | None = field(default=None, repr=False)
 
     @property
     def size(self) -> int:
@@ -83,10 +84,10 @@ ExportFile = Callable[[RemoteFile, StoredBlob], None]
 
 
 class Hydration:
-    """``plan`` gives the files, each with its local bytes; it is called by ``run``. ``lay`` is called with each file
-    that is whole and verified, before it counts as done. ``force`` fetches anew what is local. Of the files in
-    ``only`` just these blocks are fetched; they are neither hashed as a whole nor passed to ``lay``. ``run`` once; the
-    other methods on any thread."""
+    """``plan`` gives the files, each with its local bytes; it is called by ``run``. ``export_file`` is called with each
+    file that is whole and verified, before it counts as done. ``force`` fetches anew what is local. Of the files in
+    ``only`` just these blocks are fetched; they are neither hashed as a whole nor exported. ``run`` once; the other
+    methods on any thread."""
 
     def __init__(
         self,
@@ -105,9 +106,9 @@ class Hydration:
         self._only = only or {}
         self._plan = plan
         self._failures = 0  # in a row, of a source or a folder
-        self._given_up = False  # the next ones would fail as this one did
-        self._retried: set[str] = set()  # contents that had been refused, and were tried again, once however many files
-        self._renewed: set[str] = set()  # contents that were dropped to be fetched anew, once however many files
+        self._hopeless = False  # the files still to come would fail as this one did
+        self._released: set[str] = set()  # contents taken out of quarantine, once for all files that have them
+        self._discarded: set[str] = set()  # contents discarded to be fetched anew, once for all files that have them
         self._events: queue.SimpleQueue[tuple[_Work | None, HffsError | None]] = queue.SimpleQueue()
         self._cancelled = threading.Event()
         self._waiting: deque[_Work] = deque()  # the thread's own
@@ -117,24 +118,24 @@ class Hydration:
         self._ended: list[FileProgress] = []
         self._failed: list[FileProgress] = []
         self._total = self._files = 0
-        self._aside = 0  # local bytes of all that are not open
+        self._closed_bytes = 0  # local bytes of all files that are not open
         self._seen = 0  # bytes done when last asked
-        self._meter = Throughput(time.monotonic(), RATE_SECONDS)
+        self._throughput = Throughput(time.monotonic(), RATE_SECONDS)
 
     def run(self) -> bool:
         """Fetches and verifies the files until each has ended or it is cancelled; returns whether all are whole.
         Raises what the plan raises, NoSpace."""
         try:
             self._prepare()
-            self._bring()
+            self._loop()
         finally:
             for work in list(self._open):
-                self._close(work, relinquish=True)
+                self._close(work, cancel=True)
         with self._lock:
             return len(self._ended) - len(self._failed) == self._files
 
     def cancel(self) -> None:
-        """What was fetched is kept; fetches under way end with their next blocks."""
+        """What was fetched is kept; running fetches end with their next blocks."""
         self._cancelled.set()
         self._events.put((None, None))
 
@@ -147,20 +148,19 @@ class Hydration:
         now = time.monotonic()
         with self._lock:
             working = [(work, work.state) for work in self._open]
-            ended, failed, aside = list(self._ended), list(self._failed), self._aside
+            ended, failed, done = list(self._ended), list(self._failed), self._closed_bytes
             total, files = self._total, self._files
-        active = [
-            FileProgress(work.file, work.size, self._local(work), at) for work, at in working
-        ]  # asks the disk: without the lock
-        done = aside + sum(part.local for part in active)
+        # Without the lock: it looks at the disk.
+        active = [FileProgress(work.file, work.size, self._local(work), state) for work, state in working]
+        done += sum(each.local for each in active)
         with self._lock:
-            self._meter.add(max(0, done - self._seen), now)
+            self._throughput.add(max(0, done - self._seen), now)
             self._seen = max(done, self._seen)
-            rate = self._meter.rate(now)
+            rate = self._throughput.rate(now)
         eta = (total - done) / rate if rate else None
         return HydrationProgress(done, total, rate, eta, len(ended) - len(failed), files, active, ended, failed)
 
-    # --- the thread -------------------------------------------------------------------------------------------------
+    # --- on the thread of run ---------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         works = []
@@ -170,7 +170,7 @@ class Hydration:
             blocks = self._only.get(file, ())
             works.append(_Work(file, 0 if self._force or blocks else local, blocks))
         different = {work.file.blob: work for work in works}.values()
-        self._fetcher.ask_for_room(
+        self._fetcher.ensure_capacity(
             sum(work.size - work.local for work in different), sum(work.size for work in different)
         )
         small = sorted((work for work in works if work.size < self._big_file), key=lambda work: work.size)
@@ -178,176 +178,168 @@ class Hydration:
         with self._lock:
             self._total = sum(work.size for work in works)
             self._files = len(works)
-            self._aside = self._seen = sum(work.local for work in works)
-            self._meter = Throughput(time.monotonic(), RATE_SECONDS)
+            self._closed_bytes = self._seen = sum(work.local for work in works)
+            self._throughput = Throughput(time.monotonic(), RATE_SECONDS)
 
-    def _bring(self) -> None:
+    def _loop(self) -> None:
         look_at = time.monotonic() + LOOK_SECONDS
-        while self._more():
+        while self._open_more():
             try:
                 work, error = self._events.get(timeout=max(0.0, look_at - time.monotonic()))
             except queue.Empty:
                 work = error = None
             if work is not None:
-                self._step(work, error)
+                self._advance(work, error)
             if time.monotonic() >= look_at:
-                if self._fetcher.stopped:  # by whoever did not cancel us first
+                if self._fetcher.stopped:  # without a cancellation of this hydration before
                     self._cancelled.set()
                 for each in list(self._open):
-                    self._step(each, None, again=True)
+                    self._advance(each, None, again=True)
                 look_at = time.monotonic() + LOOK_SECONDS
 
-    def _more(self) -> bool:
-        """Open what may be opened; whether anything is left to do."""
+    def _open_more(self) -> bool:
+        """Opens the files that may be opened; returns whether anything is left to do."""
         while self._may_open():
             work = self._waiting.popleft()
             with self._lock:
                 self._open.append(work)
-                self._aside -= work.local
+                self._closed_bytes -= work.local
             self._begin(work)
-            if not self._events.empty():  # of a hundred thousand files that are here already the others do not wait
+            if not self._events.empty():  # the others do not wait for a hundred thousand files that are local already
                 break
         return bool(self._open or self._may_open()) and not self._cancelled.is_set()
 
     def _may_open(self) -> bool:
-        given_up = self._given_up or self._failures >= MOST_FAILURES or self._cancelled.is_set()
-        if given_up or not self._waiting or len(self._open) >= MOST_OPEN:
+        ends = self._hopeless or self._failures >= MOST_FAILURES or self._cancelled.is_set()
+        if ends or not self._waiting or len(self._open) >= MOST_OPEN:
             return False
         big = sum(each.size >= self._big_file for each in self._open)
         return self._waiting[0].size < self._big_file or big < MOST_BIG
 
     def _begin(self, work: _Work) -> None:
-        def told(error: HffsError | None) -> None:
+        def watcher(error: HffsError | None) -> None:
             self._events.put((work, error))
 
         try:
-            self._trust(work.file)
+            self._clear_quarantine(work.file)
             work.handle = handle = self._fetcher.attach(work.file)
-            if self._force and handle.key not in self._renewed:
-                self._renewed.add(handle.key)
+            if self._force and handle.key not in self._discarded:
+                self._discarded.add(handle.key)
                 handle.stored.discard(range(block_count(handle.size)))
-                # Opened anew: files that have a name elsewhere too are left to it, and new ones made.
+                # Attached anew: data files that have other names too keep these, and new ones are made here.
                 work.handle = None
                 self._fetcher.detach(handle)
                 work.handle = handle = self._fetcher.attach(work.file)
-            work.told = told
-            self._fetcher.watch(handle, told)
+            work.watcher = watcher
+            self._fetcher.watch(handle, watcher)
         except HffsError as error:
             self._end(work, error)
             return
-        self._step(work, None)
+        self._advance(work, None)
 
-    def _trust(self, file: RemoteFile) -> None:
-        """Who hydrates wants it on purpose: what is refused to readers for a while is tried again, once."""
-        if file.blob.etag not in self._retried and self._fetcher.quarantine.refuses(file.blob):
-            self._retried.add(file.blob.etag)
-            self._fetcher.retry(file.blob)
+    def _clear_quarantine(self, file: RemoteFile) -> None:
+        """A hydration is deliberate: content that is refused to readers for a while is fetched again, once."""
+        if file.blob.etag not in self._released and self._fetcher.quarantine.mismatch(file.blob):
+            self._released.add(file.blob.etag)
+            self._fetcher.clear_quarantine(file.blob)
 
-    def _step(self, work: _Work, error: HffsError | None, *, again: bool = False) -> None:
-        """Look where a file is, after something of it happened: want what is missing, have it hashed, or end it."""
+    def _advance(self, work: _Work, error: HffsError | None, *, again: bool = False) -> None:
+        """The next step of a file after an event: wants what is missing, has it hashed, or ends it. ``again``: wants
+        also what was wanted before."""
         if work.handle is None:  # an event that came too late
             return
-        if isinstance(error, Cancelled):  # a fetch that others gave up; or all of them, which the next look finds out
+        if isinstance(error, Cancelled):  # of a fetch for other users; or of all, which the next look finds out
             again, error = True, None
+        if isinstance(error, IntegrityError) and not work.refetched:  # the next copy may be right
+            work.refetched, error = True, None
         try:
-            if error is None or self._once_more(work, error):
+            if error is None:
                 self._look(work, work.handle, again)
             else:
                 self._end(work, error)
-        except HffsError as wrong:
-            self._end(work, wrong)
+        except HffsError as failure:
+            self._end(work, failure)
 
     def _look(self, work: _Work, handle: BlobHandle, again: bool) -> None:
         stored = handle.stored
         self._fetcher.quarantine.check(handle)
         missing = work.missing(stored)
         if missing:
-            self._say(work, "fetching")
-            # What comes is not kept: a reader would be served, we are not. An old refusal may be over.
-            if work.wanted and handle.refusal is not None:
-                raise handle.refusal
-            # Others may keep it busy for ever with what they want of it. What is queued already costs little to want.
-            if again or not work.wanted or not self._fetcher.busy(handle):
+            self._set_state(work, "fetching")
+            # What comes is not stored, which is enough for a reader, not here. An error of before may be over.
+            if work.wanted and handle.store_error is not None:
+                raise handle.store_error
+            # Readers may keep it busy without end with what they want of it. To want what is queued costs little.
+            if again or not work.wanted or not self._fetcher.is_busy(handle):
                 work.wanted = True
                 handle.memory.forget(handle.key)  # what was kept in memory while the disk took nothing
-                # Of a whole file nothing lies between the gaps that is not local: one range is cheaper.
+                # Of a whole file all that lies between the gaps is local: one range is cheaper.
                 gaps = missing if work.blocks else [range(missing[0].start, missing[-1].stop)]
                 for gap in gaps:
                     self._fetcher.want(handle, gap, self._priority(work))
         elif work.blocks or work.file.blob.digest is None or stored.verified:
-            self._whole(work, stored)
+            self._complete(work, stored)
         else:
-            self._say(work, "verifying")
+            self._set_state(work, "verifying")
             self._fetcher.hash_worker.submit(handle)
 
-    def _whole(self, work: _Work, stored: StoredBlob) -> None:
-        """It is here and right; ends with being laid."""
+    def _complete(self, work: _Work, stored: StoredBlob) -> None:
+        """Exports a file that is local and right, and ends it."""
         if self._export_file is not None and not work.blocks:
             try:
                 self._export_file(work.file, stored)
-            except BlockAbsent:  # it was found damaged, or somebody dropped it: the next look wants it again
-                self._say(work, "verifying")
+            except BlockAbsent:  # found damaged, or dropped: the next look wants it again
+                self._set_state(work, "verifying")
                 return
             except HffsError as error:
-                self._end(work, error, laying=True)
+                self._end(work, error, exporting=True)
                 return
         self._end(work, None)
-
-    def _once_more(self, work: _Work, error: HffsError) -> bool:
-        """Whether a failure is worth another attempt: content that was wrong once may be right the next time."""
-        if isinstance(error, IntegrityError) and not work.mended:
-            work.mended = True
-            return True
-        return False
 
     def _priority(self, work: _Work) -> Priority:
         return Priority.BULK if work.size >= self._big_file else Priority.BACKGROUND
 
-    def _say(self, work: _Work, state: State) -> None:
+    def _set_state(self, work: _Work, state: State) -> None:
         with self._lock:
             work.state = state
 
-    def _end(self, work: _Work, error: HffsError | None, *, laying: bool = False) -> None:
-        self._close(work, relinquish=error is not None)
+    def _end(self, work: _Work, error: HffsError | None, *, exporting: bool = False) -> None:
+        self._close(work, cancel=error is not None)
         if isinstance(error, Cancelled):
-            self._cancelled.set()  # also when it was the fetcher that was stopped: it gives no other file either
+            self._cancelled.set()  # also when it was the fetcher that stopped: it serves no other file either
             return
-        part = FileProgress(work.file, work.size, work.local, "done" if error is None else "failed", error)
+        result = FileProgress(work.file, work.size, work.local, "done" if error is None else "failed", error)
         with self._lock:
-            self._ended.append(part)
+            self._ended.append(result)
             if error is not None:
-                self._failed.append(part)
-        if error is not None:
-            log.warning("event=hydrate-failed path=%s error=%s", work.file.path, error)
-        self._count(error, laying)
+                self._failed.append(result)
+        if error is None:
+            self._failures = 0
+            return
+        log.warning("event=hydrate-failed path=%s error=%s", work.file.path, error)
+        if isinstance(error, NoSpace) or (isinstance(error, AccessDenied | CacheUnusable) and not exporting):
+            self._hopeless = True
+        elif isinstance(error, HubUnreachable | CacheUnusable):
+            self._failures += 1
 
-    def _close(self, work: _Work, *, relinquish: bool) -> None:
+    def _close(self, work: _Work, *, cancel: bool) -> None:
         handle = work.handle
         work.local = self._local(work)
         work.handle = None
         if handle is not None:
-            if relinquish:
-                self._fetcher.relinquish(handle)
-            if work.told is not None:
-                self._fetcher.unwatch(handle, work.told)
-                work.told = None
+            if cancel:
+                self._fetcher.cancel_background(handle)
+            if work.watcher is not None:
+                self._fetcher.unwatch(handle, work.watcher)
+                work.watcher = None
             self._fetcher.detach(handle)
         with self._lock:
             self._open.remove(work)
-            self._aside += work.local
-
-    def _count(self, error: HffsError | None, laying: bool) -> None:
-        """Whether the files that are still to come would fail as this one did."""
-        if error is None:
-            self._failures = 0
-        elif isinstance(error, NoSpace) or (isinstance(error, AccessDenied | CacheUnusable) and not laying):
-            self._given_up = True
-        elif isinstance(error, HubUnreachable | CacheUnusable):
-            self._failures += 1
+            self._closed_bytes += work.local
 
     def _local(self, work: _Work) -> int:
         handle = work.handle
-        # Held, or it may be closed while it is asked by another thread, and its descriptor be another file's.
+        # Held, or another thread may close it meanwhile, and its descriptor become another file's.
         if handle is None or not handle.stored.hold():
             return work.local
         try:

@@ -1,8 +1,8 @@
-"""What a commit holds, directory by directory: from memory, else from the index on disk, else from the Hub.
+"""The entries of a commit, directory by directory: from memory, else from the index on disk, else from the Hub.
 
-A commit's listing never changes, so whatever was learnt is kept for ever. The first request is the recursive tree, one
-page: when that is all of it, nothing more is ever asked. Otherwise directories are listed when they are opened, and a
-single name in an unlisted directory is asked for alone. Each directory is asked for once, however many ask for it.
+A commit's listing never changes, so every answer is kept. The first request is the recursive tree, one page: when that
+is all of it, no other is ever made. Otherwise directories are listed when they are opened, and a single name in an
+unlisted directory is looked up alone. Each directory is requested once, however many threads want it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..sources.base import Lister
 
 log = logging.getLogger(__name__)
 
-# Names that were looked up alone and are remembered, most of them those that do not exist: what a loader tries in a
-# folder nobody lists is a handful; a program that tries names without end must not fill the memory.
+# Names that were looked up alone and are remembered, most of them those that do not exist: a loader tries a handful in
+# a folder that is never listed; a program that tries names without end must not fill the memory.
 SINGLE_NAMES = 10_000
-# What the index keeps goes by when it was set; a listing in use is set anew once a day.
+# The index drops its oldest values first; a listing in use is set anew once a day.
 RENEWED_SECONDS = 86_400
 T = TypeVar("T")
 
@@ -49,7 +49,8 @@ class Listings:
         self._rest: tuple[list[Entry], Iterator[Entry]] | None = None
 
     def load(self) -> None:
-        """The first request, unless the index has the answer. Raises EntryNotFound when ``root`` is no directory."""
+        """Makes the first request unless the index has the answer. Raises EntryNotFound when ``root`` is no
+        directory."""
         text = self._index.get(self._name("all", self.root))
         entries = decode(text)
         if entries is not None and (self._index.age(self._name("all", self.root)) or 0) > RENEWED_SECONDS:
@@ -73,14 +74,14 @@ class Listings:
         self._fill(entries)
 
     def is_file(self, path: str) -> bool:
-        """Whether there is a file of this path, below ``root`` or not; asked for where no listing here tells."""
+        """Whether there is a file of this path, below ``root`` or not; a request where no listing shows it."""
         entries = self._known_above()
         if entries is None:
             entries = self._source.stat(self.commit, [path])
         return any(entry.path == path and entry.kind == "file" for entry in entries)
 
     def _known_above(self) -> list[Entry] | None:
-        """The whole listing of the nearest folder above ``root`` of which it is kept; asks no server."""
+        """The whole listing of the nearest folder above ``root`` that has one in the index; no request."""
         folder = self.root
         while folder:
             folder = folder.rpartition("/")[0]
@@ -90,13 +91,13 @@ class Listings:
         return None
 
     def everything(self) -> list[Entry]:
-        """All files, in path order; whatever is not known yet is asked for, page by page."""
+        """All files, in path order; requests what is not known yet, page by page."""
         if not self._complete:
             self._once("all", self._list_all)
         return self.files()
 
     def restore(self) -> None:
-        """Everything that was learnt of this commit before, by any process; asks no server."""
+        """Loads all that any process has listed of this commit before; no request."""
         entries = decode(self._index.get(self._name("all", self.root)))
         if entries is not None:
             self._fill(entries)
@@ -112,11 +113,11 @@ class Listings:
                 left += [entry.path for entry in names.values() if entry.kind == "directory"]
 
     def record_node(self, number: int, entry: Entry) -> None:
-        """Keep what a node number stands for, where no kept listing tells it."""
+        """Records the entry that a node number stands for, where no listing in the index has it."""
         self._index.set(self._name("node", str(number)), encode([entry]))
 
     def recorded_node(self, number: int) -> Entry | None:
-        """What ``record_node`` kept."""
+        """What ``record_node`` recorded."""
         return next(iter(decode(self._index.get(self._name("node", str(number)))) or ()), None)
 
     @property
@@ -134,7 +135,7 @@ class Listings:
             return [entry for names in self._directories.values() for entry in names.values()]
 
     def known(self, path: str) -> Mapping[str, Entry] | None:
-        """A directory's entries when they are known already; never asks anybody."""
+        """A directory's entries when they are in memory."""
         return self._directories.get(path)
 
     def directory(self, path: str) -> Mapping[str, Entry]:
@@ -147,7 +148,7 @@ class Listings:
         return self._once(f"dir:{path}", lambda: self._list(path))
 
     def entry(self, path: str) -> Entry:
-        """One entry; in a directory not listed yet it is asked for alone. Raises EntryNotFound."""
+        """One entry; in a directory not listed yet it is looked up alone. Raises EntryNotFound."""
         parent, _, name = path.rpartition("/")
         names = self._directories.get(parent)
         if names is not None:
@@ -163,12 +164,12 @@ class Listings:
         return found
 
     def sized(self, entry: Entry) -> Entry:
-        """The entry with its size and etag, asked for by HEAD when the listing did not say."""
+        """The entry with its size and etag, requested by HEAD when the listing lacks them."""
         if entry.kind == "directory" or (entry.size is not None and entry.etag is not None):
             return entry
         return self._once(f"size:{entry.path}", lambda: self._complete_size(entry))
 
-    # --- asking -----------------------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------------------------
 
     def _list(self, path: str) -> Mapping[str, Entry]:
         entries = decode(self._index.get(self._name("dir", path)))
@@ -177,7 +178,7 @@ class Listings:
         with self._lock:
             rest, self._rest = (self._rest, None) if path == self.root else (None, self._rest)
         if rest is not None and all(entry.kind == "file" for entry in rest[0]):
-            # The first page of the recursive listing named no folder: a flat repo of many files, whose following pages
+            # The first page of the recursive listing has no folder: a flat repo of many files, whose following pages
             # cost no more than listing the root anew.
             entries = [*rest[0], *rest[1]]
             self._index.set(self._name("all", self.root), encode(entries))
@@ -213,7 +214,7 @@ class Listings:
         return full
 
     def _once(self, what: str, ask: Callable[[], T]) -> T:
-        """Single flight: the first asks, the others wait for the same answer or failure."""
+        """Single flight: the first thread calls ``ask``, the others wait for the same answer or failure."""
         with self._lock:
             flight = self._flights.get(what)
             mine = flight is None
@@ -236,7 +237,7 @@ class Listings:
         flight.set_result(answer)
         return answer
 
-    # --- keeping ----------------------------------------------------------------------------------------------------
+    # --- in memory --------------------------------------------------------------------------------------------------
 
     def _put(self, path: str, entries: Iterable[Entry]) -> Mapping[str, Entry]:
         names = {entry.name: entry for entry in entries if entry.parent == path}
@@ -244,7 +245,7 @@ class Listings:
             return self._directories.setdefault(path, names)
 
     def _fill(self, entries: Iterable[Entry]) -> None:
-        """A complete recursive listing; folders that are only implied by a file's path are made up."""
+        """Takes a complete recursive listing, and adds folders that only the paths of files imply."""
         directories: dict[str, dict[str, Entry]] = {self.root: {}}
         for entry in entries:
             directories.setdefault(entry.parent, {})[entry.name] = entry
@@ -265,8 +266,8 @@ class Listings:
 
 
 def cached_files(index: Index, commit: Commit, root: str = "") -> tuple[list[Entry], bool]:
-    """The files at or below ``root`` that the index knows of, in path order, and whether these are all; ``root`` may be
-    a file. Asks no server."""
+    """The files at or below ``root`` that the index has, in path order, and whether these are all; ``root`` may be a
+    file. No request."""
     folder, found, complete = root, dict[str, Entry](), False
     while True:
         whole = decode(index.get(_key(commit, "all", folder)))
@@ -317,16 +318,16 @@ def decode(text: str | None) -> list[Entry] | None:
 
 
 def _checked(path: str, kind: str, size: int | None, etag: str | None, lfs: bool, told_by: str = "listing") -> Entry:
-    """An entry as it was. Raises ValueError, TypeError, NameRefused for what ``encode`` never wrote."""
+    """The entry of one row. Raises ValueError, TypeError, NameRefused for a row that ``encode`` never wrote."""
     check_name(path)
     if size is not None and not (type(size) is int and 0 <= size <= MOST_SIZE):
-        raise ValueError("no size")
+        raise ValueError("not a size")
     if not isinstance(etag, str | None) or not isinstance(lfs, bool):
-        raise TypeError("no etag, or nothing of LFS")
+        raise TypeError("etag or lfs has a wrong type")
     if told_by not in ("listing", "server"):
-        raise ValueError("nobody who tells")
+        raise ValueError("unknown origin of the etag")
     if kind == "file":
         return Entry(path, "file", size, etag, lfs, "server" if told_by == "server" else "listing")
     if kind != "directory":
-        raise ValueError("no kind of entry")
+        raise ValueError("unknown kind of entry")
     return Entry(path, "directory", size, etag, lfs)

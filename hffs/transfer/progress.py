@@ -1,4 +1,4 @@
-"""How far a hydration is, as values that any thread may keep."""
+"""The progress of a hydration, as values that any thread may keep."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Outcome = Literal["running", "done", "failed", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class FileProgress:
-    """One file of a hydration at a moment: ``local`` of ``size`` bytes that it is to have are on the disk; why it
-    failed, if it did."""
+    """One file of a hydration at a moment: ``local`` of the ``size`` bytes to be fetched are on the disk; the error
+    that ended it, if it failed."""
 
     file: RemoteFile
     size: int
@@ -26,8 +26,8 @@ class FileProgress:
 
 @dataclass(frozen=True, slots=True)
 class HydrationProgress:
-    """How far a hydration is. Bytes and rates count what became local; ``ended`` are the files that ended, in order,
-    ``failed`` those of them that failed. Bytes grow, unless content proved wrong and was dropped."""
+    """Bytes and rates count what became local; ``ended`` are the files that ended, in order, ``failed`` those of them
+    that failed. Bytes grow, unless content proved wrong and was dropped."""
 
     bytes_done: int
     bytes_total: int

@@ -1,9 +1,9 @@
-"""What happens to content that proved wrong: it goes, is told, comes once more, and then is refused for a while.
+"""Content that proved wrong: it is dropped, recorded, fetched once more, and then refused for a while.
 
-``found_wrong`` is called by what hashed a copy that was wrong: the hash worker, or a verification on demand. The copy
-is dropped from the disk and from the kernel's pages, and the mismatch kept on record (``cache.mismatches``). The first
-of a row is fetched once more from a fresh URL, the next ones leave the handle refused (``BlobHandle.refused``) for as
-long as ``policy.mistrust`` says, or until ``retry``. Any thread; nothing here holds the fetcher's lock.
+The hash worker and verifications call ``found_wrong`` for a copy whose hash did not match. The copy is dropped from the
+disk and from the kernel's pages, and the mismatch recorded (``cache.integrity.mismatches``). The first of a row is
+fetched once more from a fresh URL; the next ones leave the handle with a ``refusal`` for as long as
+``policy.integrity_backoff`` says, or until ``clear``. Any thread; nothing here holds the scheduler's lock.
 """
 
 from __future__ import annotations
@@ -26,69 +26,64 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class QuarantineActions:
-    """What the fetcher does for us. ``refuse``: from now on nothing of the handle is read or fetched, and whoever waits
-    for it is told. ``forget``: its next range is asked of a fresh URL. ``refetch``: all of it is wanted, in the
+    """What the fetcher does. ``drop``: ends the waits of a handle that has a refusal, and what is queued of it.
+    ``forget_url``: the file's next range is requested from a fresh URL. ``refetch``: wants all of it in the
     background."""
 
-    refuse: Callable[[BlobHandle], None]
-    forget: Callable[[RemoteFile], None]
+    drop: Callable[[BlobHandle], None]
+    forget_url: Callable[[RemoteFile], None]
     refetch: Callable[[BlobHandle], None]
 
 
 class Quarantine:
-    """``clock`` gives seconds since the epoch: the record is for other processes, and later ones."""
+    """``clock`` gives seconds since the epoch: other processes read the record, and later ones."""
 
-    def __init__(self, layout: Layout, measures: QuarantineActions, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, layout: Layout, actions: QuarantineActions, clock: Callable[[], float] = time.time) -> None:
         self.record = Mismatches(layout)
         self.on_mismatch: Callable[[RemoteFile], None] = lambda _: None  # set before start
-        self._measures = measures
+        self._actions = actions
         self._clock = clock
 
-    def refuses(self, blob: Blob) -> Mismatch | None:
-        """The mismatch for which a content is not fetched or read at present; None: it is."""
+    def mismatch(self, blob: Blob) -> Mismatch | None:
+        """The mismatch for which a content is refused at present; None: it is not."""
         found = self.record.find(blob)
         return found if found is not None and self._lasts(found) else None
 
-    def failed(self) -> list[Mismatch]:
-        """All that is refused at present, by whichever process of this cache found it wrong."""
-        return [found for found in self.record.current() if self._lasts(found)]
-
     def admit(self, handle: BlobHandle) -> None:
-        """A handle is about to be used: if it was found wrong, and is not tried again yet, it is refused."""
-        found = self.refuses(handle.file.blob)
+        """A handle is about to be used: refuses its content if that is in quarantine."""
+        found = self.mismatch(handle.file.blob)
         if found is not None:
-            handle.refused = _refusal(found)
+            handle.refusal = _refusal(found)
 
     def check(self, handle: BlobHandle) -> None:
-        """Before a handle is read or fetched: raises IntegrityError while it is refused."""
-        if handle.refused is None:
+        """Ends a refusal whose time is over. Raises IntegrityError while the content is refused."""
+        if handle.refusal is None:
             return
-        if self.refuses(handle.file.blob) is not None:
-            raise handle.refused.error()
-        handle.refused = None
+        if self.mismatch(handle.file.blob) is not None:
+            raise handle.refusal.error()
+        handle.refusal = None
 
-    def tidy(self, handle: BlobHandle) -> None:
-        """A fetch has ended that may have been under way when the handle was refused: what it brought goes. Raises
-        CacheUnusable."""
-        if handle.refused is not None:
-            self._drop(handle)
+    def discard_if_refused(self, handle: BlobHandle) -> None:
+        """To be called after each fetch: one that was running when the content was refused may have stored blocks.
+        Raises CacheUnusable."""
+        if handle.refusal is not None:
+            self._discard(handle)
 
-    def right(self, handle: BlobHandle) -> None:
-        """It was hashed and is right."""
+    def found_right(self, handle: BlobHandle) -> None:
+        """It was hashed and matches."""
         if self.record.clear(handle.file.blob, right=True, now=self._clock()):
             log.info("event=mended path=%s etag=%s", handle.file.path, handle.file.blob.etag)
 
     def found_wrong(self, handle: BlobHandle, error: IntegrityError, began: float) -> None:
-        """A copy of the handle, whose hashing began at ``began`` (seconds since the epoch), was not what its hash says;
-        ``error`` has both digests. Raises CacheUnusable where the disk will not drop it; all else is done."""
+        """A copy, whose hashing began at ``began`` (seconds since the epoch), does not match its hash; ``error`` has
+        both digests. Raises CacheUnusable where the disk will not drop it; all else is done."""
         file, blob = handle.file, handle.file.blob
         whole = handle.stored.complete
         found = self.record.record(file, error.expected, error.got, began=began, now=self._clock())
         seconds = integrity_backoff.pause(found.copies)
         if seconds:
-            handle.refused = _refusal(found)
-            self._measures.refuse(handle)
-        if seconds:
+            handle.refusal = _refusal(found)
+            self._actions.drop(handle)
             log.error(
                 "event=bad-content path=%s etag=%s origin=%s expected=%s got=%s copies=%d pause=%d",
                 file.path, blob.etag, blob.origin, error.expected, error.got, found.copies, seconds,
@@ -99,20 +94,20 @@ class Quarantine:
                 file.path, blob.etag, blob.origin, error.expected, error.got, found.copies,
             )  # fmt: skip
         try:
-            self._drop(handle)
+            self._discard(handle)
         finally:  # the kernel's pages are wrong either way
-            self._measures.forget(file)
+            self._actions.forget_url(file)
             self.on_mismatch(file)
         if whole and not seconds:
-            self._measures.refetch(handle)
+            self._actions.refetch(handle)
 
-    def retry(self, blob: Blob, handle: BlobHandle | None) -> bool:
-        """Forget that a content was wrong: it is fetched and read as if it had never been. ``handle``: it is in use
-        here. Whether anything was on record."""
+    def clear(self, blob: Blob, handle: BlobHandle | None) -> bool:
+        """Forgets that a content was wrong: it is fetched and read as if it had never been. ``handle``: where it is
+        attached. Returns whether there was a record of it."""
         known = self.record.clear(blob, right=False, now=self._clock())
         if handle is not None:
-            handle.refused = None
-            self._measures.forget(handle.file)
+            handle.refusal = None
+            self._actions.forget_url(handle.file)
         if known:
             log.info("event=tried-again etag=%s origin=%s", blob.etag, blob.origin)
         return known
@@ -121,7 +116,7 @@ class Quarantine:
         return 0 <= self._clock() - found.at < integrity_backoff.pause(found.copies)
 
     @staticmethod
-    def _drop(handle: BlobHandle) -> None:
+    def _discard(handle: BlobHandle) -> None:
         handle.memory.forget(handle.key)
         handle.stored.discard(range(ranges.block_count(handle.size)))
 
@@ -129,8 +124,8 @@ class Quarantine:
 def _refusal(found: Mismatch) -> ContentRefusal:
     at = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(found.at + integrity_backoff.pause(found.copies)))
     return ContentRefusal(
-        f"{found.copies} copies of {found.path} in a row were not what its hash says",
-        f"it is tried again when it is read after {at}, or by hffs verify --fix",
+        f"{found.copies} copies of {found.path} in a row did not match its hash",
+        f"read it after {at}, when it is fetched again, or run hffs verify --fix",
         found.expected,
         found.got,
     )

@@ -1,9 +1,8 @@
-"""Reading a blob: bytes at once when they are here, else a Pending that settles when they are, or cannot be.
+"""Reads a blob: bytes at once when they are local, else a Pending that settles when they are, or cannot be had.
 
 A BlobReader is one open file: any number of threads may read from it at once, and none waits for another. What to read
-ahead is ``policy.ReadCursors``' decision; the reader only passes it on, and to them the plan that
-``HeaderPrefetch`` made of the file's header. A Pending holds no thread: its caller either blocks on ``result``, or is
-called back and then takes the bytes.
+ahead is decided by ``policy.ReadCursors``, with the read plan that ``HeaderPrefetch`` made of the file's header. A
+Pending holds no thread: its caller either blocks on ``result``, or is called back and then takes the bytes.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from .header_prefetch import HeaderLookup, HeaderPrefetch
 
 log = logging.getLogger(__name__)
 
-# A block that was told to be here and is gone when it is read (evicted, damaged on disk) is asked for again this often.
+# How often a block that was reported local and is absent when it is read (evicted, damaged on disk) is waited for.
 ROUNDS = 4
 
 
 class Pending:
-    """A read that waits. ``take`` is for callbacks, ``result`` for those who can block; each read ends exactly once.
+    """A waiting read. ``take`` is for callbacks, ``result`` for threads that can block; each read ends exactly once.
 
     It keeps its file open until then: the bytes can be taken however late, also after the reader's ``close``.
     """
@@ -61,13 +60,13 @@ class Pending:
     def add_done_callback(self, callback: Callable[[Pending], None]) -> None:
         """``callback(self)`` once it has settled (at once if it has): on a thread of the fetcher's, so hand over."""
         with self._lock:
-            self._callback = callback  # also when it has settled: after another round it comes again
+            self._callback = callback  # also when it has settled: after another round it is called again
             if not self._done.is_set():
                 return
         callback(self)
 
     def take(self) -> bytes | None:
-        """The bytes; None when it has to go on waiting (the callback comes again). Raises what went wrong."""
+        """The bytes; None when it waits once more (the callback comes again). Raises the error that ended the read."""
         try:
             data = self._read()
         except BaseException as error:
@@ -95,40 +94,41 @@ class Pending:
                     raise
                 self._done.clear()
                 holds, self._holds = self._holds, True
-            if not holds:  # a cache so small that others' blocks have pushed these out: once more will do now
+            if not holds:  # a cache so small that other blocks have pushed these out: once more will do now
                 self._reader.handle.hold(ranges.span_of(self._asked))
             self._wait()
             return None
 
     def result(self, timeout: float | None = None) -> bytes:
-        """Blocks until settled; the fetcher's deadline bounds it, ``timeout`` (seconds) may end it sooner."""
+        """Blocks until it has settled: until the deadline at most, or for ``timeout`` seconds if that is sooner. Raises
+        DeadlineExceeded, and what ``take`` raises."""
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             # The deadline settles this; the extra seconds are for a timer thread that is late.
             left = (ends or self._deadline + 5.0) - time.monotonic()
             if not self._done.wait(max(0.0, left)):
                 self.cancel()
-                raise DeadlineExceeded("the read was given up")
+                raise DeadlineExceeded("the read did not end in time")
             data = self.take()
             if data is not None:
                 return data
 
     def cancel(self) -> None:
-        """The reader has gone (interrupted): the read ends with Cancelled unless it has failed already."""
+        """The read was interrupted: it ends with Cancelled unless it has failed already."""
         with self._lock:
             self._cancelled = True
             ticket = self._ticket
         if ticket is not None:
             self._reader.fetcher.abandon(ticket)
-        self._settled(Cancelled("the read was interrupted"))
+        self._settle(Cancelled("the read was interrupted"))
         self._end()
 
     def _wait(self) -> None:
-        ticket = self._reader.fetcher.wait(self._reader.handle, self._asked, self._deadline, self._settled)
+        ticket = self._reader.fetcher.wait(self._reader.handle, self._asked, self._deadline, self._settle)
         with self._lock:
             self._ticket = ticket
             cancelled = self._cancelled
-        if cancelled:  # while it was on its way to wait once more
+        if cancelled:  # before the new ticket was known to ``cancel``
             self._reader.fetcher.abandon(ticket)
 
     def _end(self) -> None:
@@ -140,7 +140,7 @@ class Pending:
                 self._reader.handle.release(ranges.span_of(self._asked))
             self._reader.release()
 
-    def _settled(self, error: Exception | None) -> None:
+    def _settle(self, error: Exception | None) -> None:
         with self._lock:
             if self._done.is_set():
                 return
@@ -152,10 +152,10 @@ class Pending:
 
 
 class BlobReader:
-    """An open file. ``close`` gives the blob back as soon as no read of it waits any more.
+    """An open file. ``close`` detaches the blob as soon as no read of it waits any more.
 
-    Opening fetches nothing. The first read also wants what a plan of the file begins with, from ``planner``; and all of
-    the file in the background, if ``fill``.
+    Opening fetches nothing. The first read also wants the bytes that a plan of the file is made from, given
+    ``header_prefetch``; and all of the file in the background, if ``fill``.
     """
 
     def __init__(
@@ -164,22 +164,22 @@ class BlobReader:
         file: RemoteFile,
         *,
         read_timeout: float = 120.0,
-        planner: HeaderPrefetch | None = None,
+        header_prefetch: HeaderPrefetch | None = None,
         fill: bool = False,
     ) -> None:
         self.fetcher = fetcher
         self.handle = fetcher.attach(file)
         self.size = file.blob.size
         self._timeout = read_timeout
-        self._planner = planner
+        self._header_prefetch = header_prefetch
         self._fill = fill
         self._lock = threading.Lock()
         # guarded by _lock
-        self._planning: HeaderLookup | None = None  # while something is still to be learnt
-        self._untouched = True
+        self._lookup: HeaderLookup | None = None  # until it is done
+        self._unread = True
         self._cursors = ReadCursors(self.size)
         self._closed = False
-        self._users = 1  # the opener, and each read that waits
+        self._users = 1  # the open file, and each read that waits
 
     def read(self, offset: int, length: int) -> bytes | Pending:
         """Bytes ``[offset, offset + length)``, clipped to the file; or a Pending that will have them. Raises
@@ -187,13 +187,13 @@ class BlobReader:
         asked = ranges.clip(offset, length, self.size)
         if not asked.length:
             return b""
-        if self.handle.refused is not None:
+        if self.handle.refusal is not None:
             self.fetcher.quarantine.check(self.handle)
-        limit = self.fetcher.window()
-        if self._planning is not None:
-            self._look()
+        limit = self.fetcher.readahead_limit()
+        if self._lookup is not None:
+            self._advance_lookup()
         with self._lock:
-            first, self._untouched = self._untouched, False
+            first, self._unread = self._unread, False
             ahead = self._cursors.observe(asked.start, asked.length, window_limit=limit)
         answer: bytes | Pending
         try:
@@ -203,46 +203,46 @@ class BlobReader:
         if ahead.length:
             self.want_ahead(ahead)
         if first:
-            self._touched()
+            self._begin_prefetch()
         return answer
 
     def want_ahead(self, asked: ranges.ByteRange, priority: Priority = Priority.AHEAD) -> None:
-        """Have these bytes fetched, for nobody who waits. Never raises: it is a guess, what is read is asked for."""
+        """Has these bytes fetched, for no waiting read. Never raises: what is read later is wanted again."""
         try:
             self.fetcher.want(self.handle, ranges.span_of(asked), priority)
         except CacheUnusable as error:
             log.debug("event=no-read-ahead error=%s", error)
 
-    def _touched(self) -> None:
-        """Once, by the first read, after what it wants itself."""
-        planning = self._planner.planning(self.handle) if self._planner is not None else None
-        if planning is not None:
+    def _begin_prefetch(self) -> None:
+        """Once, by the first read, after its own blocks are wanted."""
+        lookup = self._header_prefetch.lookup(self.handle) if self._header_prefetch is not None else None
+        if lookup is not None:
             with self._lock:
-                self._planning = planning
-            if planning.format.eager and not planning.done:
-                self.want_ahead(planning.asked)
-            self._look()
-        if self._fill and self.fetcher.fits(self.size):  # what cannot be kept would come for nobody
+                self._lookup = lookup
+            if lookup.format.eager and not lookup.done:
+                self.want_ahead(lookup.asked)
+            self._advance_lookup()
+        if self._fill and self.fetcher.can_keep(self.size):
             self.want_ahead(ranges.ByteRange(0, self.size), Priority.BACKGROUND)
 
-    def _look(self) -> None:
-        """Take over the plan when there is one, else have it looked whether one can be made by now."""
-        planning = self._planning
-        if planning is None or self._planner is None:
+    def _advance_lookup(self) -> None:
+        """Takes the plan over when it is made, else has it made if its bytes are local by now."""
+        lookup = self._lookup
+        if lookup is None or self._header_prefetch is None:
             return
-        if not planning.done:
-            self._planner.look(planning, self)
+        if not lookup.done:
+            self._header_prefetch.submit(lookup, self)
         else:
             with self._lock:
-                self._planning = None
-                self._cursors.plan = planning.plan
+                self._lookup = None
+                self._cursors.plan = lookup.plan
 
     def dup_fd(self) -> int | None:
-        """A descriptor the kernel may read the whole file from, for the caller to close; None unless verified."""
+        """A descriptor from which the kernel may read the whole file, for the caller to close; None unless verified."""
         return self.handle.stored.dup_fd()
 
     def prefetch(self) -> None:
-        """Want all of it, for nobody in particular; goes on after ``close``."""
+        """Wants all of it in the background; goes on after ``close``. Raises CacheUnusable."""
         self.fetcher.want(self.handle, range(ranges.block_count(self.size)), Priority.BACKGROUND)
 
     def close(self) -> None:
@@ -253,7 +253,7 @@ class BlobReader:
         self.release()
 
     def hold(self) -> None:
-        """One more who needs the blob, until ``release``. Raises Cancelled when the last one has gone."""
+        """Keeps the blob attached until ``release``. Raises Cancelled when it is not any more."""
         with self._lock:
             if not self._users:
                 raise Cancelled("the file is closed")

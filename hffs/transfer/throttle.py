@@ -1,7 +1,7 @@
-"""Where workers wait when the user has limited the bandwidth.
+"""Holds workers back while the bandwidth is limited.
 
-``wait`` comes before each block. How much may come now is ``policy.Bandwidth``'s decision, taken under the one lock
-here; ``urgent`` and ``stopped`` are asked outside it, so they may take locks of their own.
+``wait`` precedes each block. How much may be read now is ``policy.Bandwidth``'s decision, taken under the one lock
+here; ``urgent`` and ``stopped`` are called without it, so they may take locks of their own.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Final
 
 from ..policy import Bandwidth
 
-# How soon a waiting worker notices that it is to stop, or that a reader has come to need its block. A reader does not
-# feel 50 ms where bytes are rationed, and 16 workers waking that often cost nothing to speak of.
+# How soon a held-back worker notices that it is to stop, or that a reader has come to need its block. A reader does not
+# feel 50 ms where bytes are rationed, and 16 workers that wake so often cost nothing to speak of.
 SLICE_SECONDS: Final = 0.05
 
 
 class Throttle:
-    """Lets through ``rate`` bytes per second (None: everything, without taking a lock). Any thread may call."""
+    """Lets ``rate`` bytes per second through (None: all, without taking a lock). Any thread."""
 
     def __init__(
         self,
         rate: int | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        turn: threading.Condition | None = None,
+        condition: threading.Condition | None = None,
     ) -> None:
-        """``turn`` is what workers wait on. Raises ValueError for a rate that is none."""
+        """Workers wait on ``condition``. Raises ValueError for a rate below 1."""
         self._clock = clock
-        self._turn = threading.Condition() if turn is None else turn
-        self._rate = rate  # written under _turn, read without
-        # guarded by _turn
+        self._condition = threading.Condition() if condition is None else condition
+        self._rate = rate  # written under _condition, read without
+        # guarded by _condition
         self._bandwidth = Bandwidth(rate)
 
     @property
@@ -40,21 +40,21 @@ class Throttle:
         return self._rate
 
     def set_rate(self, rate: int | None) -> None:
-        """From now on, also for who waits. Raises ValueError for a rate that is none."""
-        with self._turn:
+        """Holds at once, also for workers that wait. Raises ValueError for a rate below 1."""
+        with self._condition:
             self._bandwidth.set_rate(rate, self._clock())
             self._rate = rate
-            self._turn.notify_all()
+            self._condition.notify_all()
 
     def wait(self, count: int, urgent: Callable[[], bool], stopped: Callable[[], bool]) -> None:
         """Returns when ``count`` bytes may be read, or soon after ``stopped()``.
 
-        ``urgent()`` says whether a reader waits for them; it is asked anew as long as this waits.
+        ``urgent()``, whether a reader waits for them, is called anew as long as this waits.
         """
         while self._rate is not None and not stopped():
-            hurry = urgent()
-            with self._turn:
-                pause = self._bandwidth.take(count, self._clock(), urgent=hurry)
+            is_urgent = urgent()
+            with self._condition:
+                pause = self._bandwidth.take(count, self._clock(), urgent=is_urgent)
                 if not pause:
                     return
-                self._turn.wait(min(pause, SLICE_SECONDS))
+                self._condition.wait(min(pause, SLICE_SECONDS))

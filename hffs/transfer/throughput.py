@@ -1,4 +1,4 @@
-"""How fast bytes come in now: a sliding window over small buckets. The caller holds its own lock."""
+"""How fast bytes come in: a sliding window over small buckets. The caller holds its own lock."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Throughput:
 
     def add(self, count: int, now: float) -> None:
         if self._buckets and now - self._buckets[-1][0] < BUCKET_S:
-            began, held = self._buckets[-1]
-            self._buckets[-1] = (began, held + count)
+            began, size = self._buckets[-1]
+            self._buckets[-1] = (began, size + count)
         else:
             self._buckets.append((now, count))
             while self._buckets[0][0] < now - self._window:
@@ -28,5 +28,5 @@ class Throughput:
 
     def rate(self, now: float) -> float:
         recent = sum(count for began, count in self._buckets if began >= now - self._window)
-        # Of what has just begun, the first bucket says nothing of its speed yet.
+        # The first bucket of what has just begun does not show its speed yet.
         return recent / min(self._window, max(now - self._began, BUCKET_S))

@@ -1,7 +1,7 @@
 """One thread that owns every deadline.
 
-``call_at`` remembers a moment and a callable; the callable runs on the timer thread and must only hand over (settle a
-ticket, notify a condition), never block. Cancelled timers cost nothing but their place in the heap until they are due.
+An action runs on the timer thread and must only hand over (settle a ticket, notify a condition), never block. A
+cancelled timer costs nothing but its place in the heap until it is due.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ log = logging.getLogger(__name__)
 # Nearly every timer is cancelled long before it is due (a read waits milliseconds, its deadline is two minutes away):
 # the heap is swept when it has doubled, and not for fewer than this many.
 SWEEP_AT = 1024
+# Upper bound of every condition wait.
+SLEEP_SECONDS = 60.0
 
 
 class Timer:
-    """One moment; ``cancel`` from any thread."""
+    """One moment; ``cancel`` on any thread."""
 
     __slots__ = ("action",)
 
@@ -33,7 +35,7 @@ class Timer:
 
 
 class Timers:
-    """Deadlines in ``time.monotonic`` seconds. ``start`` before use; ``stop`` runs nothing that is still to come."""
+    """Deadlines in ``time.monotonic`` seconds. ``start`` before use; ``stop`` runs none that is not due yet."""
 
     def __init__(self) -> None:
         self._ready = threading.Condition()
@@ -76,12 +78,11 @@ class Timers:
                 while self._heap and (self._heap[0][0] <= now or self._heap[0][2].action is None):
                     due.append(heapq.heappop(self._heap)[2])
                 if not due:
-                    # 60 s: nobody may wait without an end, not even for nothing.
-                    self._ready.wait(min(self._heap[0][0] - now, 60.0) if self._heap else 60.0)
+                    self._ready.wait(min(self._heap[0][0] - now, SLEEP_SECONDS) if self._heap else SLEEP_SECONDS)
             for timer in due:
                 action = timer.action
                 if action is not None:
                     try:
                         action()
-                    except Exception as error:  # a bug of whoever asked; without this thread no wait would end
+                    except Exception as error:  # a bug of the caller's; without this thread no wait would end
                         log.error("event=timer-bug", exc_info=error)

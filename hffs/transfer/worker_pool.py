@@ -1,7 +1,8 @@
-"""The workers' threads: started when there is work for one more, woken one at a time, and what each of them is at.
+"""The threads of the workers: started when there is work for one more, and woken one at a time.
 
-The fetcher's, which holds its lock around ``call``, ``jobs`` and the questions it answers (``take``, ``due`` ...);
-the work itself is done without it. Decides nothing. No error ends a worker: there is nobody to start another.
+``Scheduler`` owns it, and shares its lock: it holds it around ``wake`` and ``tasks``, the pool around ``take``, ``due``
+and ``more``. A task itself is run without the lock. Decides nothing. No error ends a worker: no other thread would
+start a new one.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from dataclasses import dataclass
 
 from ..policy import Fetch
 from .blob_handle import BlobHandle
-from .fetch_task import GATHER_BYTES
+from .downloader import GATHER_BYTES
 
 log = logging.getLogger(__name__)
 
-# Nobody sleeps without an end, not even for nothing.
+# Upper bound of every condition wait.
 SLEEP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolTask:
-    """A fetch in a worker's hands since ``began`` (monotonic seconds)."""
+    """A fetch that a worker carries out since ``began`` (monotonic seconds)."""
 
     worker: int
     fetch: Fetch
@@ -33,45 +34,45 @@ class PoolTask:
 
 
 class WorkerPool:
-    """At most ``most`` workers. ``take`` gives the next fetch to carry out or None, ``due`` when to ask again, ``more``
-    tells whether anything is left to take, now or later; ``do`` carries a job out."""
+    """At most ``most`` workers. ``take`` returns the next fetch or None, ``due`` when to take again, ``more`` whether
+    anything is left to take, now or later; ``run`` carries a task out, with a buffer of the worker's own."""
 
     def __init__(
         self,
-        ready: threading.Condition,
+        lock: threading.Condition,
         most: int,
         *,
         take: Callable[[float], tuple[Fetch, BlobHandle] | None],
         due: Callable[[float], float | None],
         more: Callable[[], bool],
-        do: Callable[[PoolTask, memoryview], None],
+        run: Callable[[PoolTask, memoryview], None],
     ) -> None:
-        self._ready = ready
+        self._lock = lock
         self._most = most
         self._take = take
         self._due = due
         self._more = more
-        self._do = do
-        # guarded by _ready
+        self._run = run
+        # guarded by _lock
         self._threads: list[threading.Thread] = []
-        self._jobs: dict[int, PoolTask] = {}
+        self._tasks: dict[int, PoolTask] = {}
         self._idle = 0
         self._open = False
 
     def open(self) -> None:
-        """From now on there may be work."""
-        with self._ready:
+        """From now on workers are started and take work."""
+        with self._lock:
             self._open = True
             if self._more():
-                self.call()
+                self.wake()
 
-    def call(self) -> None:
-        """There is something to do: wake a worker, or start one where all are at work. The caller holds the lock.
+    def wake(self) -> None:
+        """Wakes an idle worker, or starts one where all are busy. The caller holds the lock.
 
-        One is enough, whatever there is: who takes work and leaves some calls the next. Waking all of them for each
-        block that is wanted had them fight for the lock."""
+        One is enough for any amount of work: a worker that takes some and leaves some wakes the next. To wake all of
+        them for each wanted block had them contend for the lock."""
         if self._idle:
-            self._ready.notify()
+            self._lock.notify()
         elif self._open and len(self._threads) < self._most:
             number = len(self._threads)
             thread = threading.Thread(target=self._work, args=(number,), name=f"hffs-fetch-{number}", daemon=True)
@@ -86,54 +87,54 @@ class WorkerPool:
                 self._threads.append(thread)
 
     def close(self) -> None:
-        """Workers end with what they are at; ``join`` waits for them."""
-        with self._ready:
+        """Workers end after their current task; ``join`` waits for them."""
+        with self._lock:
             self._open = False
-            self._ready.notify_all()
+            self._lock.notify_all()
 
     def join(self, ends: float) -> None:
-        """Until ``ends`` (monotonic seconds) at the latest."""
-        with self._ready:
+        """Waits until ``ends`` (monotonic seconds) at the latest."""
+        with self._lock:
             threads = list(self._threads)
         for thread in threads:
             thread.join(timeout=max(0.0, ends - time.monotonic()))
 
-    def jobs(self) -> list[PoolTask]:
-        """What is being done now, the oldest first."""
-        return list(self._jobs.values())
+    def tasks(self) -> list[PoolTask]:
+        """The running tasks, the oldest first. The caller holds the lock."""
+        return list(self._tasks.values())
 
     def _work(self, number: int) -> None:
         buffer = memoryview(bytearray(GATHER_BYTES))
-        while (job := self._next(number)) is not None:
+        while (task := self._next(number)) is not None:
             try:
-                self._do(job, buffer)
-            except Exception as error:  # a bug of ours; whoever waits for this fetch still has a deadline
-                log.error("event=worker-bug path=%s", job.handle.file.path, exc_info=error)
+                self._run(task, buffer)
+            except Exception as error:  # a bug of ours; reads that wait for this fetch still have a deadline
+                log.error("event=worker-bug path=%s", task.handle.file.path, exc_info=error)
             finally:
-                with self._ready:
-                    del self._jobs[job.fetch.id]
+                with self._lock:
+                    del self._tasks[task.fetch.id]
 
     def _next(self, number: int) -> PoolTask | None:
-        """What to do next, however long that takes to come; None when the crew is closed."""
-        with self._ready:
+        """Waits for the next task; None when the pool is closed."""
+        with self._lock:
             while self._open:
                 now = time.monotonic()
                 taken = self._taken(now)
                 if taken is not None:
-                    job = PoolTask(number, *taken, now)
-                    self._jobs[job.fetch.id] = job
+                    task = PoolTask(number, *taken, now)
+                    self._tasks[task.fetch.id] = task
                     if self._more():
-                        self.call()
-                    return job
+                        self.wake()
+                    return task
                 due = self._due(now)
                 self._idle += 1
-                self._ready.wait(SLEEP_SECONDS if due is None else max(0.001, min(SLEEP_SECONDS, due - now)))
+                self._lock.wait(SLEEP_SECONDS if due is None else max(0.001, min(SLEEP_SECONDS, due - now)))
                 self._idle -= 1
             return None
 
     def _taken(self, now: float) -> tuple[Fetch, BlobHandle] | None:
         try:
             return self._take(now)
-        except Exception as error:  # a bug of ours; asked again when somebody calls
+        except Exception as error:  # a bug of ours; the next wake-up tries again
             log.error("event=take-bug", exc_info=error)
             return None

@@ -285,10 +285,10 @@ class Schedule:
         for opened in self.open:
             opened.reader.close()
         if not self.stopped:
-            self._wait_for(lambda: not self.fetcher._handles)
+            self._wait_for(lambda: not self.fetcher._scheduler._handles)
             self._read_all()
-            self._wait_for(lambda: not self.fetcher._handles)
-            assert not self.fetcher._queue._maps
+            self._wait_for(lambda: not self.fetcher._scheduler._handles)
+            assert not self.fetcher._scheduler._queue._maps
         for read in self.reads:
             self._judge(read)
         for each in self.hydrations:
@@ -296,8 +296,8 @@ class Schedule:
         for place, times in self.source.brought.items():
             assert times <= 1 + self.evicted[place], f"block {place} was brought {times} times"
         self.shut()
-        assert not self.fetcher._handles
-        assert not self.fetcher._waiters
+        assert not self.fetcher._scheduler._handles
+        assert not self.fetcher._scheduler._waiters
         assert set(threading.enumerate()) <= self.threads
         assert not self.store._open
         assert not [where for where in map(_target, os.listdir("/proc/self/fd")) if where.startswith(str(self.folder))]
@@ -354,7 +354,7 @@ class Schedule:
         self.reply()
         while not condition():
             left = [(read.told, read.taken, read.asked) for read in self.reads if not read.ends]
-            assert time.monotonic() < ends, f"reads without end: {left}; {self.fetcher._handles}"
+            assert time.monotonic() < ends, f"reads without end: {left}; {self.fetcher._scheduler._handles}"
             time.sleep(0.001)
             self.reply()
 
@@ -375,7 +375,7 @@ def test_every_read_ends_once_and_nothing_is_left(
     monkeypatch.setattr("hffs.transfer.hydrate.LOOK_SECONDS", 0.01)
     schedule = Schedule(tmp_path, seed)
     # A hydration waits until a failure is forgotten; not five seconds here.
-    schedule.fetcher._queue._failure_seconds = 0.1
+    schedule.fetcher._scheduler._queue._failure_seconds = 0.1
     try:
         for _ in range(STEPS):
             schedule.step()

@@ -161,7 +161,7 @@ def test_a_released_handle_is_bad_and_keeps_nothing_open(given: Sample) -> None:
         filesystem.read(handles[0], 0, 1)
     filesystem.release_all()
     assert filesystem.handles() == []
-    until(lambda: not given.fetcher._handles)
+    until(lambda: not given.fetcher._scheduler._handles)
 
 
 def test_snapshots_name_the_files_that_are_fetched(given: Sample) -> None:

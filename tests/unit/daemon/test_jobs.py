@@ -96,7 +96,7 @@ def test_cancel_ends_a_verification_whose_mending_waits_for_a_silent_server(
     answer = reader.read(0, 10)
     assert isinstance(answer, bytes) or answer.result(SOON)
     reader.close()
-    until(lambda: not jobs._fetcher._handles)
+    until(lambda: not jobs._fetcher._scheduler._handles)
     (data,) = store.layout.blobs.rglob("*.data")
     with data.open("r+b") as file:
         file.write(b"damaged")
@@ -106,7 +106,7 @@ def test_cancel_ends_a_verification_whose_mending_waits_for_a_silent_server(
     ended = jobs.cancel(Request("DELETE", "/v1/jobs/x", {}, name=job["id"]))
     assert ended["state"] == "cancelled"
     source.gate.set()
-    until(lambda: not jobs._fetcher._handles)
+    until(lambda: not jobs._fetcher._scheduler._handles)
 
 
 def test_each_end_of_a_job_is_logged_with_as_many_values_as_its_format_has() -> None:

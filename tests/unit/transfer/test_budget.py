@@ -142,7 +142,7 @@ def test_a_reader_is_served_and_background_work_is_not_fetched(
     came = asked(source)
     for priority in (Priority.BACKGROUND, Priority.BULK):
         fetcher.want(reader.handle, range(10, 40), priority)
-        until(lambda: not fetcher.busy(reader.handle))
+        until(lambda: not fetcher.is_busy(reader.handle))
     assert asked(source) == came
     assert len(fetcher.errors()) == 1, "told once"
     reader.close()
@@ -155,7 +155,7 @@ def test_who_begins_to_wait_for_what_was_left_out_gets_it(
     fetcher: Fetcher = fetcher_of(workers=1, budget=refusing)
     reader = BlobReader(fetcher, file)
     at_it, go_on = threading.Event(), threading.Event()
-    plain = type(fetcher._carrier)._is_worth
+    plain = type(fetcher._downloader)._is_useful
 
     def held(self, fetch, space) -> bool:
         worth = plain(self, fetch, space)
@@ -164,7 +164,7 @@ def test_who_begins_to_wait_for_what_was_left_out_gets_it(
             assert go_on.wait(SOON)
         return worth
 
-    monkeypatch.setattr(type(fetcher._carrier), "_is_worth", held)
+    monkeypatch.setattr(type(fetcher._downloader), "_is_useful", held)
     fetcher.want(reader.handle, range(4), Priority.BULK)
     assert at_it.wait(SOON)
     pending = reader.read(0, 5)
@@ -260,7 +260,7 @@ def test_a_disk_that_refused_is_left_alone_until_it_is_time_and_then_tried_with_
     bad.clear()
     breaker.failed(float("-inf"))  # long ago: it is time
     fetcher.want(reader.handle, range(12, 16), Priority.AHEAD)
-    until(lambda: not fetcher.busy(reader.handle))
+    until(lambda: not fetcher.is_busy(reader.handle))
     assert bad.tries[2] == BLOCK_SIZE
     assert fetcher.degraded == ""
     assert reader.handle.stored.missing(range(12, 16)) == []

@@ -136,12 +136,12 @@ def test_what_is_refused_for_its_content_meanwhile_is_not_wanted_again_when_acce
     got = source.open_range
 
     def get(file: RemoteFile, wanted: ByteRange) -> MemoryBody:
-        handle.refused = ContentRefusal("wrong", "later", "aa", "bb")
-        fetcher._refuse(handle)
+        handle.refusal = ContentRefusal("wrong", "later", "aa", "bb")
+        fetcher._drop(handle)
         return got(file, wanted)
 
     source.open_range = get  # type: ignore[method-assign]
     fetcher.want(handle, range(1), Priority.BACKGROUND)
     until(lambda: source.asked and not fetcher.active_workers())
-    assert not fetcher.busy(handle), "nobody would read it"
+    assert not fetcher.is_busy(handle), "nobody would read it"
     fetcher.detach(handle)

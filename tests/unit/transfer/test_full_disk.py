@@ -34,10 +34,10 @@ def test_what_is_spare_pushes_nothing_out_and_goes_first() -> None:
     held = MemoryBlocks(limit=2)
     held.put("demanded", 0, b"x")
     held.put("demanded", 1, b"y")
-    held.put("hydrated", 0, b"z", spare=True)
+    held.put("hydrated", 0, b"z", expendable=True)
     assert [held.get("demanded", 0), held.get("demanded", 1), held.get("hydrated", 0)] == [b"x", b"y", None]
     held.forget("demanded")
-    held.put("hydrated", 0, b"z", spare=True)
+    held.put("hydrated", 0, b"z", expendable=True)
     held.put("demanded", 0, b"x")
     held.put("demanded", 1, b"y")
     assert [held.get("demanded", 0), held.get("demanded", 1), held.get("hydrated", 0)] == [b"x", b"y", None]

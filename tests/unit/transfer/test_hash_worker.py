@@ -47,7 +47,7 @@ def test_a_blob_that_cannot_be_hashed_keeps_no_other_from_it(fetcher_of, source,
         read(reader, 0, 1)
         reader.close()
     until(lambda: store.state(good.blob) == "verified")
-    until(lambda: not fetcher._handles)
+    until(lambda: not fetcher._scheduler._handles)
 
 
 def test_a_machine_that_forbids_low_priority_is_no_reason_not_to_hash(

@@ -18,7 +18,7 @@ from hffs.formats import ReadPlan, format_of
 from hffs.model import Digest, RemoteFile
 from hffs.ranges import BLOCK_SIZE, ByteRange, span_of
 from hffs.transfer import BlobReader, CommitFiles
-from hffs.transfer.header_prefetch import KEPT, MOST_WAITING, HeaderLookup, HeaderPrefetch
+from hffs.transfer.header_prefetch import MOST_PLANS, MOST_WAITING, HeaderLookup, HeaderPrefetch
 
 TENSORS = 8
 TENSOR = 3 * BLOCK_SIZE
@@ -59,7 +59,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def learns(reader: BlobReader, planner: HeaderPrefetch) -> HeaderLookup:
     """Reads the first bytes until all is learnt of the file, and the reader knows."""
-    planning = planner.planning(reader.handle)
+    planning = planner.lookup(reader.handle)
     assert planning is not None
     until(lambda: read(reader, 0, 8) and planning.done)
     read(reader, 0, 8)
@@ -77,7 +77,7 @@ def asked_blocks(source, path: str) -> set[int]:
 
 def test_opening_fetches_nothing_and_the_first_read_fetches_the_header_too(fetcher_of, source, planner) -> None:
     file = weights(source)
-    reader = BlobReader(fetcher_of(), file, planner=planner)
+    reader = BlobReader(fetcher_of(), file, header_prefetch=planner)
     assert source.asked == []
     spot = 20 * BLOCK_SIZE
     assert read(reader, spot, 10) == source.contents[file.path][spot : spot + 10]
@@ -88,7 +88,7 @@ def test_opening_fetches_nothing_and_the_first_read_fetches_the_header_too(fetch
 def test_a_plan_comes_of_a_header_longer_than_a_block_whose_rest_nobody_read(fetcher_of, source, planner) -> None:
     header = 5 * BLOCK_SIZE - 100
     file = weights(source, header=header)
-    reader = BlobReader(fetcher_of(), file, planner=planner)
+    reader = BlobReader(fetcher_of(), file, header_prefetch=planner)
     assert learns(reader, planner).plan == plan_of(header)
     assert reader._cursors.plan == plan_of(header)
     assert asked_blocks(source, file.path) == set(range(5))
@@ -98,10 +98,10 @@ def test_a_plan_comes_of_a_header_longer_than_a_block_whose_rest_nobody_read(fet
 def test_one_plan_serves_all_readers_and_who_opens_later_has_it_after_one_read(fetcher_of, source, planner) -> None:
     file = weights(source)
     fetcher = fetcher_of()
-    first = BlobReader(fetcher, file, planner=planner)
+    first = BlobReader(fetcher, file, header_prefetch=planner)
     learns(first, planner)
     first.close()
-    second = BlobReader(fetcher, file, planner=planner)
+    second = BlobReader(fetcher, file, header_prefetch=planner)
     read(second, 10 * BLOCK_SIZE, 10)
     assert second._cursors.plan is not None
     assert second._cursors.plan is first._cursors.plan
@@ -110,19 +110,19 @@ def test_one_plan_serves_all_readers_and_who_opens_later_has_it_after_one_read(f
 
 def test_what_has_no_plan_is_asked_about_once(fetcher_of, source, planner) -> None:
     file = source.file("model.safetensors", 4 * BLOCK_SIZE)
-    reader = BlobReader(fetcher_of(), file, planner=planner)
+    reader = BlobReader(fetcher_of(), file, header_prefetch=planner)
     assert learns(reader, planner).plan is None
     assert reader._cursors.plan is None
-    assert reader._planning is None
+    assert reader._lookup is None
     reader.close()
 
 
 def test_other_files_start_no_thread_and_fetch_no_header(fetcher_of, source, planner) -> None:
     file = source.file("vocab.txt", 4 * BLOCK_SIZE)
-    reader = BlobReader(fetcher_of(), file, planner=planner)
+    reader = BlobReader(fetcher_of(), file, header_prefetch=planner)
     read(reader, 2 * BLOCK_SIZE, 10)
     assert asked_blocks(source, file.path) == {2}
-    assert planner.planning(reader.handle) is None
+    assert planner.lookup(reader.handle) is None
     assert planner._thread is None
     reader.close()
 
@@ -132,7 +132,7 @@ def test_the_tail_of_a_parquet_file_comes_with_its_first_read_and_of_a_bin_file_
 ) -> None:
     fetcher = fetcher_of()
     for seed, path in enumerate(("rows.parquet", "some.bin")):
-        reader = BlobReader(fetcher, source.file(path, 40 * BLOCK_SIZE, seed), planner=planner)
+        reader = BlobReader(fetcher, source.file(path, 40 * BLOCK_SIZE, seed), header_prefetch=planner)
         read(reader, 0, 10)
         read(reader, 20 * BLOCK_SIZE, 10)
         reader.close()
@@ -156,8 +156,8 @@ def test_no_read_waits_for_a_plan_and_a_closed_file_stays_open_until_it_is_made(
     file = weights(source)
     fetcher = fetcher_of()
     inside, go = threading.Event(), threading.Event()
-    reader = BlobReader(fetcher, file, planner=planner)
-    planning = planner.planning(reader.handle)
+    reader = BlobReader(fetcher, file, header_prefetch=planner)
+    planning = planner.lookup(reader.handle)
     assert planning is not None
     slow(planning, inside, go)
     read(reader, 0, 8)
@@ -167,23 +167,23 @@ def test_no_read_waits_for_a_plan_and_a_closed_file_stays_open_until_it_is_made(
     assert read(reader, 0, len(whole)) == whole
     assert reader._cursors.plan is None
     reader.close()
-    assert fetcher._handles, "its bytes are being looked at"
+    assert fetcher._scheduler._handles, "its bytes are being looked at"
     go.set()
-    until(lambda: planning.done and not fetcher._handles)
+    until(lambda: planning.done and not fetcher._scheduler._handles)
     assert planning.plan == plan_of()
 
 
 @pytest.mark.allow_warnings("plan-bug")
 def test_a_parser_that_fails_costs_its_file_the_plan_and_others_nothing(fetcher_of, source, planner, caplog) -> None:
     fetcher = fetcher_of()
-    reader = BlobReader(fetcher, weights(source), planner=planner)
-    planning = planner.planning(reader.handle)
+    reader = BlobReader(fetcher, weights(source), header_prefetch=planner)
+    planning = planner.lookup(reader.handle)
     assert planning is not None
     planning.format = replace(planning.format, learn=lambda *_: 1 // 0)  # type: ignore[arg-type,return-value]
     assert learns(reader, planner).plan is None
     until(lambda: "plan-bug" in caplog.text)
     reader.close()
-    other = BlobReader(fetcher, weights(source, "other.safetensors", seed=2), planner=planner)
+    other = BlobReader(fetcher, weights(source, "other.safetensors", seed=2), header_prefetch=planner)
     assert learns(other, planner).plan == plan_of()
     other.close()
 
@@ -192,7 +192,7 @@ def test_a_header_that_is_gone_when_it_is_looked_at_is_asked_for_again(
     fetcher_of, source, planner, monkeypatch
 ) -> None:
     file = weights(source)
-    reader = BlobReader(fetcher_of(), file, planner=planner)
+    reader = BlobReader(fetcher_of(), file, header_prefetch=planner)
     read(reader, 0, 8)
     plain, lost = StoredBlob.read, threading.Event()
 
@@ -213,8 +213,10 @@ def test_stopping_ends_the_thread_and_gives_back_what_waits(fetcher_of, source) 
     planner = HeaderPrefetch()
     fetcher = fetcher_of()
     inside, go = threading.Event(), threading.Event()
-    readers = [BlobReader(fetcher, weights(source, f"{n}.safetensors", seed=n), planner=planner) for n in range(3)]
-    planning = planner.planning(readers[0].handle)
+    readers = [
+        BlobReader(fetcher, weights(source, f"{n}.safetensors", seed=n), header_prefetch=planner) for n in range(3)
+    ]
+    planning = planner.lookup(readers[0].handle)
     assert planning is not None
     slow(planning, inside, go)
     for reader in readers:
@@ -226,18 +228,18 @@ def test_stopping_ends_the_thread_and_gives_back_what_waits(fetcher_of, source) 
         reader.close()
     stopper = threading.Thread(target=planner.stop)
     stopper.start()
-    until(lambda: len(fetcher._handles) == 1)
+    until(lambda: len(fetcher._scheduler._handles) == 1)
     go.set()
     stopper.join(10)
     assert not stopper.is_alive()
     assert planner._thread is not None
     assert not planner._thread.is_alive()
-    until(lambda: not fetcher._handles)
-    late = BlobReader(fetcher, weights(source, "late.safetensors", seed=9), planner=planner)
+    until(lambda: not fetcher._scheduler._handles)
+    late = BlobReader(fetcher, weights(source, "late.safetensors", seed=9), header_prefetch=planner)
     for _ in range(3):
         read(late, 0, 8)
-    assert late._planning is not None
-    assert not late._planning.queued
+    assert late._lookup is not None
+    assert not late._lookup.queued
     late.close()
     planner.stop()
 
@@ -269,27 +271,27 @@ def test_no_more_files_wait_to_be_parsed_than_fit(fetcher_of, source, planner) -
     inside, go = threading.Event(), threading.Event()
     plannings = [HeaderLookup(found, opened.size) for _ in range(MOST_WAITING + 3)]
     slow(plannings[0], inside, go)
-    planner.look(plannings[0], reader)
+    planner.submit(plannings[0], reader)
     assert inside.wait(10)
     for planning in plannings:
-        planner.look(planning, reader)
+        planner.submit(planning, reader)
     assert [planning.queued for planning in plannings] == [True] * (MOST_WAITING + 1) + [False] * 2
     go.set()
     until(lambda: not reader.held)
     for planning in plannings:
-        planner.look(planning, reader)
+        planner.submit(planning, reader)
     until(lambda: all(planning.done for planning in plannings))
     opened.close()
 
 
 def test_plans_of_the_last_files_are_kept(fetcher_of, source, planner) -> None:
     fetcher = fetcher_of()
-    readers = [BlobReader(fetcher, source.file(f"{n}.gguf", 100, seed=n)) for n in range(KEPT + 1)]
-    plannings = [planner.planning(reader.handle) for reader in readers[:KEPT]]
-    assert planner.planning(readers[0].handle) is plannings[0]
-    planner.planning(readers[KEPT].handle)
-    assert planner.planning(readers[0].handle) is plannings[0]
-    assert planner.planning(readers[1].handle) is not plannings[1]
+    readers = [BlobReader(fetcher, source.file(f"{n}.gguf", 100, seed=n)) for n in range(MOST_PLANS + 1)]
+    plannings = [planner.lookup(reader.handle) for reader in readers[:MOST_PLANS]]
+    assert planner.lookup(readers[0].handle) is plannings[0]
+    planner.lookup(readers[MOST_PLANS].handle)
+    assert planner.lookup(readers[0].handle) is plannings[0]
+    assert planner.lookup(readers[1].handle) is not plannings[1]
     for reader in readers:
         reader.close()
 
@@ -318,7 +320,7 @@ def test_with_prefetch_all_the_first_read_of_a_file_fetches_the_rest_and_opening
         moved = [abs(sorted(rest).index(start) - place) for place, start in enumerate(rest)]
         assert max(moved) < 4, "in file order, as far as four workers keep it"
     else:
-        until(lambda: not content._fetcher._handles)
+        until(lambda: not content._fetcher._scheduler._handles)
         assert content.local_bytes(entry) == BLOCK_SIZE
     assert {path for path, _ in source.asked} == {"big.dat"}
     content.close()
@@ -335,7 +337,7 @@ def test_nothing_is_fetched_in_advance_that_cannot_be_kept(filesystem_of, source
     assert content._fetcher.degraded
     reader = content.open(content.entry("big.dat"))
     read(reader, 0, 10)
-    until(lambda: not content._fetcher._queue.busy(reader.handle.key))
+    until(lambda: not content._fetcher._scheduler._queue.busy(reader.handle.key))
     assert asked_blocks(source, "big.dat") == {0}
     reader.close()
     other.close()
@@ -346,7 +348,7 @@ def test_content_makes_plans_and_ends_their_thread(filesystem_of, source) -> Non
     filesystem = filesystem_of({"model.safetensors": 5 * BLOCK_SIZE})
     content = filesystem.view.snapshot.files
     reader = content.open(content.entry("model.safetensors"))
-    assert learns(reader, content._planner).plan is None
+    assert learns(reader, content._header_prefetch).plan is None
     reader.close()
     content.close()
     content.close()

@@ -104,7 +104,7 @@ def ended(hydration: HydrationThread) -> HydrationProgress:
 
 
 def nothing_left(fetcher: Fetcher) -> bool:
-    return not fetcher._handles and not fetcher._queue._maps and not fetcher._watchers
+    return not fetcher._scheduler._handles and not fetcher._scheduler._queue._maps and not fetcher._scheduler._watchers
 
 
 def errors(snapshot: HydrationProgress) -> dict[str, HffsError | None]:
@@ -162,8 +162,8 @@ def test_so_many_are_open_and_no_more(fetcher_of, source: Source, hydrate, monke
     def attach(self: Fetcher, file: RemoteFile):
         nonlocal most, most_big
         handle = plain(self, file)
-        most = max(most, len(self._handles))
-        most_big = max(most_big, sum(each.size >= BIG for each in self._handles.values()))
+        most = max(most, len(self._scheduler._handles))
+        most_big = max(most_big, sum(each.size >= BIG for each in self._scheduler._handles.values()))
         return handle
 
     monkeypatch.setattr(Fetcher, "attach", attach)
@@ -324,7 +324,7 @@ def test_what_has_just_failed_for_a_reader_is_tried_again_when_that_is_forgotten
 ) -> None:
     file = source.file("a.bin", 5)
     fetcher = fetcher_of()
-    monkeypatch.setattr(fetcher._queue, "_failure_seconds", 0.2)
+    monkeypatch.setattr(fetcher._scheduler._queue, "_failure_seconds", 0.2)
     source.refusals["a.bin"] = EntryNotFound("not yet")
     reader = BlobReader(fetcher, file)
     pending = reader.read(0, 5)
@@ -471,10 +471,10 @@ def test_a_disk_that_was_full_an_hour_ago_is_tried_again(
     pending = reader.read(0, 5)
     assert isinstance(pending, Pending)
     assert pending.result(SOON) == source.contents["0.bin"]
-    assert fetcher.refusal is not None
+    assert fetcher.store_error is not None
     full.clear()
     assert ended(hydrate(fetcher, [read, *files])).state == "done"
-    assert fetcher.refusal is None
+    assert fetcher.store_error is None
     reader.close()
 
 
@@ -576,9 +576,9 @@ def test_cancelled_it_ends_at_once_and_keeps_what_came(
     source.refusals.clear()
     source.gate.set()
     until(lambda: not fetcher.active_workers())
-    until(lambda: not fetcher._watchers)
+    until(lambda: not fetcher._scheduler._watchers)
     asked = len(source.asked)
-    assert not any(fetcher._queue.queued().values())
+    assert not any(fetcher._scheduler._queue.queued().values())
     assert len(source.asked) == asked, "nothing more of it is fetched"
 
 

@@ -94,7 +94,7 @@ def test_what_is_asked_of_a_closed_file_is_refused_and_costs_no_worker(fetcher_o
     stored = fetcher._store.open(closed.file.blob)
     fetcher.detach(closed)
     fetcher.detach(holding)
-    assert fetcher._handles == {}
+    assert fetcher._scheduler._handles == {}
     answers: list[Exception | None] = []
     closed.stored = stored
     fetcher.want(closed, range(4), Priority.BACKGROUND)
@@ -123,7 +123,7 @@ def test_a_read_that_waits_when_its_file_is_closed_gets_its_bytes_however_late_t
     assert settled.wait(SOON)
     until(lambda: not fetcher.active_workers())
     assert pending.take() == source.contents["a.bin"][10:30]
-    until(lambda: not fetcher._handles)
+    until(lambda: not fetcher._scheduler._handles)
 
 
 def test_a_closed_reader_whose_waiting_read_is_given_up_leaves_nothing_open(fetcher_of, source) -> None:
@@ -135,7 +135,7 @@ def test_a_closed_reader_whose_waiting_read_is_given_up_leaves_nothing_open(fetc
     reader.close()
     pending.cancel()
     source.gate.set()
-    until(lambda: not fetcher._handles)
+    until(lambda: not fetcher._scheduler._handles)
 
 
 def test_an_open_that_fails_halfway_leaves_no_target_behind(fetcher_of, source, monkeypatch) -> None:
@@ -149,7 +149,7 @@ def test_an_open_that_fails_halfway_leaves_no_target_behind(fetcher_of, source, 
     with pytest.raises(CacheUnusable):
         BlobReader(fetcher, file)
     monkeypatch.undo()
-    assert fetcher._handles == {}
+    assert fetcher._scheduler._handles == {}
 
 
 def test_a_prefetch_that_cannot_be_asked_for_closes_its_file(filesystem_of, monkeypatch) -> None:
@@ -164,7 +164,7 @@ def test_a_prefetch_that_cannot_be_asked_for_closes_its_file(filesystem_of, monk
     with pytest.raises(CacheUnusable):
         content.prefetch(content.entry("a.bin"))
     monkeypatch.undo()
-    assert content._fetcher._handles == {}
+    assert content._fetcher._scheduler._handles == {}
 
 
 class FailsOnce:
@@ -297,7 +297,7 @@ def test_many_who_read_a_damaged_block_at_once_all_get_it_mended(fetcher_of, sou
     reader = BlobReader(fetcher, file)
     read(reader, 0, BLOCK_SIZE)
     reader.close()
-    until(lambda: not fetcher._handles)
+    until(lambda: not fetcher._scheduler._handles)
     [data] = (tmp_path / "cache").rglob("*.data")
     with open(data, "r+b") as damaged:
         damaged.write(b"????")

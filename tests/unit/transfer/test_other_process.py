@@ -11,7 +11,7 @@ from hffs.cache import BlobStore
 from hffs.policy import BlockQueue
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, Pending
-from hffs.transfer.workshop import BUSY_BACKGROUND_SECONDS, BUSY_SECONDS
+from hffs.transfer.fetcher import BUSY_BACKGROUND_SECONDS, BUSY_SECONDS
 
 SOON = 5.0
 

@@ -56,7 +56,7 @@ def read_through(fetcher: Fetcher, file: RemoteFile, *, reopening: bool = False)
         read(reader, offset, MIB)
         if reopening:
             reader.close()
-            until(lambda: not fetcher._handles)
+            until(lambda: not fetcher._scheduler._handles)
             reader = BlobReader(fetcher, file)
     reader.close()
 
@@ -87,11 +87,13 @@ def test_a_wrong_bit_is_found_though_its_block_has_gone_long_before(
     read_through(fetcher, file)
     assert told.wait(SOON)
     assert not fetcher.hash_worker.stream_verified(f"{file.blob.etag}@{file.blob.origin}")
-    until(lambda: not fetcher._handles)
+    until(lambda: not fetcher._scheduler._handles)
     assert [found.copies for found in mismatches.current(store.layout)] == [1]
     assert store.local_bytes(file.blob) == 0, "and the rest has gone too"
     asked = len(source.asked)
-    assert not any(fetcher._queue.queued().values()), "it cannot be kept, so nobody fetches it but who reads it"
+    assert not any(fetcher._scheduler._queue.queued().values()), (
+        "it cannot be kept, so nobody fetches it but who reads it"
+    )
     source.contents["a.bin"] = right
     read_through(fetcher, file)
     until(lambda: fetcher.hash_worker.stream_verified(f"{file.blob.etag}@{file.blob.origin}"))
@@ -172,7 +174,7 @@ def test_what_was_hashed_before_the_cache_was_thrown_away_vouches_for_nothing(
     key = reader.handle.key
     until(lambda: key in fetcher.hash_worker._hashings and fetcher.hash_worker._hashings[key].next_block == 2)
     reader.close()
-    until(lambda: not fetcher._handles)
+    until(lambda: not fetcher._scheduler._handles)
     shutil.rmtree(store.layout.folder(file.blob.etag))
     source.contents["a.bin"] = bytes([right[0] ^ 1]) + right[1:]
     gone = threading.Event()

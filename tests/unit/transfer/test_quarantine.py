@@ -83,7 +83,7 @@ def refused(fetcher: Fetcher, file: RemoteFile) -> BlobReader:
     """A reader of a file of which two copies in a row were wrong."""
     reader = BlobReader(fetcher, file)
     reader.prefetch()
-    until(lambda: reader.handle.refused is not None)
+    until(lambda: reader.handle.refusal is not None)
     until(lambda: not fetcher.active_workers() and not reader.handle.holders)
     return reader
 
@@ -131,7 +131,7 @@ def test_two_wrong_copies_are_refused_at_once_and_not_fetched_any_more(
     assert sum(wanted.length for _, wanted in source.asked) == 2 * SIZE
     assert (len(told_of(caplog, "mismatch")), len(told_of(caplog, "bad-content"))) == (1, 1)
     assert store.state(file.blob) == "remote"
-    assert [found.copies for found in fetcher.quarantine.failed()] == [2]
+    assert fetcher.quarantine.mismatch(file.blob).copies == 2
 
 
 def test_who_waits_when_the_second_copy_proves_wrong_is_told_at_once(
@@ -142,15 +142,15 @@ def test_who_waits_when_the_second_copy_proves_wrong_is_told_at_once(
     fetcher: Fetcher = fetcher_of()
     reader = wrong_once(fetcher, source, file)
     source.gate.set()
-    until(lambda: reader.handle.refused is not None)
+    until(lambda: reader.handle.refusal is not None)
     source.gate.clear()
     # A fetch that was under way all the same: what it brings is not served, and does not stay.
-    refusal, reader.handle.refused = reader.handle.refused, None
+    refusal, reader.handle.refusal = reader.handle.refusal, None
     fetcher.quarantine.record.clear(file.blob, right=False, now=time.time())
     waits = reader.read(0, 5)
     assert not isinstance(waits, bytes)
-    reader.handle.refused = refusal
-    fetcher._refuse(reader.handle)
+    reader.handle.refusal = refusal
+    fetcher._drop(reader.handle)
     source.gate.set()
     with pytest.raises(IntegrityError):
         waits.result(SOON)
@@ -178,7 +178,7 @@ def test_another_process_refuses_it_too_until_its_time_has_come(
     clock.ahead = FIRST_PAUSE_S + 60
     assert read(reader, 0, SIZE) == right
     until(lambda: store.state(file.blob) == "verified")
-    until(lambda: later.quarantine.failed() == [])
+    until(lambda: later.quarantine.mismatch(file.blob) is None)
     reader.close()
 
 
@@ -190,13 +190,13 @@ def test_what_is_still_wrong_when_it_is_tried_again_costs_one_copy_and_a_longer_
     clock = Clock()
     fetcher: Fetcher = fetcher_of(clock=clock)
     reader = refused(fetcher, file)
-    first = reader.handle.refused
+    first = reader.handle.refusal
     clock.ahead = FIRST_PAUSE_S + 60
     reader.read(0, 1)
     reader.prefetch()
-    until(lambda: reader.handle.refused not in (None, first))
+    until(lambda: reader.handle.refusal not in (None, first))
     assert sum(wanted.length for _, wanted in source.asked) == 3 * SIZE
-    [found] = fetcher.quarantine.failed()
+    found = fetcher.quarantine.mismatch(file.blob)
     assert found.copies == 3
     clock.ahead += FIRST_PAUSE_S + 60
     assert isinstance(failure(reader), IntegrityError), "this time it is two hours"
@@ -210,11 +210,11 @@ def test_who_mends_it_on_purpose_need_not_wait(fetcher_of, source: MemorySource,
     reader = refused(fetcher, file)
     source.contents["a.bin"] = right
     source.forgotten.clear()
-    assert fetcher.retry(file.blob)
+    assert fetcher.clear_quarantine(file.blob)
     assert source.forgotten == ["a.bin"]
     assert read(reader, 0, SIZE) == right
     until(lambda: store.state(file.blob) == "verified")
-    assert not fetcher.retry(file.blob), "nothing stands against it any more"
+    assert not fetcher.clear_quarantine(file.blob), "nothing stands against it any more"
     reader.close()
 
 
@@ -236,7 +236,7 @@ def test_a_clock_that_was_set_back_refuses_nothing_for_years(fetcher_of, source:
     clock.ahead = 1e9
     refused(fetcher_of(clock=clock), file).close()
     clock.ahead = 0.0
-    assert fetcher_of(clock=clock).quarantine.failed() == []
+    assert fetcher_of(clock=clock).quarantine.mismatch(file.blob) is None
 
 
 def test_errors_are_one_line_each(fetcher_of, source: MemorySource, caplog: pytest.LogCaptureFixture) -> None:
@@ -262,6 +262,6 @@ def test_who_waits_for_a_block_of_bad_content_is_told_though_no_byte_comes(fetch
         fetcher.quarantine.found_wrong(reader.handle, wrong, time.time())
     with pytest.raises(IntegrityError):
         waits.result(SOON)
-    assert not any(fetcher._queue.queued().values())
+    assert not any(fetcher._scheduler._queue.queued().values())
     source.gate.set()
     reader.close()

@@ -163,7 +163,7 @@ def test_lateness_is_forgotten_after_a_while() -> None:
     room = WaiterTable()
     timer = Timer(lambda: None)
     waiter = Waiter(lambda _: None, timer, "key", "a.bin", ByteRange(0, BLOCK_SIZE + 1), 0.0)
-    room.note_late(waiter, 100.0)
+    room.record_late(waiter, 100.0)
     assert room.is_late("key", [range(1, 2)], 100.0 + LATE_SECONDS - 0.01)
     assert not room.is_late("key", [range(2, 9)], 100.0)
     assert not room.is_late("other", [range(2)], 100.0)
@@ -260,7 +260,9 @@ def test_a_block_damaged_on_disk_is_fetched_again_and_not_served(
     reader = BlobReader(fetcher, file)
     read(reader, 0, 2 * BLOCK_SIZE)
     reader.close()
-    until(lambda: not fetcher._handles)  # what a process has seen to be right it does not check again while it is open
+    until(
+        lambda: not fetcher._scheduler._handles
+    )  # what a process has seen to be right it does not check again while it is open
     [data] = (tmp_path / "cache").rglob("*.data")
     with open(data, "r+b") as damaged:
         damaged.seek(BLOCK_SIZE + 17)

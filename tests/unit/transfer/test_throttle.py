@@ -45,7 +45,7 @@ def always() -> bool:
 
 def a_throttle(rate: int | None) -> tuple[Throttle, Turn]:
     turn = Turn()
-    return Throttle(rate, clock=lambda: turn.now, turn=turn), turn
+    return Throttle(rate, clock=lambda: turn.now, condition=turn), turn
 
 
 def test_blocks_come_at_the_rate() -> None:

@@ -46,45 +46,45 @@ class Place:
         self.wrong: list[str] = []
         self.done: Counter[int] = Counter()
         self._do = do
-        self.crew = WorkerPool(
+        self.pool = WorkerPool(
             self.ready,
             most,
             take=self._take,
             due=self._due,
             more=lambda: any(self.queue.queued().values()),
-            do=self._carry_out,
+            run=self._run,
         )
 
     def want(self, blocks: range, priority: Priority) -> None:
         with self.ready:
             if self.queue.want("a", blocks, priority, time.monotonic()):
-                self.crew.call()
+                self.pool.wake()
 
     def rise(self, number: int) -> None:
         with self.ready:
             before, self.limiter.number = self.limiter.number, number
             if number > before:
-                self.crew.call()
+                self.pool.wake()
 
     def refuse(self, seconds: float) -> None:
         with self.ready:
             self.allowance.refused(time.monotonic(), seconds)
 
-    def settle(self, job: PoolTask) -> None:
+    def settle(self, task: PoolTask) -> None:
         with self.ready:
-            for block in job.fetch.blocks:
-                self.queue.landed(job.fetch, block)
+            for block in task.fetch.blocks:
+                self.queue.landed(task.fetch, block)
                 self.done[block] += 1
-            self.queue.settle(job.fetch, None, time.monotonic())
+            self.queue.settle(task.fetch, None, time.monotonic())
 
-    def put_back(self, job: PoolTask, seconds: float, *, failed: bool) -> None:
+    def put_back(self, task: PoolTask, seconds: float, *, failed: bool) -> None:
         with self.ready:
-            (self.queue.retry if failed else self.queue.defer)(job.fetch, time.monotonic() + seconds)
-            self.crew.call()
+            (self.queue.retry if failed else self.queue.defer)(task.fetch, time.monotonic() + seconds)
+            self.pool.wake()
 
     def threads(self) -> list[threading.Thread]:
         with self.ready:
-            return list(self.crew._threads)
+            return list(self.pool._threads)
 
     def _take(self, now: float) -> tuple[Fetch, Target] | None:
         fetch = self.queue.next(now, self.allowance.among(now))
@@ -104,12 +104,12 @@ class Place:
         times = (self.queue.due(now), self.allowance.paused(now))
         return min((each for each in times if each is not None), default=None)
 
-    def _carry_out(self, job: PoolTask, _: memoryview) -> None:
+    def _run(self, task: PoolTask, _: memoryview) -> None:
         try:
-            self._do(self, job)
+            self._do(self, task)
         finally:
             with self.ready:
-                self.allowance.ended(job.fetch.priority)
+                self.allowance.ended(task.fetch.priority)
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def place_of() -> Iterator[Callable[..., Place]]:
 
     yield make
     for place in made:
-        place.crew.close()
-        place.crew.join(time.monotonic() + SOON)
+        place.pool.close()
+        place.pool.join(time.monotonic() + SOON)
         assert not any(thread.is_alive() for thread in place.threads())
         assert place.wrong == []
 
@@ -138,19 +138,19 @@ def until(condition: Callable[[], object]) -> None:
 def test_threads_are_started_as_they_are_needed_and_never_more_than_there_may_be(place_of) -> None:
     gate = threading.Event()
 
-    def do(place: Place, job: PoolTask) -> None:
+    def do(place: Place, task: PoolTask) -> None:
         assert gate.wait(SOON)
-        place.settle(job)
+        place.settle(task)
 
     place = place_of(4, do)
     place.want(range(2), Priority.DEMAND)
     assert place.threads() == []
-    place.crew.open()
-    until(lambda: len(place.crew.jobs()) == 1)
+    place.pool.open()
+    until(lambda: len(place.pool.tasks()) == 1)
     assert len(place.threads()) == 1
     for number in range(1, 10):
         place.want(range(10 * number, 10 * number + 2), Priority.DEMAND)
-    until(lambda: len(place.crew.jobs()) == 4)
+    until(lambda: len(place.pool.tasks()) == 4)
     assert len(place.threads()) == 4
     gate.set()
     until(lambda: len(place.done) == 20)
@@ -159,28 +159,28 @@ def test_threads_are_started_as_they_are_needed_and_never_more_than_there_may_be
 
 def test_one_after_the_other_is_one_worker_s_work(place_of) -> None:
     place = place_of(8)
-    place.crew.open()
+    place.pool.open()
     for number in range(20):
         place.want(range(number, number + 1), Priority.DEMAND)
         until(lambda number=number: place.done[number])
-        until(lambda: place.crew._idle == len(place.threads()))
+        until(lambda: place.pool._idle == len(place.threads()))
     assert len(place.threads()) == 1
 
 
 def test_workers_are_kept_for_waiting_readers_whatever_else_there_is(place_of) -> None:
     gate = threading.Event()
 
-    def do(place: Place, job: PoolTask) -> None:
-        if job.fetch.priority is not Priority.DEMAND:
+    def do(place: Place, task: PoolTask) -> None:
+        if task.fetch.priority is not Priority.DEMAND:
             assert gate.wait(SOON)
-        place.settle(job)
+        place.settle(task)
 
     place = place_of(6, do)
     place.limiter.number = 6
-    place.crew.open()
+    place.pool.open()
     for number, priority in enumerate([Priority.AHEAD, Priority.BACKGROUND, Priority.BULK] * 6):
         place.want(range(100 * number, 100 * number + 1), priority)
-    until(lambda: len(place.crew.jobs()) == 6 - RESERVED)
+    until(lambda: len(place.pool.tasks()) == 6 - RESERVED)
     for number in range(20):
         place.want(range(9000 + 10 * number, 9001 + 10 * number), Priority.DEMAND)
     until(lambda: len(place.done) == 20)
@@ -191,23 +191,23 @@ def test_workers_are_kept_for_waiting_readers_whatever_else_there_is(place_of) -
 def test_a_higher_limit_is_used_at_once_by_who_sleeps(place_of) -> None:
     gate = threading.Event()
 
-    def do(place: Place, job: PoolTask) -> None:
+    def do(place: Place, task: PoolTask) -> None:
         assert gate.wait(SOON)
-        place.settle(job)
+        place.settle(task)
 
     place = place_of(8, do)
-    place.crew.open()
+    place.pool.open()
     place.want(range(1000), Priority.BULK)
-    until(lambda: place.crew._idle and len(place.crew.jobs()) == 1)
+    until(lambda: place.pool._idle and len(place.pool.tasks()) == 1)
     place.rise(5)
-    until(lambda: len(place.crew.jobs()) == 5)
+    until(lambda: len(place.pool.tasks()) == 5)
     gate.set()
     until(lambda: len(place.done) == 1000)
 
 
 def test_after_a_pause_it_goes_on_though_nobody_calls(place_of) -> None:
     place = place_of(4)
-    place.crew.open()
+    place.pool.open()
     place.refuse(0.2)
     place.want(range(10), Priority.BACKGROUND)
     place.want(range(20, 22), Priority.DEMAND)
@@ -219,19 +219,19 @@ def test_after_a_pause_it_goes_on_though_nobody_calls(place_of) -> None:
 def test_no_error_ends_a_worker(place_of, monkeypatch) -> None:
     failures = 2
 
-    def do(place: Place, job: PoolTask) -> None:
+    def do(place: Place, task: PoolTask) -> None:
         nonlocal failures
         failures -= 1
         if failures > 0:
-            place.put_back(job, 0.0, failed=True)
+            place.put_back(task, 0.0, failed=True)
             raise MemoryError
-        place.settle(job)
+        place.settle(task)
 
     place = place_of(1, do)
-    place.crew.open()
+    place.pool.open()
     place.want(range(1), Priority.DEMAND)
     until(lambda: place.done[0])
-    plain, broken = place.crew._take, threading.Event()
+    plain, broken = place.pool._take, threading.Event()
 
     def take(now: float) -> object:
         if not broken.is_set():
@@ -239,7 +239,7 @@ def test_no_error_ends_a_worker(place_of, monkeypatch) -> None:
             raise AssertionError("the queue is wrong")
         return plain(now)
 
-    monkeypatch.setattr(place.crew, "_take", take)
+    monkeypatch.setattr(place.pool, "_take", take)
     place.want(range(1, 2), Priority.DEMAND)
     assert broken.wait(SOON)
     place.want(range(2, 3), Priority.DEMAND)
@@ -252,14 +252,14 @@ def test_no_error_ends_a_worker(place_of, monkeypatch) -> None:
 def test_where_the_system_gives_no_more_threads_those_there_are_do_it(place_of, monkeypatch) -> None:
     gate = threading.Event()
 
-    def do(place: Place, job: PoolTask) -> None:
+    def do(place: Place, task: PoolTask) -> None:
         assert gate.wait(SOON)
-        place.settle(job)
+        place.settle(task)
 
     place = place_of(4, do)
-    place.crew.open()
+    place.pool.open()
     place.want(range(2), Priority.DEMAND)
-    until(place.crew.jobs)
+    until(place.pool.tasks)
     with monkeypatch.context() as patched:
 
         def refused(_: threading.Thread) -> None:
@@ -280,18 +280,18 @@ def test_whatever_comes_in_whatever_order_every_block_is_taken(place_of, seed: i
     turn = iter(outcomes)
     lock = threading.Lock()
 
-    def do(place: Place, job: PoolTask) -> None:
+    def do(place: Place, task: PoolTask) -> None:
         with lock:
             outcome = next(turn, "settle")
         if outcome == "slow":
             time.sleep(0.001)
         if outcome in ("retry", "defer"):
-            place.put_back(job, (job.fetch.id % 4) / 500, failed=outcome == "retry")
+            place.put_back(task, (task.fetch.id % 4) / 500, failed=outcome == "retry")
         else:
-            place.settle(job)
+            place.settle(task)
 
     place = place_of(dice.randint(1, 8), do)
-    place.crew.open()
+    place.pool.open()
     wanted: set[int] = set()
 
     def wants(seed: int) -> None:
@@ -315,5 +315,5 @@ def test_whatever_comes_in_whatever_order_every_block_is_taken(place_of, seed: i
     for caller in callers:
         caller.join(SOON)
     until(lambda: set(place.done) == wanted)
-    until(lambda: not place.crew.jobs())
+    until(lambda: not place.pool.tasks())
     assert len(place.threads()) <= place.most

@@ -12,7 +12,7 @@ from hffs.errors import Cancelled, HffsError, HubUnreachable, NoSpace
 from hffs.policy import Fetch, Priority
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer.blob_handle import BlobHandle, MemoryBlocks
-from hffs.transfer.fetch_task import GATHER_BYTES, GATHER_SECONDS, FetchTask
+from hffs.transfer.downloader import GATHER_BYTES, GATHER_SECONDS, Downloader
 from tests.unit.memory import MemoryBody, MemorySource
 
 BLOCKS = 10  # the last of 1,000 bytes
@@ -22,7 +22,7 @@ WHOLE = range(BLOCKS)
 
 @dataclass
 class Rig:
-    """A carrier whose source takes ``seconds`` for each block and breaks off before block ``breaks_at``."""
+    """A downloader whose source takes ``seconds`` for each block and breaks off before block ``breaks_at``."""
 
     store: BlobStore
     source: MemorySource
@@ -31,14 +31,14 @@ class Rig:
     stops_at: int = BLOCKS
     time: float = 100.0
     landed: list[list[int]] = field(default_factory=list)
-    refused: list[HffsError] = field(default_factory=list)
+    errors: list[HffsError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         file = self.source.file("a.bin", SIZE)
         self.content = self.source.contents["a.bin"]
         self.handle = BlobHandle("a", file, self.store.open(file.blob), MemoryBlocks())
-        self.carrier = FetchTask(
-            self, landed=self.note, refused=lambda _, e: self.refused.append(e), now=lambda: self.time
+        self.downloader = Downloader(
+            self, on_landed=self.note, on_store_error=lambda _, e: self.errors.append(e), now=lambda: self.time
         )
         self.buffer = memoryview(bytearray(GATHER_BYTES))
 
@@ -57,15 +57,15 @@ class Rig:
             block = (wanted.start + body.at) // BLOCK_SIZE
             if block == self.breaks_at:
                 raise HubUnreachable("the line broke")
-            self.carrier.stopping = block + 1 == self.stops_at
+            self.downloader.stopping = block + 1 == self.stops_at
             self.time += self.seconds
             return plain(view)
 
         body.readinto = readinto  # type: ignore[method-assign]
         return body
 
-    def carry(self, priority: Priority, blocks: range = WHOLE) -> bool:
-        return self.carrier.carry(Fetch(1, "a", blocks, priority, 0), self.handle, self.buffer)
+    def run(self, priority: Priority, blocks: range = WHOLE) -> bool:
+        return self.downloader.run(Fetch(1, "a", blocks, priority, 0), self.handle, self.buffer)
 
 
 @pytest.fixture
@@ -77,14 +77,14 @@ def rig(store: BlobStore, source: MemorySource) -> Iterator[Rig]:
 
 @pytest.mark.parametrize("priority", [Priority.AHEAD, Priority.BACKGROUND])
 def test_on_a_fast_line_blocks_are_stored_by_the_buffer(rig: Rig, priority: Priority) -> None:
-    assert not rig.carry(priority)
+    assert not rig.run(priority)
     assert rig.landed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert rig.handle.stored.read(0, SIZE) == rig.content
-    assert rig.carrier.fetched == SIZE
+    assert rig.downloader.fetched == SIZE
 
 
 def test_what_somebody_waits_for_is_told_block_by_block(rig: Rig) -> None:
-    rig.carry(Priority.DEMAND)
+    rig.run(Priority.DEMAND)
     assert rig.landed == [[block] for block in WHOLE]
     assert rig.handle.stored.read(0, SIZE) == rig.content
 
@@ -92,7 +92,7 @@ def test_what_somebody_waits_for_is_told_block_by_block(rig: Rig) -> None:
 @pytest.mark.parametrize(("seconds", "together"), [(1.1 * GATHER_SECONDS, 1), (0.6 * GATHER_SECONDS, 2), (0.1, 1)])
 def test_on_a_slow_line_no_block_waits_long_for_the_next(rig: Rig, seconds: float, together: int) -> None:
     rig.seconds = seconds
-    rig.carry(Priority.AHEAD)
+    rig.run(Priority.AHEAD)
     assert rig.landed == [list(WHOLE[at : at + together]) for at in range(0, BLOCKS, together)]
     assert rig.handle.stored.read(0, SIZE) == rig.content
 
@@ -100,11 +100,11 @@ def test_on_a_slow_line_no_block_waits_long_for_the_next(rig: Rig, seconds: floa
 def test_whole_blocks_of_an_answer_that_broke_off_are_not_asked_for_again(rig: Rig) -> None:
     rig.breaks_at = 6
     with pytest.raises(HubUnreachable):
-        rig.carry(Priority.AHEAD)
+        rig.run(Priority.AHEAD)
     assert rig.landed == [[0, 1, 2, 3], [4, 5]]
     assert rig.handle.missing(WHOLE) == [range(6, 10)]
     rig.breaks_at = BLOCKS
-    rig.carry(Priority.AHEAD)
+    rig.run(Priority.AHEAD)
     assert [wanted.start for _, wanted in rig.source.asked] == [0, 6 * BLOCK_SIZE]
     assert rig.handle.stored.read(0, SIZE) == rig.content
 
@@ -112,7 +112,7 @@ def test_whole_blocks_of_an_answer_that_broke_off_are_not_asked_for_again(rig: R
 def test_a_fetch_that_is_told_to_stop_keeps_what_it_has(rig: Rig) -> None:
     rig.stops_at = 2
     with pytest.raises(Cancelled):
-        rig.carry(Priority.BACKGROUND)
+        rig.run(Priority.BACKGROUND)
     assert rig.landed == [[0, 1]]
     assert rig.handle.stored.read(0, 2 * BLOCK_SIZE) == rig.content[: 2 * BLOCK_SIZE]
 
@@ -122,9 +122,9 @@ def test_a_run_the_disk_does_not_take_is_readable_from_memory(rig: Rig, monkeypa
         raise NoSpace("no room")
 
     monkeypatch.setattr(rig.handle.stored, "publish", full)
-    rig.carry(Priority.AHEAD)
+    rig.run(Priority.AHEAD)
     assert rig.landed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert (str(rig.carrier.refusal), len(rig.refused)) == ("no room", 1)
+    assert (str(rig.downloader.sink.error), len(rig.errors)) == ("no room", 1)
     held = [rig.handle.memory.get("a", block) for block in WHOLE]
     assert b"".join(block or b"" for block in held) == rig.content
     assert [len(block or b"") for block in held] == [BLOCK_SIZE] * 9 + [1000]
