@@ -1,6 +1,6 @@
-"""Pure decisions: what to fetch next and with how many workers, what a reader will want, when to try again.
+"""Pure decisions: what to fetch next and with how many workers, what to read ahead, what to evict, when to retry.
 
-Values in, values out: no thread, socket, clock, log or file is touched here. Callers pass ``now`` and hold the locks.
+Values in, values out: no threads, sockets, clocks, logs or files. Callers pass ``now`` and hold the locks.
 """
 
 from .bandwidth import Bandwidth

@@ -1,9 +1,9 @@
-"""How many bytes may be read now, where the user has set a limit: reads and background work from one budget.
+"""A bandwidth limit with two token buckets, for reads and background work together.
 
-``transfer.throttle`` asks before each block, with the lock and the clock that this has not. Everybody draws on one
-account. Who waits for bytes may also draw on a second one that background work cannot touch and that fills at the full
-rate, so that nothing done in the background, before or meanwhile, keeps a reader below the rate; what he takes from it
-the common account owes, and background work waits until that is paid. Knows no waiter and keeps no order among equals.
+``transfer.throttle`` asks before each block, with its own lock and clock. All fetches draw on the common bucket.
+Waiting reads may also draw on an urgent bucket that background work cannot use and that fills at the full rate, so that
+no background work, past or present, keeps a reader below the rate; what a read takes there is owed by the common
+bucket, and background work waits until it is paid back. Requests of equal urgency have no order.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Final
 
 from ..ranges import BLOCK_SIZE
 
-# What may come at once, in seconds of the rate; never less than a block, as blocks are what is taken. 0.1: who asks
-# again every 50 ms may oversleep once and lose nothing. 0.05 for readers: what is saved up there comes on top of it.
+# Sizes of the buckets in seconds of the rate; at least one block, the unit of requests. 0.1: a caller that asks every
+# 50 ms may oversleep once without loss. 0.05 for readers, on top of the other.
 BURST_SECONDS: Final = 0.1
 URGENT_BURST_SECONDS: Final = 0.05
 
-# Accounts are compared to the byte: moments are floats, and whoever comes back on time must find what he was promised.
+# Slack of one byte: times are floats, and a caller that returns in time must get the bytes it was promised.
 _ROUNDING: Final = 1.0
-# 0.1 ms: no sleep is shorter, and a moment after any uptime is later by that much.
+# 0.1 ms: no sleep is shorter, and it is representable beside any uptime.
 _SOONEST: Final = 0.0001
 
 
@@ -33,9 +33,9 @@ class Bandwidth:
     """
 
     def __init__(self, rate: float | None) -> None:
-        """Raises ValueError for a rate that is none."""
+        """Raises ValueError for an invalid rate."""
         self._rate: float | None = None
-        self._since: float | None = None  # None: nobody has asked yet, both accounts are full
+        self._since: float | None = None  # None: not used yet, both buckets are full
         self._common = 0.0
         self._urgent = 0.0
         self._set(rate)
@@ -46,24 +46,22 @@ class Bandwidth:
 
     @property
     def burst(self) -> float:
-        """Bytes that may come at once after a pause; 0.0 without a limit, where the word means nothing."""
+        """Bytes granted at once after a pause; 0.0 without a limit."""
         return 0.0 if self._rate is None else max(BLOCK_SIZE, BURST_SECONDS * self._rate)
 
     @property
     def urgent_burst(self) -> float:
-        """Bytes that waiting readers may have at once on top of ``burst``."""
+        """Bytes granted at once to waiting readers on top of ``burst``."""
         return 0.0 if self._rate is None else max(BLOCK_SIZE, URGENT_BURST_SECONDS * self._rate)
 
     def set_rate(self, rate: float | None, now: float) -> None:
-        """From now on; what is owed stays owed. Raises ValueError for a rate that is none."""
+        """Applies from ``now`` on; a debt stays. Raises ValueError for an invalid rate."""
         self._refill(now)
         self._set(rate)
 
     def take(self, count: int, now: float, *, urgent: bool) -> float:
-        """0.0: ``count`` bytes are taken and may be read now. Else nothing is: ask again after at most so many seconds.
-
-        ``urgent``: a reader waits for them. More than a burst is granted too, and paid off by those who come after.
-        """
+        """Takes ``count`` bytes and returns 0.0, or takes nothing and returns after how many seconds to ask again, at
+        most. ``urgent``: a reader waits for them. More than a burst is granted, too, as a debt of later requests."""
         if self._rate is None or count <= 0:
             return 0.0
         self._refill(now)

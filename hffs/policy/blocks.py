@@ -1,8 +1,7 @@
-"""What the queue knows of one blob's blocks: the states a block can be in, and a map of runs of equal blocks.
+"""The states of blocks in the queue, and a map of runs of equal blocks for one blob.
 
-Called by ``policy.queue`` only. A run is neighbouring blocks that share everything known of them, so that wanting a
-file of 100 GiB costs one object; runs split when part of them changes. Never decides an order and knows no waiter's
-deadline. Not thread-safe: the queue's caller holds the lock.
+Used by ``policy.queue`` only. A run is a range of adjacent blocks with equal state, so that wanting a file of 100 GiB
+costs one object; runs are split when part of them changes. Not thread-safe: the caller of the queue holds the lock.
 """
 
 from __future__ import annotations
@@ -18,40 +17,40 @@ from typing import Final, Generic, TypeVar
 
 E = TypeVar("E")
 
-_CHUNK: Final = 512  # runs; moving 4 KiB of pointers costs less than the bisection before it
+_CHUNK: Final = 512  # runs; moving 4 KiB of pointers costs less than the bisection
 _START: Final = attrgetter("start")
 
 
 class Priority(IntEnum):
-    """How urgent a block is; the smaller the sooner."""
+    """The urgency of a block; smaller values first."""
 
     DEMAND = 0  # a reader waits now
-    AHEAD = 1  # a reader will probably come
+    AHEAD = 1  # read-ahead: a reader will probably need it
     BACKGROUND = 2  # prefetching and hydrating small files
-    BULK = 3  # hydrating big files: how many workers do that at once follows measurement
+    BULK = 3  # hydrating big files, by as many workers as measurement shows to pay
 
 
-class State(IntEnum):  # as events, for the table below: an Enum's hash is Python code, and asked for every block
+class State(IntEnum):  # IntEnum, like Event: the hash of an Enum is Python code, and used for every block
     # state      held by            leaves by
-    ABSENT = 0  # nobody (no run)    WANT
+    ABSENT = 0  # no run             WANT
     QUEUED = 1  # the queue          TAKE, PRESENT, DROP
     RUNNING = 2  # one fetch         PRESENT, PUT_BACK, FAIL, RELEASE
     FAILED = 3  # the queue, shortly PRESENT, EXPIRE, DROP
 
 
 class Event(IntEnum):
-    WANT = 0  # somebody asks for it
+    WANT = 0  # requested
     WAIT = 1  # a reader waits for it
     TAKE = 2  # handed to a worker
-    PRESENT = 3  # it is in the store now, whoever brought it
-    PUT_BACK = 4  # its fetch ended early and will be tried again
-    RELEASE = 5  # its fetch ended early and that is all
+    PRESENT = 3  # found in the store
+    PUT_BACK = 4  # its fetch ended early and will be retried
+    RELEASE = 5  # its fetch ended early, without a retry
     FAIL = 6  # its fetch failed for good
-    EXPIRE = 7  # the failure is old enough to try anew
-    DROP = 8  # the file changed or went
+    EXPIRE = 7  # the failure is old enough for a new attempt
+    DROP = 8  # the file was closed or replaced
 
 
-AFTER: Final[dict[tuple[State, Event], State]] = {
+TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.ABSENT, Event.WANT): State.QUEUED,
     (State.ABSENT, Event.PRESENT): State.ABSENT,
     (State.QUEUED, Event.WANT): State.QUEUED,
@@ -65,7 +64,7 @@ AFTER: Final[dict[tuple[State, Event], State]] = {
     (State.RUNNING, Event.PUT_BACK): State.QUEUED,
     (State.RUNNING, Event.RELEASE): State.ABSENT,
     (State.RUNNING, Event.FAIL): State.FAILED,
-    (State.RUNNING, Event.DROP): State.RUNNING,  # its bytes are on their way; the worker will notice
+    (State.RUNNING, Event.DROP): State.RUNNING,  # its bytes are in flight; the worker notices
     (State.FAILED, Event.WANT): State.FAILED,
     (State.FAILED, Event.WAIT): State.FAILED,
     (State.FAILED, Event.PRESENT): State.ABSENT,
@@ -75,20 +74,20 @@ AFTER: Final[dict[tuple[State, Event], State]] = {
 
 
 def after(state: State, event: Event) -> State:
-    """The state an event leads to; AssertionError for an event that cannot happen in this state."""
-    found = AFTER.get((state, event))
+    """Returns the state after an event; AssertionError for an event that is impossible in this state."""
+    found = TRANSITIONS.get((state, event))
     if found is None:
-        raise AssertionError(f"a block that is {state.name} cannot meet {event.name}")
+        raise AssertionError(f"{event.name} is impossible for a block that is {state.name}")
     return found
 
 
 @dataclass(slots=True, eq=False)
 class Run(Generic[E]):
-    """Blocks ``start`` up to ``stop`` of ``key`` and all that is known of them.
+    """Blocks ``start`` up to ``stop`` of ``key``.
 
-    ``since`` counts wants (the older the smaller); ``until`` is when a QUEUED run becomes due (seconds; None: it is)
-    and when a FAILED one is forgotten; ``entry`` names the one valid entry of a QUEUED run in the queue's heaps (0:
-    none); ``fetch`` is the fetch that a RUNNING run belongs to.
+    ``since`` counts wants (older ones are smaller); ``until`` is when a QUEUED run becomes due (seconds; None: it is)
+    and when a FAILED one expires; ``entry`` is the number of a QUEUED run's valid entry in the heaps (0: none);
+    ``fetch`` is the fetch of a RUNNING run.
     """
 
     key: str
@@ -108,7 +107,7 @@ class Run(Generic[E]):
 
 
 class BlockMap(Generic[E]):
-    """The runs of one blob in ascending order, disjoint; and who waits for which block.
+    """The runs of one blob in ascending order, disjoint; and the tickets waiting for each block.
 
     The order is kept in chunks of at most 512 runs, so that an insertion among 100,000 runs moves few (100,000
     scattered blocks took 27 us each to want and wait for with one long list, 14 with chunks: 2026, 2 cores).
@@ -116,8 +115,8 @@ class BlockMap(Generic[E]):
 
     def __init__(self) -> None:
         self.waiters: dict[int, list[int]] = {}
-        # Runs of chunk n start at floors[n] or later, and before any of chunk n + 1. Starts only ever grow, so floors
-        # stay true without care. No chunk is empty but a single first one.
+        # Runs of chunk n start at floors[n] or later, and before any of chunk n + 1. Starts only grow, so floors remain
+        # lower bounds. Only a single first chunk may be empty.
         self._floors: list[int] = [0]
         self._chunks: list[list[Run[E]]] = [[]]
 
@@ -128,7 +127,7 @@ class BlockMap(Generic[E]):
         return chain.from_iterable(self._chunks)
 
     def look(self, block: int) -> tuple[Run[E] | None, int]:
-        """The run that holds ``block`` and its end; or None and where the gap around ``block`` ends."""
+        """Returns the run that contains ``block`` and its end; or None and the end of the gap around ``block``."""
         number, at = self._place(block)
         chunk = self._chunks[number]
         if at >= 0 and chunk[at].stop > block:
@@ -141,7 +140,7 @@ class BlockMap(Generic[E]):
         return self.look(block)[0] is not None
 
     def following(self, block: int) -> Iterator[Run[E]]:
-        """The runs that end after ``block``, ascending; the map must not change meanwhile."""
+        """Yields the runs that end after ``block``, ascending; the map must not change meanwhile."""
         number, at = self._place(block)
         if at < 0 or self._chunks[number][at].stop <= block:
             at += 1
@@ -153,7 +152,7 @@ class BlockMap(Generic[E]):
             number, at = number + 1, 0
 
     def preceding(self, block: int) -> Iterator[Run[E]]:
-        """The runs that start before ``block``, descending; the map must not change meanwhile."""
+        """Yields the runs that start before ``block``, descending; the map must not change meanwhile."""
         number, at = self._place(block - 1)
         while number >= 0:
             chunk = self._chunks[number]
@@ -164,11 +163,11 @@ class BlockMap(Generic[E]):
             at = len(self._chunks[number]) - 1
 
     def within(self, span: range) -> list[Run[E]]:
-        """The runs that overlap ``span``, whole, in order."""
+        """Returns the runs that overlap ``span``, uncut, in order."""
         return list(takewhile(lambda run: run.start < span.stop, self.following(span.start)))
 
     def insert(self, run: Run[E]) -> None:
-        """Add a run where there is a gap."""
+        """Adds a run in a gap."""
         number, at = self._place(run.start)
         chunk = self._chunks[number]
         chunk.insert(at + 1, run)
@@ -179,7 +178,7 @@ class BlockMap(Generic[E]):
             self._chunks.insert(number + 1, right)
 
     def cut(self, block: int) -> Run[E] | None:
-        """Split the run that straddles the start of ``block``; its new right part, None when there was none."""
+        """Splits the run that straddles the start of ``block``; returns its new right part, None if there is none."""
         left, _ = self.look(block)
         if left is None or left.start == block:
             return None
@@ -192,7 +191,7 @@ class BlockMap(Generic[E]):
         return right
 
     def remove(self, run: Run[E]) -> None:
-        """Take a whole run out; its blocks are ABSENT from here on."""
+        """Removes a run; its blocks become ABSENT."""
         number, at = self._place(run.start)
         del self._chunks[number][at]
         if not self._chunks[number] and len(self._chunks) > 1:
@@ -201,7 +200,7 @@ class BlockMap(Generic[E]):
         run.state = State.ABSENT
 
     def _place(self, block: int) -> tuple[int, int]:
-        """Chunk and index of the last run that starts at or before ``block``; index -1 of chunk 0: there is none."""
+        """Returns chunk and index of the last run that starts at or before ``block``; index -1 of chunk 0: none."""
         number = max(bisect_right(self._floors, block) - 1, 0)
         at = bisect_right(self._chunks[number], block, key=_START) - 1
         while at < 0 < number:

@@ -1,6 +1,6 @@
-"""Whether to try the disk again after it refused a block: every half minute, or as soon as it has room again.
+"""A circuit breaker for the cache disk: after a failed write one attempt every half minute, or once space is free.
 
-``transfer.shelf`` tells of every success and failure, under its lock, with ``now`` in monotonic seconds.
+``transfer.block_sink`` reports every success and failure, under its lock, with ``now`` in monotonic seconds.
 """
 
 from __future__ import annotations
@@ -8,24 +8,24 @@ from __future__ import annotations
 from typing import Final
 
 PROBE_SECONDS: Final = 30.0
-# So much more free space than at the refusal (bytes) is worth an attempt at once: what one fetch brings.
+# This much more free space (bytes) than at the failure allows an attempt at once: the size of one fetch.
 _ROOM_AGAIN: Final = 4 << 20
 
 
 class DiskBreaker:
-    """A disk that is thought to work until ``failed``, and again after ``worked``."""
+    """Closed (the disk works) until ``failed``, and again after ``worked``."""
 
     def __init__(self, probe_seconds: float = PROBE_SECONDS) -> None:
         self._seconds = probe_seconds
-        self._next: float | None = None  # when to try; None: the disk works
+        self._next: float | None = None  # the next attempt; None: the disk works
         self._free: int | None = None
 
     @property
-    def lasts(self) -> bool:
+    def is_open(self) -> bool:
         return self._next is not None
 
     def failed(self, now: float, free: int | None = None) -> None:
-        """The disk refused; ``free`` bytes were free then, where it may have been for lack of room."""
+        """A write failed; ``free`` bytes were free then, if the disk may have been full."""
         self._next = now + self._seconds
         self._free = free
 
@@ -33,7 +33,7 @@ class DiskBreaker:
         self._next = self._free = None
 
     def may_try(self, now: float, free: int | None = None) -> bool:
-        """Whether the caller may store something now. While the outage lasts, one in ``probe_seconds`` may."""
+        """Returns whether the caller may write now: while the disk fails, one caller per ``probe_seconds`` may."""
         if self._next is None:
             return True
         more = self._free is not None and free is not None and free >= self._free + _ROOM_AGAIN

@@ -1,11 +1,11 @@
-"""Which blocks of a full cache go first.
+"""Which blocks of a full cache are evicted first.
 
-A *segment* is 64 neighbouring blocks of a blob, as far as they are here; their last use is kept together. What was used
-once goes before what was used again, so that one long scan, however long, takes the place of other scans and not of
-what is needed every day. What was used again is protected up to a share of the cache; beyond that the longest unused of
-it counts as used once, or an old favourite would stay for ever.
+A *segment* is the local part of 64 adjacent blocks of a blob, which share a time of last use. Segments used once are
+evicted before segments used again, so that a long scan replaces other scans and not data used every day. Segments used
+again are protected up to a share of the cache; beyond it the least recently used of them count as used once, or old
+ones would stay forever.
 
-``cache.budget`` asks, and then looks again at each before it goes: much is used meanwhile.
+``cache.budget`` asks, and checks each segment again before it evicts it, since it may have been used meanwhile.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 from typing import Final
 
 _MIB: Final = 1 << 20
-# Room for a twentieth more than is needed, so that a cache that is full looks for victims once for many fetches; never
-# for more than 256 MiB, which is a quarter of a second of the fastest line: there is no need to throw away more.
+# A twentieth of the limit is freed on top, so that a full cache selects victims once for many fetches; at most 256 MiB,
+# a quarter of a second of the fastest line, to evict no more than needed.
 _SPARE_SHARE: Final = 20
 _SPARE_MOST: Final = 256 * _MIB
-# The rest is always a scan's, or it would push its own read-ahead out. As in a segmented LRU (Karedla et al., 1994,
-# found 60 to 80 % good for disk caches).
+# The rest is left to scans, which would otherwise evict their own read-ahead. As in a segmented LRU (Karedla et al.,
+# 1994, found 60 to 80 % good for disk caches).
 _PROTECTED: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """64 blocks of one blob: ``blob`` names it, ``held`` are its bytes here, ``used`` is its last use in seconds (any
-    clock, the same for all), ``again`` whether it was used again after a while."""
+    """Segment ``group`` of the blob named ``blob``: ``held`` local bytes, last used at ``used`` seconds (any clock, the
+    same for all); ``again``: used again after a while."""
 
     blob: str
     group: int
@@ -37,8 +37,8 @@ class Segment:
 
 
 def order(segments: Iterable[Segment]) -> tuple[list[Segment], list[Segment]]:
-    """The segments, first to go first: those that may go, and those that are protected, which go only when there is
-    nothing else. Of equals the earlier part of a file goes first: its reader has passed it."""
+    """Returns the segments in order of eviction: ordinary ones, and protected ones, which are evicted only when no
+    others are left. Of equals the earlier part of a file comes first: its reader has passed it."""
     found = sorted((each for each in segments if each.held > 0), key=lambda each: (each.used, each.blob, each.group))
     left = _PROTECTED * sum(each.held for each in found)
     loose: list[Segment] = []
@@ -49,13 +49,13 @@ def order(segments: Iterable[Segment]) -> tuple[list[Segment], list[Segment]]:
     return loose[::-1], protected[::-1]
 
 
-def to_free(over: int, limit: int) -> int:
-    """Bytes to give back when a cache of ``limit`` bytes has ``over`` too many; 0 when it has not."""
+def bytes_over(over: int, limit: int) -> int:
+    """Returns the bytes to free when a cache of ``limit`` bytes holds ``over`` too many; 0 if it does not."""
     return over + min(limit // _SPARE_SHARE, _SPARE_MOST) if over > 0 else 0
 
 
 def choose(ordered: Iterable[Segment], needed: int) -> list[Segment]:
-    """As many of the first as hold ``needed`` bytes together, or all; of the last only a part may have to go."""
+    """Returns as many of the first as hold ``needed`` bytes together, or all; of the last only a part may be needed."""
     chosen: list[Segment] = []
     left = needed
     for each in ordered:
@@ -66,18 +66,18 @@ def choose(ordered: Iterable[Segment], needed: int) -> list[Segment]:
     return chosen
 
 
-def step(budget: int | None, block: int) -> int:
-    """How many bytes a worker reserves at a time: whole blocks of ``block`` bytes, at most 16 MiB, the longest GET.
+def granularity(budget: int | None, block: int) -> int:
+    """Returns the bytes of one reservation: whole blocks of ``block`` bytes, at most 16 MiB, the longest GET.
 
-    A 64th of the budget: 16 workers then keep no more than a quarter of it for what has not come yet. Each reservation
-    costs two rounds through the ledger, 30 us each: with 4 MiB at a time it was 3 % of what hydrating costs."""
+    A 64th of the budget: 16 workers then hold at most a quarter of it for data in flight. Each reservation costs two
+    updates of the ledger, 30 us each: with 4 MiB at a time that was 3 % of the cost of hydrating."""
     most = 16 * _MIB
     return most if budget is None else max(block, min(most, budget // 64 // block * block))
 
 
 def window(budget: int | None, readers: int) -> int | None:
-    """How far ahead of its reader one of ``readers`` open files may be fetched, in bytes; None: as far as it likes.
+    """Returns the longest read-ahead window in bytes for each of ``readers`` open files; None: no limit.
 
-    A quarter of the budget for all: the rest is what was read and will be read again. 8 MiB at least, else a reader at
-    30 ms waits for each request."""
+    A quarter of the budget for all: the rest is for data that will be read again. At least 8 MiB, else a reader at 30
+    ms waits for each request."""
     return None if budget is None else max(8 * _MIB, budget // 4 // max(1, readers))

@@ -1,6 +1,6 @@
-"""Which files are fetched before anybody asks: the small ones a loader is sure to open first.
+"""Which small files to prefetch: those that a loader opens first.
 
-``--prefetch small`` asks here once, after listing. A pure function of the listing: fetches nothing, knows no cache.
+Used once by ``--prefetch small``, after listing. A pure function of the listing.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Final
 from ..model import Entry, RepoType
 
 # Bounds promised in the interface. 1 MiB is one or two round trips; 64 MiB and 256 files are a second on 1 Gbit/s with
-# 8 workers at 30 ms; more would no longer pass unnoticed.
+# 8 workers at 30 ms; more would be noticed by users.
 SMALL: Final = 1024 * 1024
 MOST_BYTES: Final = 64 * 1024 * 1024
 MOST_FILES: Final = 256
 
-# What from_pretrained of transformers and diffusers opens before any weights.
+# Files that from_pretrained of transformers and diffusers opens before any weights.
 _FIRST: Final = frozenset({
     "config.json", "generation_config.json", "model_index.json", "tokenizer_config.json", "tokenizer.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model",
@@ -24,7 +24,7 @@ _FIRST: Final = frozenset({
     "chat_template.jinja", "modules.json", "params.json",
 })  # fmt: skip
 _TEXT: Final = (".json", ".txt", ".jinja", ".model", ".py", ".yaml", ".yml", ".toml", ".tiktoken", ".spm")
-# What datasets and spaces say about themselves; `load_from_disk` keeps the last three beside its data.
+# Metadata of datasets and spaces; `load_from_disk` keeps the last three beside its data.
 _METADATA: Final = frozenset({
     ".huggingface.yaml", "dataset_infos.json", "requirements.txt", "packages.txt",
     "dataset_info.json", "dataset_dict.json", "state.json",
@@ -32,10 +32,10 @@ _METADATA: Final = frozenset({
 
 
 def small_files(entries: Iterable[Entry], *, repo_type: RepoType, requests_left: int | None = None) -> list[Entry]:
-    """The files to fetch first, most useful first: below 1 MiB each, at most 256 files and 64 MiB in all.
+    """Returns the files to prefetch, most useful first: below 1 MiB each, at most 256 files and 64 MiB in all.
 
-    Of a model all that are small, of a dataset or space its README and metadata files. Of ``requests_left`` (None: not
-    known), of which each file costs one, at most half is used. Empty files and those without a size are left out.
+    All small files of a model; README and metadata files of a dataset or space. Uses at most half of ``requests_left``
+    (None: unknown), of which each file costs one. Empty files and files without a size are left out.
     """
     rank = _model_rank if repo_type is RepoType.MODEL else _metadata_rank
     ranked = []

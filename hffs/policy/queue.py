@@ -1,9 +1,9 @@
-"""The order of work: which blocks are wanted, by whom, how urgently; which run now; which have just failed.
+"""The fetch queue: which blocks are wanted and how urgently, which are being fetched, which have just failed.
 
-``transfer.scheduler`` calls every method under its lock, passes ``now`` (monotonic seconds), and acts on what is
-returned after releasing it. Keeps the promises: a block is fetched by one worker at a time, however many want it; all
-who wait for it share its outcome; what is demanded goes first, the oldest first. Never fetches, sleeps, logs or reads
-a clock, and does not know which blocks are present: it is told (``landed``, ``found``). Not thread-safe by itself.
+``transfer.scheduler`` calls every method under its lock, passes ``now`` (monotonic seconds), and acts on the results after
+releasing it. Invariants: a block is fetched by one worker at a time, however many want it; all tickets that wait for it
+share its outcome; demanded blocks come first, oldest first. Never fetches, sleeps, logs or reads a clock; the caller
+reports which blocks are present (``landed``, ``found``). Not thread-safe by itself.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ..ranges import runs as gathered
 from .blocks import BlockMap, E, Event, Priority, Run, State, after
 from .ready_queue import ReadyQueue
 
-# A demanded block may wait for demanded neighbours right before it to share its GET: the kernel hands the requests of
-# one read-ahead over in any order. No more than 4 (1 MiB, the longest read the kernel sends), as it waits for them.
+# A demanded block's GET may start with demanded neighbours right before it: the kernel sends the requests of one
+# read-ahead in any order. At most 4 (1 MiB, the longest read the kernel sends), since the block then waits for them.
 _STEP_BACK = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Adjacent blocks of one blob for one worker, in one GET. ``attempt`` counts from 0."""
+    """Adjacent blocks of one blob, fetched by one worker in one GET. ``attempt`` counts from 0."""
 
     id: int
     key: str
@@ -35,7 +35,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A ticket that has not ended: the blocks it still misses, and since when it waits."""
+    """A ticket that has not ended: the blocks it still needs, and since when it waits."""
 
     ticket: int
     key: str
@@ -51,13 +51,14 @@ class _Waiter:
 
 
 class BlockQueue(Generic[E]):
-    """The blocks of all files that are queued, running or have just failed. ``E`` is what the caller calls an error."""
+    """The blocks of all files that are queued, running or have just failed. ``E`` is the caller's error type."""
 
     def __init__(
         self, *, max_blocks: int = 64, demand_blocks: int = 16, workers: int = 8, failure_seconds: float = 5.0
     ) -> None:
-        """``max_blocks`` bounds a fetch, ``demand_blocks`` is its usual length; one of read-ahead or hydration grows up
-        to the bound as far as the work still splits over ``workers``. A failure answers for ``failure_seconds``."""
+        """``max_blocks`` bounds a fetch, ``demand_blocks`` is its usual length; a fetch of read-ahead or hydration
+        grows up to the bound while the work still splits over ``workers``. A failure is remembered for
+        ``failure_seconds``."""
         if min(max_blocks, demand_blocks, workers) < 1 or failure_seconds < 0:
             raise ValueError("lengths and workers count from 1, seconds from 0")
         self._max = max_blocks
@@ -67,15 +68,15 @@ class BlockQueue(Generic[E]):
         self._maps: dict[str, BlockMap[E]] = {}
         self._running: dict[int, Fetch] = {}
         self._tickets: dict[int, _Waiter] = {}
-        self._agenda: ReadyQueue[E] = ReadyQueue()
+        self._ready: ReadyQueue[E] = ReadyQueue()
         self._failures: deque[tuple[float, str, range]] = deque()
         self._queued = [0] * len(Priority)
         self._fetches = self._wants = 0
 
-    # wanting and waiting
+    # requests and waits
 
     def want(self, key: str, blocks: range, priority: Priority, now: float) -> bool:
-        """Queue those of ``blocks`` that are absent, and raise the others to ``priority``; True: there is more to do.
+        """Queues the absent ones of ``blocks`` and raises the others to ``priority``. Returns whether work was added.
 
         A remembered failure stays (``wait`` returns it) until it is ``failure_seconds`` old.
         """
@@ -107,10 +108,10 @@ class BlockQueue(Generic[E]):
         return more
 
     def wait(self, ticket: int, key: str, blocks: Iterable[int], now: float) -> E | None:
-        """Let ``ticket`` wait for blocks just wanted (under the same hold of the lock); it ends exactly once.
+        """Lets ``ticket`` wait for blocks just wanted (under the same hold of the lock); it ends exactly once.
 
-        It ends by coming out of ``landed``, ``found``, ``settle`` or ``drop``, by ``abandon``, or here: when one of the
-        blocks has just failed, that failure is returned and nothing waits.
+        It ends by being returned from ``landed``, ``found``, ``settle`` or ``drop``, by ``abandon``, or here: if one of
+        the blocks has just failed, that failure is returned and nothing waits.
         """
         missing = set(blocks)
         assert missing, f"ticket {ticket} waits for nothing"
@@ -126,57 +127,55 @@ class BlockQueue(Generic[E]):
         return None
 
     def abandon(self, ticket: int) -> None:
-        """The waiter has gone: blocks demanded for it alone sink to AHEAD, fetches under way go on. An ended ticket is
-        nothing to abandon and no mistake: it may have ended while the waiter gave up."""
+        """Ends a ticket without a result: blocks demanded for it alone drop to AHEAD, running fetches continue. A
+        ticket that has ended is ignored: it may have ended while its waiter gave up."""
         if ticket in self._tickets:
             self._end(ticket)
 
-    def under_way(self, ticket: int) -> list[Fetch]:
-        """The running fetches that a ticket's missing blocks come with."""
+    def fetches_for(self, ticket: int) -> list[Fetch]:
+        """Returns the running fetches of a ticket's missing blocks."""
         waiter = self._tickets[ticket]
         table = self._maps[waiter.key]
         runs = [run for run in (table.look(block)[0] for block in waiter.missing) if run is not None]
         return [self._running[number] for number in {run.fetch for run in runs if run.state is State.RUNNING}]
 
-    # working
+    # fetches
 
     def next(self, now: float, among: Collection[Priority] = tuple(Priority)) -> Fetch | None:
-        """The most urgent work: by priority, then age, joined with its queued neighbours. None: nothing is due.
-
-        ``among`` are the priorities this worker may work at."""
+        """Starts the most urgent fetch: by priority, then age, joined with queued neighbours. None: nothing is due.
+        ``among`` are the priorities allowed."""
         self._forget_failures(now)
-        self._agenda.promote(now)
+        self._ready.promote(now)
         for priority in sorted(among):
-            head = self._agenda.first(priority)
+            head = self._ready.first(priority)
             if head is not None:
                 return self._take(head)
         return None
 
     def landed(self, fetch: Fetch, block: int) -> list[int]:
-        """``block`` of a running fetch is in the store; the tickets whose last missing block it was."""
+        """Reports that ``block`` of a running fetch is in the store. Returns the tickets whose last missing block it
+        was."""
         self._assert_running(fetch, "landed")
         assert block in fetch.blocks, f"block {block} is none of fetch {fetch.id} of {fetch.blocks}"
         return self._present(fetch.key, block)
 
     def found(self, key: str, blocks: Iterable[int]) -> list[int]:
-        """Blocks that turned out to be in the store, whatever we thought of them; the tickets that ended well."""
+        """Reports blocks found in the store, whatever their state here. Returns the tickets that are complete."""
         return [ticket for block in blocks for ticket in self._present(key, block)]
 
     def defer(self, fetch: Fetch, until: float) -> None:
-        """The fetch could not be done now (another process is at it, or it should not be yet, as nobody waits): what
-        has not landed is due again at ``until``, or when a reader comes that had not asked for it before."""
+        """Ends a fetch that cannot run now (another process holds the lease, or it has no budget and no waiting
+        reader): blocks not landed are due again at ``until``, or when a new reader demands them."""
         self._put_back(fetch, until, fetch.attempt)
 
     def retry(self, fetch: Fetch, until: float) -> None:
-        """The fetch failed and is worth another attempt: what has not landed is due again at ``until``."""
+        """Ends a failed fetch that will be retried: blocks not landed are due again at ``until``."""
         self._put_back(fetch, until, fetch.attempt + 1)
 
     def settle(self, fetch: Fetch, error: E | None, now: float, *, remember: bool = True) -> list[int]:
-        """The fetch ended. With an error, blocks not landed have failed: the tickets that failed with them.
-
-        Without one, they are queued again where somebody waits for them, else absent. ``remember`` the failure for
-        those who want the blocks in the next seconds, or let them find out.
-        """
+        """Ends a fetch. With an error, blocks not landed fail, and the tickets that fail with them are returned.
+        Without one, they are queued again if a ticket waits for them, else absent. ``remember``: later wants of the
+        blocks get the same failure for ``failure_seconds``."""
         self._assert_running(fetch, "settle")
         del self._running[fetch.id]
         table = self._maps.get(fetch.key)
@@ -185,7 +184,7 @@ class BlockQueue(Generic[E]):
         if error is None:
             self._release(table, fetch)
         failed: dict[int, None] = {}
-        for run in self._awaited(fetch):
+        for run in self._outstanding(fetch):
             run.state, run.error = after(run.state, Event.FAIL), error
             run.until = now + self._failure_seconds
             for block in range(run.start, run.stop):
@@ -201,15 +200,16 @@ class BlockQueue(Generic[E]):
         return list(failed)
 
     def due(self, now: float) -> float | None:
-        """When the next deferred block becomes due (monotonic seconds; at most ``now``: it is); None: none is."""
-        until = self._agenda.due()
+        """Returns when the next deferred block becomes due (monotonic seconds, at least ``now``); None: none is."""
+        until = self._ready.due()
         return None if until is None else max(until, now)
 
     def drop(self, key: str, *, keep: Priority | None = None) -> list[int]:
-        """Forget what is queued and what failed for ``key``; the tickets that lost a block. Fetches under way go on.
+        """Removes what is queued or failed for ``key``. Returns the tickets that lost a block. Running fetches
+        continue.
 
-        What is queued at ``keep`` or less urgent stays: a file that nobody reads any more may still be hydrated. Blocks
-        that a reader had raised above it go all the same; who hydrates wants what is missing again.
+        Blocks queued at ``keep`` or less urgent stay: a closed file may still be hydrated. Blocks that a reader had
+        raised above it are removed all the same; a hydration wants missing blocks again.
         """
         table = self._maps.get(key)
         if table is None:
@@ -232,8 +232,9 @@ class BlockQueue(Generic[E]):
         self._tidy(key)
         return list(lost)
 
-    def relinquish(self, key: str, priority: Priority) -> None:
-        """Forget what of ``key`` is queued at ``priority`` or less urgent and nobody waits for. Fetches go on."""
+    def withdraw(self, key: str, priority: Priority) -> None:
+        """Removes blocks of ``key`` queued at ``priority`` or less urgent without a waiting ticket. Fetches
+        continue."""
         table = self._maps.get(key, BlockMap())
         for run in [run for run in table if run.state is State.QUEUED and run.priority >= priority]:
             span = range(run.start, run.stop)
@@ -244,20 +245,21 @@ class BlockQueue(Generic[E]):
                 table.remove(part)
         self._tidy(key)
 
-    # looking
+    # queries
 
     def awaited(self, fetch: Fetch) -> bool:
-        """Whether a reader waits for any block of a running fetch."""
+        """Returns whether a ticket waits for any block of a running fetch."""
         table = self._maps.get(fetch.key)
         return table is not None and any(block in table.waiters for block in fetch.blocks)
 
     def busy(self, key: str) -> bool:
-        """Whether anything of ``key`` is queued or under way, a fetch included that has landed all its blocks."""
+        """Returns whether anything of ``key`` is queued or running, including a fetch all of whose blocks have
+        landed."""
         queued = any(run.state is not State.FAILED for run in self._maps.get(key, ()))
         return queued or any(fetch.key == key for fetch in self._running.values())
 
     def runs(self, key: str) -> list[tuple[range, bool]]:
-        """What of ``key`` is queued or (True) under way, in ascending order; other blocks are neither."""
+        """Returns the ranges of ``key`` that are queued or (True) running, in ascending order."""
         return [
             (range(run.start, run.stop), run.state is State.RUNNING)
             for run in self._maps.get(key, ())
@@ -265,21 +267,21 @@ class BlockQueue(Generic[E]):
         ]
 
     def queued(self) -> dict[Priority, int]:
-        """How many blocks are queued, deferred ones included."""
+        """Returns the number of queued blocks by priority, deferred ones included."""
         return {priority: self._queued[priority] for priority in Priority}
 
     def running(self) -> list[Fetch]:
-        """The fetches that were handed out and have not ended, oldest first."""
+        """Returns the running fetches, oldest first."""
         return list(self._running.values())
 
     def waiting(self) -> list[Waiting]:
-        """The tickets that have not ended, oldest first."""
+        """Returns the tickets that have not ended, oldest first."""
         return [
             Waiting(ticket, waiter.key, tuple(sorted(waiter.missing)), waiter.since)
             for ticket, waiter in self._tickets.items()
         ]
 
-    # the inside
+    # implementation
 
     def _take(self, head: Run[E]) -> Fetch:
         table = self._maps[head.key]
@@ -292,10 +294,8 @@ class BlockQueue(Generic[E]):
         return fetch
 
     def _reach(self, table: BlockMap[E], head: Run[E]) -> range:
-        """The blocks to fetch in one go with the head of the most urgent run.
-
-        Neighbours join when they are due and at the same attempt: nobody inherits another's failures.
-        """
+        """Returns the blocks to fetch in one GET with the head of the most urgent run. Neighbours join if they are due
+        and at the same attempt, so that no block inherits the failures of another."""
         start = stop = head.start
         demanded = head.priority is Priority.DEMAND
         if demanded:
@@ -343,29 +343,29 @@ class BlockQueue(Generic[E]):
     def _put_back(self, fetch: Fetch, until: float, attempt: int) -> None:
         self._assert_running(fetch, "put back")
         del self._running[fetch.id]
-        for run in self._awaited(fetch):
+        for run in self._outstanding(fetch):
             run.state, run.attempt, run.until = after(run.state, Event.PUT_BACK), attempt, until
             self._enqueue(run)
 
     def _release(self, table: BlockMap[E], fetch: Fetch) -> None:
-        for run in self._awaited(fetch):
+        for run in self._outstanding(fetch):
             for span in gathered(block for block in range(run.start, run.stop) if block in table.waiters):
                 (part,) = self._isolate(table, span)
                 part.state = after(part.state, Event.PUT_BACK)
                 self._enqueue(part)
-        for run in self._awaited(fetch):
+        for run in self._outstanding(fetch):
             after(run.state, Event.RELEASE)
             table.remove(run)
 
-    def _awaited(self, fetch: Fetch) -> list[Run[E]]:
-        """What a fetch has not brought yet."""
+    def _outstanding(self, fetch: Fetch) -> list[Run[E]]:
+        """Returns the runs of a fetch that have not landed."""
         table = self._maps.get(fetch.key)
         if table is None:
             return []
         return [run for run in table.within(fetch.blocks) if run.state is State.RUNNING and run.fetch == fetch.id]
 
     def _end(self, ticket: int) -> None:
-        """Take a ticket out before its blocks came; what was demanded for it alone is no longer urgent."""
+        """Removes an incomplete ticket; blocks demanded for it alone drop to AHEAD."""
         waiter = self._tickets.pop(ticket)
         table = self._maps[waiter.key]
         alone = []
@@ -391,20 +391,20 @@ class BlockQueue(Generic[E]):
             self._tidy(key)
 
     def _isolate(self, table: BlockMap[E], span: range) -> list[Run[E]]:
-        """The runs of ``span``, split so that they end where it does."""
+        """Returns the runs of ``span``, split at its ends."""
         for edge in (span.start, span.stop):
             right = table.cut(edge)
             if right is not None and right.state is State.QUEUED:
-                self._agenda.push(right)
+                self._ready.push(right)
         return table.within(span)
 
     def _enqueue(self, run: Run[E]) -> None:
         self._queued[run.priority] += len(run)
-        self._agenda.push(run)
+        self._ready.push(run)
 
     def _dequeue(self, run: Run[E]) -> None:
         self._queued[run.priority] -= len(run)
-        self._agenda.remove(run)
+        self._ready.remove(run)
 
     def _set_priority(self, run: Run[E], priority: Priority) -> None:
         if run.state is State.QUEUED:
@@ -413,7 +413,7 @@ class BlockQueue(Generic[E]):
             if priority is Priority.DEMAND and not run.attempt:
                 run.until = None
             self._enqueue(run)
-        run.priority = priority  # of a running one: what it goes back to the queue with
+        run.priority = priority  # for a running run, the priority if it is queued again
 
     def _tidy(self, key: str) -> None:
         if key in self._maps and not self._maps[key]:

@@ -1,7 +1,7 @@
-"""How fast work that nobody waits for may use up what a server allows in its window: freely while most of it is left,
-spread over the rest of the window when it runs short, and never the last of it, which is for readers.
+"""Pacing of background requests against a server's rate limit: unpaced while most of the quota is left, spread over the
+rest of the window when it runs short, and never using the last part, which is for readers.
 
-``remote.standing`` tells what the server said and asks with ``now`` in monotonic seconds. Not thread-safe by itself.
+Used by the access state of a source, with ``now`` in monotonic seconds. Not thread-safe by itself.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-# From here down the rest is spread. Of the 3000 requests an anonymous user has in five minutes, three quarters at full
-# speed bring 2250 files, more than nearly every repo has; nobody who hydrates one notices any of this.
+# Below this share the rest is spread. Of the 3000 requests an anonymous user has in five minutes, three quarters at
+# full speed fetch 2250 files, more than nearly every repo has, so most hydrations are never paced.
 SHORT: Final = 0.25
-# This share is the readers' alone: 300 files of those 3000 that somebody opens while the rest of the window passes.
+# Reserved for readers: of those 3000 requests, 300 files opened during the rest of the window.
 KEPT: Final = 0.1
-# Where the server does not say how many there are in all: the smallest number the Hub documents.
+# Assumed limit if the server does not report one: the smallest that the Hub documents.
 SMALLEST: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """``left`` requests of ``limit`` (None: not told) until ``resets_at`` (monotonic seconds)."""
+    """``left`` requests of ``limit`` (None: not reported) until ``resets_at`` (monotonic seconds)."""
 
     left: int
     limit: int | None
     resets_at: float
 
     def spare(self) -> int:
-        """How many of those left are not kept for readers."""
+        """Returns how many of the requests left are not reserved for readers."""
         return max(0, self.left - math.ceil(KEPT * (self.limit or SMALLEST)))
 
     def interval(self, now: float) -> float:
-        """Seconds from one background request to the next; up to the end of the window where none is spare."""
+        """Returns the seconds between background requests; the rest of the window if none is spare."""
         if now >= self.resets_at or self.left > SHORT * (self.limit or SMALLEST):
             return 0.0
         return (self.resets_at - now) / max(1, self.spare())
@@ -45,7 +45,7 @@ class RequestPacer:
         self._last = float("-inf")
 
     def wait(self, quota: Quota | None, now: float) -> float:
-        """Seconds to wait before the next one; 0: it may go now, and counts as sent."""
+        """Returns the seconds to wait before the next request; 0: send it now, it is counted as sent."""
         if quota is not None and now < quota.resets_at:
             if quota.left <= SHORT * (quota.limit or SMALLEST) and not quota.spare():
                 return quota.resets_at - now

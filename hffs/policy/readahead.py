@@ -1,12 +1,13 @@
-"""What a file's readers will want next, guessed from what they read: one cursor for each reading pattern.
+"""Read-ahead: one cursor for each reading pattern of a file predicts the bytes read next.
 
-``transfer.reader`` calls ``observe`` for every read, under the file's lock, and wants what is returned as AHEAD. Only a
-guess about time: a wrong one costs traffic within the bounds below, never correctness. Never fetches, counts no memory
-(``window_limit`` is told) and knows no handle, as processes share files and threads share handles. Not thread-safe.
+``transfer.reader`` calls ``observe`` for every read, under the file's lock, and wants the result at priority AHEAD. A
+wrong prediction costs traffic within the bounds below, never correctness. Fetches nothing, counts no memory
+(``window_limit`` is given) and is independent of handles, since processes share files and threads share handles. Not
+thread-safe.
 
-With a ``plan`` a window ends where the tensor ends that its reader is in, unless the reader goes from piece to piece or
-began at the file's first byte (cp, sha256sum). Where readers are seen to take the tensors in the plan's order, it ends
-only where that order jumps, and goes on there.
+With a ``plan`` a window ends at the end of the reader's tensor, unless the reader proceeds from piece to piece or began
+at the file's first byte (cp, sha256sum). If readers are seen to follow the plan's load order, the window ends only
+where that order jumps, and continues there.
 """
 
 from __future__ import annotations
@@ -21,39 +22,40 @@ from ..ranges import BLOCK_SIZE, ByteRange, clip
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 
-# Linux hands the requests of one sequential reader over up to 256 KiB back and 512 KiB forward of their order
-# (mountpoint-s3 measured it); within this a read is in order.
+# Linux sends the requests of one sequential reader up to 256 KiB early and 512 KiB late (measured by mountpoint-s3);
+# within this distance a read is in order.
 REORDERED: Final = 512 * _KIB
-# A reader that leaves out no more than this is still the same reader. hf-mount and mountpoint-s3 keep to 16 MiB too.
+# A skip of up to this distance belongs to the same reader. hf-mount and mountpoint-s3 use 16 MiB, too.
 SKIPPED: Final = 16 * _MIB
-# Up to here a cursor is on trial. A random read of 4 MiB arrives as sequential requests too, of 5.5 MiB with the
-# kernel's own read-ahead, and may move 1.6 times its bytes. So what is wanted beyond is a quarter of what was read, 512
-# KiB at most (8 processes, 30 pieces of 4 MiB each by mmap, 16 workers: 1.58 times; with 1 MiB it was 1.77).
+# Until it has read this much a cursor is on trial. A random read of 4 MiB also arrives as sequential requests, of
+# 5.5 MiB with the kernel's own read-ahead, and may fetch 1.6 times its bytes. So the window is a quarter of what was
+# read, 512 KiB at most (8 processes, 30 pieces of 4 MiB each by mmap, 16 workers: 1.58 times; with 1 MiB it was 1.77).
 TRIAL: Final = 8 * _MIB
 TRIAL_WINDOW: Final = 512 * _KIB
-# Who has read as far in order is believed, and the window doubles from here on. No more: a header of 8 MiB is read so.
+# The first window after the trial, which doubles from here on. Not larger, since headers of 8 MiB are read like this.
 PROVEN_WINDOW: Final = 2 * _MIB
 
-# A touched page brings up to this much before it, and as much after it: half of the kernel's read-ahead on a mount
-# (1 MiB, daemon.readahead), which FADV_SEQUENTIAL doubles; and the page itself.
+# A page fault reads up to this much before and after the page: half of the kernel's read-ahead on a mount (1 MiB,
+# system.bdi_readahead), which FADV_SEQUENTIAL doubles; and the page itself.
 AROUND: Final = 1 * _MIB + 4 * _KIB
-# A reader in order has up to two of the kernel's windows before it that nobody may have asked for.
+# Up to two of the kernel's windows ahead of a sequential reader may not have been requested by it.
 OVERSHOT: Final = 4 * _MIB
-# Who began at a tensor's start and reads on reads all of it, as good as always, so no trial. One who wants only its
-# first 2 MiB pays about 9: those, 1 before them, 2 that the kernel reads on, and this.
+# A reader that began at a tensor's start and continues nearly always reads all of it, so it has no trial. One that
+# needs only the first 2 MiB fetches about 9: those, 1 before them, 2 of the kernel's read-ahead, and this.
 KNOWN_WINDOW: Final = 4 * _MIB
-# transformers loads with at most 4 threads. So the tensor before in the order is one of the last 4 that were begun, or
-# was left out: the small ones between are not seen, and threads overtake one another.
+# transformers loads with at most 4 threads. So the preceding tensor in load order is one of the last 4 begun, or was
+# skipped: small ones in between are not seen, and threads overtake one another.
 THREADS: Final = 4
 STEPS: Final = 3
-# So many jumps in order, with none out of order since. Tensors that are read at random, each once and whole, look like
-# that at some moment in 1 of 200 files of 100 tensors, in 1 of 8 of 32: then a tensor that is not next is fetched.
+# Jumps in load order, with none out of order since, before the order is followed. Tensors read at random, each once and
+# completely, look like that at some point in 1 of 200 files of 100 tensors, in 1 of 8 of 32: then a wrong tensor is
+# prefetched.
 EVIDENCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One cursor as status shows it: where its reader is, how far ahead it has wanted, its window, its bytes read."""
+    """One cursor as shown in status: its position, how far ahead it has wanted, its window, its bytes read."""
 
     position: int
     wanted: int
@@ -63,39 +65,39 @@ class Window:
 
 @dataclass(slots=True)
 class _Cursor:
-    position: int  # where the reader stands: the end of the farthest read in order
-    wanted: int  # all up to here was wanted, or read
+    position: int  # the end of the farthest read in order
+    wanted: int  # everything up to here was wanted or read
     begun: int  # where its first read started
     window: int = 0  # how far ahead of position to want
     read: int = 0  # bytes this cursor's reader has read, each once
     run: int = 0  # of these, since the last misprediction
-    gaps: int = 0  # bytes left out within REORDERED that may still come
-    through: bool = False  # the reader has gone from piece to piece before it began here
-    placed: bool = False  # whether it is known in which piece it began, and was counted
-    beyond: ByteRange | None = None  # wanted where the order goes on
+    gaps: int = 0  # bytes skipped within REORDERED that may still be read
+    through: bool = False  # the reader has proceeded from piece to piece before
+    placed: bool = False  # whether its first piece is known and was counted
+    beyond: ByteRange | None = None  # wanted at the continuation of the load order
 
 
 class ReadCursors:
-    """The reading patterns of one file of ``size`` bytes, the ``max_cursors`` last used of them."""
+    """The reading patterns of one file of ``size`` bytes, at most ``max_cursors``, least recently used ones dropped."""
 
     def __init__(self, size: int, *, max_cursors: int = 16, max_window: int = 256 * _MIB) -> None:
         """16 cursors: loaders read one file with as many threads. 256 MiB: ample for 10 Gbit/s at 50 ms (60 MiB)."""
         if max_cursors < 1 or min(size, max_window) < 0:
-            raise ValueError("at least one cursor; sizes count from 0")
-        self.plan: ReadPlan | None = None  # may be given at any time
+            raise ValueError("at least one cursor; sizes are not negative")
+        self.plan: ReadPlan | None = None  # may be set at any time
         self._size = size
         self._max_cursors = max_cursors
         self._max_window = max_window
         self._cursors: OrderedDict[int, _Cursor] = OrderedDict()  # least recently used first; the keys only name them
         self._named = 0
-        self._in_order = 0  # jumps to what is next in the plan's order, since the last one elsewhere
+        self._in_order = 0  # jumps to the next piece in load order, since the last one elsewhere
 
     def observe(self, offset: int, length: int, *, window_limit: int | None = None) -> ByteRange:
-        """The bytes to want ahead now that ``[offset, offset + length)`` is read; empty: nothing.
+        """Records a read of ``[offset, offset + length)`` and returns the bytes to want ahead; empty: none.
 
-        Whole blocks beyond the read (the last may end with the file), or at the next place in load order; never again
-        what this cursor has wanted; at least half a window at a time. ``window_limit`` (bytes) bounds the window for
-        now, where memory or budget is short.
+        Whole blocks beyond the read (the last may end with the file), or at the next place in load order; never what
+        this cursor has wanted before; at least half a window at a time. ``window_limit`` (bytes) bounds the window
+        while memory or budget is short.
         """
         asked = clip(offset, length, self._size)
         if not asked.length:
@@ -112,14 +114,15 @@ class ReadCursors:
         return self._ahead(cursor, window_limit)
 
     def windows(self) -> list[Window]:
-        """What the cursors are at, the last used first."""
+        """Returns the cursors, most recently used first."""
         return [Window(c.position, c.wanted, c.window, c.read) for c in reversed(self._cursors.values())]
 
     def _nearest(self, offset: int) -> tuple[int | None, int]:
-        """The cursor that a read at ``offset`` continues, and how far past its position that is (negative: before)."""
+        """Returns the cursor that a read at ``offset`` continues, and the distance from its position (negative:
+        before)."""
         best: int | None = None
         best_distance = SKIPPED + 1
-        for name in reversed(self._cursors):  # of equals the one used last
+        for name in reversed(self._cursors):  # of equals the most recently used
             distance = offset - self._cursors[name].position
             if distance >= -REORDERED and abs(distance) < abs(best_distance):
                 best, best_distance = name, distance
@@ -130,7 +133,7 @@ class ReadCursors:
     # a new cursor
 
     def _begin(self, skipped: int | None, asked: ByteRange) -> None:
-        """A read that continues none: of a new reader, of one that went on in load order, or of one that skipped."""
+        """Adds a cursor: for a new reader, one that continues in load order, or one that skipped."""
         cursor = _Cursor(asked.stop, asked.stop, asked.start)
         follows = self._foreseen(asked)
         if follows is not None and follows.beyond is not None:
@@ -146,35 +149,35 @@ class ReadCursors:
         self._cursors[self._named] = cursor
 
     def _foreseen(self, asked: ByteRange) -> _Cursor | None:
-        """The cursor that has wanted this where the order goes on."""
+        """Returns the cursor that has wanted this at the continuation of the load order."""
         for cursor in reversed(self._cursors.values()):
             beyond = cursor.beyond
             if beyond is not None and beyond.start - AROUND <= asked.start < beyond.stop:
                 return cursor
         return None
 
-    def _skip(self, name: int, heir: _Cursor, asked: ByteRange) -> None:
-        """A read not far ahead: the reader skipped, or a second reader began there. Either is served: a new cursor goes
-        on with what the old one had learnt, and the old one stays, as the first to go, until it is continued."""
+    def _skip(self, name: int, successor: _Cursor, asked: ByteRange) -> None:
+        """Handles a read not far ahead: the reader skipped, or a second reader began there. Both cases are served: the
+        new cursor inherits the old one's state, and the old one stays, first to be dropped, until it is continued."""
         cursor = self._cursors[name]
         self._cursors.move_to_end(name, last=False)
-        heir.wanted = max(cursor.wanted, asked.stop)
-        heir.window, heir.read, heir.run = cursor.window, cursor.read, cursor.run
+        successor.wanted = max(cursor.wanted, asked.stop)
+        successor.window, successor.read, successor.run = cursor.window, cursor.read, cursor.run
         if asked.start - cursor.position <= OVERSHOT:
-            # Perhaps no skip at all, but a request of 1 MiB that overtook another: where its reader began is known.
-            heir.begun = cursor.begun
-        to_the_end = False  # of a tensor: what was not wanted then was not wanted on purpose
+            # Possibly no skip, but a request of 1 MiB that overtook another: the reader's start is known.
+            successor.begun = cursor.begun
+        tensor_done = False  # then the bytes behind it were left out on purpose
         if self.plan is not None:
-            piece, heir.through = self._piece(cursor, self.plan)
-            to_the_end = cursor.position >= self.plan.end_of(piece)
-        if asked.start > cursor.wanted and not to_the_end:  # what was wanted ahead was in vain
-            heir.window //= 2
-            heir.run = 0
+            piece, successor.through = self._piece(cursor, self.plan)
+            tensor_done = cursor.position >= self.plan.end_of(piece)
+        if asked.start > cursor.wanted and not tensor_done:  # the read-ahead was wasted
+            successor.window //= 2
+            successor.run = 0
 
     # a read in order
 
     def _advance(self, cursor: _Cursor, asked: ByteRange) -> None:
-        """Move along with a read in order, perhaps one of a few that changed places."""
+        """Moves a cursor along with a read in order, possibly one of several that were reordered."""
         if asked.stop <= cursor.position:
             fresh = min(asked.length, cursor.gaps)
             cursor.gaps -= fresh
@@ -218,33 +221,33 @@ class ReadCursors:
         cursor.beyond = ByteRange(first, stop)
         return ByteRange(start, stop)
 
-    # what the plan says
+    # the plan
 
     def _piece(self, cursor: _Cursor, plan: ReadPlan) -> tuple[int, bool]:
-        """The piece its reader is in, and whether it goes from one to the next."""
+        """Returns the reader's piece, and whether it proceeds from one piece to the next."""
         began = plan.piece_at(min(cursor.begun + AROUND, cursor.position - 1))
         now = plan.piece_at(cursor.position - 1 - OVERSHOT)
         return max(began, now), cursor.through or now > began
 
     def _bounds(self, cursor: _Cursor) -> tuple[int, ByteRange | None, bool]:
-        """Where its window ends, where it goes on from there, and whether all up to there is as good as asked for."""
+        """Returns where the window ends, where it continues, and whether everything up to the end is nearly certain."""
         plan = self.plan
         if plan is None:
             return self._size, None, False
         piece, through = self._piece(cursor, plan)
         start = plan.start_of(piece)
-        # Where a small one lies right before, that may be what is read, and this one be the kernel's guess.
+        # If a small piece precedes it, that may be the one read, and this one the kernel's read-ahead.
         sure = OVERSHOT if plan.start_of(piece - 1) >= cursor.begun - AROUND else AROUND
         known = cursor.begun <= start < cursor.position - sure
         if cursor.begun and self._in_order >= EVIDENCE:
-            stretch = plan.segment_from(piece)
-            return stretch.stop, stretch.then, known
+            segment = plan.segment_from(piece)
+            return segment.stop, segment.then, known
         if through or not cursor.begun:
             return self._size, None, False
         return plan.end_of(piece), None, known
 
     def _place(self, name: int, cursor: _Cursor, plan: ReadPlan) -> None:
-        """Whether a reader that jumped did so in the plan's order; asked once, when it is sure where it jumped to."""
+        """Counts whether a reader jumped in load order; once per cursor, when its piece is certain."""
         cursor.placed = True
         piece = plan.piece_at(cursor.begun + AROUND)
         if not cursor.begun or piece < 0:
@@ -253,11 +256,11 @@ class ReadCursors:
         steps = [
             plan.rank_of(piece) - plan.rank_of(near) for other in others for near in self._pieces_near(other, plan)
         ]
-        if 0 not in steps:  # a jump within a tensor says nothing
+        if 0 not in steps:  # a jump within a tensor is no evidence
             self._in_order = self._in_order + 1 if any(0 < step <= STEPS for step in steps) else 0
 
     def _pieces_near(self, cursor: _Cursor, plan: ReadPlan) -> range:
-        """Those its reader may have read last: the kernel read on behind it."""
+        """Returns the pieces that its reader may have read last, given the kernel's read-ahead."""
         last = plan.piece_at(cursor.position - 1)
         first = plan.piece_at(max(cursor.begun, cursor.position - 1 - OVERSHOT))
         return range(max(first, last - THREADS, 0), last + 1)

@@ -1,8 +1,8 @@
-"""Which queued run is next: heaps by priority and age, and one of the deferred by due time.
+"""The order of queued runs: a heap by age for each priority, and a heap of deferred runs by due time.
 
-Called by ``policy.queue`` only, which owns the runs. A heap entry is valid while it is the one its run names; all other
-entries are stale, and go when they come up or when the heaps have doubled, so that nothing is ever searched for.
-Never looks at neighbours or waiters. Not thread-safe: the queue's caller holds the lock.
+Used by ``policy.queue`` only, which owns the runs. A heap entry is valid while its run names it; other entries are
+stale and are dropped when they reach the top, or in a sweep once the heaps have doubled, so that nothing is searched.
+Not thread-safe: the caller of the queue holds the lock.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final, Generic
 
 from .blocks import E, Priority, Run
 
-_SLACK: Final = 1024  # stale entries tolerated before a sweep, which is then paid for by as many pushes
+_SLACK: Final = 1024  # stale entries before a sweep, whose cost is spread over as many pushes
 
 
 class ReadyQueue(Generic[E]):
-    """Queued runs in the order they are to be worked on."""
+    """Queued runs in the order in which to fetch them."""
 
     def __init__(self) -> None:
         # by priority: (since, start, entry, run)
@@ -26,7 +26,7 @@ class ReadyQueue(Generic[E]):
         self._sweep_at = _SLACK
 
     def push(self, run: Run[E]) -> None:
-        """Enter a queued run as it is now, in place of its earlier entry."""
+        """Enters a queued run with its present values, replacing its earlier entry."""
         self._entries += 1
         run.entry = self._entries
         if run.until is None:
@@ -41,7 +41,7 @@ class ReadyQueue(Generic[E]):
         run.entry = 0
 
     def promote(self, now: float) -> None:
-        """Deferred runs that are due become ready."""
+        """Makes deferred runs that are due ready."""
         while self._deferred and self._deferred[0][0] <= now:
             _, entry, run = heappop(self._deferred)
             if run.entry == entry:
@@ -49,14 +49,14 @@ class ReadyQueue(Generic[E]):
                 self.push(run)
 
     def first(self, priority: Priority) -> Run[E] | None:
-        """The oldest ready run of this priority; it stays."""
+        """Returns the oldest ready run of this priority without removing it."""
         heap = self._ready[priority]
         while heap and heap[0][3].entry != heap[0][2]:
             heappop(heap)
         return heap[0][3] if heap else None
 
     def due(self) -> float | None:
-        """When the next deferred run becomes due, None: none is deferred."""
+        """Returns when the next deferred run becomes due; None if none is deferred."""
         while self._deferred and self._deferred[0][2].entry != self._deferred[0][1]:
             heappop(self._deferred)
         return self._deferred[0][0] if self._deferred else None

@@ -1,7 +1,6 @@
-"""How long to wait before trying a failed request again, and when to give up.
+"""The retry policy of requests: how long to wait before the next attempt, and when to give up.
 
-A value that ``transfer.fetcher`` and ``remote`` ask; it never sleeps and rolls no dice (the caller passes ``random``).
-Free of state, so any thread may ask.
+Stateless: used from any thread; the caller sleeps and passes ``random``.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """``attempts`` in all, the first included; waits of up to ``base`` seconds doubling to ``cap``.
+    """``attempts`` in all, the first included; waits of up to ``base`` seconds, doubling up to ``cap``.
 
-    Full jitter spreads the clients that failed together. Six attempts wait 8 s on average and 15.5 s at most, which
+    Full jitter spreads clients that failed together. Six attempts wait 8 s on average and 15.5 s at most, which
     leaves most of a read's deadline (120 s) to the requests themselves.
     """
 
@@ -26,10 +25,10 @@ class RetryPolicy:
             raise ValueError(f"not a retry policy: {self}")
 
     def decide(self, attempt: int, *, transient: bool, retry_after: float | None, random: float) -> float | None:
-        """Seconds to wait after attempt number ``attempt`` (from 0) failed; None: give up.
+        """Returns the seconds to wait after attempt number ``attempt`` (from 0) failed; None: give up.
 
-        ``transient``: the error's own word whether trying again may help. ``retry_after``: the least seconds the server
-        asked for. ``random`` is in [0, 1).
+        ``transient``: whether the error allows a retry. ``retry_after``: the minimum wait the server asked for, in
+        seconds. ``random`` is in [0, 1).
         """
         if not 0 <= random < 1 or attempt < 0:
             raise ValueError(f"attempt {attempt} from 0, random {random} in [0, 1)")

@@ -16,7 +16,7 @@ from .. import ranges
 from ..cache import BlockLease, CacheBudget, Reservation
 from ..errors import CacheUnusable, HffsError, NoSpace
 from ..policy import DiskBreaker
-from ..policy.eviction import step
+from ..policy.eviction import granularity
 from .blob_handle import BlobHandle
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class BlockSink:
         budget, error = self.budget, self._error
         if budget is None or error is None:
             return
-        if self._breaker.lasts:
+        if self._breaker.is_open:
             free = budget.free()
             with self._lock:
                 if not self._breaker.may_try(self._now(), free):
@@ -70,7 +70,7 @@ class BlockSink:
             if reservation is None:
                 return
             reservation.settle(0)
-            if self._breaker.lasts:
+            if self._breaker.is_open:
                 budget.probe()
         except (NoSpace, CacheUnusable) as failure:
             log.debug("event=still-degraded error=%s", failure)
@@ -83,7 +83,7 @@ class BlockSink:
 
     def reserve(self, handle: BlobHandle, size: int) -> WriteReservation:
         """Space for ``size`` bytes that are about to be fetched; the caller closes it."""
-        free = self.budget.free() if self.budget is not None and self._breaker.lasts else None
+        free = self.budget.free() if self.budget is not None and self._breaker.is_open else None
         with self._lock:
             tries = self._breaker.may_try(self._now(), free)
         reservation = WriteReservation(self, handle, size, tries=tries)
@@ -182,7 +182,9 @@ class WriteReservation:
         if budget is None or self.error is not None or self._left >= _on_disk(size):
             return
         self._settle()
-        asked = _on_disk(max(min(size, self._size), min(self._size, step(budget.cached_capacity, ranges.BLOCK_SIZE))))
+        asked = _on_disk(
+            max(min(size, self._size), min(self._size, granularity(budget.cached_capacity, ranges.BLOCK_SIZE)))
+        )
         try:
             self._reservation = budget.reserve(asked)
         except (NoSpace, CacheUnusable) as error:

@@ -64,7 +64,7 @@ class Scheduler:
         self._queue: BlockQueue[Exception] = BlockQueue(
             demand_blocks=max(1, fetch_size // ranges.BLOCK_SIZE), workers=min(workers, USUAL)
         )
-        self._limits = ConcurrencyLimits(workers=workers, ahead=ahead, limiter=controller)
+        self._limits = ConcurrencyLimits(workers=workers, ahead=ahead, controller=controller)
         self._handles: dict[str, BlobHandle] = {}
         self._waiters = WaiterTable(late_seconds)
         self._watchers: dict[str, list[Watcher]] = {}
@@ -211,13 +211,13 @@ class Scheduler:
             if waiter is None:
                 return None, []
             self._waiters.record_late(waiter, time.monotonic())
-            slow = self._queue.under_way(ticket)
+            slow = self._queue.fetches_for(ticket)
             self._queue.abandon(ticket)
             return waiter, slow
 
     def cancel_background(self, handle: BlobHandle) -> None:
         with self._lock:
-            self._queue.relinquish(handle.key, Priority.BACKGROUND)
+            self._queue.withdraw(handle.key, Priority.BACKGROUND)
 
     def drop(self, handle: BlobHandle) -> list[Waiter]:
         """Nothing of the handle is queued any more; returns its waiters. Running fetches go on."""
@@ -314,7 +314,7 @@ class Scheduler:
         now = time.monotonic()
         with self._lock:
             running = self._limits.running(Priority.BULK)
-            controller = self._limits.limiter
+            controller = self._limits.controller
             if self.stopped or not (running or self._queue.queued()[Priority.BULK]):
                 self._sampling = False
                 controller.idle(now)
@@ -338,7 +338,7 @@ class Scheduler:
             if until is not None:
                 return self._workers, f"{self._limits.why}: only waiting readers for {until - now:.0f} s"
             bulk = self._queue.queued()[Priority.BULK] or self._limits.running(Priority.BULK)
-            controller = self._limits.limiter
+            controller = self._limits.controller
         return (controller.limit, controller.why) if bulk else (self._workers, "as many as are needed, up to the limit")
 
     # --- watchers and status ----------------------------------------------------------------------------------------

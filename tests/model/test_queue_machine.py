@@ -139,7 +139,7 @@ class QueueMachine(RuleBasedStateMachine):
             for number in waiter.missing
             if (block := self.naive.blocks[waiter.key, number]).state == "running"
         }
-        assert {fetch.id for fetch in self.queue.under_way(ticket)} == expected
+        assert {fetch.id for fetch in self.queue.fetches_for(ticket)} == expected
 
     @precondition(lambda self: self.naive.waiters)
     @rule(data=st.data())
@@ -177,7 +177,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(key=keys, priority=priorities)
     def relinquish(self, key: str, priority: Priority) -> None:
-        self.queue.relinquish(key, priority)
+        self.queue.withdraw(key, priority)
         for (other, number), block in list(self.naive.blocks.items()):
             unwanted = block.state == "queued" and block.priority >= priority and not self.naive.needed(key, number)
             if other == key and unwanted:

@@ -276,7 +276,7 @@ class CacheBudget:
             account = self._account = self._ledger.read()
             if over > account.held or self._now() < self._fruitless:
                 return False
-            needed = eviction.to_free(over, self.cached_capacity or account.held)
+            needed = eviction.bytes_over(over, self.cached_capacity or account.held)
             began = self._now()
             self._hash_until = began + _HASHING_S
             freed = self._evict(self._victims, needed)

@@ -10,7 +10,7 @@ from hffs.policy import ConcurrencyController
 from hffs.ranges import BLOCK_SIZE
 
 KIB, MIB = 1024, 1024**2
-FIRST = "one worker at first, to see what it brings"
+FIRST = "one worker first, to measure its speed"
 
 
 @dataclass

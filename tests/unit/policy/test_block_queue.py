@@ -413,7 +413,7 @@ def test_what_is_relinquished_is_fetched_only_where_somebody_waits() -> None:
     queue.want("a", range(4, 5), DEMAND, 0.0)
     assert queue.wait(1, "a", [4], 0.0) is None
     queue.want("a", range(7, 8), BACKGROUND, 0.0)
-    queue.relinquish("a", BACKGROUND)
+    queue.withdraw("a", BACKGROUND)
     fetch = taken(queue)
     assert fetch.blocks == range(4, 5)
     assert queue.awaited(fetch)

@@ -6,22 +6,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hffs.policy.blocks import AFTER, BlockMap, Event, Priority, Run, State, after
+from hffs.policy.blocks import TRANSITIONS, BlockMap, Event, Priority, Run, State, after
 
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)))
 def test_an_event_outside_the_table_is_refused_with_state_and_event_named(state: State, event: Event) -> None:
-    if (state, event) in AFTER:
-        assert after(state, event) is AFTER[state, event]
+    if (state, event) in TRANSITIONS:
+        assert after(state, event) is TRANSITIONS[state, event]
     else:
-        with pytest.raises(AssertionError, match=f"{state.name} cannot meet {event.name}"):
+        with pytest.raises(AssertionError, match=f"{event.name} is impossible for a block that is {state.name}"):
             after(state, event)
 
 
 def test_every_state_is_entered_and_left() -> None:
     for state in State:
-        assert any(to is state and of is not state for (of, _), to in AFTER.items())
-        assert any(of is state and to is not state for (of, _), to in AFTER.items())
+        assert any(to is state and of is not state for (of, _), to in TRANSITIONS.items())
+        assert any(of is state and to is not state for (of, _), to in TRANSITIONS.items())
 
 
 def test_a_block_in_the_store_is_absent_from_the_queue_whatever_it_was() -> None:

@@ -20,7 +20,7 @@ def test_one_worker_begins_and_a_steady_line_is_known_after_a_second() -> None:
     assert run.limiter.limit == 1
     run.run(0.5)
     assert run.limiter.limit == 2
-    assert run.limiter.why == "trying 2, where 1 brought 38M/s"
+    assert run.limiter.why == "trying 2; 1 reached 38M/s"
 
 
 @pytest.mark.parametrize("most", [1, 2, 12, 16, 17, 112])
@@ -66,7 +66,7 @@ def test_where_the_processor_is_the_limit_few_workers_stay() -> None:
     run = hydration(Table({1: 2000 * MIB, 2: 2700 * MIB, 4: 2600 * MIB, 8: 2500 * MIB, 16: 2300 * MIB}))
     run.run(20)
     assert run.limiter.limit == 2
-    assert run.limiter.why.startswith("4 workers bring no more than 2 (")
+    assert run.limiter.why.startswith("4 workers are no faster than 2 (")
     run.past.clear()
     run.run(300)
     assert run.share_at({2}) > 0.95
@@ -76,7 +76,7 @@ def test_workers_that_each_bring_less_than_the_least_stay_one() -> None:
     run = hydration(Line(1e6))
     assert run.run(60) == 1
     assert {limit for _, limit, _ in run.past} == {1}
-    assert run.limiter.why == "each brings less than 3.0M/s"
+    assert run.limiter.why == "each is slower than 3.0M/s"
 
 
 def test_the_least_speed_is_a_setting() -> None:
@@ -89,7 +89,7 @@ def test_more_workers_that_would_each_bring_too_little_are_not_kept() -> None:
     run = hydration(Table({1: 10 * MIB, 2: 16 * MIB, 4: 24 * MIB, 8: 23 * MIB, 16: 20 * MIB}))
     run.limiter = ConcurrencyController(most=16, min_speed=7 * MIB)
     assert run.run(20) == 2
-    assert run.limiter.why == "4 workers would bring less than 7.0M/s each"
+    assert run.limiter.why == "4 workers would be slower than 7.0M/s each"
 
 
 def test_a_slow_start_does_not_keep_one_worker_for_long() -> None:
@@ -107,7 +107,7 @@ def test_a_line_that_gets_slow_is_left_by_workers_that_bring_too_little() -> Non
     line.total = 20e6
     run.run(10)
     assert run.limiter.limit == 4
-    assert run.limiter.why == "each brings less than 3.0M/s"
+    assert run.limiter.why == "each is slower than 3.0M/s"
 
 
 @pytest.mark.parametrize("moment", range(36, 46))
@@ -165,7 +165,7 @@ def test_a_server_that_refuses_gets_half_and_rest() -> None:
     for _ in range(16):  # all that were under way
         run.limiter.refused(run.now, None)
     assert run.limiter.limit == 8
-    assert run.limiter.why == "the server asked for less"
+    assert run.limiter.why == "the server refused requests"
     assert run.run(25) == 8
     run.limiter.refused(run.now, 60.0)
     assert run.limiter.limit == 4
@@ -197,7 +197,7 @@ def test_a_refusal_in_the_first_stretch_ends_it() -> None:
     run = hydration(Line(40e6))
     run.run(0.5)
     run.limiter.refused(run.now, None)
-    assert (run.limiter.limit, run.limiter.why) == (1, "the server asked for less")
+    assert (run.limiter.limit, run.limiter.why) == (1, "the server refused requests")
     assert run.run(30) == 1
 
 
@@ -237,7 +237,7 @@ def test_too_little_work_for_more_workers_proves_nothing() -> None:
     run = hydration(Line(40e6))
     run.work = 1
     assert run.run(10) == 1
-    assert run.limiter.why == "there was not enough work to try more"
+    assert run.limiter.why == "too little work to try more"
     run.work = 1000
     assert run.run(40) == 16
 

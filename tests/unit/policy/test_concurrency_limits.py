@@ -29,7 +29,7 @@ def test_however_they_begin_and_end_readers_find_a_worker_and_big_files_keep_to_
         others = len([each for each in running if each is not DEMAND])
         assert others <= max(1, workers - RESERVED), "workers are kept for readers that wait"
         assert running.count(AHEAD) <= USUAL
-        assert running.count(BULK) <= allowance.limiter.limit == 1
+        assert running.count(BULK) <= allowance.controller.limit == 1
         assert [allowance.running(each) for each in Priority] == [running.count(each) for each in Priority]
 
 
@@ -46,7 +46,7 @@ def test_a_single_worker_does_everything() -> None:
 
 
 def test_while_a_server_asks_for_patience_only_readers_are_served() -> None:
-    allowance = ConcurrencyLimits(workers=10, limiter=ConcurrencyController(most=8))
+    allowance = ConcurrencyLimits(workers=10, controller=ConcurrencyController(most=8))
     allowance.refused(100.0, 7.0)
     allowance.refused(101.0, 2.0)  # the shorter of two does not end the longer
     assert allowance.among(106.9) == [DEMAND]

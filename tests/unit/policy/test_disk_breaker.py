@@ -9,11 +9,11 @@ MIB = 1 << 20
 
 def test_a_disk_works_until_it_fails_and_again_when_it_did() -> None:
     outage = DiskBreaker(30.0)
-    assert (outage.lasts, outage.may_try(0.0)) == (False, True)
+    assert (outage.is_open, outage.may_try(0.0)) == (False, True)
     outage.failed(0.0)
-    assert (outage.lasts, outage.may_try(0.0)) == (True, False)
+    assert (outage.is_open, outage.may_try(0.0)) == (True, False)
     outage.worked()
-    assert (outage.lasts, outage.may_try(0.0)) == (False, True)
+    assert (outage.is_open, outage.may_try(0.0)) == (False, True)
 
 
 def test_one_in_thirty_seconds_may_try() -> None:

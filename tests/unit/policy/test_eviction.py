@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hffs.policy.eviction import Segment, choose, step, to_free, window
+from hffs.policy.eviction import Segment, bytes_over, choose, granularity, window
 from hffs.policy.eviction import order as parted
 from hffs.ranges import BLOCK_SIZE
 
@@ -104,7 +104,7 @@ def test_a_use_never_makes_anything_go_sooner(found: list[Segment]) -> None:
     [(0, 100 * MIB, 0), (-5, 100 * MIB, 0), (1, 100 * MIB, 5 * MIB + 1), (MIB, 1 << 40, 257 * MIB), (7, 0, 7)],
 )
 def test_a_twentieth_more_than_needed_goes_but_little_of_a_big_cache(over: int, limit: int, freed: int) -> None:
-    assert to_free(over, limit) == freed
+    assert bytes_over(over, limit) == freed
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_twentieth_more_than_needed_goes_but_little_of_a_big_cache(over: int, 
     ],
 )
 def test_the_smaller_the_cache_the_less_is_reserved_at_a_time(budget: int | None, reserved: int) -> None:
-    assert step(budget, BLOCK_SIZE) == reserved
+    assert granularity(budget, BLOCK_SIZE) == reserved
 
 
 def test_readers_share_a_quarter_of_the_cache_for_what_is_read_ahead() -> None:
