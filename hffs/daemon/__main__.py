@@ -16,15 +16,15 @@ import sys
 from .supervisor import Supervisor, from_file
 
 
-def main(words: list[str]) -> int:
-    if words[:1] == ["--worker"]:
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--worker"]:
         from . import worker
 
-        return worker.serve_supervised(int(words[1]))
-    if words[:1] == ["--supervise"]:
-        return Supervisor(from_file(int(words[1]))).run()
+        return worker.serve_supervised(int(arguments[1]))
+    if arguments[:1] == ["--supervise"]:
+        return Supervisor(from_file(int(arguments[1]))).run()
     parameters = json.load(sys.stdin)
-    if words[:1] in (["--preflight"], ["--rehearse"]):
+    if arguments[:1] in (["--preflight"], ["--rehearse"]):
         from . import worker
 
         return worker.preflight(parameters)

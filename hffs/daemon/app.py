@@ -211,7 +211,7 @@ class _Mount:
 
 
 def _restored(hub: session.HubContext, handover: Handover) -> session.Resolved:
-    """What the earlier worker showed; asks no server."""
+    """The commit that the earlier worker showed; sends no request."""
     listings = hub.listings(handover.commit, handover.subfolder)
     listings.restore()
     hub.source.access.assume_granted(handover.commit)

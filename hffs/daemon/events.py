@@ -21,7 +21,7 @@ from typing import Any, Final
 from ..control.http import HttpError, Request
 from ..system.log_setup import fields_of
 
-TICK_SECONDS: Final = 1.0  # between two looks at the progress: people read no faster
+TICK_SECONDS: Final = 1.0  # between two checks of the progress: people read no faster
 # Detects dead clients, whose line cannot be sent, and lets clients detect a dead daemon.
 HEARTBEAT_SECONDS: Final = 10.0
 BACKLOG: Final = 256  # lines that wait for a subscriber: a quarter of a minute of a busy mount, about 50 KB

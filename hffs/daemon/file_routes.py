@@ -1,7 +1,7 @@
 """What a mount's files have on this disk: their blocks, their eviction, their pins.
 
-The control socket's routes call this, on any thread; it answers from disk and queue and asks no server. What is evicted
-under readers is fetched anew. Paths are those of the mount.
+The control socket's routes call this, on any thread; it answers from disk and queue, without a request to a server.
+What is evicted under readers is fetched again. Paths are those of the mount.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..ranges import BLOCK_SIZE, block_count
 from ..transfer import Fetcher
 from ..vfs import MountedSnapshot, View
 
-_STATES: Final[tuple[Any, ...]] = ("absent", "queued", "in_flight", "local")  # by the byte that stands for them
+_STATES: Final[tuple[Any, ...]] = ("absent", "queued", "in_flight", "local")  # by their byte in a block map
 _RUN: Final = re.compile(rb"\x00+|\x01+|\x02+|\x03+")
 
 

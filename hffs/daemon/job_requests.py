@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 log = logging.getLogger(__name__)
 
 # A job that had just ended is started once more by the next worker, and ends at once: its client may not have got the
-# last report, and asks for half a minute after a worker that died.
+# last report, and retries for half a minute after a worker died.
 RESUME_SECONDS: Final = 60.0
 _KINDS: Final = ("hydrate", "verify")
 

@@ -30,8 +30,8 @@ class MountSpec:
 
     @property
     def supervised(self) -> bool:
-        """Whether another process can take over the binding: only the kernel's own protocol, which ``auto`` means on
-        Linux."""
+        """Returns whether another process can take over the binding: only the kernel's own protocol, which ``auto``
+        means on Linux."""
         binding = self.settings.binding
         return binding == "kernel" or (binding == "auto" and sys.platform == "linux")
 

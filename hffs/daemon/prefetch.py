@@ -1,6 +1,6 @@
 """Prefetch of a mount's small files, within half of the requests that the Hub still allows.
 
-``app`` makes a Prefetch when the mount answers and stops it at its end. The Hub tells how many requests are left with
+``app`` makes a Prefetch when the mount answers and stops it at its end. The Hub sends how many requests are left with
 its first answer about a file; so the few most useful files are requested first, and a thread requests the others when
 that answer has arrived, and ends. The fetcher fetches them after everything that readers want.
 """
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 # Fetched whatever the quota: what a loader opens first.
 FIRST: Final = 4
-# A server that does not answer within this time will not tell its quota either.
+# A server that does not answer within this time sends no quota in time either.
 QUOTA_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
 

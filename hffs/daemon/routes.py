@@ -1,7 +1,7 @@
 """The routes of a mount's control socket: method and path to the part that answers. Described in docs/openapi.yaml.
 
-Made by ``app`` from a mount's parts. Routes answer from memory and disk; the one that asks the Hub runs once at a time,
-so that the others have a thread whatever the Hub does.
+Made by ``app`` from a mount's parts. Routes answer from memory and disk; the one that sends a request to the Hub runs
+once at a time, so that the others have a thread whatever the Hub does.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ class Reporter:
 
 
 def snapshot_status(snapshot: MountedSnapshot) -> messages.SnapshotStatus:
-    """Counts what the listing, as far as it is known, and the store say of the snapshot's visible files."""
+    """The status of a snapshot's visible files, as far as the listing is known; sends no request."""
     files, commit = snapshot.files, snapshot.commit
     complete = files.listings.complete
     entries = snapshot.visible_files()

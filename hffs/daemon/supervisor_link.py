@@ -101,11 +101,11 @@ class SupervisorLink:
         except OSError as error:
             log.error("event=not-handed-over error=%s", error)
 
-    def send(self, word: str) -> None:
+    def send(self, message: str) -> None:
         """Sends a notification for the service manager, which accepts those of its main process only: the supervisor
         forwards it."""
         with suppress(OSError):  # there is no supervisor any more
-            self._socket.send(word.encode("utf-8", "replace"))
+            self._socket.send(message.encode("utf-8", "replace"))
 
     def listen(self, on_leave: Callable[[], None]) -> None:
         """``on_leave`` is called, on another thread, when another worker is to take over."""

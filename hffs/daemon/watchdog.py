@@ -75,7 +75,7 @@ class StatusNotifier:
             until_probe -= pause
 
     def _is_responsive(self, seconds: float) -> bool:
-        """Whether stat of the mount's root returns in time. A mount that was unmounted, or covered by another mount,
+        """Returns whether stat of the mount's root returns in time. A mount that was unmounted, or covered by another,
         cannot be probed and counts as responsive: it ends when its readers do."""
         found = mount_table.table().get(self._where)
         if found is None or found.device != self._device:

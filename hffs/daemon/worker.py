@@ -53,8 +53,8 @@ def serve_supervised(start: int) -> int:
 
 
 def preflight(parameters: Mapping[str, Any]) -> int:
-    """Whether a worker of this version would start with these parameters: imports all that it needs and parses what it
-    would be given. Returns the exit code; the last line on standard error is the reason."""
+    """Checks that a worker of this version would start with these parameters: imports all that it needs and parses
+    what it would be given. Returns the exit code; the last line on standard error is the reason."""
     from ..system import log_setup  # noqa: F401 - that they can be imported is what is checked
     from .supervisor_link import Handover
 

@@ -1,4 +1,4 @@
-"""What a node of a view is: a directory, or one of five kinds of content.
+"""The content of a node: a directory, or one of five kinds of file.
 
 A file of a snapshot, a literal (bytes made by hffs), a symbolic link, a member of an archive, or a file of the local
 disk. Small frozen values with the same methods: how large they are, how they are opened, what extended attributes they
@@ -78,7 +78,7 @@ class Content(Protocol):
 @dataclass(frozen=True, slots=True)
 class Directory:
     """``snapshot``: the one it is a directory of, if any. ``fixed``: its names, and the names it does not have, never
-    change, so that the kernel may keep both; else it looks each name up anew."""
+    change, so that the kernel may keep both; else it sends LOOKUP for each use of a name."""
 
     snapshot: MountedSnapshot | None = None
     fixed: bool = True

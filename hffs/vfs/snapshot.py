@@ -29,7 +29,7 @@ class MountedSnapshot:
         return self.files.root
 
     def visible_files(self) -> list[Entry]:
-        """The visible files that are known so far, in path order; asks no server."""
+        """The visible files that are known so far, in path order; sends no request."""
         return [entry for entry in self.files.listings.files() if self.patterns.match(entry.path)]
 
     def mount_path(self, path: str) -> str:

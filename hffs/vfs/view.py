@@ -1,8 +1,8 @@
 """A View is what a mountpoint shows: names, nodes and their contents. Each kind of mount is one file in ``views/``.
 
 The file system, status, jobs and the other parts of a daemon work on a View and on its ``snapshots()``; none of them
-knows which view it is. A view answers on any thread, from what it knows; a method that may ask the network has one
-beside it, ``…_waits``, that returns beforehand whether it could.
+knows which view it is. Its methods may be called on any thread; beside a method that may wait for the network is
+one, ``…_wait`` or ``…_waits``, that returns beforehand whether it could.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class View(ABC):
 
     @abstractmethod
     def node(self, number: int) -> Node:
-        """The node of a number that was given out before, by this process or by one whose mount it took over: numbers
-        are made of what they stand for. Never asks the network. Raises EntryNotFound."""
+        """The node of a number that this process, or one whose mount it took over, passed to the kernel: a number is a
+        hash of what the node shows. Never waits for the network. Raises EntryNotFound."""
 
     @abstractmethod
     def lookup(self, parent: Node, name: str) -> Node:
@@ -80,12 +80,12 @@ class View(ABC):
         """The nodes of a directory in name order. Raises NotDirectory, EntryNotFound."""
 
     def lookup_waits(self, parent: Node, name: str) -> bool:
-        """Whether ``lookup`` could ask the network."""
+        """Returns whether ``lookup`` could wait for the network."""
         del parent, name
         return False
 
     def listing_waits(self, node: Node) -> bool:
-        """Whether ``children`` could ask the network."""
+        """Returns whether ``children`` could wait for the network."""
         del node
         return False
 
@@ -107,7 +107,7 @@ class View(ABC):
         return Attributes(node.id, mode, found.size, blocks, found.mtime, found.lasting)
 
     def attributes_wait(self, node: Node) -> bool:
-        """Whether ``attributes`` or ``xattrs`` could ask the network."""
+        """Returns whether ``attributes`` or ``xattrs`` could wait for the network."""
         return node.content.may_wait
 
     def open(self, node: Node) -> FileReader:
@@ -115,7 +115,7 @@ class View(ABC):
         return node.content.open()
 
     def open_waits(self, node: Node) -> bool:
-        """Whether ``open`` could ask the network."""
+        """Returns whether ``open`` could wait for the network."""
         return node.content.may_wait
 
     def readlink(self, node: Node) -> str:

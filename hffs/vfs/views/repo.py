@@ -88,14 +88,14 @@ class RepoView(View):
         self._files.on_local(local)
 
     def on_content_wrong(self, callback: Callable[[int], None]) -> None:
-        def wrong(etag: str) -> None:
+        def mismatch(etag: str) -> None:
             for node in self._nodes_of(etag):
                 callback(node.id)
 
-        self._files.on_mismatch(wrong)
+        self._files.on_mismatch(mismatch)
 
     def _nodes_of(self, etag: str) -> list[Node]:
-        """The nodes with this content, also those whose numbers an earlier process gave out."""
+        """The nodes with this content, also those with a number from an earlier process."""
         for entry in self._files.known_entries():
             if entry.etag == etag and self._visible(entry):
                 self._node_of(entry)
@@ -146,7 +146,7 @@ class RepoView(View):
         return not self._known_empty(entry.path)
 
     def _known_empty(self, path: str) -> bool:
-        """Whether patterns leave nothing of a directory, as far as is known without asking a server."""
+        """Returns whether patterns leave nothing of a directory, as far as is known without a request."""
         entries = self._files.known_directory(path)
         if entries is None:
             return False

@@ -19,7 +19,7 @@ def names(filesystem: Filesystem, path: str = "/") -> list[str]:
     return [node.path for node in filesystem.view.children(filesystem.view.find(path))]
 
 
-def test_a_tree_is_listed_in_name_order(filesystem_of) -> None:
+def test_children_are_listed_in_name_order(filesystem_of) -> None:
     filesystem = filesystem_of()
     assert names(filesystem) == ["README.md", "empty", "onnx"]
     assert names(filesystem, "/onnx") == ["onnx/deep", "onnx/model.onnx"]
@@ -34,7 +34,7 @@ def test_attributes_come_from_the_listing(filesystem_of) -> None:
     assert filesystem.view.attributes(filesystem.view.root).node == ROOT_ID
 
 
-def test_blocks_count_what_is_local_and_are_never_zero_for_content(filesystem_of) -> None:
+def test_blocks_count_local_bytes_and_are_never_0_for_a_file_with_content(filesystem_of) -> None:
     filesystem = filesystem_of()
     node = filesystem.view.find("/onnx/model.onnx")
     assert filesystem.view.attributes(node).blocks == 1
@@ -45,7 +45,7 @@ def test_blocks_count_what_is_local_and_are_never_zero_for_content(filesystem_of
     assert filesystem.view.attributes(node).blocks == -(-300_000 // 512)
 
 
-def test_node_numbers_are_the_same_in_another_process_and_differ_between_names(filesystem_of) -> None:
+def test_node_numbers_are_stable_and_unique(filesystem_of) -> None:
     first, second = filesystem_of(), filesystem_of()
     paths = ["/", "/README.md", "/onnx", "/onnx/deep", "/onnx/deep/x.bin", "/empty"]
     numbers = [first.view.find(path).id for path in paths]
@@ -54,11 +54,11 @@ def test_node_numbers_are_the_same_in_another_process_and_differ_between_names(f
     assert all(first.view.node(number).id == number for number in numbers)
 
 
-def test_what_patterns_leave_out_stays_out_of_reach_of_a_process_that_takes_over(filesystem_of) -> None:
+def test_a_process_that_takes_over_keeps_excluded_files_hidden(filesystem_of) -> None:
     files = {"README.md": 10, "onnx/model.onnx": 3, "onnx/b.txt": 1, "none/c.onnx": 1}
     everything, after = filesystem_of(files), filesystem_of(files, exclude=["*.onnx"])
     given = {path: everything.view.find(path).id for path in ("/README.md", "/onnx", "/onnx/b.txt", "/none")}
-    assert {path: after.view.node(number).id for path, number in given.items()} == given, "they stay good"
+    assert {path: after.view.node(number).id for path, number in given.items()} == given, "earlier numbers stay valid"
     with pytest.raises(EntryNotFound):
         after.view.node(everything.view.find("/onnx/model.onnx").id)
     assert names(after) == ["README.md", "onnx"]
@@ -68,7 +68,7 @@ def test_what_patterns_leave_out_stays_out_of_reach_of_a_process_that_takes_over
     assert names(after, "/onnx") == ["onnx/b.txt"]
 
 
-def test_names_that_do_not_exist(filesystem_of) -> None:
+def test_missing_names_and_numbers_raise_errors(filesystem_of) -> None:
     filesystem = filesystem_of()
     for path in ("/none", "/onnx/none", "/none/deeper"):
         with pytest.raises(EntryNotFound):
@@ -81,16 +81,16 @@ def test_names_that_do_not_exist(filesystem_of) -> None:
         filesystem.view.node(12345)
 
 
-def test_a_look_up_asks_nobody_once_the_directory_is_listed(filesystem_of) -> None:
+def test_a_lookup_in_a_listed_directory_sends_no_request(filesystem_of) -> None:
     filesystem = filesystem_of({f"d{number}/f": 1 for number in range(9)}, page=3)
     names(filesystem), names(filesystem, "/d4")
-    asked = list(filesystem.catalog.calls)
+    requests = list(filesystem.catalog.calls)
     filesystem.view.find("/d4/f")
     with pytest.raises(EntryNotFound):
         filesystem.view.find("/d4/none")
     with pytest.raises(EntryNotFound):
         filesystem.view.find("/none")
-    assert filesystem.catalog.calls == asked
+    assert filesystem.catalog.calls == requests
 
 
 def test_include_and_exclude_decide_what_is_visible(filesystem_of) -> None:
@@ -101,10 +101,10 @@ def test_include_and_exclude_decide_what_is_visible(filesystem_of) -> None:
         filesystem_of(include=["*.md"]).view.find("/empty")
 
 
-def test_a_folder_left_empty_is_hidden_once_that_is_known(filesystem_of) -> None:
+def test_a_folder_without_visible_files_is_hidden_once_that_is_known(filesystem_of) -> None:
     files: dict[str, int | None] = {f"d{number}/f{number}": 1 for number in range(6)}
     filesystem = filesystem_of(files, page=4, include=["d1/*"])
-    assert names(filesystem) == [f"d{number}" for number in range(6)]  # nobody has looked inside yet
+    assert names(filesystem) == [f"d{number}" for number in range(6)]  # none of them is listed yet
     assert names(filesystem, "/d2") == []
     assert "d2" not in names(filesystem)
     assert "d1" in names(filesystem)
@@ -116,12 +116,12 @@ def test_a_subfolder_can_be_the_root(filesystem_of) -> None:
     assert filesystem.view.find("/deep/x.bin").content.entry.path == "onnx/deep/x.bin"
 
 
-def test_a_size_the_listing_lacks_is_found_out_at_stat(filesystem_of) -> None:
+def test_stat_requests_a_size_that_the_listing_lacks(filesystem_of) -> None:
     filesystem = filesystem_of({"a": None})
     assert filesystem.view.attributes(filesystem.view.find("/a")).size == 7
 
 
-def test_reading_through_handles(filesystem_of, source: MemorySource) -> None:
+def test_reads_go_through_handles(filesystem_of, source: MemorySource) -> None:
     filesystem = filesystem_of()
     node = filesystem.view.find("/README.md")
     handle = filesystem.open(node)
@@ -135,7 +135,7 @@ def test_reading_through_handles(filesystem_of, source: MemorySource) -> None:
         filesystem.open(filesystem.view.root)
 
 
-def test_extended_attributes_tell_commit_etag_and_how_much_is_here(filesystem_of) -> None:
+def test_extended_attributes_are_commit_etag_hash_and_local_bytes(filesystem_of) -> None:
     filesystem = filesystem_of()
     node = filesystem.view.find("/README.md")
     assert filesystem.xattr(node, "user.hffs.commit") == COMMIT.sha.encode()
@@ -153,7 +153,7 @@ def test_extended_attributes_tell_commit_etag_and_how_much_is_here(filesystem_of
     assert filesystem.xattr_names(filesystem.view.root) == ["user.hffs.commit"]
 
 
-def test_an_lfs_file_names_its_sha256(filesystem_of, index: Index) -> None:
+def test_an_lfs_file_has_its_sha256_as_an_attribute(filesystem_of, index: Index) -> None:
     filesystem = filesystem_of({"w.safetensors": 5})
     catalog = filesystem.catalog
     catalog.entries = [Entry("w.safetensors", "file", 5, "ab" * 32, lfs=True)]
@@ -165,30 +165,30 @@ def test_an_lfs_file_names_its_sha256(filesystem_of, index: Index) -> None:
     assert lfs.xattr(lfs.view.find("/w.safetensors"), "user.hffs.sha256") == b"ab" * 32
 
 
-def test_a_process_that_stands_in_finds_every_number_again_and_asks_nobody(filesystem_of) -> None:
+def test_a_process_that_takes_over_finds_every_number_without_a_request(filesystem_of) -> None:
     files: dict[str, int | None] = {f"d{number}/f{number}": 1 for number in range(9)}
     first = filesystem_of(files, page=3)
     names(first), names(first, "/d2")
     alone = first.view.find("/d7/f7")  # looked up by itself: no listing holds it
     given = [first.view.find(path).id for path in ("/d2", "/d2/f2")] + [alone.id]
     second = filesystem_of(files, page=3)
-    asked = len(second.catalog.calls)
+    requests = len(second.catalog.calls)
     assert [second.view.node(number).path for number in given] == ["d2", "d2/f2", "d7/f7"]
     with pytest.raises(EntryNotFound):
         second.view.node(4711)
-    assert len(second.catalog.calls) == asked
+    assert len(second.catalog.calls) == requests
 
 
-def test_who_asks_is_told_when_a_file_has_become_local(filesystem_of) -> None:
+def test_a_file_that_becomes_local_is_reported(filesystem_of) -> None:
     filesystem = filesystem_of()
-    told: list[int] = []
-    filesystem.view.on_attributes_changed(told.append)
+    reported: list[int] = []
+    filesystem.view.on_attributes_changed(reported.append)
     node = filesystem.view.find("/onnx/model.onnx")
     assert not filesystem.view.attributes(node).lasting
     handle = filesystem.open(node)
     filesystem.read(handle, 0, 300_000).result(10)
     ends = time.monotonic() + 10
-    while told != [node.id]:
+    while reported != [node.id]:
         assert time.monotonic() < ends
         time.sleep(0.005)
     assert filesystem.view.attributes(node).lasting

@@ -1,4 +1,4 @@
-"""The tree against a plain dict: whatever the repo's files are and however they are paged, it shows exactly those."""
+"""RepoView against a plain set of paths: any repo, any pages, any patterns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def match(path: str, include: list[str], exclude: list[str]) -> bool:
 
 
 @contextmanager
-def tree_of(catalog: MemoryCatalog, include: list[str], exclude: list[str]) -> Iterator[RepoView]:
+def view_of(catalog: MemoryCatalog, include: list[str], exclude: list[str]) -> Iterator[RepoView]:
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(folder)
         layout.prepare()
@@ -51,12 +51,12 @@ def tree_of(catalog: MemoryCatalog, include: list[str], exclude: list[str]) -> I
             store.close()
 
 
-def walk(tree: RepoView, path: str = "/") -> Iterator[str]:
-    for node in tree.children(tree.find(path)):
-        assert tree.find(node.path) is node
-        assert tree.node(node.id) is node
+def walk(view: RepoView, path: str = "/") -> Iterator[str]:
+    for node in view.children(view.find(path)):
+        assert view.find(node.path) is node
+        assert view.node(node.id) is node
         if node.is_directory:
-            yield from walk(tree, node.path)
+            yield from walk(view, node.path)
         else:
             yield node.path
 
@@ -69,19 +69,19 @@ def walk(tree: RepoView, path: str = "/") -> Iterator[str]:
     page=st.sampled_from([2, 5, 1000]),
     probes=st.lists(PATHS, max_size=6),
 )
-def test_a_tree_shows_the_files_of_the_repo_that_patterns_leave(
+def test_a_view_shows_exactly_the_files_that_patterns_leave(
     paths: set[str], include: list[str], exclude: list[str], page: int, probes: list[str]
 ) -> None:
     catalog = MemoryCatalog({path: len(path) for path in sorted(paths)}, page)
     visible = {path for path in paths if match(path, include, exclude)}
-    with tree_of(catalog, include, exclude) as tree:
+    with view_of(catalog, include, exclude) as view:
         for probe in probes:  # before anything was listed
             if probe in visible:
-                assert tree.find(probe).path == probe
-        assert sorted(walk(tree)) == sorted(visible)
+                assert view.find(probe).path == probe
+        assert sorted(walk(view)) == sorted(visible)
         for probe in probes:  # and after
             if probe in visible:
-                assert not tree.find(probe).is_directory
+                assert not view.find(probe).is_directory
             elif probe in paths or not any(path.startswith(probe + "/") for path in paths):
                 with pytest.raises((EntryNotFound, NotDirectory)):
-                    tree.find(probe)
+                    view.find(probe)
