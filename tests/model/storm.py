@@ -39,7 +39,7 @@ class Storm:
         self.dice = random.Random(seed)
         self.contents = contents()
         self.store = BlobStore(Layout(folder))
-        self.lent: list[tuple[int, bytes]] = []  # what a passthrough handle holds, and what it must show
+        self.lent: list[tuple[int, bytes]] = []  # the descriptor of a passthrough handle, and its expected bytes
 
     def step(self) -> None:
         blob, data = self.dice.choice(self.contents)
@@ -71,10 +71,10 @@ class Storm:
         assert got == data[offset : offset + length], f"wrong bytes in {length} at {offset} of {len(data)}"
 
     def fetch(self, stored: StoredBlob, data: bytes) -> None:
-        with stored.lease(self.span(len(data))) as claim:
-            for run in list(claim.blocks):
+        with stored.lease(self.span(len(data))) as lease:
+            for run in list(lease.blocks):
                 whole = bytes_of(run, len(data))
-                stored.publish(claim, run.start, data[whole.start : whole.stop])
+                stored.publish(lease, run.start, data[whole.start : whole.stop])
 
     def evict(self, stored: StoredBlob, data: bytes) -> None:
         stored.evict(self.span(len(data)), self.dice.randint(1, 8 * BLOCK_SIZE))
@@ -96,7 +96,7 @@ class Storm:
             os.close(self.lent.pop(0)[0])
 
     def look_through_what_is_lent(self) -> None:
-        """The kernel reads a file that it was lent by itself: nobody may make a hole in it, nor change it."""
+        """A file that is open for passthrough is neither punched nor changed."""
         for fd, data in self.lent:
             offset = self.dice.randrange(len(data))
             got = os.pread(fd, BLOCK_SIZE, offset)

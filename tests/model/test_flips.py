@@ -1,4 +1,4 @@
-"""One wrong bit, wherever it is and wherever it came from, is found before a file is called verified."""
+"""One wrong bit, wherever it is and whatever its cause, is detected before a file counts as verified."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def blob_of(data: bytes, algorithm: str) -> Blob:
 
 
 def concluded(hashing: IncrementalHash) -> str:
-    """What comes of it in the end: a block that came anew has the whole hashed again, if that is here."""
+    """The final outcome: after a republished block the whole is hashed again, if it is complete."""
     outcome = hashing.finish(1.0)
     if outcome == "again":
         assert hashing.advance()
@@ -65,7 +65,7 @@ def concluded(hashing: IncrementalHash) -> str:
 
 
 class Disk:
-    """A blob in a cache of its own, into which blocks come one by one."""
+    """A blob in its own cache, into which blocks are stored one by one."""
 
     def __init__(self, folder: str, blob: Blob) -> None:
         layout = Layout(folder)
@@ -76,10 +76,10 @@ class Disk:
 
     def land(self, data: bytes, blocks: range) -> None:
         for block in blocks:
-            with self.stored.lease(range(block, block + 1)) as claim:
+            with self.stored.lease(range(block, block + 1)) as lease:
                 part = bytes_of(range(block, block + 1), len(data))
-                if claim.blocks:
-                    self.stored.publish(claim, block, data[part.start : part.stop])
+                if lease.blocks:
+                    self.stored.publish(lease, block, data[part.start : part.stop])
 
     def flip(self, bit: int) -> None:
         with open(self._data, "r+b") as file:
@@ -97,7 +97,7 @@ class Disk:
 
 @quick
 @given(flips(), st.sampled_from(["sha256", "git-sha1"]))
-def test_a_bit_that_flips_on_its_way(flip: tuple[int, int], algorithm: str) -> None:
+def test_a_bit_flipped_in_transit_is_detected(flip: tuple[int, int], algorithm: str) -> None:
     size, bit = flip
     right = CONTENT[:size]
     with tempfile.TemporaryDirectory() as folder:
@@ -108,15 +108,15 @@ def test_a_bit_that_flips_on_its_way(flip: tuple[int, int], algorithm: str) -> N
         assert not disk.stored.verified
         disk.stored.discard(range(block_count(size)))
         disk.land(right, range(block_count(size)))
-        assert verify_blob(disk.stored, 2.0), "and the right content is none the worse for it"
+        assert verify_blob(disk.stored, 2.0), "and the right content can be stored after it"
         disk.close()
 
 
-@pytest.mark.allow_warnings("the block is told of")
+@pytest.mark.allow_warnings("the block is logged")
 @quick
 @given(flips(), st.booleans())
-def test_a_bit_that_flips_on_the_disk_before_the_file_is_hashed(flip: tuple[int, int], reopened: bool) -> None:
-    """In this process only the hash finds it, and the CRC once it was opened anew."""
+def test_a_bit_flipped_on_disk_before_hashing_is_detected(flip: tuple[int, int], reopened: bool) -> None:
+    """In this process only the hash detects it, and the CRC once it was opened again."""
     size, bit = flip
     right = CONTENT[:size]
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,7 @@ def test_a_bit_that_flips_on_the_disk_before_the_file_is_hashed(flip: tuple[int,
             with pytest.raises(BlockAbsent):
                 disk.stored.read(bit // 8, 1)
             disk.land(right, range(block_count(size)))
-            assert verify_blob(disk.stored, 2.0), "the block that was damaged has come again"
+            assert verify_blob(disk.stored, 2.0), "the damaged block was stored again"
         else:
             with pytest.raises(IntegrityError):
                 verify_blob(disk.stored, 1.0)
@@ -141,7 +141,7 @@ def test_a_bit_that_flips_on_the_disk_before_the_file_is_hashed(flip: tuple[int,
 
 @quick
 @given(flips())
-def test_a_bit_that_flips_on_the_disk_after_the_file_was_verified(flip: tuple[int, int]) -> None:
+def test_a_bit_flipped_on_disk_after_verification_is_detected(flip: tuple[int, int]) -> None:
     size, bit = flip
     right = CONTENT[:size]
     with tempfile.TemporaryDirectory() as folder:
@@ -149,8 +149,8 @@ def test_a_bit_that_flips_on_the_disk_after_the_file_was_verified(flip: tuple[in
         disk.land(right, range(block_count(size)))
         assert verify_blob(disk.stored, 1.0)
         disk.flip(bit)
-        assert not disk.stored.verified, "somebody wrote to it: it has to be hashed again"
-        assert disk.stored.dup_fd() is None, "and the kernel is not given it"
+        assert not disk.stored.verified, "it was written to: it has to be hashed again"
+        assert disk.stored.dup_fd() is None, "and it is not used for passthrough"
         with pytest.raises(IntegrityError):
             verify_blob(disk.stored, 2.0)
         disk.close()
@@ -158,9 +158,7 @@ def test_a_bit_that_flips_on_the_disk_after_the_file_was_verified(flip: tuple[in
 
 @quick
 @given(flips(), st.data())
-def test_a_bit_that_flips_on_its_way_into_a_file_that_passes_through_a_small_cache(
-    flip: tuple[int, int], data: st.DataObject
-) -> None:
+def test_a_bit_flipped_in_a_file_larger_than_the_cache_is_detected(flip: tuple[int, int], data: st.DataObject) -> None:
     size, bit = flip
     right = CONTENT[:size]
     count = block_count(size)
@@ -178,7 +176,7 @@ def test_a_bit_that_flips_on_its_way_into_a_file_that_passes_through_a_small_cac
                 hashing.advance()
             if data.draw(st.booleans()):
                 disk.stored.evict(range(data.draw(st.integers(0, block)), block + 1), BLOCK_SIZE)
-        assert hashing.advance(), "whatever went was hashed before"
+        assert hashing.advance(), "evicted blocks were hashed before"
         if wrong:
             with pytest.raises(IntegrityError):
                 concluded(hashing)
@@ -189,10 +187,10 @@ def test_a_bit_that_flips_on_its_way_into_a_file_that_passes_through_a_small_cac
             assert disk.stored.verified is whole
 
 
-@pytest.mark.allow_warnings("the block is told of")
+@pytest.mark.allow_warnings("the block is logged")
 @quick
 @given(flips(), st.data())
-def test_a_bit_that_flips_on_the_disk_in_what_was_hashed_while_the_rest_still_comes(
+def test_a_bit_flipped_in_hashed_blocks_of_a_growing_file_is_detected(
     flip: tuple[int, int], data: st.DataObject
 ) -> None:
     size, bit = flip

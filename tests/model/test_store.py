@@ -26,7 +26,7 @@ from tests.unit.cache.content import blob_of, pieces, some_bytes
 CONTENT = some_bytes(4 * BLOCK_SIZE + 4321)
 BLOB = blob_of(CONTENT)
 COUNT = block_count(len(CONTENT))
-who = st.integers(0, 1)
+process_numbers = st.integers(0, 1)
 blocks = st.integers(0, COUNT - 1)
 spans = st.tuples(blocks, blocks).map(lambda ends: range(min(ends), max(ends) + 1))
 # Around block edges as often as anywhere.
@@ -48,7 +48,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.claims: list[BlockLease | None] = [None, None]
         self.held: list[set[int]] = [set(), set()]
         self.present: set[int] = set()
-        self.damaged: set[int] = set()  # present, but nobody will ever see these bytes
+        self.damaged: set[int] = set()  # present, but these bytes are never returned
         self.verified = False
 
     @initialize()
@@ -73,7 +73,7 @@ class StoreMachine(RuleBasedStateMachine):
             store.close()
         self.claims, self.held = [None, None], [set(), set()]
 
-    @rule(one=who, span=spans)
+    @rule(one=process_numbers, span=spans)
     def claim(self, one: int, span: range) -> None:
         self.release(one)
         claim = self.claims[one] = self.blobs[one].lease(span)
@@ -82,7 +82,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert claim.blocks == runs(sorted(wanted - self.held[1 - one]))
         self.held[one] = wanted - self.held[1 - one]
 
-    @rule(one=who)
+    @rule(one=process_numbers)
     def release(self, one: int) -> None:
         claim = self.claims[one]
         if claim:
@@ -90,14 +90,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.claims[one], self.held[one] = None, set()
 
     @precondition(lambda self: any(self.held))
-    @rule(one=who, data=st.data())
+    @rule(one=process_numbers, data=st.data())
     def publish(self, one: int, data: Any) -> None:
         one = one if self.held[one] else 1 - one
         span = data.draw(st.sampled_from(runs(sorted(self.held[one]))))
         run = data.draw(spans.map(lambda some: range(max(some.start, span.start), min(some.stop, span.stop))))
         self.publish_run(one, run or span)
 
-    @rule(one=who, span=spans)
+    @rule(one=process_numbers, span=spans)
     def publish_span(self, one: int, span: range) -> None:
         self.claim(one, span)
         for run in runs(sorted(self.held[one])):
@@ -111,32 +111,32 @@ class StoreMachine(RuleBasedStateMachine):
         self.held[one].difference_update(run)
         self.present.update(run)
 
-    @rule(one=who, span=spans)
+    @rule(one=process_numbers, span=spans)
     def discard(self, one: int, span: range) -> None:
-        gone = set(span) - self.held[0] - self.held[1]
+        dropped = set(span) - self.held[0] - self.held[1]
         freed = self.blobs[one].discard(span)
-        assert freed == sum(block_length(block, len(CONTENT)) for block in gone & self.present)
-        if gone:
+        assert freed == sum(block_length(block, len(CONTENT)) for block in dropped & self.present)
+        if dropped:
             self.verified = False
-        self.present -= gone
-        self.damaged -= gone
+        self.present -= dropped
+        self.damaged -= dropped
 
-    @rule(one=who, span=spans, needed=st.integers(1, 4 * BLOCK_SIZE))
+    @rule(one=process_numbers, span=spans, needed=st.integers(1, 4 * BLOCK_SIZE))
     def evict(self, one: int, span: range, needed: int) -> None:
-        """From the first on, whole pages of disk, until it is enough."""
-        gone: set[int] = set()
+        """From the first on, whole pages of disk, until enough is freed."""
+        dropped: set[int] = set()
         given = 0
         for block in sorted(set(span) & self.present):
             if given < needed:
-                gone.add(block)
+                dropped.add(block)
                 given += -(-block_length(block, len(CONTENT)) // 4096) * 4096
         assert self.blobs[one].evict(span, needed) == given
-        if gone:
+        if dropped:
             self.verified = False
-        self.present -= gone
-        self.damaged -= gone
+        self.present -= dropped
+        self.damaged -= dropped
 
-    @rule(one=who, offset=offsets, length=lengths)
+    @rule(one=process_numbers, offset=offsets, length=lengths)
     def read(self, one: int, offset: int, length: int) -> None:
         stop = min(offset + length, len(CONTENT))
         span = set(range(offset // BLOCK_SIZE, -(-stop // BLOCK_SIZE))) if offset < stop else set()
@@ -145,7 +145,7 @@ class StoreMachine(RuleBasedStateMachine):
             data = self.blobs[one].read(offset, length)
         except BlockAbsent:
             assert not readable
-            if span <= self.present:  # all there, something damaged: now it is known
+            if span <= self.present:  # all present, some damaged: now it is known
                 self.present -= span & self.damaged
                 self.damaged -= span
                 self.verified = False
@@ -153,7 +153,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert readable
             assert data == CONTENT[offset:stop]
 
-    @rule(one=who)
+    @rule(one=process_numbers)
     def verify(self, one: int) -> None:
         complete = len(self.present) == COUNT
         done = verify_blob(self.blobs[one], 2e9)
@@ -176,7 +176,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(block=blocks, shift=st.integers(0, BLOCK_SIZE - 1), bit=st.integers(0, 7))
     def flip_a_bit_on_disk(self, block: int, shift: int, bit: int) -> None:
-        """While nobody has the blob open: what a process has checked it does not check again."""
+        """While no process has the blob open: a process does not check again what it has checked."""
         at = min(block * BLOCK_SIZE + shift, len(CONTENT) - 1)
         if block not in self.present or block in self.damaged:
             return

@@ -1,4 +1,4 @@
-"""Eight processes do as they like with one cache, some are killed and others take their place: no byte is ever wrong.
+"""Eight processes use one cache at random, some are killed and replaced: no byte is ever wrong.
 
 Each reads, fetches, evicts, drops, hashes and lends blobs to the kernel at random (``storm``), and compares every byte
 with the source. Longer: HFFS_STORM_OPERATIONS=20000 for each process.
@@ -41,7 +41,7 @@ def start(stack: ExitStack, folder: Path, seed: int) -> subprocess.Popen[bytes]:
 
 @pytest.mark.timeout(SECONDS + 60)
 @pytest.mark.parametrize("seed", range(2))
-def test_no_byte_is_ever_wrong_whoever_is_killed(tmp_path: Path, seed: int) -> None:
+def test_no_byte_is_wrong_while_processes_are_killed(tmp_path: Path, seed: int) -> None:
     folder = tmp_path / "cache"
     Layout(folder).prepare()
     dice = random.Random(seed)
@@ -59,11 +59,11 @@ def test_no_byte_is_ever_wrong_whoever_is_killed(tmp_path: Path, seed: int) -> N
         killed = 0
         while lines.get_map():
             ready = lines.select(SECONDS)
-            assert ready, "nobody says anything any more"
+            assert ready, "all processes stopped printing"
             for key, _ in ready:
                 process = key.data
                 said = os.read(key.fd, 4096)
-                if said and killed < KILLS and dice.random() < 0.2:  # in the middle of whatever it is at
+                if said and killed < KILLS and dice.random() < 0.2:  # at an arbitrary point
                     process.kill()
                     killed += 1
                     running.remove(process)
@@ -77,13 +77,13 @@ def test_no_byte_is_ever_wrong_whoever_is_killed(tmp_path: Path, seed: int) -> N
             assert error == ""
         assert killed == KILLS
     store = BlobStore(Layout(folder))
-    for blob, data in contents():  # nothing is stuck: all of it can be had, and is right
+    for blob, data in contents():  # nothing stays locked: all of it can be stored, and is right
         stored = store.open(blob)
-        with stored.lease(range(block_count(blob.size))) as claim:
-            assert not claim.busy
-            for run in list(claim.blocks):
+        with stored.lease(range(block_count(blob.size))) as lease:
+            assert not lease.busy
+            for run in list(lease.blocks):
                 whole = bytes_of(run, blob.size)
-                stored.publish(claim, run.start, data[whole.start : whole.stop])
+                stored.publish(lease, run.start, data[whole.start : whole.stop])
         assert stored.read(0, blob.size) == data
         assert verify_blob(stored, 1.0)
         stored.close()

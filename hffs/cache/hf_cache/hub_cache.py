@@ -142,7 +142,7 @@ class HubRepo:
             for entry in entries:
                 algorithm = _DIGESTS.get(len(entry.name))
                 if algorithm and re.fullmatch("[0-9a-f]+", entry.name):
-                    with contextlib.suppress(OSError):  # a link whose target is gone
+                    with contextlib.suppress(OSError):  # a dangling link
                         digest = Digest("sha256" if algorithm == "sha256" else "git-sha1", entry.name)
                         blobs.append(Blob(entry.name, entry.stat().st_size, origin, digest))
         return sorted(blobs, key=lambda blob: blob.size)

@@ -72,7 +72,7 @@ def open_existing(blob: Blob, paths: BlobPaths, boot_id: str) -> tuple[StateFile
         else:
             if header.boot_id != boot_id:
                 # Data written before a reboot may be lost. Each block's CRC is checked at its first read in a process
-                # in any case; the id tells other tools that a reboot lies between.
+                # in any case; the id tells other tools that the machine was rebooted in between.
                 state.write_header(replace(header, boot_id=boot_id))
             return state, data
     except Damaged as reason:

@@ -1,4 +1,4 @@
-"""A cache of its own for each test, with a clock that moves when told."""
+"""A cache for each test, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hffs.cache import BlobStore, Layout, StoredBlob
-from tests.unit.cache import laid
+from tests.unit.cache import exported
 
 
 class Clock:
@@ -41,11 +41,11 @@ def store(layout: Layout, clock: Clock) -> Iterator[BlobStore]:
 
 @pytest.fixture
 def as_on_ext4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No reflinks, wherever the tests run."""
-    monkeypatch.setattr(fcntl, "ioctl", laid.no_reflink)
+    """No reflinks, on any file system."""
+    monkeypatch.setattr(fcntl, "ioctl", exported.no_reflink)
 
 
 @pytest.fixture
 def stored(store: BlobStore) -> StoredBlob:
-    """The blob of ``laid``, whole and verified."""
-    return laid.whole(store)
+    """The blob of ``exported``, complete and verified."""
+    return exported.whole(store)

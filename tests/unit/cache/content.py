@@ -41,11 +41,11 @@ def pieces(content: bytes, blocks: range) -> memoryview:
 
 
 def publish(stored: StoredBlob, content: bytes, blocks: range) -> None:
-    with stored.lease(blocks) as claim:
-        assert not claim.busy
-        for run in claim.blocks:
+    with stored.lease(blocks) as lease:
+        assert not lease.busy
+        for run in lease.blocks:
             for block in run:
-                stored.publish(claim, block, piece(content, block))
+                stored.publish(lease, block, piece(content, block))
 
 
 def publish_all(stored: StoredBlob, content: bytes) -> None:
@@ -53,7 +53,7 @@ def publish_all(stored: StoredBlob, content: bytes) -> None:
 
 
 def fill(store: BlobStore, content: bytes, origin: str = HUB) -> Blob:
-    """Have a whole blob in the store."""
+    """Stores a complete blob."""
     blob = blob_of(content, origin)
     stored = store.open(blob)
     publish_all(stored, content)

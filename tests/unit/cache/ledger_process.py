@@ -1,4 +1,4 @@
-"""Run as a process of its own: a hand on a ledger, which does as its parent says, one command a line."""
+"""Run as a separate process: uses a ledger as commanded, one command a line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main(path: str, limit: str) -> None:
             answer = ledger.settle(int(numbers[0]), int(numbers[1]))
         elif command == "alone":
             answer = ledger.is_alone()
-        elif command == "churn":  # much at once, against others who do the same
+        elif command == "churn":  # many operations, concurrently with other processes
             for _ in range(int(numbers[0])):
                 assert ledger.reserve(7) == 0
                 ledger.settle(7, 3)

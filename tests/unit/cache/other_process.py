@@ -1,4 +1,4 @@
-"""Run as a process of its own: claims, publishes, drops and reads a blob as its parent says, and halts where told."""
+"""Run as a separate process: leases, publishes, drops and reads a blob as commanded, and halts at a given step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def say(text: str) -> None:
 
 
 def halt_at_write(number: int, real: Callable[..., int]) -> Callable[..., int]:
-    """An os.pwrite whose ``number``-th call writes half of it, tells the parent and never returns."""
+    """An os.pwrite whose ``number``-th call writes half of it, reports to the parent and never returns."""
     calls = 0
 
     def pwrite(fd: int, data: Any, offset: int) -> int:
@@ -37,10 +37,10 @@ def halt_at_write(number: int, real: Callable[..., int]) -> Callable[..., int]:
     return pwrite
 
 
-def publish(stored: StoredBlob, claim: BlockLease, content: bytes, *, whole: bool) -> None:
-    for run in claim.blocks:
+def publish(stored: StoredBlob, lease: BlockLease, content: bytes, *, whole: bool) -> None:
+    for run in lease.blocks:
         for part in [run] if whole else [range(block, block + 1) for block in run]:
-            stored.publish(claim, part.start, pieces(content, part))
+            stored.publish(lease, part.start, pieces(content, part))
 
 
 def main(cache_dir: str, blob_json: str, seed: str) -> None:
@@ -50,20 +50,20 @@ def main(cache_dir: str, blob_json: str, seed: str) -> None:
     content = some_bytes(blob.size, int(seed))
     store = BlobStore(Layout(cache_dir))
     stored = store.open(blob)
-    claims: list[BlockLease] = []
+    leases: list[BlockLease] = []
     for line in sys.stdin:
         command, *numbers = line.split()
         run = range(*map(int, numbers[:2])) if len(numbers) > 1 else range(0)
-        if command == "claim":
-            claims.append(stored.lease(run))
-            say(f"{claims[-1].blocks} {claims[-1].busy}")
+        if command == "lease":
+            leases.append(stored.lease(run))
+            say(f"{leases[-1].blocks} {leases[-1].busy}")
         elif command == "release":
-            while claims:
-                claims.pop().release()
+            while leases:
+                leases.pop().release()
             say("released")
         elif command in {"publish", "publish-runs"}:
-            for claim in claims:
-                publish(stored, claim, content, whole=command == "publish-runs")
+            for lease in leases:
+                publish(stored, lease, content, whole=command == "publish-runs")
             say("published")
         elif command == "halt":
             os.pwrite = halt_at_write(int(numbers[0]), os.pwrite)
@@ -77,8 +77,8 @@ def main(cache_dir: str, blob_json: str, seed: str) -> None:
                 say(hashlib.sha256(stored.read(run.start, len(run))).hexdigest())
             except BlockAbsent:
                 say("absent")
-    while claims:
-        claims.pop().release()
+    while leases:
+        leases.pop().release()
     stored.close()
     store.close()
 

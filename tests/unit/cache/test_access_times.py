@@ -1,4 +1,4 @@
-"""When blocks were used: finely here, roughly for others; and again only when it was after a while."""
+"""Access times: fine in this process, coarse for others; repeated use only after a while."""
 
 from __future__ import annotations
 
@@ -28,20 +28,18 @@ def uses(state: StateFile, clock: Clock) -> AccessTimes:
     return AccessTimes(state, clock)
 
 
-def test_what_was_never_used_has_no_time(uses: AccessTimes) -> None:
+def test_unused_blocks_have_no_access_time(uses: AccessTimes) -> None:
     assert uses.last(0) == (0, False)
 
 
-def test_a_use_counts_for_all_groups_it_touches_and_is_finer_than_a_second(
-    uses: AccessTimes, state: StateFile, clock
-) -> None:
+def test_a_use_counts_for_all_its_groups_with_fractions_of_a_second(uses: AccessTimes, state: StateFile, clock) -> None:
     clock.now += 0.25
     uses.record(range(60, 130), read=True)
     assert [uses.last(group) for group in range(3)] == [(BEGAN + 0.25, False)] * 3
     assert state.last_uses() == [1_700_000_000] * 3
 
 
-def test_one_readers_requests_of_a_block_are_one_use(uses: AccessTimes, clock: Clock) -> None:
+def test_repeated_requests_within_two_seconds_are_one_use(uses: AccessTimes, clock: Clock) -> None:
     uses.record(range(4), read=False)
     for _ in range(4):
         uses.record(range(4), read=True)
@@ -49,7 +47,7 @@ def test_one_readers_requests_of_a_block_are_one_use(uses: AccessTimes, clock: C
     assert not uses.last(0)[1]
 
 
-def test_a_slow_reader_that_goes_on_uses_nothing_again(uses: AccessTimes, clock: Clock) -> None:
+def test_a_slow_sequential_reader_uses_no_block_repeatedly(uses: AccessTimes, clock: Clock) -> None:
     uses.record(range(64), read=False)
     for block in range(64):
         clock.now += 10
@@ -57,9 +55,7 @@ def test_a_slow_reader_that_goes_on_uses_nothing_again(uses: AccessTimes, clock:
     assert not uses.last(0)[1]
 
 
-def test_a_block_that_is_read_once_more_after_a_while_is_used_again(
-    uses: AccessTimes, state: StateFile, clock: Clock
-) -> None:
+def test_a_block_read_again_later_counts_as_used_repeatedly(uses: AccessTimes, state: StateFile, clock: Clock) -> None:
     uses.record(range(4), read=False)
     uses.record(range(4), read=True)
     clock.now += AGAIN_AFTER_S
@@ -68,18 +64,16 @@ def test_a_block_that_is_read_once_more_after_a_while_is_used_again(
     assert state.last_use(0) == (1_700_000_002, True), "at once, for others"
 
 
-def test_whoever_opens_the_blob_later_uses_it_again(uses: AccessTimes, state: StateFile, clock: Clock) -> None:
+def test_a_read_after_a_later_open_counts_as_repeated_use(uses: AccessTimes, state: StateFile, clock: Clock) -> None:
     uses.record(range(4), read=False)
     clock.now += AGAIN_AFTER_S
     later = AccessTimes(state, clock)
     later.record(range(1), read=True)
     assert later.last(0)[1]
-    assert uses.last(0)[1], "also for who has it open still"
+    assert uses.last(0)[1], "also for a store that has it open still"
 
 
-def test_what_comes_in_place_of_dropped_blocks_was_not_used_again(
-    uses: AccessTimes, state: StateFile, clock: Clock
-) -> None:
+def test_republished_blocks_do_not_count_as_used_repeatedly(uses: AccessTimes, state: StateFile, clock: Clock) -> None:
     uses.record(range(4), read=True)
     clock.now += AGAIN_AFTER_S
     uses.record(range(4), read=True)

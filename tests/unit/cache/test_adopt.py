@@ -1,4 +1,4 @@
-"""Blobs of huggingface_hub's cache taken for ours: hashed first, read where they lie, never touched."""
+"""Adopted blobs of huggingface_hub's cache: hashed first, read in place, never changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hffs.model import Blob, Digest, RepoType
 from hffs.ranges import BLOCK_SIZE
 from tests.support.blobs import verify_blob
 from tests.unit.cache.content import HUB, ROOT, blob_of, publish, publish_all, some_bytes
-from tests.unit.cache.laid import data_file, no_reflink
+from tests.unit.cache.exported import data_file, no_reflink
 
 CONTENT = some_bytes(3 * BLOCK_SIZE + 1000)
 BLOB = blob_of(CONTENT)
@@ -64,7 +64,7 @@ def theirs(repo: HubRepo) -> Path:
 
 
 def tree(root: Path | str) -> dict[str, tuple[object, ...]]:
-    """Everything below a folder: what is compared to see that nothing of it was touched."""
+    """Everything below a folder, to be compared before and after."""
     found: dict[str, tuple[object, ...]] = {}
     for path in sorted(Path(root).rglob("*")):
         seen = path.lstat()
@@ -73,10 +73,10 @@ def tree(root: Path | str) -> dict[str, tuple[object, ...]]:
     return found
 
 
-# Taking
+# Adopting
 
 
-def test_a_blob_that_lies_there_is_here_when_it_is_opened(store: BlobStore, repo: HubRepo, layout: Layout) -> None:
+def test_a_blob_of_the_other_cache_is_adopted_when_opened(store: BlobStore, repo: HubRepo, layout: Layout) -> None:
     before = tree(repo.root)
     stored = store.open(BLOB)
     assert stored.verified
@@ -88,7 +88,7 @@ def test_a_blob_that_lies_there_is_here_when_it_is_opened(store: BlobStore, repo
     assert tree(repo.root) == before
 
 
-def test_it_is_lent_to_the_kernel_as_it_lies(store: BlobStore, repo: HubRepo) -> None:
+def test_an_adopted_blob_can_be_read_by_passthrough(store: BlobStore, repo: HubRepo) -> None:
     stored = store.open(BLOB)
     lent = stored.dup_fd()
     assert lent is not None
@@ -97,7 +97,9 @@ def test_it_is_lent_to_the_kernel_as_it_lies(store: BlobStore, repo: HubRepo) ->
     stored.close()
 
 
-def test_opened_again_it_is_not_hashed_again(layout: Layout, repo: HubRepo, store: BlobStore, monkeypatch) -> None:
+def test_an_adopted_blob_is_not_hashed_again_when_reopened(
+    layout: Layout, repo: HubRepo, store: BlobStore, monkeypatch
+) -> None:
     store.open(BLOB).close()
     monkeypatch.setattr(os, "preadv", None)
     stored = store.open(BLOB)
@@ -106,7 +108,7 @@ def test_opened_again_it_is_not_hashed_again(layout: Layout, repo: HubRepo, stor
 
 
 @pytest.mark.allow_warnings("one line about the blob that is wrong")
-def test_a_wrong_byte_is_found_before_it_is_used_and_told_once(
+def test_a_blob_with_a_wrong_byte_is_refused_and_logged_once(
     store: BlobStore, repo: HubRepo, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(repo, CONTENT[:-1] + b"!", name=BLOB.etag)
@@ -120,12 +122,12 @@ def test_a_wrong_byte_is_found_before_it_is_used_and_told_once(
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"!", b""])
-def test_another_size_is_not_even_hashed(store: BlobStore, repo: HubRepo, content: bytes) -> None:
+def test_a_blob_of_another_size_is_not_hashed(store: BlobStore, repo: HubRepo, content: bytes) -> None:
     put(repo, content, name=BLOB.etag)
     assert store.adopt(BLOB) == "absent"
 
 
-def test_partial_downloads_and_names_that_lead_elsewhere_are_not_taken(store: BlobStore, repo: HubRepo) -> None:
+def test_partial_downloads_and_names_with_slashes_are_not_adopted(store: BlobStore, repo: HubRepo) -> None:
     os.rename(theirs(repo), f"{theirs(repo)}.0a1b2c3d.incomplete")
     assert store.adopt(BLOB) == "absent"
     for name in ("../blobs/x", "..", ".hidden", "a/b", ""):
@@ -157,7 +159,7 @@ def test_a_link_into_the_shared_store_is_followed(store: BlobStore, repo: HubRep
     stored.close()
     assert tree(repo.root) == before
     theirs(repo).unlink()
-    theirs(repo).symlink_to(f"../../blobs/ac/{xet}")  # not as huggingface_hub would name it
+    theirs(repo).symlink_to(f"../../blobs/ac/{xet}")  # not as huggingface_hub names it
     assert store.adopt(BLOB) == "absent"
 
 
@@ -167,23 +169,23 @@ def test_git_files_are_checked_by_gits_hash(store: BlobStore, repo: HubRepo) -> 
     assert store.adopt(Blob(oid, len(CONTENT), HUB, Digest("git-sha1", oid))) == "in place"
 
 
-def test_what_promises_no_hash_is_not_taken(store: BlobStore) -> None:
+def test_a_blob_without_a_hash_is_not_adopted(store: BlobStore) -> None:
     stored = store.open(Blob(BLOB.etag, BLOB.size, HUB))
     assert stored.missing(ALL) == [ALL]
     stored.close()
 
 
-def test_a_big_blob_is_left_to_whoever_is_told_of_it(
+def test_a_big_blob_is_reported_as_adoptable_when_opened(
     store: BlobStore, repo: HubRepo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blobs_module, "ADOPT_INLINE_MAX", len(CONTENT) - 1)
-    told: list[Blob] = []
-    store.on_adoptable = told.append
+    reported: list[Blob] = []
+    store.on_adoptable = reported.append
     stored = store.open(BLOB)
-    assert told == [BLOB]
+    assert reported == [BLOB]
     assert stored.missing(ALL) == [ALL]
     publish(stored, CONTENT, range(1))
-    # What has it open goes on with the other file.
+    # A store that has it open continues with the other file.
     assert store.adopt(BLOB) == "in place"
     assert stored.missing(ALL) == []
     assert stored.verified
@@ -192,7 +194,7 @@ def test_a_big_blob_is_left_to_whoever_is_told_of_it(
     stored.close()
 
 
-def test_what_is_opened_while_it_is_hashed_goes_on_with_the_other_file(
+def test_a_blob_opened_while_it_is_adopted_continues_with_that_file(
     store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blobs_module, "ADOPT_INLINE_MAX", 0)
@@ -209,23 +211,21 @@ def test_what_is_opened_while_it_is_hashed_goes_on_with_the_other_file(
     opened[0].close()
 
 
-def test_what_is_being_fetched_is_left_alone(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blob_being_fetched_is_not_adopted(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blobs_module, "ADOPT_INLINE_MAX", 0)
     stored = store.open(BLOB)
-    with stored.lease(range(1, 2)) as claim:
+    with stored.lease(range(1, 2)) as lease:
         assert store.adopt(BLOB, patience=0) == "busy"
-        with stored.lease(ALL) as rest:  # what is free is not kept
+        with stored.lease(ALL) as rest:  # free blocks are released
             assert (rest.blocks, rest.busy) == ([range(1), range(2, 4)], [range(1, 2)])
-        stored.publish(claim, 1, memoryview(CONTENT)[BLOCK_SIZE : 2 * BLOCK_SIZE])
+        stored.publish(lease, 1, memoryview(CONTENT)[BLOCK_SIZE : 2 * BLOCK_SIZE])
     assert stored.missing(ALL) == [range(1), range(2, 4)]
     assert store.adopt(BLOB) == "in place"
     assert stored.read(0, len(CONTENT)) == CONTENT
     stored.close()
 
 
-def test_what_is_under_way_is_waited_for_and_nothing_new_begins_meanwhile(
-    store: BlobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_adopting_waits_for_fetches_and_blocks_new_ones(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blobs_module, "ADOPT_INLINE_MAX", 0)
     stored = store.open(BLOB)
     under_way = stored.lease(range(1, 2))
@@ -240,19 +240,21 @@ def test_what_is_under_way_is_waited_for_and_nothing_new_begins_meanwhile(
     assert store.adopt(BLOB, patience=60) == "in place"
     assert others == []
     assert stored.verified
-    with stored.lease(ALL) as claim:  # no lock is left, and nothing to do
-        assert (claim.blocks, claim.busy) == ([], [])
+    with stored.lease(ALL) as lease:  # no lock is left, and no block is missing
+        assert (lease.blocks, lease.busy) == ([], [])
     stored.close()
 
 
-def test_given_up_on_the_way_nothing_is_left(store: BlobStore, layout: Layout) -> None:
+def test_a_cancelled_adoption_leaves_nothing(store: BlobStore, layout: Layout) -> None:
     assert store.adopt(BLOB, cancelled=lambda: True) == "stopped"
     assert not data_file(layout).is_symlink()
     assert store.local_bytes(BLOB) == 0
 
 
 @pytest.mark.parametrize("how", ["written", "replaced", "deleted"])
-def test_changed_while_it_is_hashed_it_is_not_taken(store: BlobStore, repo: HubRepo, layout: Layout, how: str) -> None:
+def test_a_blob_changed_while_it_is_hashed_is_not_adopted(
+    store: BlobStore, repo: HubRepo, layout: Layout, how: str
+) -> None:
     new = put(repo, CONTENT, name="new")
 
     def meanwhile() -> bool:
@@ -274,7 +276,7 @@ import fcntl, os, signal, sys
 from hffs.cache import BlobStore, HubCache, Layout
 from hffs.model import RepoType
 from tests.unit.cache.content import blob_of, some_bytes
-from tests.unit.cache.laid import no_reflink
+from tests.unit.cache.exported import no_reflink
 
 cache, hub, at, count = sys.argv[1:]
 before, left = getattr(os, at), [int(count)]
@@ -296,13 +298,13 @@ print("adopted")
 @pytest.mark.parametrize(
     ("at", "count"), [("symlink", 1), ("rename", 1), *(("pwrite", count) for count in range(1, 7)), ("fdatasync", 2)]
 )
-def test_killed_at_any_step_it_is_not_here_or_right(layout: Layout, repo: HubRepo, at: str, count: int) -> None:
+def test_a_killed_adoption_leaves_nothing_or_a_right_blob(layout: Layout, repo: HubRepo, at: str, count: int) -> None:
     before = tree(repo.root)
     words = [sys.executable, "-c", KILLED, layout.root, repo.root, at, str(count)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (-9, ""), done.stderr
-    alone = BlobStore(layout)  # without the other cache: nothing heals it
+    alone = BlobStore(layout)  # without the other cache: nothing repairs it
     stored = alone.open(BLOB)
     assert stored.missing(ALL) in ([], [ALL])
     publish_all(stored, CONTENT)
@@ -312,14 +314,14 @@ def test_killed_at_any_step_it_is_not_here_or_right(layout: Layout, repo: HubRep
     assert tree(repo.root) == before
 
 
-def test_what_was_fetched_in_part_is_replaced_for_every_process(
+def test_an_adopted_blob_replaces_a_partial_one_for_every_process(
     store: BlobStore, layout: Layout, repo: HubRepo
 ) -> None:
     other = BlobStore(layout, boot_id="this boot")
     fetching = other.open(BLOB)
     publish(fetching, CONTENT, range(2))
     assert store.adopt(BLOB) == "in place"
-    publish(fetching, CONTENT, range(2, 4))  # it goes on with the files it has
+    publish(fetching, CONTENT, range(2, 4))  # it continues with its open files
     assert fetching.read(0, len(CONTENT)) == CONTENT
     fetching.close()
     again = other.open(BLOB)
@@ -329,13 +331,13 @@ def test_what_was_fetched_in_part_is_replaced_for_every_process(
     assert theirs(repo).read_bytes() == CONTENT
 
 
-# What becomes of the other file
+# Changes of the other file
 
 
-def test_once_it_is_gone_the_blob_begins_anew(store: BlobStore, repo: HubRepo, layout: Layout) -> None:
+def test_a_removed_adopted_blob_is_fetched_again(store: BlobStore, repo: HubRepo, layout: Layout) -> None:
     stored = store.open(BLOB)
     shutil.rmtree(repo.folder)
-    assert stored.read(0, len(CONTENT)) == CONTENT  # who has it open keeps it
+    assert stored.read(0, len(CONTENT)) == CONTENT  # a process that has it open keeps it
     stored.close()
     assert store.local_bytes(BLOB) == 0
     assert store.state(BLOB) == "remote"
@@ -347,7 +349,7 @@ def test_once_it_is_gone_the_blob_begins_anew(store: BlobStore, repo: HubRepo, l
     stored.close()
 
 
-def test_replaced_by_its_like_it_is_hashed_again(store: BlobStore, repo: HubRepo) -> None:
+def test_an_adopted_blob_replaced_by_a_copy_is_hashed_again(store: BlobStore, repo: HubRepo) -> None:
     store.open(BLOB).close()
     os.replace(put(repo, CONTENT, name="new"), theirs(repo))
     assert store.local_bytes(BLOB) == 0
@@ -357,7 +359,7 @@ def test_replaced_by_its_like_it_is_hashed_again(store: BlobStore, repo: HubRepo
 
 
 @pytest.mark.allow_warnings("one line about the blob that is wrong")
-def test_written_to_it_is_not_trusted(store: BlobStore, repo: HubRepo) -> None:
+def test_an_adopted_blob_that_was_written_to_is_not_trusted(store: BlobStore, repo: HubRepo) -> None:
     store.open(BLOB).close()
     with theirs(repo).open("r+b") as file:
         file.write(b"!" if CONTENT[:1] != b"!" else b"?")
@@ -369,7 +371,7 @@ def test_written_to_it_is_not_trusted(store: BlobStore, repo: HubRepo) -> None:
 
 
 @pytest.mark.allow_warnings("a block is damaged, the blob is wrong")
-def test_cut_off_while_it_is_open_it_is_absent_not_zeros(store: BlobStore, repo: HubRepo) -> None:
+def test_a_truncated_adopted_blob_is_absent_not_zeros(store: BlobStore, repo: HubRepo) -> None:
     stored = store.open(BLOB)
     os.truncate(theirs(repo), BLOCK_SIZE)
     assert stored.read(0, BLOCK_SIZE) == CONTENT[:BLOCK_SIZE]
@@ -385,11 +387,11 @@ def test_cut_off_while_it_is_open_it_is_absent_not_zeros(store: BlobStore, repo:
     assert theirs(repo).read_bytes() == CONTENT[:BLOCK_SIZE]
 
 
-# What we do to it: nothing
+# The other file is not changed
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o444])
-def test_dropping_all_or_a_part_changes_nothing_of_theirs(
+def test_dropping_an_adopted_blob_leaves_the_other_cache_unchanged(
     store: BlobStore, repo: HubRepo, layout: Layout, mode: int
 ) -> None:
     theirs(repo).chmod(mode)
@@ -404,7 +406,7 @@ def test_dropping_all_or_a_part_changes_nothing_of_theirs(
     assert store.local_bytes(BLOB) == 0
 
 
-def test_dropped_after_theirs_is_gone_nothing_of_it_stays(store: BlobStore, repo: HubRepo, layout: Layout) -> None:
+def test_dropping_a_removed_adopted_blob_leaves_no_files(store: BlobStore, repo: HubRepo, layout: Layout) -> None:
     stored = store.open(BLOB)
     shutil.rmtree(repo.folder)
     stored.discard(ALL)
@@ -412,7 +414,7 @@ def test_dropped_after_theirs_is_gone_nothing_of_it_stays(store: BlobStore, repo
     assert [name for name in os.listdir(layout.folder(BLOB.etag)) if not name.endswith(".lock")] == []
 
 
-def test_dropped_by_one_store_another_keeps_what_it_has_just_taken(
+def test_dropping_in_one_store_keeps_a_newly_adopted_blob_of_another(
     store: BlobStore, repo: HubRepo, layout: Layout
 ) -> None:
     other = BlobStore(layout, boot_id="this boot", hf_repo=repo)
@@ -420,7 +422,7 @@ def test_dropped_by_one_store_another_keeps_what_it_has_just_taken(
     assert first.discard(ALL) == 0
     again = BlobStore(layout, boot_id="this boot", hf_repo=repo)
     third = again.open(BLOB)
-    second.discard(ALL)  # of the files that the first one has dropped
+    second.discard(ALL)  # of the files that the first store has dropped
     assert third.verified
     assert data_file(layout).is_symlink()
     third.close()
@@ -432,7 +434,7 @@ def test_dropped_by_one_store_another_keeps_what_it_has_just_taken(
         each.close()
 
 
-def test_laid_in_a_folder_it_is_a_copy_and_theirs_keeps_its_mode(
+def test_exporting_an_adopted_blob_copies_it_and_keeps_its_mode(
     store: BlobStore, repo: HubRepo, tmp_path: Path
 ) -> None:
     before = tree(repo.root)
@@ -442,7 +444,7 @@ def test_laid_in_a_folder_it_is_a_copy_and_theirs_keeps_its_mode(
     assert tree(repo.root) == before
 
 
-def test_reflinked_it_is_ours_and_theirs_may_go(
+def test_a_reflinked_blob_survives_the_removal_of_its_source(
     store: BlobStore, repo: HubRepo, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def clone(file: int, _request: int, data: int) -> int:
@@ -464,8 +466,8 @@ def test_reflinked_it_is_ours_and_theirs_may_go(
     stored.close()
 
 
-def test_two_stores_take_read_and_drop_it_at_once_and_see_only_right_bytes(layout: Layout, repo: HubRepo) -> None:
-    """Two stores are to one another as two processes are: their locks are of different open files."""
+def test_concurrent_adopts_reads_and_drops_show_only_right_bytes(layout: Layout, repo: HubRepo) -> None:
+    """Two stores exclude one another like two processes: their locks belong to different open files."""
     before = tree(repo.root)
     wrong: list[object] = []
 
@@ -474,7 +476,7 @@ def test_two_stores_take_read_and_drop_it_at_once_and_see_only_right_bytes(layou
             for turn in range(turns):
                 stored = store.open(BLOB)
                 try:
-                    missing = stored.missing(ALL)  # one look: it may be taken between two
+                    missing = stored.missing(ALL)  # one call: it may be adopted between two
                     if missing and not any(2 in run for run in missing):
                         wrong.append("a part of it")
                     with contextlib.suppress(BlockAbsent):
@@ -535,7 +537,7 @@ print("passed")
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
 @pytest.mark.parametrize("kind", ["btrfs", "xfs"])
-def test_a_real_reflink_costs_no_disk_and_parts_at_the_first_write(tmp_path: Path, kind: str) -> None:
+def test_a_real_reflink_takes_no_disk_until_the_first_write(tmp_path: Path, kind: str) -> None:
     if not shutil.which(f"mkfs.{kind}"):
         pytest.skip(f"mkfs.{kind} is not installed")
     disk = tmp_path / "disk"
@@ -550,5 +552,5 @@ def test_a_real_reflink_costs_no_disk_and_parts_at_the_first_write(tmp_path: Pat
         env={**os.environ, "PYTHONPATH": str(ROOT), "IMAGE": str(tmp_path / "image")},
     )
     if any(word in run.stderr for word in ("ermission denied", "not permitted", "unknown filesystem", "loop device")):
-        pytest.skip(f"this machine lets nobody mount that: {run.stderr.strip()}")
+        pytest.skip(f"this machine cannot mount that: {run.stderr.strip()}")
     assert run.stdout == "passed\n", run.stderr

@@ -1,4 +1,4 @@
-"""What lies in a cache, and letting it go: sizes as the disk has them, nothing of use lost, nobody's work spoilt."""
+"""Blobs of a cache one by one: sizes as on the disk; eviction keeps what is pinned or in use."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def verify(store: BlobStore, content: bytes = CONTENT) -> None:
     stored.close()
 
 
-def test_an_empty_cache_and_none_at_all_hold_nothing(layout: Layout, tmp_path: Path) -> None:
+def test_empty_and_missing_caches_hold_nothing(layout: Layout, tmp_path: Path) -> None:
     assert list(blob_info.scan(layout)) == []
     assert list(blob_info.scan(Layout(tmp_path / "none"))) == []
     assert not (tmp_path / "none").exists()
 
 
-def test_a_blob_is_told_with_what_it_takes_on_the_disk(layout: Layout, store: BlobStore, clock: Clock) -> None:
+def test_a_blob_is_reported_with_its_disk_use(layout: Layout, store: BlobStore, clock: Clock) -> None:
     blob = blob_of(CONTENT)
     stored = store.open(blob)
     publish(stored, CONTENT, range(1, 2))
@@ -54,7 +54,7 @@ def test_a_blob_is_told_with_what_it_takes_on_the_disk(layout: Layout, store: Bl
     assert found.last_used == clock.now
 
 
-def test_a_verified_blob_is_told_as_such_until_its_file_is_touched(layout: Layout, store: BlobStore) -> None:
+def test_a_blob_is_reported_as_verified_until_its_file_is_touched(layout: Layout, store: BlobStore) -> None:
     blob = fill(store, CONTENT)
     assert (only(layout).complete, only(layout).verified) == (True, None)
     verify(store)
@@ -64,47 +64,47 @@ def test_a_verified_blob_is_told_as_such_until_its_file_is_touched(layout: Layou
     assert only(layout).verified is None
 
 
-def test_what_cannot_be_used_is_told_with_the_reason(layout: Layout, store: BlobStore) -> None:
+def test_unusable_files_are_reported_with_the_reason(layout: Layout, store: BlobStore) -> None:
     fill(store, CONTENT)
-    place = only(layout).paths
-    whole = Path(place.state).read_bytes()
+    paths = only(layout).paths
+    whole = Path(paths.state).read_bytes()
 
     def wrong() -> str:
         found = only(layout)
         assert (found.complete, found.bytes_local) == (False, 0)
         return found.unusable
 
-    Path(place.state).write_bytes(whole[:1040])
+    Path(paths.state).write_bytes(whole[:1040])
     assert wrong().startswith("its state file is damaged: it has 1040 bytes")
-    Path(place.state).write_bytes(bytes(len(whole)))
+    Path(paths.state).write_bytes(bytes(len(whole)))
     assert "header does not match" in wrong()
-    Path(place.state).write_bytes(whole)
-    os.truncate(place.data, 10)
+    Path(paths.state).write_bytes(whole)
+    os.truncate(paths.data, 10)
     assert wrong() == f"its data file has 10 bytes instead of {len(CONTENT)}"
-    os.unlink(place.data)
+    os.unlink(paths.data)
     assert wrong() == "its data file is missing"
-    Path(place.data).write_bytes(b"left")
-    os.unlink(place.state)
+    Path(paths.data).write_bytes(b"left")
+    os.unlink(paths.state)
     assert wrong() == "there is no state file beside its data"
     assert blob_info.evict(only(layout)).bytes > 0
     assert list(blob_info.scan(layout)) == []
 
 
-def test_a_blob_let_go_takes_nothing_on_the_disk(layout: Layout, store: BlobStore) -> None:
+def test_an_evicted_blob_takes_no_disk_space(layout: Layout, store: BlobStore) -> None:
     fill(store, CONTENT)
     found = only(layout)
     assert blob_info.evict(found) == Freed(found.bytes_disk)
     assert (list(blob_info.scan(layout)), disk(layout)) == ([], 0)
-    assert blob_info.evict(found) == Freed(0), "somebody else was faster"
+    assert blob_info.evict(found) == Freed(0), "another process was faster"
     again = store.open(blob_of(CONTENT))
     assert again.local_bytes == 0
     again.close()
 
 
-def test_what_another_process_has_open_loses_its_blocks_but_not_its_files(layout: Layout, store: BlobStore) -> None:
+def test_a_blob_open_in_another_process_loses_blocks_but_not_files(layout: Layout, store: BlobStore) -> None:
     blob = fill(store, CONTENT)
     with OtherProcess(layout.root, blob) as other:
-        assert other.ask("claim 0 1") == "[] []", "it answers, so it has the blob open, and nothing is missing"
+        assert other.ask("lease 0 1") == "[] []", "it has the blob open, and nothing is missing"
         in_use = blob_info.open_files(layout)
         found = only(layout)
         assert found.paths.data in in_use
@@ -117,17 +117,17 @@ def test_what_another_process_has_open_loses_its_blocks_but_not_its_files(layout
     assert list(blob_info.scan(layout)) == []
 
 
-def test_what_this_process_has_open_keeps_its_files_as_well(layout: Layout, store: BlobStore) -> None:
+def test_a_blob_open_in_this_process_keeps_its_files(layout: Layout, store: BlobStore) -> None:
     blob = fill(store, CONTENT)
-    assert blob_info.open_files(layout) == frozenset(), "looking leaves nothing open"
+    assert blob_info.open_files(layout) == frozenset(), "inspecting leaves nothing open"
     stored = store.open(blob)
     blob_info.evict(only(layout), blob_info.open_files(layout))
     publish(stored, CONTENT, range(4))
     stored.close()
-    assert only(layout).complete, "what came after is not lost"
+    assert only(layout).complete, "blocks stored later are not lost"
 
 
-def test_what_the_kernel_reads_directly_stays_whole(layout: Layout, store: BlobStore) -> None:
+def test_a_blob_open_for_passthrough_is_not_evicted(layout: Layout, store: BlobStore) -> None:
     fill(store, CONTENT)
     found = only(layout)
     with open(found.paths.data, "rb") as passthrough:
@@ -137,19 +137,19 @@ def test_what_the_kernel_reads_directly_stays_whole(layout: Layout, store: BlobS
     assert blob_info.evict(found).bytes == found.bytes_disk
 
 
-def test_what_is_being_fetched_stays(layout: Layout, store: BlobStore) -> None:
+def test_blocks_being_fetched_are_not_evicted(layout: Layout, store: BlobStore) -> None:
     blob = blob_of(CONTENT)
     stored = store.open(blob)
     publish(stored, CONTENT, range(2))
-    with stored.lease(range(2, 3)) as claim:
+    with stored.lease(range(2, 3)) as lease:
         blob_info.evict(only(layout), frozenset({only(layout).paths.data}))
-        stored.publish(claim, 2, piece(CONTENT, 2))
+        stored.publish(lease, 2, piece(CONTENT, 2))
     assert stored.missing(range(4)) == [range(2), range(3, 4)]
     assert stored.read(2 * BLOCK_SIZE, 10) == CONTENT[2 * BLOCK_SIZE :][:10]
     stored.close()
 
 
-def test_a_file_laid_elsewhere_leaves_the_cache_and_keeps_its_bytes(
+def test_an_exported_file_keeps_its_bytes_when_its_blob_is_evicted(
     layout: Layout, store: BlobStore, tmp_path: Path
 ) -> None:
     fill(store, CONTENT)
@@ -166,7 +166,7 @@ def test_a_file_laid_elsewhere_leaves_the_cache_and_keeps_its_bytes(
     assert (tmp_path / "out" / "model.bin").read_bytes() == CONTENT
 
 
-def test_a_pinned_blob_stays_until_it_is_pinned_no_longer(layout: Layout, store: BlobStore) -> None:
+def test_a_pinned_blob_is_evicted_only_after_unpinning(layout: Layout, store: BlobStore) -> None:
     fill(store, CONTENT)
     assert blob_info.pin(only(layout), True)
     assert not blob_info.pin(only(layout), True)
@@ -183,21 +183,21 @@ def test_a_blob_of_a_newer_hffs_is_left_alone(
     layout: Layout, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, CONTENT)
-    place = only(layout).paths
-    state, header = StateFile.open(place.state)
+    paths = only(layout).paths
+    state, header = StateFile.open(paths.state)
     with monkeypatch.context() as patch:
         patch.setattr("hffs.cache.store.state_file.VERSION", 2)
         state.write_header(header)
     state.close()
-    before = Path(place.state).read_bytes()
+    before = Path(paths.state).read_bytes()
     found = only(layout)
     assert found.newer
     assert "was written by a newer hffs (format 2)" in found.unusable
     assert blob_info.evict(found) == Freed(0, "unreadable")
-    assert (Path(place.state).read_bytes(), Path(place.data).stat().st_size) == (before, len(CONTENT))
+    assert (Path(paths.state).read_bytes(), Path(paths.data).stat().st_size) == (before, len(CONTENT))
 
 
-def test_copies_of_one_content_are_several_holdings(layout: Layout, store: BlobStore) -> None:
+def test_copies_of_one_content_are_listed_separately(layout: Layout, store: BlobStore) -> None:
     fill(store, CONTENT)
     fill(store, CONTENT, MIRROR)
     found = list(blob_info.scan(layout))

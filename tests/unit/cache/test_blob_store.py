@@ -1,4 +1,4 @@
-"""The blobs of a cache: who shares what, how much is here, and what is made of damaged files."""
+"""The store: opening and sharing of blobs, local bytes, and the replacement of damaged files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_an_open_blob_is_one_object(store: BlobStore) -> None:
     assert again is not one
 
 
-def test_a_blob_costs_three_descriptors_and_gives_them_back(store: BlobStore) -> None:
+def test_a_blob_uses_three_descriptors_until_closed(store: BlobStore) -> None:
     before = descriptors()
     several = [store.open(BLOB) for _ in range(3)]
     publish_all(several[0], CONTENT)
@@ -82,15 +82,13 @@ def test_threads_opening_at_once_get_one_object(store: BlobStore) -> None:
     assert descriptors() == before + 3
 
 
-def test_the_second_of_two_openings_at_once_gives_its_files_back(
-    store: BlobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_of_two_concurrent_opens_closes_its_files(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     real, first = store._open_files, []
 
-    def open_files(blob: Blob, place: BlobPaths) -> StoredBlob:
+    def open_files(blob: Blob, paths: BlobPaths) -> StoredBlob:
         monkeypatch.undo()
         first.append(store.open(BLOB))
-        return real(blob, place)
+        return real(blob, paths)
 
     before = descriptors()
     monkeypatch.setattr(store, "_open_files", open_files)
@@ -98,7 +96,7 @@ def test_the_second_of_two_openings_at_once_gives_its_files_back(
     assert descriptors() == before + 3
 
 
-def test_what_is_stored_outlives_the_process(layout: Layout, store: BlobStore) -> None:
+def test_stored_blocks_outlive_the_process(layout: Layout, store: BlobStore) -> None:
     fill(store, CONTENT)
     store.close()
     later = BlobStore(layout, boot_id="this boot")
@@ -141,7 +139,7 @@ def test_a_copy_serves_others_only_as_long_as_its_verification_holds(
     asked = replace(BLOB, origin=MIRROR)
     if spoiled == "another digest":
         asked = replace(asked, digest=Digest("sha256", "0" * 64))
-    elif spoiled == "no digest":  # the etag of a plain server is its own affair
+    elif spoiled == "no digest":  # the etag of a plain server is not a hash
         asked = replace(asked, digest=None)
     elif spoiled == "dropped":
         stored = store.open(BLOB)
@@ -153,7 +151,7 @@ def test_a_copy_serves_others_only_as_long_as_its_verification_holds(
     assert store.local_bytes(asked) == 0
 
 
-def test_a_digest_learnt_later_counts(store: BlobStore) -> None:
+def test_a_digest_given_later_counts(store: BlobStore) -> None:
     stored = store.open(replace(BLOB, digest=None))
     publish_all(stored, CONTENT)
     assert not verify_blob(stored, 0)
@@ -165,25 +163,25 @@ def test_a_digest_learnt_later_counts(store: BlobStore) -> None:
 
 
 @pytest.mark.allow_warnings("begins anew")
-@pytest.mark.parametrize("damage", ["header", "cut", "empty", "data gone", "data cut", "another blob's"])
-def test_a_damaged_pair_of_files_begins_anew(
+@pytest.mark.parametrize("damage", ["header", "cut", "empty", "data missing", "data cut", "another blob's"])
+def test_damaged_files_are_replaced(
     store: BlobStore, layout: Layout, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(store, CONTENT)
-    place = layout.paths(BLOB.etag, HUB)
+    paths = layout.paths(BLOB.etag, HUB)
     if damage == "header":
-        with open(place.state, "r+b") as file:
+        with open(paths.state, "r+b") as file:
             file.seek(40)
             file.write(b"\xff")
     elif damage in {"cut", "empty"}:
-        os.truncate(place.state, 1030 if damage == "cut" else 0)
-    elif damage == "data gone":
-        os.unlink(place.data)
+        os.truncate(paths.state, 1030 if damage == "cut" else 0)
+    elif damage == "data missing":
+        os.unlink(paths.data)
     elif damage == "data cut":
-        os.truncate(place.data, 5)
+        os.truncate(paths.data, 5)
     else:
         other = fill(store, CONTENT[1:])
-        os.replace(layout.paths(other.etag, HUB).state, place.state)
+        os.replace(layout.paths(other.etag, HUB).state, paths.state)
     stored = store.open(BLOB)
     assert stored.missing(ALL) == [ALL]
     publish_all(stored, CONTENT)
@@ -192,7 +190,7 @@ def test_a_damaged_pair_of_files_begins_anew(
 
 
 @pytest.mark.allow_warnings("begins anew")
-def test_one_who_has_the_old_files_open_goes_on_with_them(store: BlobStore, layout: Layout) -> None:
+def test_a_process_with_the_old_files_open_continues_with_them(store: BlobStore, layout: Layout) -> None:
     old = store.open(BLOB)
     publish_all(old, CONTENT)
     os.truncate(layout.paths(BLOB.etag, HUB).state, 1100)
@@ -235,18 +233,18 @@ def test_a_blob_of_a_newer_hffs_is_refused_and_kept(
     assert Path(layout.paths(BLOB.etag, HUB).data).stat().st_blocks
 
 
-def test_another_boot_is_noted_and_nothing_is_lost(layout: Layout, store: BlobStore) -> None:
+def test_another_boot_is_recorded_and_nothing_is_lost(layout: Layout, store: BlobStore) -> None:
     verified(store)
     later = BlobStore(layout, boot_id="next boot")
     stored = later.open(BLOB)
     assert stored._state.header().boot_id == "next boot"
     assert stored.verified
-    assert not any(stored._checked)  # nothing is trusted before its CRC was seen
+    assert not any(stored._checked)  # nothing is trusted before its CRC was checked
     assert stored.read(0, len(CONTENT)) == CONTENT
     later.close()
 
 
-def test_a_folder_that_cannot_be_made_is_our_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_raises_cache_unusable(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "cache")
     layout.prepare()
     (layout.blobs / BLOB.etag[:2]).write_text("in the way")
@@ -257,7 +255,7 @@ def test_a_folder_that_cannot_be_made_is_our_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["makedirs", "ftruncate", "posix_fallocate"])
-def test_on_a_full_disk_a_new_blob_opens_and_takes_nothing(
+def test_on_a_full_disk_a_new_blob_opens_and_stores_nothing(
     store: BlobStore, layout: Layout, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -266,10 +264,10 @@ def test_on_a_full_disk_a_new_blob_opens_and_takes_nothing(
     with monkeypatch.context() as full_disk:
         full_disk.setattr(os, call, full)
         stored = store.open(BLOB)
-    with stored.lease(ALL) as claim:
-        assert claim.blocks == [ALL]
+    with stored.lease(ALL) as lease:
+        assert lease.blocks == [ALL]
         with pytest.raises(NoSpace, match=r"no space left for the cache file .*: free some disk space"):
-            stored.publish(claim, 0, piece(CONTENT, 0))
+            stored.publish(lease, 0, piece(CONTENT, 0))
     assert stored.missing(ALL) == [ALL]
     assert (stored.local_bytes, stored.verified, verify_blob(stored, 0)) == (0, False, False)
     with pytest.raises(BlockAbsent):
@@ -277,7 +275,7 @@ def test_on_a_full_disk_a_new_blob_opens_and_takes_nothing(
     assert stored.discard(ALL) == 0
     assert not layout.copies(BLOB.etag)
     stored.close()
-    publish_all(store.open(BLOB), CONTENT)  # room again
+    publish_all(store.open(BLOB), CONTENT)  # space again
 
 
 SMALL_DISK = """
@@ -293,10 +291,10 @@ store = BlobStore(layout)
 content = some_bytes(1 << 21)
 stored = store.open(blob_of(content))
 stored_blocks = 0
-with stored.lease(range(8)) as claim:
+with stored.lease(range(8)) as lease:
     for block in range(8):
         try:
-            stored.publish(claim, block, piece(content, block))
+            stored.publish(lease, block, piece(content, block))
             stored_blocks += 1
         except NoSpace:
             assert stored.missing(range(8)) == [range(block, 8)]
@@ -305,14 +303,14 @@ assert 0 < stored_blocks < 8, stored_blocks
 assert stored.read(0, stored.local_bytes) == content[: stored.local_bytes]
 stored.discard(range(1))
 assert store.disk_free() >= 200_000
-with stored.lease(range(7, 8)) as claim:
-    stored.publish(claim, 7, piece(content, 7))
+with stored.lease(range(7, 8)) as lease:
+    stored.publish(lease, 7, piece(content, 7))
 print("passed")
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+def test_a_full_tmpfs_behaves_like_a_full_disk(tmp_path: Path) -> None:
     mounted = 'mount -t tmpfs -o size=1m,mode=700 small "$1" && exec "$2" -c "$3" "$1"'
     run = subprocess.run(
         ["timeout", "-k5", "60", "unshare", "-m", "sh", "-ec", mounted, "sh", tmp_path, sys.executable, SMALL_DISK],
@@ -322,14 +320,14 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     if "permission denied" in run.stderr or "Operation not permitted" in run.stderr:
-        pytest.skip("this machine lets nobody mount")
+        pytest.skip("this machine cannot mount")
     assert (run.stdout, run.stderr) == ("passed\n", "")
 
 
-# How much is here
+# Local bytes
 
 
-def test_local_bytes_of_own_work_show_at_once(store: BlobStore) -> None:
+def test_local_bytes_of_this_process_show_at_once(store: BlobStore) -> None:
     assert store.local_bytes(BLOB) == 0
     assert store.state(BLOB) == "remote"
     stored = store.open(BLOB)
@@ -348,7 +346,7 @@ def test_local_bytes_of_own_work_show_at_once(store: BlobStore) -> None:
     assert store.state(BLOB) == "verified"
 
 
-def test_other_processes_work_shows_within_a_minute(layout: Layout, store: BlobStore, clock: Clock) -> None:
+def test_changes_by_other_processes_show_within_a_minute(layout: Layout, store: BlobStore, clock: Clock) -> None:
     assert store.local_bytes(BLOB) == 0
     other_store = BlobStore(layout)
     fill(other_store, CONTENT)
@@ -359,12 +357,12 @@ def test_other_processes_work_shows_within_a_minute(layout: Layout, store: BlobS
     stored = other_store.open(BLOB)
     stored.discard(ALL)
     assert store.local_bytes(BLOB) == len(CONTENT)
-    clock.now -= 1000  # a clock set back makes nothing last longer
+    clock.now -= 1000  # a clock set back extends nothing
     assert store.local_bytes(BLOB) == 0
     other_store.close()
 
 
-def test_files_that_are_not_here_cost_a_listing_per_folder(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_files_cost_one_listing_per_folder(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(store, CONTENT)
     listed: list[object] = []
     real = os.listdir
@@ -379,7 +377,7 @@ def test_files_that_are_not_here_cost_a_listing_per_folder(store: BlobStore, mon
     assert len(listed) <= 256
 
 
-def test_a_listing_begun_before_a_change_is_not_kept(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_listing_older_than_a_change_is_not_kept(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.listdir
 
     def listdir(path: str) -> list[str]:
@@ -393,7 +391,7 @@ def test_a_listing_begun_before_a_change_is_not_kept(store: BlobStore, monkeypat
     assert store.local_bytes(BLOB) == len(CONTENT)
 
 
-def test_a_count_begun_before_a_change_is_not_kept(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_byte_count_older_than_a_change_is_not_kept(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     blob = fill(store, CONTENT)
     real = store._peek
 
@@ -426,7 +424,7 @@ def test_a_failing_disk_shows_files_as_remote(store: BlobStore, monkeypatch: pyt
         assert store.state(BLOB) == "remote"
 
 
-def test_used_bytes_follow_own_work_and_the_disk(store: BlobStore, layout: Layout, clock: Clock) -> None:
+def test_used_bytes_follow_own_changes_and_the_disk(store: BlobStore, layout: Layout, clock: Clock) -> None:
     assert store.used_bytes() == 0
     stored = store.open(BLOB)
     publish_all(stored, CONTENT)
@@ -439,14 +437,14 @@ def test_used_bytes_follow_own_work_and_the_disk(store: BlobStore, layout: Layou
     assert on_disk >= 1000
 
 
-def test_free_space_is_what_a_user_may_still_write(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_space_is_that_of_unprivileged_users(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = list(os.statvfs("."))
     fields[1], fields[3], fields[4] = 4096, 100, 70  # f_frsize, f_bfree, f_bavail: 30 blocks are root's
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
     assert store.disk_free() == 70 * 4096
 
 
-def test_a_cache_that_is_gone_tells_so_and_counts_nothing(store: BlobStore, layout: Layout) -> None:
+def test_a_removed_cache_raises_and_counts_nothing(store: BlobStore, layout: Layout) -> None:
     layout.root.rename(layout.root.with_name("elsewhere"))
     assert store.used_bytes() == 0
     with pytest.raises(CacheUnusable, match="No such file"):

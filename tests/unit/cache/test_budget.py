@@ -1,4 +1,4 @@
-"""Room is made where it can be, of what is least useful, never of what is pinned, linked or open for passthrough."""
+"""The budget evicts what is least useful, never what is pinned, linked or open for passthrough."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def room_of(store: BlobStore, clock: Clock) -> Iterator[MakeRoom]:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """``disk(free, total)``: so many bytes statvfs tells from now on."""
+    """``disk(free, total)``: the bytes that statvfs returns from now on."""
 
     def tell(free: int, total: int) -> None:
         fields = list(os.statvfs("/"))
@@ -59,7 +59,7 @@ def on_disk(layout: Layout) -> int:
 
 
 def put(store: BlobStore, room: CacheBudget, size: int, seed: int) -> Blob:
-    """A whole blob, stored as the carrier does it."""
+    """Stores a complete blob as a fetch task does."""
     content = some_bytes(size, seed)
     blob = blob_of(content)
     stored = store.open(blob)
@@ -69,14 +69,14 @@ def put(store: BlobStore, room: CacheBudget, size: int, seed: int) -> Blob:
         pages = -(-len(data) // 4096) * 4096
         reservation = room.reserve(pages)
         assert reservation is not None
-        with stored.lease(run) as claim:
-            stored.publish(claim, first, data)
+        with stored.lease(run) as lease:
+            stored.publish(lease, first, data)
         reservation.settle(pages)
     stored.close()
     return blob
 
 
-def test_without_a_limit_all_that_the_disk_has_is_granted(room_of: MakeRoom, store: BlobStore, layout: Layout) -> None:
+def test_without_a_limit_the_whole_disk_may_be_reserved(room_of: MakeRoom, store: BlobStore, layout: Layout) -> None:
     room = room_of()
     blobs = [put(store, room, 3 * MIB, seed) for seed in range(3)]
     assert [store.local_bytes(blob) for blob in blobs] == [3 * MIB] * 3
@@ -84,7 +84,7 @@ def test_without_a_limit_all_that_the_disk_has_is_granted(room_of: MakeRoom, sto
     assert abs(room.held - on_disk(layout)) < SMALL
 
 
-def test_the_blob_that_was_used_least_recently_goes(room_of: MakeRoom, store: BlobStore, clock: Clock) -> None:
+def test_the_least_recently_used_blob_is_evicted(room_of: MakeRoom, store: BlobStore, clock: Clock) -> None:
     room = room_of(10 * MIB)
     blobs = []
     for seed in range(3):
@@ -110,7 +110,7 @@ def test_the_directory_keeps_to_the_limit_at_every_moment(room_of: MakeRoom, sto
         assert abs(room.held - on_disk(layout)) < SMALL
 
 
-def test_one_open_file_larger_than_the_limit_makes_room_for_itself(room_of: MakeRoom, store: BlobStore) -> None:
+def test_an_open_file_larger_than_the_limit_evicts_its_own_blocks(room_of: MakeRoom, store: BlobStore) -> None:
     room = room_of(8 * MIB)
     blob = put(store, room, 40 * MIB, 1)
     stored = store.open(blob)
@@ -138,14 +138,14 @@ def test_a_hot_file_survives_a_scan_of_five_times_the_cache(
     later.close()
 
 
-def test_a_use_after_it_was_looked_up_saves_a_segment(room_of: MakeRoom, store: BlobStore, clock: Clock) -> None:
+def test_a_use_after_the_choice_saves_a_segment(room_of: MakeRoom, store: BlobStore, clock: Clock) -> None:
     room = room_of(10 * MIB)
     blobs = []
     for seed in range(3):
         blobs.append(put(store, room, 3 * MIB, seed))
         clock.now += 10
     first, second, third = blobs
-    put(store, room, 1 * MIB, 3)  # looks all up, and takes a part of the first
+    put(store, room, 1 * MIB, 3)  # reads all segments, and evicts a part of the first
     assert store.local_bytes(first) < 3 * MIB
     clock.now += 10
     stored = store.open(second)
@@ -172,7 +172,7 @@ def lend(store: BlobStore, blob: Blob) -> int:
     return fd
 
 
-def test_what_is_pinned_linked_or_lent_stays_and_the_rest_is_refused(
+def test_pinned_linked_and_passthrough_blobs_are_never_evicted(
     room_of: MakeRoom, store: BlobStore, tmp_path: Path, clock: Clock
 ) -> None:
     room = room_of(11 * MIB)
@@ -198,21 +198,19 @@ def test_what_is_pinned_linked_or_lent_stays_and_the_rest_is_refused(
     assert store.local_bytes(pinned) == 3 * MIB
 
 
-def test_what_is_larger_than_the_limit_is_refused_and_costs_nobody_a_block(room_of: MakeRoom, store: BlobStore) -> None:
+def test_a_reservation_above_the_limit_is_refused_without_eviction(room_of: MakeRoom, store: BlobStore) -> None:
     room = room_of(8 * MIB)
     blob = put(store, room, 3 * MIB, 1)
     assert room.reserve(9 * MIB) is None
     assert store.local_bytes(blob) == 3 * MIB
 
 
-def test_many_threads_that_need_room_at_once_keep_to_the_limit(
-    room_of: MakeRoom, store: BlobStore, layout: Layout
-) -> None:
+def test_many_threads_reserving_at_once_keep_to_the_limit(room_of: MakeRoom, store: BlobStore, layout: Layout) -> None:
     room = room_of(12 * MIB)
     ended = threading.Event()
     most = [0]
 
-    def watch() -> None:  # the ledger, as adding the files up takes a while in which others are punched and written
+    def watch() -> None:  # the ledger: files change while their sizes are added up
         while not ended.is_set():
             account = room._ledger.read()
             most[0] = max(most[0], account.held + account.reserved)
@@ -234,7 +232,7 @@ def test_many_threads_that_need_room_at_once_keep_to_the_limit(
 # Other processes
 
 
-def test_a_blob_that_another_process_reads_gives_way_and_is_not_read_wrong(
+def test_a_blob_read_by_another_process_is_evicted_without_wrong_reads(
     room_of: MakeRoom, store: BlobStore, layout: Layout
 ) -> None:
     content = some_bytes(5 * BLOCK_SIZE)
@@ -246,14 +244,12 @@ def test_a_blob_that_another_process_reads_gives_way_and_is_not_read_wrong(
         assert other.ask("read 0 10") == "absent"
 
 
-def test_blocks_that_another_process_has_claimed_are_left_alone(
-    room_of: MakeRoom, store: BlobStore, layout: Layout
-) -> None:
+def test_blocks_leased_to_another_process_are_left_alone(room_of: MakeRoom, store: BlobStore, layout: Layout) -> None:
     content = some_bytes(5 * BLOCK_SIZE)
     blob = blob_of(content)
     room = room_of(2 * MIB)
     with OtherProcess(layout.root, blob) as other:
-        assert other.ask("claim 0 5") == "[range(0, 5)] []"
+        assert other.ask("lease 0 5") == "[range(0, 5)] []"
         assert room.reserve(2 * MIB - 100_000) is not None
         assert other.ask("publish") == "published"
     assert store.local_bytes(blob) == len(content)
@@ -262,20 +258,20 @@ def test_blocks_that_another_process_has_claimed_are_left_alone(
 # The disk
 
 
-def test_what_the_disk_keeps_free_is_a_limit_too(room_of: MakeRoom, store: BlobStore, disk, clock: Clock) -> None:
+def test_min_free_is_a_limit_too(room_of: MakeRoom, store: BlobStore, disk, clock: Clock) -> None:
     disk(100 * MIB, 1000 * MIB)
     room = room_of(min_free=96 * MIB)
     blob = put(store, room, 3 * MIB, 1)
     disk(97 * MIB, 1000 * MIB)
     clock.now += 2
-    assert room.reserve(2 * MIB) is not None, "by giving back what is here"
+    assert room.reserve(2 * MIB) is not None, "by evicting what is stored"
     assert store.local_bytes(blob) < 3 * MIB
     assert room.reserve(5 * MIB) is None
     assert "--min-free" in room.no_space_error().what
 
 
 @pytest.mark.parametrize(("total", "kept"), [(300 * MIB, 30 * MIB), (1 << 40, 2 << 30)])
-def test_by_default_two_gib_stay_free_and_a_tenth_of_a_small_disk(
+def test_two_gib_or_a_tenth_of_a_small_disk_stay_free_by_default(
     room_of: MakeRoom, disk, total: int, kept: int
 ) -> None:
     disk(kept + 10 * MIB, total)
@@ -284,7 +280,7 @@ def test_by_default_two_gib_stay_free_and_a_tenth_of_a_small_disk(
     assert room.reserve(9 * MIB) is not None
 
 
-def test_the_disk_is_looked_at_once_a_second(room_of: MakeRoom, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_statvfs_is_called_once_a_second(room_of: MakeRoom, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     looks = []
     real = os.statvfs
     monkeypatch.setattr(os, "statvfs", lambda path: looks.append(path) or real(path))
@@ -295,7 +291,7 @@ def test_the_disk_is_looked_at_once_a_second(room_of: MakeRoom, monkeypatch: pyt
     assert len(looks) == 3
 
 
-def test_other_programs_are_made_room_for_though_nobody_fetches(
+def test_blocks_are_evicted_when_other_programs_fill_the_disk(
     room_of: MakeRoom, store: BlobStore, disk, clock: Clock
 ) -> None:
     disk(100 * MIB, 1000 * MIB)
@@ -307,7 +303,7 @@ def test_other_programs_are_made_room_for_though_nobody_fetches(
     assert 1 * MIB < store.local_bytes(blob) <= 4 * MIB
 
 
-def test_a_disk_that_cannot_be_asked_is_unusable(room_of: MakeRoom, layout: Layout, clock: Clock) -> None:
+def test_a_failing_statvfs_raises_cache_unusable(room_of: MakeRoom, layout: Layout, clock: Clock) -> None:
     room = room_of()
     layout.root.rename(layout.root.with_name("elsewhere"))
     clock.now += 2
@@ -315,7 +311,7 @@ def test_a_disk_that_cannot_be_asked_is_unusable(room_of: MakeRoom, layout: Layo
         room.reserve(1)
 
 
-def test_a_probe_leaves_nothing_and_tells_what_is_wrong(
+def test_a_probe_leaves_no_file_and_raises_on_failure(
     room_of: MakeRoom, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = room_of()
@@ -334,15 +330,13 @@ def test_a_probe_leaves_nothing_and_tells_what_is_wrong(
 # Counting
 
 
-def test_who_starts_alone_counts_what_is_there(room_of: MakeRoom, store: BlobStore, layout: Layout) -> None:
+def test_a_process_that_starts_alone_counts_the_directory(room_of: MakeRoom, store: BlobStore, layout: Layout) -> None:
     fill(store, some_bytes(3 * MIB))
     room = room_of()
     assert room.held == on_disk(layout)
 
 
-def test_what_was_changed_by_hand_is_counted_in_time(
-    room_of: MakeRoom, store: BlobStore, layout: Layout, clock: Clock
-) -> None:
+def test_manual_changes_are_counted_in_time(room_of: MakeRoom, store: BlobStore, layout: Layout, clock: Clock) -> None:
     room = room_of()
     blob = put(store, room, 3 * MIB, 1)
     os.unlink(layout.paths(blob.etag, blob.origin).data)
@@ -354,7 +348,7 @@ def test_what_was_changed_by_hand_is_counted_in_time(
     assert room.held < SMALL
 
 
-def test_nothing_is_counted_while_something_is_on_its_way(room_of: MakeRoom, layout: Layout, clock: Clock) -> None:
+def test_no_count_happens_while_bytes_are_reserved(room_of: MakeRoom, layout: Layout, clock: Clock) -> None:
     room = room_of()
     reservation = room.reserve(5)
     assert reservation is not None
@@ -367,7 +361,7 @@ def test_nothing_is_counted_while_something_is_on_its_way(room_of: MakeRoom, lay
     assert room.held > MIB
 
 
-def test_blocks_that_proved_wrong_give_their_room_back(room_of: MakeRoom, store: BlobStore, layout: Layout) -> None:
+def test_discarded_blocks_are_subtracted(room_of: MakeRoom, store: BlobStore, layout: Layout) -> None:
     room = room_of()
     blob = put(store, room, 3 * MIB, 1)
     stored = store.open(blob)
@@ -377,7 +371,7 @@ def test_blocks_that_proved_wrong_give_their_room_back(room_of: MakeRoom, store:
     assert room.held < 2 * MIB
 
 
-def test_small_blobs_count_with_all_they_take(room_of: MakeRoom, store: BlobStore, layout: Layout) -> None:
+def test_small_blobs_count_with_all_their_files(room_of: MakeRoom, store: BlobStore, layout: Layout) -> None:
     room = room_of()
     for seed in range(100):
         put(store, room, 100, seed)
@@ -385,37 +379,37 @@ def test_small_blobs_count_with_all_they_take(room_of: MakeRoom, store: BlobStor
     assert abs(counted - on_disk(layout)) < 100 * 4096 + SMALL, "folders of two letters are shared by chance"
 
 
-def test_a_visit_to_a_blob_that_is_gone_is_no_error(store: BlobStore, layout: Layout) -> None:
+def test_opening_a_removed_blob_by_path_gives_none(store: BlobStore, layout: Layout) -> None:
     blob = fill(store, some_bytes(1000))
-    place = layout.paths(blob.etag, blob.origin)
-    found = store.open_path(place.state)
+    paths = layout.paths(blob.etag, blob.origin)
+    found = store.open_path(paths.state)
     assert isinstance(found, StoredBlob)
     assert found.evict(range(1), 1) == 4096
     found.close()
     assert store.local_bytes(blob) == 0
-    os.unlink(place.data)
-    assert store.open_path(place.state) is None
-    os.unlink(place.state)
-    assert store.open_path(place.state) is None
+    os.unlink(paths.data)
+    assert store.open_path(paths.state) is None
+    os.unlink(paths.state)
+    assert store.open_path(paths.state) is None
     assert list(store.state_files()) == []
 
 
-def test_publishing_again_after_eviction_gives_the_right_bytes(room_of: MakeRoom, store: BlobStore) -> None:
+def test_blocks_published_after_eviction_are_right(room_of: MakeRoom, store: BlobStore) -> None:
     room = room_of(8 * MIB)
     blob = put(store, room, 20 * MIB, 1)
     content = some_bytes(20 * MIB, 1)
     stored = store.open(blob)
     reservation = room.reserve(BLOCK_SIZE)
     assert reservation is not None
-    with stored.lease(range(1)) as claim:
-        stored.publish(claim, 0, pieces(content, range(1)))
+    with stored.lease(range(1)) as lease:
+        stored.publish(lease, 0, pieces(content, range(1)))
     reservation.settle(BLOCK_SIZE)
     assert stored.read(0, BLOCK_SIZE) == content[:BLOCK_SIZE]
     assert not stored.verified
     stored.close()
 
 
-def test_an_evicted_blob_is_verified_again_only_when_it_is_whole_again(room_of: MakeRoom, store: BlobStore) -> None:
+def test_an_evicted_blob_is_verified_again_only_when_complete(room_of: MakeRoom, store: BlobStore) -> None:
     room = room_of()
     blob = put(store, room, 3 * MIB, 1)
     stored = store.open(blob)
@@ -429,7 +423,7 @@ def test_an_evicted_blob_is_verified_again_only_when_it_is_whole_again(room_of: 
     stored.close()
 
 
-def test_what_is_hashed_before_it_goes_does_not_keep_others_from_their_turn(
+def test_hashing_before_eviction_does_not_delay_others_for_long(
     room_of: MakeRoom, store: BlobStore, clock: Clock
 ) -> None:
     room = room_of(60 * MIB)

@@ -9,6 +9,6 @@ from hffs.cache.store.checksum import crc32
 
 
 @given(data=st.binary(max_size=5000), before=st.binary(max_size=50))
-def test_it_is_zlibs(data: bytes, before: bytes) -> None:
+def test_the_checksum_is_that_of_zlib(data: bytes, before: bytes) -> None:
     assert crc32(data) == crc32(memoryview(data)) == zlib.crc32(data)
     assert crc32(data, crc32(before)) == zlib.crc32(before + data)

@@ -26,7 +26,7 @@ def test_the_empty_blob() -> None:
 
 
 @given(st.lists(st.binary(max_size=100)))
-def test_pieces_hash_as_the_whole(pieces: list[bytes]) -> None:
+def test_content_hashed_in_pieces_has_the_same_digest(pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
     hasher = Hasher(Digest("sha256", ""), len(whole))
     for each in pieces:
@@ -35,8 +35,8 @@ def test_pieces_hash_as_the_whole(pieces: list[bytes]) -> None:
     assert hasher.hexdigest() == hashlib.sha256(whole).hexdigest()
 
 
-def test_big_pieces_with_checksums_in_between_hash_as_the_whole() -> None:
-    """A CRC leaves the vector registers as it likes, and hashing has them cleared: neither disturbs the other."""
+def test_big_pieces_with_crcs_in_between_have_the_same_digest() -> None:
+    """A CRC leaves the vector registers in use, and hashing clears them: neither disturbs the other."""
     whole = bytes(range(256)) * 4096
     hasher = Hasher(Digest("sha256", ""), len(whole))
     for at in range(0, len(whole), 256 * 1024):

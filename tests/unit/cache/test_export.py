@@ -1,4 +1,4 @@
-"""Plain files out of the cache: which way they are laid, what is refused, and nothing half there."""
+"""Exported files: link, reflink or copy, refusals, and no partial files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from hffs.cache import BlobStore, Layout, StoredBlob, export_file, safe_below
 from hffs.errors import BlockAbsent, CacheUnusable, HffsError, NameRefused, NoSpace
 from tests.unit.cache.content import publish_all
-from tests.unit.cache.laid import (
+from tests.unit.cache.exported import (
     BLOB,
     CONTENT,
     COPIED,
@@ -37,10 +37,10 @@ def _usual_umask() -> Iterator[None]:
     os.umask(before)
 
 
-# What is laid
+# Exports
 
 
-def test_a_small_blob_is_copied_and_the_users_to_edit(layout: Layout, stored: StoredBlob, tmp_path: Path) -> None:
+def test_a_small_blob_is_exported_as_an_editable_copy(layout: Layout, stored: StoredBlob, tmp_path: Path) -> None:
     laid = tmp_path / "to" / "deep" / "config.json"
     assert export_file(stored, str(laid)) == "copy"
     assert laid.read_bytes() == CONTENT
@@ -51,7 +51,7 @@ def test_a_small_blob_is_copied_and_the_users_to_edit(layout: Layout, stored: St
     assert stored.verified
 
 
-def test_a_big_blob_is_a_read_only_name_of_the_caches_file(
+def test_a_big_blob_is_exported_as_a_read_only_hard_link(
     layout: Layout, stored: StoredBlob, store: BlobStore, tmp_path: Path
 ) -> None:
     laid = tmp_path / "to" / "model.safetensors"
@@ -59,7 +59,7 @@ def test_a_big_blob_is_a_read_only_name_of_the_caches_file(
     assert laid.samefile(data_file(layout))
     assert mode(laid) == 0o444
     assert names(laid.parent) == ["model.safetensors"]
-    assert stored.verified  # the new name and mode cost no second hashing, here or elsewhere
+    assert stored.verified  # the new name and mode cost no second hash, in any process
     assert store.state(BLOB) == "verified"
     other_store = BlobStore(layout, boot_id="this boot")
     other = other_store.open(BLOB)
@@ -78,19 +78,19 @@ def test_an_empty_blob_is_an_empty_file(store: BlobStore, tmp_path: Path) -> Non
     assert laid.read_bytes() == b""
 
 
-def test_laid_twice_a_link_is_the_same_and_a_copy_is_made_anew(stored: StoredBlob, tmp_path: Path) -> None:
+def test_a_second_export_keeps_a_link_and_replaces_a_copy(stored: StoredBlob, tmp_path: Path) -> None:
     link, copy = tmp_path / "link", tmp_path / "copy"
     export_file(stored, str(link), copy_below=LINKED)
     export_file(stored, str(copy))
     before = link.stat()
     assert export_file(stored, str(link), copy_below=LINKED) == "same"
     assert link.stat() == before
-    copy.write_bytes(CONTENT[:-1] + b"!")  # same size: only its bytes tell
+    copy.write_bytes(CONTENT[:-1] + b"!")  # same size: only its bytes differ
     assert export_file(stored, str(copy)) == "copy"
     assert copy.read_bytes() == CONTENT
 
 
-def test_what_was_there_is_replaced_and_links_are_not_followed(stored: StoredBlob, tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_and_links_are_not_followed(stored: StoredBlob, tmp_path: Path) -> None:
     (tmp_path / "old").write_text("old")
     (tmp_path / "target").write_text("not to be touched")
     (tmp_path / "symlink").symlink_to("target")
@@ -105,7 +105,7 @@ def test_what_was_there_is_replaced_and_links_are_not_followed(stored: StoredBlo
 
 
 @pytest.mark.parametrize("umask", [0o002, 0o027, 0o077])
-def test_the_umask_holds_for_copies_and_links(store: BlobStore, tmp_path: Path, umask: int) -> None:
+def test_the_umask_applies_to_copies_and_links(store: BlobStore, tmp_path: Path, umask: int) -> None:
     os.umask(umask)
     copy, link = tmp_path / "to" / "copy", tmp_path / "to" / "link"
     stored = whole(store)
@@ -114,14 +114,14 @@ def test_the_umask_holds_for_copies_and_links(store: BlobStore, tmp_path: Path, 
     assert (mode(copy), mode(link), mode(copy.parent)) == (0o644 & ~umask, (0o444 & ~umask) | 0o400, 0o755 & ~umask)
 
 
-def test_a_second_link_takes_nothing_from_the_first(stored: StoredBlob, tmp_path: Path) -> None:
+def test_a_second_link_leaves_the_mode_of_the_first(stored: StoredBlob, tmp_path: Path) -> None:
     export_file(stored, str(tmp_path / "for all"), copy_below=LINKED)
     os.umask(0o077)
     export_file(stored, str(tmp_path / "for me"), copy_below=LINKED)
     assert mode(tmp_path / "for all") == 0o444
 
 
-def test_a_longest_name_has_room_for_its_temporary(stored: StoredBlob, tmp_path: Path) -> None:
+def test_a_name_of_maximal_length_can_be_exported(stored: StoredBlob, tmp_path: Path) -> None:
     for name in ("n" * 255, "ü" * 127):
         assert export_file(stored, str(tmp_path / "to" / name), copy_below=LINKED) == "link"
         assert export_file(stored, str(tmp_path / "to" / name[1:]), copy_below=COPIED) == "copy"
@@ -169,10 +169,10 @@ def test_a_reflink_is_tried_first(stored: StoredBlob, tmp_path: Path, monkeypatc
     assert stored.verified
 
 
-# What is refused, and what fails
+# Refusals and failures
 
 
-def test_only_a_whole_and_verified_blob_is_laid(store: BlobStore, tmp_path: Path) -> None:
+def test_only_a_complete_verified_blob_is_exported(store: BlobStore, tmp_path: Path) -> None:
     stored = store.open(BLOB)
     with pytest.raises(BlockAbsent, match="is not complete in the cache"):
         export_file(stored, str(tmp_path / "to" / "laid"))
@@ -183,7 +183,7 @@ def test_only_a_whole_and_verified_blob_is_laid(store: BlobStore, tmp_path: Path
 
 
 @pytest.mark.parametrize("copy_below", [LINKED, COPIED])
-def test_a_destination_that_cannot_be_written_costs_nothing(
+def test_an_unwritable_destination_changes_nothing(
     layout: Layout, stored: StoredBlob, tmp_path: Path, copy_below: int
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -194,7 +194,7 @@ def test_a_destination_that_cannot_be_written_costs_nothing(
             export_file(stored, str(tmp_path / name), copy_below=copy_below)
     assert (tmp_path / "file").read_text() == "in the way"
     assert not temporaries(tmp_path)
-    assert data_file(layout).stat().st_mode == before  # it is not given away
+    assert data_file(layout).stat().st_mode == before  # it is not shared
     assert data_file(layout).stat().st_nlink == 1
     assert stored.verified
 
@@ -221,7 +221,7 @@ def test_a_failed_copy_leaves_nothing(
 
 
 @pytest.mark.parametrize("way", ["reflink", "copy"])
-def test_a_blob_changed_while_it_is_copied_is_not_laid(
+def test_a_blob_changed_while_it_is_copied_is_not_exported(
     layout: Layout, stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     other_store = BlobStore(layout, boot_id="this boot")
@@ -242,11 +242,11 @@ def test_a_blob_changed_while_it_is_copied_is_not_laid(
     other_store.close()
 
 
-def test_a_block_dropped_while_it_is_copied_is_told(
+def test_a_block_dropped_while_it_is_copied_raises(
     stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def drop(*_: object) -> int:
-        assert stored.discard(range(2, 3)) == 0  # not punched: a reflink or a passthrough reader may be at it
+        assert stored.discard(range(2, 3)) == 0  # not punched: a reflink or a passthrough reader may use it
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "ioctl", drop)
@@ -260,7 +260,7 @@ def test_a_blob_dropped_before_the_link_is_not_linked(
 ) -> None:
     def drop(*_: object) -> int:
         stored.discard(range(2, 3))
-        publish_all(stored, CONTENT)  # whole, but nobody hashed it again
+        publish_all(stored, CONTENT)  # complete, but not hashed again
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "ioctl", drop)
@@ -273,7 +273,7 @@ def test_a_blob_dropped_before_the_link_is_not_linked(
 # Names from a server
 
 
-def test_a_plain_name_lies_below(tmp_path: Path) -> None:
+def test_a_plain_name_is_below_the_root(tmp_path: Path) -> None:
     root = os.path.realpath(tmp_path)
     for name in ("a", "a/b/c", "with space", "..a", "a..", ".hidden", "ü/漢", "a\\b", "x.hffs-1"):
         assert safe_below(root, name) == f"{root}/{name}"
@@ -287,12 +287,12 @@ def test_a_plain_name_lies_below(tmp_path: Path) -> None:
         *("a\0b", "\ud800", ".a.hffs-0", "b/.a.hffs-15.link", ".a.hffs-0/b"),
     ],
 )
-def test_what_is_noplain_name_is_refused(tmp_path: Path, name: str) -> None:
+def test_names_that_are_not_plain_paths_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(NameRefused):
         safe_below(str(tmp_path), name)
 
 
-def test_links_inside_a_folder_lead_inside_only(tmp_path: Path) -> None:
+def test_links_that_lead_outside_the_root_are_refused(tmp_path: Path) -> None:
     root, outside = tmp_path / "root", tmp_path / "root beside"
     (root / "real" / "deep").mkdir(parents=True)
     outside.mkdir()
@@ -308,5 +308,5 @@ def test_links_inside_a_folder_lead_inside_only(tmp_path: Path) -> None:
     for name in ("out/file", "up/file", "in/deep/far/file", "nowhere/file", "out/new/file", "up/root beside/file"):
         with pytest.raises(NameRefused, match=r"leads out of .* through a symbolic link: remove that link"):
             safe_below(str(root), name)
-    (tmp_path / "alias").symlink_to(root)  # the user's own way to the folder is his affair
+    (tmp_path / "alias").symlink_to(root)  # links above the folder are followed
     assert safe_below(str(tmp_path / "alias"), "real/file") == f"{inside}/real/file"

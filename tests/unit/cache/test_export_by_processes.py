@@ -1,4 +1,4 @@
-"""Laying files in processes of their own: killed, several at once, not root, and on real disks."""
+"""Exports in separate processes: killed, several at once, not root, and on real disks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hffs.cache import BlobStore, Layout, StoredBlob, export_file
 from hffs.errors import HffsError
 from tests.support.blobs import verify_blob
 from tests.unit.cache.content import ROOT, some_bytes
-from tests.unit.cache.laid import (
+from tests.unit.cache.exported import (
     CONTENT,
     COPIED,
     LINKED,
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("as_on_ext4")
 
 
 @pytest.mark.parametrize(("halting", "copy_below"), [("write", COPIED), ("rename", COPIED), ("rename", LINKED)])
-def test_death_before_the_last_step_shows_nothing_and_leaves_its_place_to_the_next(
+def test_a_killed_export_shows_nothing_and_its_temporary_is_reused(
     layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path, halting: str, copy_below: int
 ) -> None:
     folder = tmp_path / "to"
@@ -46,7 +46,7 @@ def test_death_before_the_last_step_shows_nothing_and_leaves_its_place_to_the_ne
             dying.go()
             assert dying.says() == "halted"
             assert (folder / "laid").read_text() == "what was there"
-        verify_blob(stored, 0)  # a name that was removed costs a hashing
+        verify_blob(stored, 0)  # a removed name costs a rehash
     assert (folder / "laid").read_text() == "what was there"
     left = [name for name in names(folder) if name != "laid"]
     assert left == [".laid.hffs-0"] + [".laid.hffs-0.link"] * (copy_below == LINKED)
@@ -57,7 +57,7 @@ def test_death_before_the_last_step_shows_nothing_and_leaves_its_place_to_the_ne
     assert stored.verified
 
 
-def test_a_link_left_by_a_killed_process_goes_with_the_next_copy_too(
+def test_a_link_left_by_a_killed_process_is_removed_by_the_next_copy(
     layout: Layout, stored: StoredBlob, tmp_path: Path
 ) -> None:
     with Child(layout, tmp_path / "to" / "laid", LINKED, halting="rename") as dying:
@@ -69,7 +69,9 @@ def test_a_link_left_by_a_killed_process_goes_with_the_next_copy_too(
     assert names(tmp_path / "to") == ["laid"]
 
 
-def test_the_temporary_of_a_living_process_is_left_alone(layout: Layout, stored: StoredBlob, tmp_path: Path) -> None:
+def test_the_temporary_file_of_a_living_process_is_left_alone(
+    layout: Layout, stored: StoredBlob, tmp_path: Path
+) -> None:
     folder = tmp_path / "to"
     with Child(layout, folder / "laid", halting="write") as slow:
         slow.go()
@@ -80,7 +82,7 @@ def test_the_temporary_of_a_living_process_is_left_alone(layout: Layout, stored:
     assert names(folder) == ["laid"]
 
 
-def test_two_who_find_the_same_leftover_do_not_take_each_others_file(
+def test_two_processes_that_find_one_leftover_use_different_files(
     stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / ".laid.hffs-0"
@@ -89,7 +91,7 @@ def test_two_who_find_the_same_leftover_do_not_take_each_others_file(
 
     def flock(fd: int, operation: int) -> None:
         if not others and os.path.sameopenfile(fd, left):
-            place.unlink()  # another was faster, and writes already
+            place.unlink()  # another process was faster, and writes already
             others.append(os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL))
             real(others[0], fcntl.LOCK_EX)
         real(fd, operation)
@@ -103,7 +105,7 @@ def test_two_who_find_the_same_leftover_do_not_take_each_others_file(
         os.close(fd)
 
 
-def test_what_lies_under_a_temporarys_name_and_is_none_is_left_alone(stored: StoredBlob, tmp_path: Path) -> None:
+def test_other_files_with_a_temporary_name_are_left_alone(stored: StoredBlob, tmp_path: Path) -> None:
     (tmp_path / ".laid.hffs-0").mkdir()
     (tmp_path / ".laid.hffs-1").symlink_to("elsewhere")
     os.mkfifo(tmp_path / ".laid.hffs-2")
@@ -116,7 +118,7 @@ def test_what_lies_under_a_temporarys_name_and_is_none_is_left_alone(stored: Sto
         export_file(stored, str(tmp_path / "laid"))
 
 
-def test_a_file_system_without_such_locks_never_loses_what_another_writes(
+def test_without_flock_no_file_of_another_process_is_lost(
     stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> None:
@@ -132,7 +134,7 @@ def test_a_file_system_without_such_locks_never_loses_what_another_writes(
 
 
 @pytest.mark.parametrize("copy_below", [LINKED, COPIED])
-def test_two_processes_laying_the_same_files_at_once_are_both_right(
+def test_two_processes_exporting_the_same_files_both_succeed(
     layout: Layout, stored: StoredBlob, tmp_path: Path, copy_below: int
 ) -> None:
     folder = tmp_path / "to"
@@ -148,7 +150,7 @@ def test_two_processes_laying_the_same_files_at_once_are_both_right(
         assert data_file(layout).stat().st_nlink == 101
 
 
-def test_two_processes_laying_different_blobs_at_one_place_show_one_or_the_other(
+def test_two_blobs_exported_to_one_path_leave_one_of_them(
     layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path
 ) -> None:
     second = some_bytes(len(CONTENT), 2)
@@ -175,7 +177,7 @@ from tests.support.blobs import verify_blob
 from hffs.cache import BlobStore, Layout, export_file
 from hffs.errors import BlockAbsent, CacheUnusable
 from tests.unit.cache.content import blob_of, piece, publish_all, some_bytes
-from tests.unit.cache.laid import no_reflink
+from tests.unit.cache.exported import no_reflink
 
 fcntl.ioctl = no_reflink
 home = Path(sys.argv[1])
@@ -212,9 +214,9 @@ os.unlink(home / "second")
 assert verify_blob(stored, 0)  # hashed again, and written down
 assert stored.verified
 assert stored.discard(range(1, 2)) == 0
-with stored.lease(range(3)) as claim:
+with stored.lease(range(3)) as lease:
     try:
-        stored.publish(claim, 1, piece(content, 1))
+        stored.publish(lease, 1, piece(content, 1))
     except CacheUnusable:
         pass
     else:
@@ -327,13 +329,13 @@ def on_a_disk_of_its_own(tmp_path: Path, mount: str, script: str) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT), "IMAGE": str(tmp_path / "image")},
     )
     if any(word in run.stderr for word in ("ermission denied", "not permitted", "unknown filesystem", "loop device")):
-        pytest.skip(f"this machine lets nobody mount that: {run.stderr.strip()}")
+        pytest.skip(f"this machine cannot mount that: {run.stderr.strip()}")
     assert run.stdout == "passed\n", run.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
 @pytest.mark.parametrize("kind", ["btrfs", "xfs"])
-def test_real_reflinks_share_the_disk_and_part_at_the_first_write(tmp_path: Path, kind: str) -> None:
+def test_real_reflinks_share_the_disk_until_the_first_write(tmp_path: Path, kind: str) -> None:
     if not shutil.which(f"mkfs.{kind}"):
         pytest.skip(f"mkfs.{kind} is not installed")
     mount = f'truncate -s 320M "$IMAGE" && mkfs.{kind} -q "$IMAGE" >&2 && mount -t {kind} -o loop "$IMAGE" "$1"'
@@ -341,5 +343,5 @@ def test_real_reflinks_share_the_disk_and_part_at_the_first_write(tmp_path: Path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
-def test_a_copy_onto_a_disk_that_is_really_full(tmp_path: Path) -> None:
+def test_a_copy_onto_a_full_tmpfs_fails_cleanly(tmp_path: Path) -> None:
     on_a_disk_of_its_own(tmp_path, 'mount -t tmpfs -o size=1m small "$1"', FULL_DISK)

@@ -1,4 +1,4 @@
-"""The metadata index: texts in, texts out; whatever happens to it, a reader sees a miss at worst."""
+"""The metadata index: texts in, texts out; any failure is at worst a miss."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_a_text_comes_back_until_it_is_deleted(index: Index) -> None:
+def test_a_text_is_returned_until_it_is_deleted(index: Index) -> None:
     assert index.get("key") is None
     for text in ("text", "", "two\nlines\n", "ü" * 100_000):
         index.set("key", text)
@@ -41,7 +41,7 @@ def test_a_text_comes_back_until_it_is_deleted(index: Index) -> None:
     index.delete("key")
 
 
-def test_texts_outlive_the_process_and_show_in_others(index: Index, tmp_path: Path, clock: Clock) -> None:
+def test_texts_persist_and_are_visible_to_other_processes(index: Index, tmp_path: Path, clock: Clock) -> None:
     index.set("key", "text")
     other = Index(tmp_path / "index", clock=clock)
     assert other.get("key") == "text"
@@ -50,7 +50,7 @@ def test_texts_outlive_the_process_and_show_in_others(index: Index, tmp_path: Pa
     other.close()
 
 
-def test_a_text_knows_its_age(index: Index, clock: Clock) -> None:
+def test_the_age_of_a_text_is_known(index: Index, clock: Clock) -> None:
     assert index.age("key") is None
     index.set("key", "text")
     clock.now += 90.5
@@ -61,7 +61,7 @@ def test_a_text_knows_its_age(index: Index, clock: Clock) -> None:
     assert index.age("key") == 0
 
 
-def test_a_text_expires_when_it_was_said_to(index: Index, clock: Clock) -> None:
+def test_a_text_expires_at_its_time(index: Index, clock: Clock) -> None:
     index.set("short", "text", expire=30)
     index.set("long", "text")
     clock.now += 29
@@ -83,26 +83,26 @@ def test_nothing_is_culled(index: Index, tmp_path: Path) -> None:
     assert {path.name for path in database(tmp_path).parent.iterdir()} == {"cache.db", "cache.db-wal", "cache.db-shm"}
 
 
-def test_keys_are_found_by_how_they_begin(index: Index) -> None:
+def test_keys_are_found_by_prefix(index: Index) -> None:
     for key in ("a/1", "a/2", "a/ü\U0001f600", "b/1", "a"):
         index.set(key, "x")
     assert index.keys("a/") == ["a/1", "a/2", "a/ü\U0001f600"]
     assert index.keys("c") == []
 
 
-def test_what_was_set_longest_ago_goes_when_there_is_too_much(index: Index) -> None:
+def test_the_oldest_texts_are_dropped_when_the_index_is_too_large(index: Index) -> None:
     for number in range(1000):
         index.set(f"{number:04}", "x" * 4000)
     assert index.trim(8 << 20) == 0, "it is half of that"
     index.set("0000", "anew")
-    gone = index.trim(2 << 20)
+    dropped = index.trim(2 << 20)
     left = index.keys("")
-    assert 256 <= gone == 1000 - len(left)
-    assert left == ["0000", *(f"{number:04}" for number in range(gone + 1, 1000))]
+    assert 256 <= dropped == 1000 - len(left)
+    assert left == ["0000", *(f"{number:04}" for number in range(dropped + 1, 1000))]
     assert index.trim(2 << 20) == 0
 
 
-def test_a_database_that_cannot_be_used_has_no_keys_and_nothing_to_trim(index: Index) -> None:
+def test_an_unusable_database_has_no_keys_and_nothing_to_trim(index: Index) -> None:
     index.set("key", "text")
     index.close()
     assert index.keys("") == []
@@ -155,7 +155,7 @@ def test_only_text_is_stored(value: object) -> None:
 
 @pytest.mark.parametrize("value", [b"\x80\x04N.", 7, "no header", "a b\ntext", "\ntext"])
 @pytest.mark.allow_warnings("ignored")
-def test_a_row_of_something_else_is_a_miss(index: Index, tmp_path: Path, value: object) -> None:
+def test_a_row_of_another_kind_is_a_miss(index: Index, tmp_path: Path, value: object) -> None:
     index.set("key", "text")
     connection = sqlite3.connect(database(tmp_path))
     connection.execute("UPDATE Cache SET value = ?", (value,))
@@ -166,7 +166,7 @@ def test_a_row_of_something_else_is_a_miss(index: Index, tmp_path: Path, value: 
 
 
 @pytest.mark.allow_warnings("ignored")
-def test_what_sqlite_cannot_hold_is_not_kept(index: Index) -> None:
+def test_texts_that_sqlite_cannot_store_are_ignored(index: Index) -> None:
     index.set("\ud800", "text")
     index.set("key", "\ud800")
     assert index.get("\ud800") is None
@@ -175,7 +175,7 @@ def test_what_sqlite_cannot_hold_is_not_kept(index: Index) -> None:
 
 @pytest.mark.allow_warnings("damaged and begins anew")
 @pytest.mark.parametrize("garbage", [b"this is no database, however long it is. " * 200, b"SQLite format 3\0" * 300])
-def test_a_damaged_database_is_set_aside_and_made_anew(
+def test_a_damaged_database_is_renamed_and_replaced(
     tmp_path: Path, clock: Clock, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "index").mkdir()
@@ -190,7 +190,7 @@ def test_a_damaged_database_is_set_aside_and_made_anew(
 
 
 @pytest.mark.allow_warnings("damaged and begins anew")
-def test_a_database_damaged_under_us_is_mended_once_and_never_raises(index: Index, tmp_path: Path) -> None:
+def test_a_database_damaged_while_open_is_replaced_once_and_never_raises(index: Index, tmp_path: Path) -> None:
     for number in range(200):
         index.set(str(number), "x" * 1000)
     index.close()
@@ -207,7 +207,7 @@ def test_a_database_damaged_under_us_is_mended_once_and_never_raises(index: Inde
 
 
 @pytest.mark.allow_warnings("damaged and begins anew")
-def test_a_disk_that_damages_every_database_is_no_endless_mending(tmp_path: Path, clock: Clock) -> None:
+def test_a_database_is_replaced_only_once_on_a_bad_disk(tmp_path: Path, clock: Clock) -> None:
     folder = tmp_path / "index"
     folder.mkdir()
     index = Index(folder, clock=clock)
@@ -225,7 +225,9 @@ def test_a_disk_that_damages_every_database_is_no_endless_mending(tmp_path: Path
 
 
 @pytest.mark.allow_warnings("cannot be used")
-def test_a_folder_that_cannot_be_made_is_a_miss(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_created_is_a_miss(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "index").write_text("in the way")
     index = Index(tmp_path / "index", clock=clock)
     for _ in range(3):
@@ -240,7 +242,7 @@ def test_a_folder_that_cannot_be_made_is_a_miss(tmp_path: Path, clock: Clock, ca
 
 
 @pytest.mark.allow_warnings("cannot be used")
-def test_a_database_somebody_keeps_locked_is_asked_once_in_ten_seconds(
+def test_a_locked_database_is_tried_once_in_ten_seconds(
     index: Index, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hffs.cache.index._TIMEOUT_S", 0.01)

@@ -1,4 +1,4 @@
-"""Blobs and listings joined: what is here of which commit, each content counted once, and what nobody needs."""
+"""Blobs and listings joined: local data of each commit, each content counted once, and unreferenced blobs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shelf(layout: Layout) -> BlobIndex:
     return BlobIndex(blob_info.scan(layout))
 
 
-def test_a_commit_is_told_with_how_much_of_it_is_here(layout: Layout, store: BlobStore, clock: Clock) -> None:
+def test_a_commit_is_listed_with_its_local_bytes(layout: Layout, store: BlobStore, clock: Clock) -> None:
     stored = store.open(blob_of(WEIGHTS))
     publish(stored, WEIGHTS, range(1))
     clock.now += 10
@@ -56,9 +56,7 @@ def test_a_commit_is_told_with_how_much_of_it_is_here(layout: Layout, store: Blo
     assert (found.blobs, found.others) == (2, ())
 
 
-def test_what_revisions_share_counts_once_and_what_no_listing_names_is_told_apart(
-    layout: Layout, store: BlobStore
-) -> None:
+def test_shared_blobs_count_once_and_unknown_ones_are_listed_apart(layout: Layout, store: BlobStore) -> None:
     for content in (WEIGHTS, CONFIG, OLD):
         fill(store, content)
     orphan = fill(store, some_bytes(50, 9))
@@ -73,7 +71,7 @@ def test_what_revisions_share_counts_once_and_what_no_listing_names_is_told_apar
     assert sum(each.bytes_disk for each in repo.revisions) == repo.bytes_disk + disk[blob_of(CONFIG).etag]
 
 
-def test_a_commit_of_which_nothing_is_here_is_not_told(layout: Layout, store: BlobStore) -> None:
+def test_a_commit_without_local_data_is_not_listed(layout: Layout, store: BlobStore) -> None:
     stored = store.open(blob_of(WEIGHTS))
     stored.close()
     found = inventory.build(shelf(layout), [NOW])
@@ -81,7 +79,7 @@ def test_a_commit_of_which_nothing_is_here_is_not_told(layout: Layout, store: Bl
     assert found.others == ()
 
 
-def test_of_a_listing_that_is_known_in_part_totals_are_unknown(layout: Layout, store: BlobStore) -> None:
+def test_totals_of_a_partly_known_listing_are_unknown(layout: Layout, store: BlobStore) -> None:
     fill(store, CONFIG)
     some = listed("b", entry("config.json", CONFIG), complete=False)
     (revision,) = inventory.build(shelf(layout), [some]).repos[0].revisions
@@ -89,7 +87,7 @@ def test_of_a_listing_that_is_known_in_part_totals_are_unknown(layout: Layout, s
     assert revision.files_complete == 1
 
 
-def test_anothers_copy_counts_only_when_it_is_verified(layout: Layout, store: BlobStore) -> None:
+def test_a_copy_of_another_origin_counts_only_when_verified(layout: Layout, store: BlobStore) -> None:
     blob = fill(store, CONFIG, MIRROR)
     assert inventory.build(shelf(layout), [NOW]).repos == ()
     stored = store.open(blob)
@@ -99,7 +97,7 @@ def test_anothers_copy_counts_only_when_it_is_verified(layout: Layout, store: Bl
     assert (revision.files_complete, revision.files_verified) == (2, 2)
 
 
-def test_what_is_damaged_is_not_here(layout: Layout, store: BlobStore) -> None:
+def test_damaged_blobs_are_not_local(layout: Layout, store: BlobStore) -> None:
     blob = fill(store, CONFIG)
     with open(layout.copies(blob.etag)[0].state, "r+b") as state:
         state.write(b"torn")
@@ -108,9 +106,9 @@ def test_what_is_damaged_is_not_here(layout: Layout, store: BlobStore) -> None:
     assert [bool(each.unusable) for each in found.others] == [True]
 
 
-@pytest.mark.parametrize(("older", "gone"), [(None, {"old"}), (3600.0, {"old", "weights"})])
-def test_needless_is_what_no_commit_names_and_what_nobody_used_for_long(
-    layout: Layout, store: BlobStore, clock: Clock, older: float | None, gone: set[str]
+@pytest.mark.parametrize(("older", "dropped"), [(None, {"old"}), (3600.0, {"old", "weights"})])
+def test_blobs_without_commit_and_long_unused_ones_are_unreferenced(
+    layout: Layout, store: BlobStore, clock: Clock, older: float | None, dropped: set[str]
 ) -> None:
     names = {}
     for name, content in (("weights", WEIGHTS), ("old", OLD), ("config", CONFIG), ("pinned", some_bytes(70, 5))):
@@ -127,10 +125,10 @@ def test_needless_is_what_no_commit_names_and_what_nobody_used_for_long(
     stored.read(0, 10)
     stored.close()
     let = inventory.unreferenced(shelf(layout), [NOW], now=clock.now, older=older)
-    assert {names[each.etag] for each in let} == gone
+    assert {names[each.etag] for each in let} == dropped
 
 
-def test_what_a_server_names_by_no_hash_is_found_by_its_commit_and_path(layout: Layout, store: BlobStore) -> None:
+def test_blobs_without_a_hash_are_found_by_commit_and_path(layout: Layout, store: BlobStore) -> None:
     deep = "/".join(["a-folder"] * 40)  # more than a state file has room for
     mirrored = [Entry(path, "file", len(OLD), "v1", told_by="server") for path in ("a.bin", f"{deep}/b.bin", "c.bin")]
     mine = listed("a", *mirrored)

@@ -1,4 +1,4 @@
-"""A second process on the same blob: its claims hold, and its death leaves nothing stuck or half there."""
+"""A second process on the same blob: its leases hold, and its death leaves nothing locked or half written."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ BLOB = blob_of(CONTENT)
 ALL = range(4)
 
 
-def test_another_process_holds_its_claim_until_it_releases_or_dies(store: BlobStore, layout: Layout) -> None:
+def test_another_process_holds_its_lease_until_it_releases_or_dies(store: BlobStore, layout: Layout) -> None:
     stored = store.open(BLOB)
     with OtherProcess(layout.root, BLOB) as other:
-        assert other.ask("claim 1 3") == "[range(1, 3)] []"
-        with stored.lease(ALL) as claim:
-            assert (claim.blocks, claim.busy) == ([range(1), range(3, 4)], [range(1, 3)])
+        assert other.ask("lease 1 3") == "[range(1, 3)] []"
+        with stored.lease(ALL) as lease:
+            assert (lease.blocks, lease.busy) == ([range(1), range(3, 4)], [range(1, 3)])
         assert other.ask("release") == "released"
-        with stored.lease(ALL) as claim:
-            assert claim.blocks == [ALL]
-            assert other.ask("claim 0 4") == "[] [range(0, 4)]"
-        assert other.ask("claim 0 4") == "[range(0, 4)] []"
+        with stored.lease(ALL) as lease:
+            assert lease.blocks == [ALL]
+            assert other.ask("lease 0 4") == "[] [range(0, 4)]"
+        assert other.ask("lease 0 4") == "[range(0, 4)] []"
         other.kill()
-        with stored.lease(ALL) as claim:
-            assert claim.blocks == [ALL]
+        with stored.lease(ALL) as lease:
+            assert lease.blocks == [ALL]
 
 
 def test_what_one_process_publishes_another_reads(store: BlobStore, layout: Layout) -> None:
     stored = store.open(BLOB)
     with OtherProcess(layout.root, BLOB) as other:
-        other.ask("claim 0 4")
+        other.ask("lease 0 4")
         assert other.ask("publish") == "published"
         assert stored.read(0, len(CONTENT)) == CONTENT
         assert stored.discard(range(2, 3)) == BLOCK_SIZE
@@ -47,35 +47,37 @@ def test_what_one_process_publishes_another_reads(store: BlobStore, layout: Layo
 
 
 @pytest.mark.parametrize("write", [1, 2, 3, 4])  # count, data, CRC, presence byte: each half done
-def test_death_in_the_middle_of_a_publication_shows_nothing(store: BlobStore, layout: Layout, write: int) -> None:
+def test_a_process_killed_while_publishing_leaves_the_block_absent(
+    store: BlobStore, layout: Layout, write: int
+) -> None:
     stored = store.open(BLOB)
     publish(stored, CONTENT, range(1))
     with OtherProcess(layout.root, BLOB) as other:
-        assert other.ask("claim 0 4") == "[range(1, 4)] []"
+        assert other.ask("lease 0 4") == "[range(1, 4)] []"
         other.ask(f"halt {write}")
         assert other.ask("publish") == "halted"
         assert stored.missing(ALL) == [range(1, 4)]
         with pytest.raises(BlockAbsent):
             stored.read(BLOCK_SIZE, 1)
-        with stored.lease(ALL) as claim:
-            assert claim.busy == [range(1, 4)]
+        with stored.lease(ALL) as lease:
+            assert lease.busy == [range(1, 4)]
         other.kill()
         assert stored.missing(ALL) == [range(1, 4)]
-        with stored.lease(ALL) as claim:
-            assert claim.blocks == [range(1, 4)]
-            stored.publish(claim, 1, piece(CONTENT, 1))
+        with stored.lease(ALL) as lease:
+            assert lease.blocks == [range(1, 4)]
+            stored.publish(lease, 1, piece(CONTENT, 1))
     publish_all(stored, CONTENT)
     assert stored.read(0, len(CONTENT)) == CONTENT
 
 
 @pytest.mark.parametrize(("write", "shown"), [(1, 1), (2, 1), (3, 1), (4, 2)])  # half of three presence bytes: one
-def test_death_in_the_middle_of_publishing_a_run_leaves_whole_blocks_only(
+def test_a_process_killed_while_publishing_a_run_leaves_whole_blocks(
     store: BlobStore, layout: Layout, write: int, shown: int
 ) -> None:
     stored = store.open(BLOB)
     publish(stored, CONTENT, range(1))
     with OtherProcess(layout.root, BLOB) as other:
-        assert other.ask("claim 0 4") == "[range(1, 4)] []"
+        assert other.ask("lease 0 4") == "[range(1, 4)] []"
         other.ask(f"halt {write}")
         assert other.ask("publish-runs") == "halted"
         for _ in ("while it stands still", "when it is dead"):
@@ -84,14 +86,14 @@ def test_death_in_the_middle_of_publishing_a_run_leaves_whole_blocks_only(
             with pytest.raises(BlockAbsent):
                 stored.read(shown * BLOCK_SIZE, 1)
             other.kill()
-        with stored.lease(ALL) as claim:
-            assert claim.blocks == [range(shown, 4)]
-            stored.publish(claim, shown, pieces(CONTENT, range(shown, 4)))
+        with stored.lease(ALL) as lease:
+            assert lease.blocks == [range(shown, 4)]
+            stored.publish(lease, shown, pieces(CONTENT, range(shown, 4)))
     assert stored.read(0, len(CONTENT)) == CONTENT
 
 
 @pytest.mark.parametrize("write", [1])  # the presence bytes; a run of two, of which one is written
-def test_death_in_the_middle_of_a_drop_leaves_whole_blocks_only(store: BlobStore, layout: Layout, write: int) -> None:
+def test_a_process_killed_while_dropping_leaves_whole_blocks(store: BlobStore, layout: Layout, write: int) -> None:
     stored = store.open(BLOB)
     publish_all(stored, CONTENT)
     with OtherProcess(layout.root, BLOB) as other:
@@ -106,7 +108,7 @@ def test_death_in_the_middle_of_a_drop_leaves_whole_blocks_only(store: BlobStore
 
 def test_two_processes_opening_a_new_blob_share_one_file(store: BlobStore, layout: Layout) -> None:
     with OtherProcess(layout.root, BLOB) as one, OtherProcess(layout.root, BLOB) as other:
-        assert one.ask("claim 0 2") == "[range(0, 2)] []"
-        assert other.ask("claim 0 4") == "[range(2, 4)] [range(0, 2)]"
+        assert one.ask("lease 0 2") == "[range(0, 2)] []"
+        assert other.ask("lease 0 4") == "[range(2, 4)] [range(0, 2)]"
         assert one.ask("publish") == other.ask("publish") == "published"
         assert store.open(BLOB).read(0, len(CONTENT)) == CONTENT

@@ -1,4 +1,4 @@
-"""Where things lie, and which directories cannot be a cache."""
+"""Paths of a cache, and directories that cannot be one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_prepare_makes_private_directories_and_marks(tmp_path: Path) -> None:
+def test_prepare_creates_private_directories_version_and_tag(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "deep" / "cache")
     layout.prepare()
     layout.prepare()
@@ -60,7 +60,7 @@ def test_an_unreadable_version_is_written_anew(tmp_path: Path) -> None:
     assert (tmp_path / "version").read_text() == "1\n"
 
 
-def test_a_file_in_the_way_is_one_line_with_a_remedy(tmp_path: Path) -> None:
+def test_a_file_in_the_way_raises_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheUnusable, match="file/cache cannot be used: Not a directory: check the disk") as caught:
         Layout(tmp_path / "file" / "cache").prepare()
@@ -93,7 +93,7 @@ def test_file_systems_without_dependable_locks_are_refused(tmp_path: Path, kind:
     assert not list(cache.iterdir())
 
 
-def test_without_proc_the_probe_alone_decides(tmp_path: Path) -> None:
+def test_without_proc_only_the_probe_decides(tmp_path: Path) -> None:
     Layout(tmp_path / "cache").prepare(tmp_path / "no such file")
 
 
@@ -140,7 +140,7 @@ def test_different_etags_have_different_names(one: str, other: str) -> None:
     assert (etag_name(one) == etag_name(other)) == (one == other)
 
 
-def test_a_blob_lies_where_its_etag_and_origin_say(tmp_path: Path) -> None:
+def test_a_blobs_paths_follow_from_etag_and_origin(tmp_path: Path) -> None:
     etag, layout = "ab" + "0" * 38, Layout(tmp_path)
     place = layout.paths(etag, "https://hub.example")
     assert place.data == f"{tmp_path}/blobs/ab/{etag}/{origin_id('https://hub.example')}.data"
@@ -150,12 +150,12 @@ def test_a_blob_lies_where_its_etag_and_origin_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_no_space(number: int) -> None:
+def test_a_full_disk_raises_no_space(number: int) -> None:
     assert isinstance(disk_error(OSError(number, "full"), "x"), NoSpace)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EACCES, errno.EMFILE, None])
-def test_other_disk_errors_make_the_cache_unusable_and_say_what_to_do(number: int | None) -> None:
+def test_other_disk_errors_raise_cache_unusable_with_a_remedy(number: int | None) -> None:
     found = disk_error(OSError(number, "reason"), "the file")
     assert isinstance(found, CacheUnusable)
     assert "the file" in found.what

@@ -1,4 +1,4 @@
-"""One account for all processes of a cache directory: exact while they live, and rid of them when they die."""
+"""One ledger for all processes of a cache directory: exact while they live, cleared of them when they die."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def ledger(path: Path) -> Iterator[Open]:
         each.close()
 
 
-def test_nothing_is_granted_before_somebody_has_counted(ledger: Open) -> None:
+def test_nothing_is_reserved_before_the_first_count(ledger: Open) -> None:
     mine = ledger(100)
     assert mine.read() == Account(0, 0, 100, 0)
     assert mine.reserve(1) is None
@@ -95,7 +95,7 @@ def test_nothing_is_granted_before_somebody_has_counted(ledger: Open) -> None:
     assert mine.reserve(1) == 0
 
 
-def test_what_is_held_and_reserved_keeps_to_the_limit(ledger: Open) -> None:
+def test_held_and_reserved_bytes_keep_to_the_limit(ledger: Open) -> None:
     mine = ledger(100, counted=40)
     assert mine.reserve(50) == 0
     assert mine.reserve(11) == 1
@@ -108,7 +108,7 @@ def test_what_is_held_and_reserved_keeps_to_the_limit(ledger: Open) -> None:
     assert mine.reserve(20, 90) == 0
 
 
-def test_what_changes_while_it_is_counted_is_added(ledger: Open) -> None:
+def test_changes_during_a_count_are_added(ledger: Open) -> None:
     mine = ledger(counted=1000)
     before = mine.read()
     mine.adjust(-100)
@@ -120,7 +120,7 @@ def test_what_changes_while_it_is_counted_is_added(ledger: Open) -> None:
     assert mine.read().held == 57
 
 
-def test_the_smallest_limit_of_the_living_rules_and_dies_with_its_process(ledger: Open, other) -> None:
+def test_the_smallest_limit_applies_until_its_process_dies(ledger: Open, other) -> None:
     mine = ledger(100, counted=40)
     narrow = other(60)
     assert narrow.ask("reserve 15") == "0"
@@ -132,7 +132,7 @@ def test_the_smallest_limit_of_the_living_rules_and_dies_with_its_process(ledger
     assert mine.reserve(60) == 0
 
 
-def test_who_dies_with_nothing_reserved_leaves_nothing_to_count(ledger: Open, other) -> None:
+def test_a_death_without_reservations_needs_no_count(ledger: Open, other) -> None:
     mine = ledger(100, counted=40)
     narrow = other(60)
     assert narrow.ask("reserve 15") == "0"
@@ -142,7 +142,7 @@ def test_who_dies_with_nothing_reserved_leaves_nothing_to_count(ledger: Open, ot
     assert not mine.stale
 
 
-def test_who_comes_first_is_alone_and_nobody_else(ledger: Open, other) -> None:
+def test_only_the_first_process_is_alone(ledger: Open, other) -> None:
     first = other()
     assert first.ask("alone") == "True"
     assert not ledger().is_alone()
@@ -151,14 +151,14 @@ def test_who_comes_first_is_alone_and_nobody_else(ledger: Open, other) -> None:
         assert not each.is_alone(), "two hands of one process are two"
 
 
-def test_alone_again_after_all_have_died(ledger: Open, other) -> None:
+def test_a_process_is_alone_again_after_all_others_died(ledger: Open, other) -> None:
     first = other()
     first.ask("look")
     first.kill()
     assert ledger().is_alone()
 
 
-def test_processes_and_threads_at_once_lose_nothing(ledger: Open, other) -> None:
+def test_concurrent_processes_and_threads_lose_no_update(ledger: Open, other) -> None:
     mine = ledger(10_000_000, counted=0)
     others = [other(), other()]
     for each in others:
@@ -185,7 +185,7 @@ def test_processes_and_threads_at_once_lose_nothing(ledger: Open, other) -> None
         lambda path: path.write_bytes(path.read_bytes() + b"more"),
     ],
 )
-def test_a_damaged_ledger_is_counted_anew_and_keeps_what_the_living_reserved(ledger: Open, path: Path, damage) -> None:
+def test_a_damaged_ledger_keeps_the_reservations_of_living_processes(ledger: Open, path: Path, damage) -> None:
     mine = ledger(100, counted=40)
     assert mine.reserve(10) == 0
     damage(path)
@@ -195,7 +195,7 @@ def test_a_damaged_ledger_is_counted_anew_and_keeps_what_the_living_reserved(led
     assert ledger().read() == Account(40, 10, 100, 6)
 
 
-def test_a_cache_that_was_removed_has_a_new_ledger(ledger: Open, path: Path) -> None:
+def test_a_removed_cache_gets_a_new_ledger(ledger: Open, path: Path) -> None:
     mine = ledger(100, counted=40)
     assert mine.reserve(10) == 0
     path.unlink()
@@ -204,7 +204,7 @@ def test_a_cache_that_was_removed_has_a_new_ledger(ledger: Open, path: Path) -> 
     assert ledger().read() == Account(0, 10, 100, 0), "the same file for both"
 
 
-def test_a_ledger_that_is_kept_locked_is_told_of(ledger: Open, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_that_stays_locked_raises(ledger: Open, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
     mine = ledger(counted=1)
@@ -216,7 +216,7 @@ def test_a_ledger_that_is_kept_locked_is_told_of(ledger: Open, path: Path, monke
     assert mine.read().held == 1
 
 
-def test_there_are_places_for_many_and_no_more(ledger: Open) -> None:
+def test_the_number_of_slots_is_limited(ledger: Open) -> None:
     hands = [ledger() for _ in range(SLOTS)]
     for each in hands:
         each.read()
@@ -226,7 +226,7 @@ def test_there_are_places_for_many_and_no_more(ledger: Open) -> None:
     assert ledger(77).read().limit == 77
 
 
-def test_a_worker_that_outlives_the_room_opens_no_ledger_anew(ledger: Open) -> None:
+def test_a_closed_ledger_is_not_opened_again(ledger: Open) -> None:
     mine = ledger(counted=5)
     mine.close()
     with pytest.raises(CacheUnusable, match="closed"):
@@ -250,10 +250,10 @@ class LedgerMachine(RuleBasedStateMachine):
         first = self.open(0, None)
         first.record_count(0, first.read(), 1.0)
 
-    def open(self, who: int, limit: int | None) -> Ledger:
+    def open(self, number: int, limit: int | None) -> Ledger:
         made = Ledger(f"{self.folder.name}/ledger", limit)
         made.read()
-        self.hands[who], self.limits[who], self.reserved[who] = made, limit, 0
+        self.hands[number], self.limits[number], self.reserved[number] = made, limit, 0
         return made
 
     def teardown(self) -> None:
@@ -262,37 +262,37 @@ class LedgerMachine(RuleBasedStateMachine):
                 each.close()
         self.folder.cleanup()
 
-    def hand(self, who: int) -> Ledger:
-        return self.hands[who] or self.open(who, None)
+    def hand(self, number: int) -> Ledger:
+        return self.hands[number] or self.open(number, None)
 
-    @rule(who=st.integers(0, 2), limit=st.none() | st.integers(1, 200))
-    def die_and_come_again(self, who: int, limit: int | None) -> None:
-        hand = self.hands[who]
+    @rule(number=st.integers(0, 2), limit=st.none() | st.integers(1, 200))
+    def die_and_come_again(self, number: int, limit: int | None) -> None:
+        hand = self.hands[number]
         if hand is not None:
             hand.close()
-        self.open(who, limit)
+        self.open(number, limit)
 
-    @rule(who=st.integers(0, 2), size=st.integers(0, 60), ceiling=st.none() | st.integers(0, 200))
-    def reserve(self, who: int, size: int, ceiling: int | None) -> None:
-        hand = self.hand(who)
+    @rule(number=st.integers(0, 2), size=st.integers(0, 60), ceiling=st.none() | st.integers(0, 200))
+    def reserve(self, number: int, size: int, ceiling: int | None) -> None:
+        hand = self.hand(number)
         most = min((each for each in (*self.limits, ceiling) if each is not None), default=10**9)
         over = max(0, self.held + sum(self.reserved) + size - most)
         assert hand.reserve(size, ceiling) == over
         if not over:
-            self.reserved[who] += size
+            self.reserved[number] += size
 
     @precondition(lambda self: any(self.reserved))
-    @rule(who=st.integers(0, 2), share=st.floats(0, 1), stored=st.floats(0, 1))
-    def settle(self, who: int, share: float, stored: float) -> None:
-        part = int(self.reserved[who] * share)
-        self.hand(who).settle(part, int(part * stored))
-        self.reserved[who] -= part
+    @rule(number=st.integers(0, 2), share=st.floats(0, 1), stored=st.floats(0, 1))
+    def settle(self, number: int, share: float, stored: float) -> None:
+        part = int(self.reserved[number] * share)
+        self.hand(number).settle(part, int(part * stored))
+        self.reserved[number] -= part
         self.held += int(part * stored)
 
-    @rule(who=st.integers(0, 2), share=st.floats(0, 1))
-    def evict(self, who: int, share: float) -> None:
+    @rule(number=st.integers(0, 2), share=st.floats(0, 1))
+    def evict(self, number: int, share: float) -> None:
         freed = int(self.held * share)
-        self.hand(who).adjust(-freed)
+        self.hand(number).adjust(-freed)
         self.held -= freed
 
     @invariant()

@@ -1,4 +1,4 @@
-"""A blob that is also a file of the user's: his whatever becomes of the cache, and verified only while it is right."""
+"""A blob that is also a user's file: it outlives the cache, and is verified only while it is right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hffs.errors import BlockAbsent, CacheUnusable, HffsError
 from hffs.ranges import BLOCK_SIZE
 from tests.support.blobs import verify_blob
 from tests.unit.cache.content import OtherProcess, publish_all
-from tests.unit.cache.laid import (
+from tests.unit.cache.exported import (
     ALL,
     BLOB,
     CONTENT,
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("as_on_ext4")
 # The verification of a linked blob
 
 
-def test_a_write_during_the_link_does_not_pass_as_verified(
+def test_a_write_during_linking_ends_the_verification(
     layout: Layout, stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.rename
@@ -47,16 +47,14 @@ def test_a_write_during_the_link_does_not_pass_as_verified(
     assert not stored.verified
 
 
-def test_a_file_that_was_changed_before_is_not_made_verified_by_a_link(
-    layout: Layout, stored: StoredBlob, tmp_path: Path
-) -> None:
+def test_linking_does_not_verify_a_file_changed_before(layout: Layout, stored: StoredBlob, tmp_path: Path) -> None:
     os.utime(data_file(layout), ns=(0, 0))
     with pytest.raises(HffsError, match="has not been verified"):
         export_file(stored, str(tmp_path / "laid"), copy_below=LINKED)
     assert not stored.verified
 
 
-def test_a_write_between_the_first_look_and_the_link_is_found_out(
+def test_a_write_before_the_link_is_detected(
     layout: Layout, stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(*_: object) -> int:
@@ -71,7 +69,7 @@ def test_a_write_between_the_first_look_and_the_link_is_found_out(
     assert data_file(layout).stat().st_nlink == 1
 
 
-def test_whether_it_is_verified_is_asked_while_nobody_gives_it_a_name(
+def test_verification_is_checked_while_no_other_process_links(
     layout: Layout, stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_store = BlobStore(layout, boot_id="this boot")
@@ -87,7 +85,7 @@ def test_whether_it_is_verified_is_asked_while_nobody_gives_it_a_name(
     other_store.close()
 
 
-def test_one_who_lays_while_another_links_waits_for_it(
+def test_an_export_waits_for_another_that_links(
     layout: Layout, stored: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_store = BlobStore(layout, boot_id="this boot")
@@ -119,7 +117,7 @@ def test_one_who_lays_while_another_links_waits_for_it(
     other_store.close()
 
 
-def test_one_who_hashes_while_another_links_finds_it_verified(
+def test_a_hash_finished_while_another_links_finds_it_verified(
     layout: Layout, store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = store.open(BLOB)
@@ -137,9 +135,7 @@ def test_one_who_hashes_while_another_links_finds_it_verified(
     other_store.close()
 
 
-def test_a_link_the_user_deletes_costs_one_hashing(
-    layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path
-) -> None:
+def test_a_deleted_link_costs_one_rehash(layout: Layout, store: BlobStore, stored: StoredBlob, tmp_path: Path) -> None:
     laid = tmp_path / "laid"
     export_file(stored, str(laid), copy_below=LINKED)
     stored.close()
@@ -154,7 +150,7 @@ def test_a_link_the_user_deletes_costs_one_hashing(
 
 
 @pytest.mark.allow_warnings("is damaged")
-def test_an_edited_link_is_found_out_and_left_to_its_user(store: BlobStore, stored: StoredBlob, tmp_path: Path) -> None:
+def test_an_edited_link_is_detected_and_left_to_its_user(store: BlobStore, stored: StoredBlob, tmp_path: Path) -> None:
     laid = tmp_path / "laid"
     export_file(stored, str(laid), copy_below=LINKED)
     stored.close()
@@ -168,15 +164,15 @@ def test_an_edited_link_is_found_out_and_left_to_its_user(store: BlobStore, stor
     assert again.dup_fd() is None
     with pytest.raises(BlockAbsent, match="block 2"):
         again.read(0, len(CONTENT))
-    with again.lease(ALL) as claim, pytest.raises(CacheUnusable, match="stored anew when it is opened next"):
-        again.publish(claim, 2, CONTENT[2 * BLOCK_SIZE : 3 * BLOCK_SIZE])
+    with again.lease(ALL) as lease, pytest.raises(CacheUnusable, match="stored anew when it is opened next"):
+        again.publish(lease, 2, CONTENT[2 * BLOCK_SIZE : 3 * BLOCK_SIZE])
     again.close()
     assert whole(store).read(0, len(CONTENT)) == CONTENT
     assert laid.read_bytes() == edited
 
 
 @pytest.mark.allow_warnings("begins anew")
-def test_a_link_written_over_is_no_longer_the_caches(store: BlobStore, stored: StoredBlob, tmp_path: Path) -> None:
+def test_an_overwritten_link_is_replaced_in_the_cache(store: BlobStore, stored: StoredBlob, tmp_path: Path) -> None:
     laid = tmp_path / "laid"
     export_file(stored, str(laid), copy_below=LINKED)
     stored.close()
@@ -197,8 +193,8 @@ def test_a_linked_file_outlives_its_blob(
     export_file(stored, str(laid), copy_below=LINKED)
     before = (laid.stat().st_ino, laid.stat().st_mtime_ns)
     assert stored.discard(dropped) == 0
-    with stored.lease(dropped) as claim, pytest.raises(CacheUnusable, match="a file of another folder"):
-        stored.publish(claim, 1, CONTENT[BLOCK_SIZE : 2 * BLOCK_SIZE])
+    with stored.lease(dropped) as lease, pytest.raises(CacheUnusable, match="a file of another folder"):
+        stored.publish(lease, 1, CONTENT[BLOCK_SIZE : 2 * BLOCK_SIZE])
     with pytest.raises(BlockAbsent):
         stored.read(BLOCK_SIZE, 1)
     stored.close()
@@ -214,9 +210,7 @@ def test_a_linked_file_outlives_its_blob(
     assert laid.stat().st_nlink == 1
 
 
-def test_a_linked_blob_dropped_as_a_whole_leaves_the_disk_to_its_user(
-    layout: Layout, stored: StoredBlob, tmp_path: Path
-) -> None:
+def test_a_dropped_linked_blob_leaves_the_file_to_its_user(layout: Layout, stored: StoredBlob, tmp_path: Path) -> None:
     export_file(stored, str(tmp_path / "laid"), copy_below=LINKED)
     stored.discard(range(1, 4))
     assert data_file(layout).exists()
@@ -225,7 +219,7 @@ def test_a_linked_blob_dropped_as_a_whole_leaves_the_disk_to_its_user(
     assert not layout.copies(BLOB.etag)
 
 
-def test_one_who_began_anew_is_not_disturbed_by_the_end_of_the_old(
+def test_closing_an_old_copy_does_not_disturb_its_replacement(
     layout: Layout, stored: StoredBlob, tmp_path: Path
 ) -> None:
     export_file(stored, str(tmp_path / "laid"), copy_below=LINKED)
@@ -244,11 +238,11 @@ def test_another_process_with_the_blob_open_changes_nothing_of_a_link(
 ) -> None:
     laid = tmp_path / "laid"
     with OtherProcess(layout.root, BLOB) as other:
-        assert other.ask("claim 0 4") == "[] []"  # it has the files open, for writing
+        assert other.ask("lease 0 4") == "[] []"  # it has the files open, for writing
         export_file(stored, str(laid), copy_below=LINKED)
         assert other.ask("verify") == "True"
         assert other.ask("discard 0 2") == "0"
-        assert other.ask("claim 0 2") == "[range(0, 2)] []"
+        assert other.ask("lease 0 2") == "[range(0, 2)] []"
         assert other.ask("publish") == ""  # it died of CacheUnusable
     assert laid.read_bytes() == CONTENT
     assert stored.missing(ALL) == [range(2)]

@@ -1,4 +1,4 @@
-"""Folders of others: what made them, of which repo and commit, and which files in them may be the repo's."""
+"""Local folders of other programs: their kind, repo and commit, and the files that may be the repo's."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def write(root: Path, *names: str) -> None:
         (root / name).write_text(name)
 
 
-def test_a_snapshot_is_known_by_its_place_and_its_files_by_their_blobs(tmp_path: Path) -> None:
+def test_a_snapshot_is_detected_by_its_path_and_its_files_by_their_blobs(tmp_path: Path) -> None:
     blob = f"hub/models--acme--tiny/blobs/{ETAG}"
     write(tmp_path, blob)
     snapshot = tmp_path / "hub/models--acme--tiny/snapshots" / SHA
     (snapshot / "sub").mkdir(parents=True)
     (snapshot / "sub/a.bin").symlink_to(f"../../../blobs/{ETAG}")
-    (snapshot / "gone").symlink_to("../../blobs/gone")
+    (snapshot / "missing").symlink_to("../../blobs/missing")
     whole = LocalFolder("snapshot", str(snapshot), "", (RepoType.MODEL, "acme/tiny"), SHA, str(tmp_path / "hub"))
     assert one(snapshot) == whole
     assert one(snapshot / "sub/a.bin").subpath == "sub/a.bin"
     assert local_folder.detect(str(tmp_path / "hub")) == [whole]
     assert local_folder.detect(str(tmp_path / "hub/models--acme--tiny")) == [whole]
-    gone, there = local_folder.files(whole)
-    assert (gone.path, gone.size, gone.etag) == ("gone", None, None)
+    missing, there = local_folder.files(whole)
+    assert (missing.path, missing.size, missing.etag) == ("missing", None, None)
     assert (there.path, there.size, there.etag, there.link) == (
         "sub/a.bin",
         len(f"hub/models--acme--tiny/blobs/{ETAG}"),
@@ -53,7 +53,7 @@ def test_a_snapshot_is_known_by_its_place_and_its_files_by_their_blobs(tmp_path:
     assert paths(one(snapshot / "sub/a.bin")) == ["sub/a.bin"]
 
 
-def test_a_download_folder_tells_what_each_file_was_and_when(tmp_path: Path) -> None:
+def test_a_local_dir_records_etag_and_time_of_each_file(tmp_path: Path) -> None:
     write(tmp_path, "a.bin", "sub/b.bin", "mine.txt")
     noted = tmp_path / ".cache/huggingface/download"
     (noted / "sub").mkdir(parents=True)
@@ -87,7 +87,7 @@ def test_a_download_folder_tells_what_each_file_was_and_when(tmp_path: Path) -> 
         ("/srv/acme/tiny", None),
     ],
 )
-def test_a_clone_names_its_repo(tmp_path: Path, url: str, repo: tuple[RepoType, str] | None) -> None:
+def test_a_clone_is_detected_with_its_repo(tmp_path: Path, url: str, repo: tuple[RepoType, str] | None) -> None:
     write(tmp_path, "a.bin", ".git/objects/x")
     (tmp_path / ".git/HEAD").write_text(f"{SHA}\n")
     (tmp_path / ".git/config").write_text(f'[core]\n\tbare = false\n[remote "origin"]\n\turl = {url}\n\tfetch = +x\n')
@@ -96,7 +96,7 @@ def test_a_clone_names_its_repo(tmp_path: Path, url: str, repo: tuple[RepoType, 
     assert paths(found) == ["a.bin"]
 
 
-def test_a_clone_is_at_the_commit_that_its_head_names(tmp_path: Path) -> None:
+def test_a_clone_has_the_commit_of_its_head(tmp_path: Path) -> None:
     git = tmp_path / ".git"
     git.mkdir()
     assert one(tmp_path).commit is None
@@ -112,7 +112,7 @@ def test_a_clone_is_at_the_commit_that_its_head_names(tmp_path: Path) -> None:
     assert one(tmp_path).repo is None
 
 
-def test_a_worktree_lies_where_its_file_says(tmp_path: Path) -> None:
+def test_the_git_directory_of_a_worktree_is_found(tmp_path: Path) -> None:
     write(tmp_path / "tree", "a.bin")
     (tmp_path / "git").mkdir()
     (tmp_path / "git/HEAD").write_text(SHA)
@@ -121,7 +121,7 @@ def test_a_worktree_lies_where_its_file_says(tmp_path: Path) -> None:
     assert paths(one(tmp_path / "tree")) == ["a.bin"]
 
 
-def test_any_other_folder_is_plain_and_what_is_no_file_is_passed_over(tmp_path: Path) -> None:
+def test_other_folders_are_plain_and_only_regular_files_are_listed(tmp_path: Path) -> None:
     write(tmp_path, "b.bin", "sub/a.bin")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path)
@@ -132,7 +132,7 @@ def test_any_other_folder_is_plain_and_what_is_no_file_is_passed_over(tmp_path: 
     assert (single.root, single.subpath, paths(single)) == (str(tmp_path), "b.bin", ["b.bin"])
 
 
-def test_what_others_laid_in_git_s_place_neither_raises_nor_is_waited_for(tmp_path: Path) -> None:
+def test_malformed_git_directories_neither_raise_nor_block(tmp_path: Path) -> None:
     (tmp_path / ".git").write_bytes(b"gitdir: a\0b\n")
     assert one(tmp_path) == LocalFolder("clone", str(tmp_path))
     (tmp_path / ".git").unlink()
@@ -150,9 +150,9 @@ def test_what_others_laid_in_git_s_place_neither_raises_nor_is_waited_for(tmp_pa
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-inf"])
-def test_a_note_of_no_time_is_no_note(tmp_path: Path, seconds: str) -> None:
+def test_metadata_without_a_finite_time_is_ignored(tmp_path: Path, seconds: str) -> None:
     write(tmp_path, "a.bin")
     (tmp_path / ".cache/huggingface/download").mkdir(parents=True)
     (tmp_path / ".cache/huggingface/download/a.bin.metadata").write_text(f"{SHA}\n{ETAG}\n{seconds}\n")
-    (lying,) = local_folder.files(one(tmp_path))
-    assert (lying.etag, one(tmp_path).commit) == (None, None)
+    (listed,) = local_folder.files(one(tmp_path))
+    assert (listed.etag, one(tmp_path).commit) == (None, None)

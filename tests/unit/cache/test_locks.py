@@ -27,7 +27,7 @@ def two(tmp_path: Path) -> Iterator[tuple[RangeLocks, RangeLocks]]:
         locks.close()
 
 
-def test_the_kernels_struct_is_as_long_as_ours(tmp_path: Path) -> None:
+def test_the_lock_struct_has_the_kernels_size(tmp_path: Path) -> None:
     # The kernel fills in a conflicting lock; a wrong layout would show in start and length.
     fd, other = opened(tmp_path / "lock"), opened(tmp_path / "lock")
     try:
@@ -40,7 +40,7 @@ def test_the_kernels_struct_is_as_long_as_ours(tmp_path: Path) -> None:
         os.close(other)
 
 
-def test_only_what_overlaps_is_refused(tmp_path: Path) -> None:
+def test_only_overlapping_ranges_are_refused(tmp_path: Path) -> None:
     one, other = opened(tmp_path / "lock"), opened(tmp_path / "lock")
     assert try_lock(one, 2, 3)
     assert try_lock(other, 0, 2)
@@ -53,7 +53,7 @@ def test_only_what_overlaps_is_refused(tmp_path: Path) -> None:
     os.close(other)
 
 
-def test_closing_another_descriptor_of_the_file_drops_nothing(tmp_path: Path) -> None:
+def test_closing_another_descriptor_of_the_file_releases_no_lock(tmp_path: Path) -> None:
     one, other = opened(tmp_path / "lock"), opened(tmp_path / "lock")
     assert try_lock(one, 0, 1)
     os.close(opened(tmp_path / "lock"))  # with the older fcntl locks this would have been the end of it
@@ -62,7 +62,7 @@ def test_closing_another_descriptor_of_the_file_drops_nothing(tmp_path: Path) ->
     os.close(other)
 
 
-def test_a_run_partly_held_elsewhere_is_taken_around_it(two: tuple[RangeLocks, RangeLocks]) -> None:
+def test_free_blocks_around_a_held_range_are_locked(two: tuple[RangeLocks, RangeLocks]) -> None:
     one, other = two
     assert other.try_acquire(range(5, 6)) == ([range(5, 6)], [])
     assert one.try_acquire(range(16)) == ([range(5), range(6, 16)], [range(5, 6)])
@@ -79,7 +79,7 @@ def test_threads_of_one_open_file_exclude_one_another_too(two: tuple[RangeLocks,
     assert other.try_acquire(range(6)) == ([range(3, 4)], [range(3), range(4, 6)])
 
 
-def test_waiting_for_the_header_ends(two: tuple[RangeLocks, RangeLocks]) -> None:
+def test_waiting_for_the_header_lock_has_a_deadline(two: tuple[RangeLocks, RangeLocks]) -> None:
     one, other = two
     time, pauses = [0.0], []
 
@@ -95,14 +95,14 @@ def test_waiting_for_the_header_ends(two: tuple[RangeLocks, RangeLocks]) -> None
         pass
 
 
-def test_a_waiter_gets_the_header_when_it_is_given(two: tuple[RangeLocks, RangeLocks]) -> None:
+def test_a_waiter_gets_the_header_lock_when_it_is_released(two: tuple[RangeLocks, RangeLocks]) -> None:
     one, other = two
     assert other.try_acquire(range(HEADER, HEADER + 1))[0]
     with one.holding(HEADER, pause=lambda _: other.release(range(HEADER, HEADER + 1))):
         assert other.try_acquire(range(HEADER, HEADER + 1)) == ([], [range(HEADER, HEADER + 1)])
 
 
-def test_nothing_stays_taken_when_locking_fails(tmp_path: Path) -> None:
+def test_no_block_stays_locked_when_locking_fails(tmp_path: Path) -> None:
     locks = RangeLocks(opened(tmp_path / "lock"))
     locks.close()
     for _ in range(2):
@@ -110,7 +110,7 @@ def test_nothing_stays_taken_when_locking_fails(tmp_path: Path) -> None:
             locks.try_acquire(range(3))
 
 
-def test_a_shared_flock_elsewhere_means_not_alone(tmp_path: Path) -> None:
+def test_a_shared_flock_of_another_file_excludes_punching(tmp_path: Path) -> None:
     one, other = opened(tmp_path / "data"), opened(tmp_path / "data")
     fcntl.flock(other, fcntl.LOCK_SH)
     with try_exclusive(one) as alone:

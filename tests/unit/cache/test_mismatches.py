@@ -1,4 +1,4 @@
-"""The record of what proved wrong: kept for other processes and later ones, bounded, and read whatever it holds."""
+"""The record of mismatches: shared between processes, persistent, bounded, and tolerant of any content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wrong(record: Mismatches, file: RemoteFile = FILE, *, began: float = 0.0, no
     return record.record(file, "good", got, began=began, now=now).copies
 
 
-def test_a_mismatch_is_kept_with_all_that_is_known_of_it(layout: Layout) -> None:
+def test_a_mismatch_is_recorded_with_all_its_fields(layout: Layout) -> None:
     Mismatches(layout).record(FILE, "good", "bad", began=1.0, now=2.0)
     [found] = mismatches.current(layout)
     assert (found.at, found.path, found.repo, found.commit) == (2.0, "sub/model.bin", "acme/tiny", COMMIT.sha)
@@ -41,13 +41,13 @@ def test_a_mismatch_is_kept_with_all_that_is_known_of_it(layout: Layout) -> None
     assert Mismatches(layout).find(FILE.blob) == found
 
 
-def test_nothing_is_on_record_where_nothing_was_wrong(layout: Layout) -> None:
+def test_a_new_record_has_no_mismatches(layout: Layout) -> None:
     assert mismatches.current(layout) == []
     assert not Mismatches(layout).clear(FILE.blob, right=True, now=1.0)
     assert not (layout.root / "mismatches").exists(), "a cache in which all was right has no such file"
 
 
-def test_copies_are_counted_until_one_is_right_or_somebody_forgives(layout: Layout) -> None:
+def test_wrong_copies_are_counted_until_cleared(layout: Layout) -> None:
     record = Mismatches(layout)
     assert [wrong(record, began=at, now=at + 0.5) for at in (1.0, 2.0, 3.0)] == [1, 2, 3]
     assert record.clear(FILE.blob, right=True, now=4.0)
@@ -59,13 +59,13 @@ def test_copies_are_counted_until_one_is_right_or_somebody_forgives(layout: Layo
     assert len(recorded(layout)) == 4, "what was wrong stays in the history"
 
 
-def test_another_origins_copy_is_another(layout: Layout) -> None:
+def test_copies_of_different_origins_are_separate(layout: Layout) -> None:
     record = Mismatches(layout)
     wrong(record, now=1.0)
     assert record.find(Blob(FILE.blob.etag, 5, "http://mirror")) is None
 
 
-def test_one_copy_that_two_processes_hashed_counts_once(layout: Layout) -> None:
+def test_one_copy_hashed_by_two_processes_counts_once(layout: Layout) -> None:
     one, other = Mismatches(layout), Mismatches(layout)
     assert wrong(one, began=1.0, now=10.0) == 1
     assert wrong(other, began=9.0, now=11.0) == 1, "it was hashing when the first had found it wrong"
@@ -74,12 +74,12 @@ def test_one_copy_that_two_processes_hashed_counts_once(layout: Layout) -> None:
     assert wrong(one, began=14.0, now=15.0) == 3
 
 
-def test_a_clock_that_jumps_has_nothing_fetched_for_ever(layout: Layout) -> None:
+def test_a_clock_that_jumps_causes_no_endless_fetches(layout: Layout) -> None:
     record = Mismatches(layout)
     assert [wrong(record, began=0.0, now=at) for at in (1.0, 2.0, 3.0, 4.0)] == [1, 1, 2, 2]
 
 
-def test_what_another_process_found_is_seen(layout: Layout) -> None:
+def test_mismatches_of_other_processes_are_seen(layout: Layout) -> None:
     one, other = Mismatches(layout), Mismatches(layout)
     assert one.current() == []
     wrong(other, now=1.0)
@@ -106,7 +106,7 @@ def test_many_processes_lose_no_line(layout: Layout) -> None:
     assert {found.path for found in recorded(layout)} == {f"{n}-{c}" for n in range(3) for c in range(30)}
 
 
-def test_the_record_does_not_grow_for_ever(layout: Layout) -> None:
+def test_the_record_is_bounded(layout: Layout) -> None:
     record = Mismatches(layout)
     for count in range(2 * MOST + 10):
         wrong(record, began=count, now=count + 0.5)
@@ -128,7 +128,7 @@ LINE = json.dumps({"what": "wrong", **asdict(mismatches.Mismatch(3.5, "a", "b", 
     ],
     ids=lambda line: line[:40],
 )  # fmt: skip
-def test_a_torn_or_strange_line_costs_itself_only(layout: Layout, rubbish: str) -> None:
+def test_a_torn_or_unknown_line_is_skipped(layout: Layout, rubbish: str) -> None:
     record = Mismatches(layout)
     wrong(record, began=1.0, now=2.0)
     with open(layout.root / "mismatches", "a", encoding="utf-8") as file:
@@ -138,7 +138,7 @@ def test_a_torn_or_strange_line_costs_itself_only(layout: Layout, rubbish: str) 
 
 
 @pytest.mark.allow_warnings("the disk refuses the record")
-def test_a_disk_that_refuses_the_record_is_no_reason_to_forget(layout: Layout) -> None:
+def test_a_mismatch_is_remembered_when_the_disk_refuses_it(layout: Layout) -> None:
     (layout.root / "mismatches").mkdir()
     record = Mismatches(layout)
     assert [wrong(record, began=at, now=at + 0.5) for at in (1.0, 2.0)] == [1, 2]
@@ -147,7 +147,7 @@ def test_a_disk_that_refuses_the_record_is_no_reason_to_forget(layout: Layout) -
     assert record.find(FILE.blob) is None
 
 
-def test_each_line_is_json_for_whoever_reads_it_by_hand(layout: Layout) -> None:
+def test_each_line_is_a_json_object(layout: Layout) -> None:
     wrong(Mismatches(layout), now=1.0)
     row = json.loads((layout.root / "mismatches").read_text())
     assert (row["what"], row["path"], row["expected"], row["got"]) == ("wrong", "sub/model.bin", "good", "bad")

@@ -1,4 +1,4 @@
-"""What somebody else put into a cache directory, or a disk turned its files into: never followed, believed or run."""
+"""Forged or corrupted files in a cache directory are never followed, trusted or run."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_cache_directory_of_another_user_is_refused(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
-def test_a_cache_directory_that_everybody_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_world_writable_cache_directory_is_refused(tmp_path: Path, mode: int) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache").chmod(mode)
     with pytest.raises(CacheUnusable) as refused:
@@ -103,7 +103,9 @@ def test_a_link_in_place_of_a_blobs_file_is_not_followed(what: str, layout: Layo
 
 @pytest.mark.allow_warnings
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_a_folder_or_pipe_in_place_of_a_state_harms_nobody(make: Callable[[str], None], layout: Layout) -> None:
+def test_a_folder_or_pipe_in_place_of_a_state_file_is_replaced_safely(
+    make: Callable[[str], None], layout: Layout
+) -> None:
     place = layout.paths(BLOB.etag, BLOB.origin)
     os.makedirs(place.folder)
     make(place.state)
@@ -130,12 +132,12 @@ def test_a_link_in_place_of_the_ledger_is_not_followed(tmp_path: Path, victim: P
     assert victim.read_bytes() == SECRET
 
 
-# Contents with a right checksum that nobody of ours wrote.
+# Contents with a right checksum that hffs never wrote.
 
 
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 2**61])
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
-def test_a_ledger_of_impossible_numbers_is_counted_anew(tmp_path: Path, place: int, value: int) -> None:
+def test_a_ledger_with_impossible_numbers_is_counted_again(tmp_path: Path, place: int, value: int) -> None:
     table = ledger._Table(b"")
     numbers = [0, 1, *table.slots]
     numbers[place] = value
@@ -143,7 +145,7 @@ def test_a_ledger_of_impossible_numbers_is_counted_anew(tmp_path: Path, place: i
     path = tmp_path / "ledger"
     path.write_bytes(table.packed())
     found = Ledger(str(path))
-    assert found.reserve(1) is None, "nobody has counted yet"
+    assert found.reserve(1) is None, "never counted"
     found.adjust(5)
     found.close()
 
@@ -160,7 +162,7 @@ def test_a_ledger_of_impossible_numbers_is_counted_anew(tmp_path: Path, place: i
         {"algorithm": 2},
     ],
 )
-def test_a_state_that_was_never_written_by_us_begins_anew(layout: Layout, broken: dict[str, Any]) -> None:
+def test_a_forged_state_file_is_replaced(layout: Layout, broken: dict[str, Any]) -> None:
     store = BlobStore(layout)
     fill(store, CONTENT, HUB)
     store.close()
@@ -195,7 +197,7 @@ def test_a_state_that_was_never_written_by_us_begins_anew(layout: Layout, broken
 
 
 @pytest.mark.allow_warnings
-def test_an_index_that_diskcache_filled_with_pickles_loads_none_of_them(tmp_path: Path) -> None:
+def test_pickles_in_the_index_are_never_loaded(tmp_path: Path) -> None:
     """As pickle, as a key that is one, and as a file beside: what diskcache itself would load."""
     sprung = tmp_path / "sprung"
     with diskcache.Cache(str(tmp_path / "index")) as theirs:
@@ -204,7 +206,7 @@ def test_an_index_that_diskcache_filled_with_pickles_loads_none_of_them(tmp_path
         theirs["big"] = [Trap(sprung), "x" * 100_000]
         pickled = pickle.dumps(Trap(sprung))
         theirs._sql("UPDATE Cache SET mode = 4, value = ? WHERE key = 'value'", (pickled,))
-    assert not sprung.exists(), "nothing was loaded so far"
+    assert not sprung.exists(), "nothing was loaded yet"
     index = Index(tmp_path / "index")
     assert [index.get(key) for key in ("value", "big", "key")] == [None, None, None]
     assert set(index.keys("")) <= {"value", "big"}
@@ -229,7 +231,7 @@ def test_an_index_that_diskcache_filled_with_pickles_loads_none_of_them(tmp_path
         ("size", None),
     ],
 )
-def test_settings_in_the_index_are_not_obeyed(tmp_path: Path, key: str, value: object) -> None:
+def test_forged_settings_in_the_index_are_ignored(tmp_path: Path, key: str, value: object) -> None:
     index = Index(tmp_path / "index")
     index.set("a", "text")
     index.close()
@@ -268,7 +270,7 @@ GOOD = ["a/b", "file", 5, "0" * 40, False]
         None,
     ],
 )
-def test_a_listing_row_that_was_never_written_by_us_makes_the_listing_be_asked_anew(row: object) -> None:
+def test_a_forged_listing_row_is_fetched_again(row: object) -> None:
     assert listings.decode(json.dumps([GOOD])) is not None
     assert listings.decode(json.dumps([GOOD, row])) is None
     assert listings.decode("[" * 100_000) is None
@@ -288,7 +290,7 @@ def test_a_listing_row_that_was_never_written_by_us_makes_the_listing_be_asked_a
         "text",
     ],
 )
-def test_a_revision_row_that_was_never_written_by_us_is_not_known(tmp_path: Path, row: object) -> None:
+def test_a_forged_revision_row_is_ignored(tmp_path: Path, row: object) -> None:
     index = Index(tmp_path / "index")
     ref = RepoRef(RepoType.MODEL, "acme/tiny", "main")
     for rows in ([row], "[" * 100_000):

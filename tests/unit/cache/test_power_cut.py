@@ -32,7 +32,7 @@ def _whole(store: BlobStore) -> None:
     fill(store, CONTENT)
 
 
-# As it shows afterwards: another boot, and without part of the last minutes.
+# The state afterwards: another boot, and part of the last minutes lost.
 
 
 @pytest.mark.allow_warnings("that blocks are damaged")
@@ -51,7 +51,7 @@ def test_after_a_power_cut_a_reader_gets_right_bytes_or_a_miss(layout: Layout, c
         try:
             assert stored.read(start, BLOCK_SIZE) == CONTENT[start : start + BLOCK_SIZE]
         except BlockAbsent:
-            assert stored.missing(range(block, block + 1)), "it is asked for again"
+            assert stored.missing(range(block, block + 1)), "it is fetched again"
             publish(stored, CONTENT, range(block, block + 1))
     assert stored.read(0, size) == CONTENT
     assert verify_blob(stored, 1_700_000_000.0)

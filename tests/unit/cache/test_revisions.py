@@ -1,4 +1,4 @@
-"""What is known of revisions without asking: kept with its times, bounded, and worth nothing more than a memory."""
+"""Revision records: kept with their times, bounded, and usable without network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def commit(sha: str, revision: str = "main", name: str = "acme/tiny") -> Commit:
     return Commit(RepoType.MODEL, name, revision, sha * 40, 1_600_000_000.0, HUB)
 
 
-def test_a_revision_is_what_it_was_when_the_hub_was_asked_last(index: Index) -> None:
+def test_a_revision_has_its_last_recorded_commit(index: Index) -> None:
     assert revisions.last_known(index, HUB, REF) is None
     revisions.record(index, "acme/tiny", commit("a"), 100.0)
     revisions.record(index, "acme/tiny", commit("b"), 200.0)
@@ -39,7 +39,7 @@ def test_a_revision_is_what_it_was_when_the_hub_was_asked_last(index: Index) -> 
     assert revisions.last_known(index, "https://mirror.example", REF) is None
 
 
-def test_a_commit_that_was_ever_seen_is_itself(index: Index) -> None:
+def test_a_full_commit_hash_is_known_once_seen(index: Index) -> None:
     revisions.record(index, "acme/tiny", commit("a"), 100.0)
     revisions.record(index, "acme/tiny", commit("b"), 200.0)
     found = revisions.last_known(index, HUB, RepoRef(RepoType.MODEL, "acme/tiny", "a" * 40))
@@ -48,7 +48,7 @@ def test_a_commit_that_was_ever_seen_is_itself(index: Index) -> None:
     assert revisions.last_known(index, HUB, RepoRef(RepoType.MODEL, "acme/tiny", "c" * 40)) is None
 
 
-def test_a_repo_asked_for_by_its_old_name_is_found_by_both_and_told_once(index: Index) -> None:
+def test_a_renamed_repo_is_found_by_both_names_and_listed_once(index: Index) -> None:
     revisions.record(index, "old/name", commit("a"), 100.0)
     by_old = revisions.last_known(index, HUB, RepoRef(RepoType.MODEL, "old/name"))
     assert by_old is not None
@@ -56,7 +56,7 @@ def test_a_repo_asked_for_by_its_old_name_is_found_by_both_and_told_once(index: 
     assert [each.commit.id for each in revisions.records(index)] == ["acme/tiny"]
 
 
-def test_a_history_has_the_latest_first_and_an_end(index: Index) -> None:
+def test_a_history_is_bounded_and_has_the_latest_first(index: Index) -> None:
     shas = [f"{number:040x}" for number in range(revisions.HISTORY + 3)]
     for at, sha in enumerate(shas):
         revisions.record(index, "acme/tiny", Commit(RepoType.MODEL, "acme/tiny", "main", sha, 0.0, HUB), float(at))
@@ -65,7 +65,9 @@ def test_a_history_has_the_latest_first_and_an_end(index: Index) -> None:
     assert [each.current for each in found] == [True] + [False] * (revisions.HISTORY - 1)
 
 
-def test_revisions_have_a_bound_and_the_oldest_go(index: Index, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revisions_are_bounded_and_the_oldest_are_dropped(
+    index: Index, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(revisions, "REVISIONS", 8)
     for number in range(9):
         clock.now += 1
@@ -73,7 +75,7 @@ def test_revisions_have_a_bound_and_the_oldest_go(index: Index, clock: Clock, mo
     assert [each.commit.revision for each in revisions.records(index)] == ["v3", "v4", "v5", "v6", "v7", "v8"]
 
 
-def test_what_is_no_row_of_ours_is_nothing(index: Index) -> None:
+def test_unknown_rows_are_ignored(index: Index) -> None:
     revisions.record(index, "acme/tiny", commit("a"), 100.0)
     (key,) = index.keys("revision/")
     for text in ("", "nonsense", "[1]", '[["a", "b"]]', "{}"):
@@ -82,7 +84,7 @@ def test_what_is_no_row_of_ours_is_nothing(index: Index) -> None:
         assert revisions.records(index) == []
 
 
-def test_what_is_forgotten_is_no_longer_known(index: Index) -> None:
+def test_forgotten_revisions_are_unknown(index: Index) -> None:
     revisions.record(index, "acme/tiny", commit("a"), 100.0)
     revisions.record(index, "acme/tiny", commit("b", revision="v1"), 100.0)
     revisions.forget(index, HUB, RepoRef(RepoType.MODEL, "acme/tiny", "v1"))

@@ -1,4 +1,4 @@
-"""The state file: what is written comes back, what is damaged is seen."""
+"""The state file: what is written is read back, damage is detected."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def state(tmp_path: Path) -> Iterator[StateFile]:
 
 
 @given(headers)
-def test_a_header_comes_back_as_it_was_written(header: StateHeader) -> None:
+def test_a_header_is_read_as_it_was_written(header: StateHeader) -> None:
     raw = header.encode()
     assert len(raw) == PRESENCE
     assert StateHeader.decode(raw, "path") == header
 
 
 @given(headers, st.integers(0, PRESENCE - 1), st.integers(0, 7))
-def test_any_flipped_bit_of_a_header_is_seen(header: StateHeader, byte: int, bit: int) -> None:
+def test_any_flipped_bit_of_a_header_is_detected(header: StateHeader, byte: int, bit: int) -> None:
     raw = bytearray(header.encode())
     raw[byte] ^= 1 << bit
     with pytest.raises(Damaged):
@@ -73,7 +73,7 @@ def test_a_newer_header_is_refused_not_damaged(monkeypatch: pytest.MonkeyPatch) 
         StateHeader.decode(raw, "path")
 
 
-def test_a_header_of_other_blocks_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_with_another_block_size_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as other:
         other.setattr("hffs.cache.store.state_file.BLOCK_SIZE", 4096)
         raw = StateHeader("etag", HUB, 1, BOOT).encode()
@@ -82,7 +82,7 @@ def test_a_header_of_other_blocks_is_damaged(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("etag", ["x" * 5000, "\ud800", "ü" * 300])
-def test_an_etag_that_does_not_fit_is_still_known_again(tmp_path: Path, etag: str) -> None:
+def test_an_etag_too_long_for_the_header_still_matches(tmp_path: Path, etag: str) -> None:
     blob = Blob(etag, 5, "https://" + "h" * 500)
     StateFile.create(str(tmp_path / "x.state"), blob, BOOT).close()
     state, header = StateFile.open(str(tmp_path / "x.state"))
@@ -92,7 +92,7 @@ def test_an_etag_that_does_not_fit_is_still_known_again(tmp_path: Path, etag: st
     assert not header.matches(Blob(etag, 6, blob.origin))
 
 
-def test_a_new_file_is_wholly_allocated_private_and_empty(state: StateFile) -> None:
+def test_a_new_file_is_allocated_private_and_empty(state: StateFile) -> None:
     found = os.fstat(state.fd)
     assert found.st_size == state.length
     assert found.st_blocks * 512 >= state.length
@@ -117,20 +117,20 @@ def test_a_file_of_wrong_length_is_damaged(state: StateFile) -> None:
         StateFile.open(state.path)
 
 
-def test_what_a_cut_off_file_lacks_is_absent(state: StateFile) -> None:
+def test_blocks_past_the_end_of_a_truncated_file_are_absent(state: StateFile) -> None:
     state.set_present(3, b"\1")
     state.set_present(90, b"\1")
     os.truncate(state.path, PRESENCE + 50)
     assert state.missing(range(101)) == [range(3), range(4, 101)]
 
 
-def test_counts_go_from_1_to_250_and_round(state: StateFile) -> None:
+def test_counts_run_from_1_to_250_and_wrap(state: StateFile) -> None:
     assert [*b"".join(state.next_counts(range(7, 8)) for _ in range(252))] == [*range(1, 251), 1, 2]
     assert state.next_counts(range(5, 9)) == bytes((1, 1, 3, 1))
     assert state.counts(4, 6) == bytes((0, 1, 1, 3, 1, 0))
 
 
-def test_arrays_do_not_touch_one_another(state: StateFile) -> None:
+def test_arrays_do_not_overlap(state: StateFile) -> None:
     before = state.header()
     state.set_present(0, state.next_counts(range(state.blocks)))
     state.set_crcs(0, [0xFFFF_FFFF] * state.blocks)
@@ -146,7 +146,7 @@ def test_arrays_do_not_touch_one_another(state: StateFile) -> None:
     assert state.counts(0, 101) == b"\1" * 101
 
 
-def test_the_short_last_block_counts_what_it_holds(state: StateFile) -> None:
+def test_the_short_last_block_counts_its_own_length(state: StateFile) -> None:
     state.set_present(100, b"\1")
     assert state.local_bytes() == 5
     state.set_present(0, b"\1")
@@ -163,6 +163,6 @@ def test_creation_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.
     assert os.listdir(tmp_path) == ["home"]
 
 
-def test_this_machine_tells_its_boot() -> None:
+def test_this_machine_has_a_boot_id() -> None:
     assert len(current_boot_id()) in {0, 36}
     assert current_boot_id() == current_boot_id()

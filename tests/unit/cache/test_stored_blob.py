@@ -1,4 +1,4 @@
-"""One blob: present means written, checked, announced; what is wrong on disk is fetched again, never served."""
+"""One blob: present means written, checked, announced; damaged blocks are fetched again, never returned."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def failing(number: int, real: Callable[..., Any], on_call: int = 1) -> Callable
 # Reading
 
 
-def test_nothing_is_there_at_first(stored: StoredBlob) -> None:
+def test_a_new_blob_holds_nothing(stored: StoredBlob) -> None:
     assert stored.missing(ALL) == [ALL]
     assert (stored.local_bytes, stored.complete, stored.verified) == (0, False, False)
     with pytest.raises(BlockAbsent):
@@ -91,7 +91,7 @@ def test_reads_are_cut_at_the_end(stored: StoredBlob) -> None:
 
 @pytest.mark.parametrize("offset", [0, 10])  # the check of a whole block in the read, and of one only partly in it
 @pytest.mark.allow_warnings("is damaged")
-def test_a_flipped_bit_is_never_served(store: BlobStore, layout: Layout, stored: StoredBlob, offset: int) -> None:
+def test_a_flipped_bit_is_never_returned(store: BlobStore, layout: Layout, stored: StoredBlob, offset: int) -> None:
     publish_all(stored, CONTENT)
     stored.close()
     at = 2 * BLOCK_SIZE + 77
@@ -121,7 +121,7 @@ def test_damage_to_many_blocks_is_one_warning(
 
 
 @pytest.mark.allow_warnings("is damaged")
-def test_a_damaged_block_somebody_works_at_is_left_to_him(
+def test_a_damaged_block_locked_by_another_process_is_left_alone(
     store: BlobStore, layout: Layout, stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hffs.cache.store.stored_blob._LOOK_S", 0.0)
@@ -142,7 +142,7 @@ def test_a_damaged_block_somebody_works_at_is_left_to_him(
     other_store.close()
 
 
-def test_reads_among_drops_and_publications_show_nothing_else(layout: Layout, stored: StoredBlob) -> None:
+def test_concurrent_drops_and_publications_never_show_wrong_bytes(layout: Layout, stored: StoredBlob) -> None:
     other_store = BlobStore(layout)
     other = other_store.open(BLOB)
     publish_all(other, CONTENT)
@@ -173,7 +173,7 @@ def test_reads_among_drops_and_publications_show_nothing_else(layout: Layout, st
 
 
 @pytest.mark.allow_warnings("is damaged")
-def test_a_presence_byte_over_a_hole_is_not_believed(stored: StoredBlob) -> None:
+def test_a_presence_byte_over_a_hole_is_detected_by_the_crc(stored: StoredBlob) -> None:
     publish(stored, CONTENT, range(1))
     # As a flipped bit, or a crash of the machine that lost the data, would leave it.
     stored._state.set_present(1, b"\1")
@@ -183,7 +183,7 @@ def test_a_presence_byte_over_a_hole_is_not_believed(stored: StoredBlob) -> None
 
 
 @pytest.mark.allow_warnings("is damaged")
-def test_a_data_file_cut_off_is_mended_block_by_block(layout: Layout, stored: StoredBlob) -> None:
+def test_a_truncated_data_file_is_repaired_block_by_block(layout: Layout, stored: StoredBlob) -> None:
     publish_all(stored, CONTENT)
     os.truncate(data_file(layout), 2 * BLOCK_SIZE + 9)
     with pytest.raises(BlockAbsent):
@@ -210,7 +210,7 @@ def test_an_unreadable_sector_is_an_absent_block(stored: StoredBlob, monkeypatch
     assert stored.missing(ALL) == [range(1, 2)]
 
 
-def test_a_failing_state_file_is_a_failing_cache(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_state_file_makes_the_cache_unusable(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
     publish_all(stored, CONTENT)
     looks: list[Callable[[], object]] = [
         lambda: stored.read(0, 1),
@@ -236,7 +236,7 @@ def test_a_block_dropped_during_the_read_is_not_served_as_zeros(
     def pread(fd: int, length: int, offset: int) -> bytes:
         if fd == stored._data:
             monkeypatch.undo()
-            stored.discard(range(1, 2))  # between the first look at the byte and the data
+            stored.discard(range(1, 2))  # between the presence byte and the data
         return real(fd, length, offset)
 
     monkeypatch.setattr(os, "pread", pread)
@@ -258,7 +258,7 @@ def test_a_block_dropped_and_published_during_the_read_is_read_again(
         if len(reads) > 1:
             return real(fd, length, offset)
         stored.discard(range(1, 2))
-        zeros = real(fd, length, offset)  # the hole, between drop and new publication: both looks see "present"
+        zeros = real(fd, length, offset)  # the hole, between drop and publication: presence is set before and after
         publish(stored, CONTENT, ALL)
         return zeros
 
@@ -267,7 +267,9 @@ def test_a_block_dropped_and_published_during_the_read_is_read_again(
     assert len(reads) == 2
 
 
-def test_a_block_that_never_rests_is_read_under_its_lock(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_constantly_changing_block_is_read_under_its_lock(
+    stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish_all(stored, CONTENT)
     real, reads = os.pread, 0
 
@@ -279,7 +281,7 @@ def test_a_block_that_never_rests_is_read_under_its_lock(stored: StoredBlob, mon
             if reads <= 3:
                 stored.discard(range(1, 2))
                 publish(stored, CONTENT, ALL)
-            else:  # now nobody else gets at it
+            else:  # now no other process can change it
                 assert stored.discard(range(1, 2)) == 0
         return data
 
@@ -288,7 +290,7 @@ def test_a_block_that_never_rests_is_read_under_its_lock(stored: StoredBlob, mon
     assert reads > 3
 
 
-def test_the_time_of_use_is_written_once_a_minute_and_when_it_is_used_again(
+def test_access_times_are_written_once_a_minute_and_at_repeated_use(
     stored: StoredBlob, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_all(stored, CONTENT)
@@ -303,13 +305,13 @@ def test_the_time_of_use_is_written_once_a_minute_and_when_it_is_used_again(
     for seconds in (0, 1, 59, 60, 61, 118, 119):
         clock.now = 1_700_000_000.0 + seconds
         stored.read(0, 10)
-    # Publishing was a use; 59 s later it is used again, which the last bit tells.
+    # Publishing was a use; 59 s later it is used again, as the lowest bit shows.
     assert writes == [(1_700_000_000 + seconds).to_bytes(4, "little") for seconds in (59, 119)]
     assert stored._state.last_uses() == [1_700_000_119]
     assert stored.last_use(0) == (1_700_000_119.0, True)
 
 
-def test_a_time_of_use_that_cannot_be_written_spoils_no_read(
+def test_a_read_succeeds_when_its_access_time_cannot_be_written(
     stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_all(stored, CONTENT)
@@ -317,18 +319,18 @@ def test_a_time_of_use_that_cannot_be_written_spoils_no_read(
     assert stored.read(0, len(CONTENT)) == CONTENT
 
 
-# Claims and publishing
+# Leases and publishing
 
 
-def test_a_claim_gives_what_is_missing(stored: StoredBlob) -> None:
+def test_a_lease_covers_missing_blocks(stored: StoredBlob) -> None:
     publish(stored, CONTENT, range(1, 2))
-    with stored.lease(ALL) as claim:
-        assert claim.blocks == [range(1), range(2, 4)]
-        assert claim.busy == []
+    with stored.lease(ALL) as lease:
+        assert lease.blocks == [range(1), range(2, 4)]
+        assert lease.busy == []
         with stored.lease(ALL) as second:
             assert (second.blocks, second.busy) == ([], [range(1), range(2, 4)])
-    with stored.lease(ALL) as claim:
-        assert claim.blocks == [range(1), range(2, 4)]
+    with stored.lease(ALL) as lease:
+        assert lease.blocks == [range(1), range(2, 4)]
 
 
 def test_a_second_store_is_another_process(layout: Layout, stored: StoredBlob) -> None:
@@ -336,17 +338,17 @@ def test_a_second_store_is_another_process(layout: Layout, stored: StoredBlob) -
     other = other_store.open(BLOB)
     assert other is not stored
     with other.lease(range(1, 3)):
-        claim = stored.lease(ALL)
-        assert (claim.blocks, claim.busy) == ([range(1), range(3, 4)], [range(1, 3)])
+        lease = stored.lease(ALL)
+        assert (lease.blocks, lease.busy) == ([range(1), range(3, 4)], [range(1, 3)])
         assert stored.discard(range(1, 3)) == 0
-        claim.release()
-        claim.release()
+        lease.release()
+        lease.release()
     publish(other, CONTENT, ALL)
     assert stored.read(0, len(CONTENT)) == CONTENT
     other_store.close()
 
 
-def test_what_another_process_publishes_between_look_and_lock_is_not_claimed(
+def test_blocks_published_before_the_lock_are_not_leased(
     layout: Layout, stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_store = BlobStore(layout)
@@ -359,36 +361,36 @@ def test_what_another_process_publishes_between_look_and_lock_is_not_claimed(
         return real(run)
 
     monkeypatch.setattr(stored._locks, "try_acquire", take)
-    with stored.lease(ALL) as claim:
-        assert claim.blocks == [range(1), range(2, 4)]
-        assert other.discard(range(1, 2)) == BLOCK_SIZE  # its lock is free
+    with stored.lease(ALL) as lease:
+        assert lease.blocks == [range(1), range(2, 4)]
+        assert other.discard(range(1, 2)) == BLOCK_SIZE  # its lock was released
     other_store.close()
 
 
-@pytest.mark.parametrize("on_call", [1, 2])  # the look before the locks, and the one after
-def test_a_claim_that_fails_holds_nothing(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch, on_call: int) -> None:
+@pytest.mark.parametrize("on_call", [1, 2])  # the read before the locks, and the one after
+def test_a_failed_lease_holds_nothing(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch, on_call: int) -> None:
     with monkeypatch.context() as bad_disk:
         bad_disk.setattr(os, "pread", failing(errno.EIO, os.pread, on_call))
         with pytest.raises(CacheUnusable):
             stored.lease(ALL)
-    with stored.lease(ALL) as claim:
-        assert claim.blocks == [ALL]
+    with stored.lease(ALL) as lease:
+        assert lease.blocks == [ALL]
     stored.close()
     assert not stored.hold()
 
 
-def test_a_published_block_is_free_at_once(stored: StoredBlob) -> None:
-    with stored.lease(ALL) as claim:
-        stored.publish(claim, 0, piece(CONTENT, 0))
+def test_a_published_block_is_unlocked_at_once(stored: StoredBlob) -> None:
+    with stored.lease(ALL) as lease:
+        stored.publish(lease, 0, piece(CONTENT, 0))
         assert stored.discard(ALL) == BLOCK_SIZE
         with pytest.raises(ValueError, match="block 0 is not leased"):
-            stored.publish(claim, 0, piece(CONTENT, 0))
-        stored.publish(claim, 3, piece(CONTENT, 3))
+            stored.publish(lease, 0, piece(CONTENT, 0))
+        stored.publish(lease, 3, piece(CONTENT, 3))
     assert stored.missing(ALL) == [range(3)]
 
 
-def test_only_whole_claimed_blocks_are_published(stored: StoredBlob) -> None:
-    with stored.lease(range(1, 4)) as claim:
+def test_only_whole_leased_blocks_are_published(stored: StoredBlob) -> None:
+    with stored.lease(range(1, 4)) as lease:
         for block, data in (
             (0, piece(CONTENT, 0)),
             (1, piece(CONTENT, 1)[:-1]),
@@ -399,16 +401,16 @@ def test_only_whole_claimed_blocks_are_published(stored: StoredBlob) -> None:
             (2, memoryview(CONTENT)[: 2 * BLOCK_SIZE]),  # more than the blob has
         ):
             with pytest.raises(ValueError):
-                stored.publish(claim, block, data)
+                stored.publish(lease, block, data)
     with pytest.raises(ValueError, match="not leased"):
-        stored.publish(claim, 1, piece(CONTENT, 1))
+        stored.publish(lease, 1, piece(CONTENT, 1))
     for blocks in (range(5), range(-1, 2), range(0, 4, 2)):
         with pytest.raises(ValueError, match="not a run"):
             stored.lease(blocks)
     assert stored.missing(ALL) == [ALL]
 
 
-def test_a_run_is_published_in_one_go_and_free_at_once(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_published_in_one_write_and_unlocked(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
     writes: list[int] = []
     real = os.pwrite
 
@@ -417,25 +419,25 @@ def test_a_run_is_published_in_one_go_and_free_at_once(stored: StoredBlob, monke
         return real(fd, data, offset)
 
     monkeypatch.setattr(os, "pwrite", counting)
-    with stored.lease(ALL) as claim:
-        stored.publish(claim, 1, pieces(CONTENT, range(1, 4)))
+    with stored.lease(ALL) as lease:
+        stored.publish(lease, 1, pieces(CONTENT, range(1, 4)))
         assert writes == [3, len(CONTENT) - BLOCK_SIZE, 12, 3, 4]  # counts, data, CRCs, presence bytes, time of use
         assert stored.missing(ALL) == [range(1)]
         assert stored.discard(range(2, 3)) == BLOCK_SIZE
         with pytest.raises(ValueError, match="block 1 is not leased"):
-            stored.publish(claim, 0, pieces(CONTENT, range(2)))
+            stored.publish(lease, 0, pieces(CONTENT, range(2)))
         assert stored.missing(ALL) == [range(1), range(2, 3)]
     assert stored.read(3 * BLOCK_SIZE, BLOCK_SIZE) == CONTENT[3 * BLOCK_SIZE :]
 
 
-def test_who_looks_between_the_steps_of_a_publication_sees_right_bytes_or_none(
+def test_a_read_during_a_publication_gets_right_bytes_or_none(
     layout: Layout, stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over blocks that were there before with other bytes, as a drop without a hole leaves them."""
     other_store = BlobStore(layout)
     reader = other_store.open(BLOB)
     publish_all(stored, CONTENT)
-    assert reader.read(0, len(CONTENT)) == CONTENT  # whose CRCs this reader has seen to be right
+    assert reader.read(0, len(CONTENT)) == CONTENT  # whose CRCs this reader has checked
     stored.discard(ALL)
     data_file(layout).write_bytes(b"\xff" * len(CONTENT))
     seen: list[int] = []
@@ -450,9 +452,9 @@ def test_who_looks_between_the_steps_of_a_publication_sees_right_bytes_or_none(
         seen.append(len(shown))
         return half
 
-    with stored.lease(ALL) as claim, monkeypatch.context() as watched:
+    with stored.lease(ALL) as lease, monkeypatch.context() as watched:
         watched.setattr(os, "pwrite", looking)
-        stored.publish(claim, 0, pieces(CONTENT, ALL))
+        stored.publish(lease, 0, pieces(CONTENT, ALL))
     assert seen[-3:] == [2, 3, 4]  # at last the presence bytes, halves first
     assert set(seen[:-3]) == {0}
     assert reader.read(0, len(CONTENT)) == CONTENT
@@ -464,7 +466,7 @@ def test_who_looks_between_the_steps_of_a_publication_sees_right_bytes_or_none(
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EIO, CacheUnusable)]
 )
-def test_a_failed_publication_shows_nothing_and_may_be_tried_again(
+def test_a_failed_publication_leaves_blocks_absent_and_can_be_retried(
     stored: StoredBlob,
     monkeypatch: pytest.MonkeyPatch,
     on_call: int,
@@ -472,17 +474,17 @@ def test_a_failed_publication_shows_nothing_and_may_be_tried_again(
     kind: type[Exception],
     blocks: range,
 ) -> None:
-    with stored.lease(ALL) as claim:
+    with stored.lease(ALL) as lease:
         with monkeypatch.context() as bad_disk:
             bad_disk.setattr(os, "pwrite", failing(number, os.pwrite, on_call))
             with pytest.raises(kind):
-                stored.publish(claim, 1, pieces(CONTENT, blocks))
+                stored.publish(lease, 1, pieces(CONTENT, blocks))
         assert stored.missing(ALL) == [ALL]
-        stored.publish(claim, 1, pieces(CONTENT, blocks))
+        stored.publish(lease, 1, pieces(CONTENT, blocks))
     assert stored.read(BLOCK_SIZE, 10) == CONTENT[BLOCK_SIZE : BLOCK_SIZE + 10]
 
 
-def test_short_writes_are_carried_on(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_continued(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:100_000], offset))
     publish_all(stored, CONTENT)
@@ -490,12 +492,12 @@ def test_short_writes_are_carried_on(stored: StoredBlob, monkeypatch: pytest.Mon
     assert stored.read(0, len(CONTENT)) == CONTENT
 
 
-def test_a_claim_keeps_the_blob_open(store: BlobStore) -> None:
+def test_a_lease_keeps_the_blob_open(store: BlobStore) -> None:
     stored = store.open(BLOB)
-    claim = stored.lease(ALL)
+    lease = stored.lease(ALL)
     stored.close()
-    stored.publish(claim, 2, piece(CONTENT, 2))
-    claim.release()
+    stored.publish(lease, 2, piece(CONTENT, 2))
+    lease.release()
     assert not stored.hold()
     assert store.open(BLOB).missing(ALL) == [range(2), range(3, 4)]
 
@@ -503,14 +505,14 @@ def test_a_claim_keeps_the_blob_open(store: BlobStore) -> None:
 # Dropping
 
 
-def test_discarding_gives_the_space_back(layout: Layout, stored: StoredBlob) -> None:
+def test_discarding_frees_the_space(layout: Layout, stored: StoredBlob) -> None:
     publish_all(stored, CONTENT)
     before = data_file(layout).stat()
     assert stored.discard(range(1, 4)) == len(CONTENT) - BLOCK_SIZE
     after = data_file(layout).stat()
     assert after.st_size == before.st_size
     assert before.st_blocks * 512 >= len(CONTENT)
-    assert after.st_blocks * 512 < BLOCK_SIZE + 4096  # the last, partial page went too
+    assert after.st_blocks * 512 < BLOCK_SIZE + 4096  # the last, partial page was freed too
     assert stored.missing(ALL) == [range(1, 4)]
     assert stored.read(0, BLOCK_SIZE) == CONTENT[:BLOCK_SIZE]
     with pytest.raises(BlockAbsent):
@@ -522,7 +524,9 @@ def test_discarding_gives_the_space_back(layout: Layout, stored: StoredBlob) -> 
 
 
 @pytest.mark.parametrize("case", ["open for passthrough", "linked elsewhere"])
-def test_a_file_others_look_at_is_never_punched(layout: Layout, stored: StoredBlob, tmp_path: Path, case: str) -> None:
+def test_a_file_open_for_passthrough_is_never_punched(
+    layout: Layout, stored: StoredBlob, tmp_path: Path, case: str
+) -> None:
     publish_all(stored, CONTENT)
     reader = os.open(data_file(layout), os.O_RDONLY)
     if case == "open for passthrough":
@@ -535,7 +539,7 @@ def test_a_file_others_look_at_is_never_punched(layout: Layout, stored: StoredBl
     os.close(reader)
 
 
-def test_a_hole_that_cannot_be_made_is_told_and_the_blocks_are_absent(
+def test_a_failed_punch_raises_and_leaves_the_blocks_absent(
     stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_all(stored, CONTENT)
@@ -544,13 +548,13 @@ def test_a_hole_that_cannot_be_made_is_told_and_the_blocks_are_absent(
         with pytest.raises(CacheUnusable, match="Bad file descriptor"):
             stored.discard(ALL)
     assert stored.missing(ALL) == [ALL]
-    publish_all(stored, CONTENT)  # no lock was left behind
+    publish_all(stored, CONTENT)  # no lock is left
 
 
 # The whole
 
 
-def test_a_complete_blob_is_verified_and_says_so_to_others(layout: Layout, stored: StoredBlob) -> None:
+def test_a_verified_blob_is_verified_for_other_processes(layout: Layout, stored: StoredBlob) -> None:
     publish(stored, CONTENT, range(3))
     assert not verify_blob(stored, 5.0)
     publish_all(stored, CONTENT)
@@ -583,7 +587,7 @@ def test_an_empty_blob_is_complete_at_once(store: BlobStore) -> None:
     stored.discard(range(0))
 
 
-def test_wrong_bytes_are_told_with_both_hashes(store: BlobStore) -> None:
+def test_wrong_bytes_raise_with_both_hashes(store: BlobStore) -> None:
     blob = Blob("e", len(CONTENT), HUB, Digest("sha256", "0" * 64))
     stored = store.open(blob)
     publish_all(stored, CONTENT)
@@ -594,14 +598,14 @@ def test_wrong_bytes_are_told_with_both_hashes(store: BlobStore) -> None:
     assert stored.complete
 
 
-def test_without_a_promised_hash_nothing_is_verified(store: BlobStore) -> None:
+def test_without_a_digest_nothing_is_verified(store: BlobStore) -> None:
     stored = store.open(Blob("e", len(CONTENT), HUB))
     publish_all(stored, CONTENT)
     assert not verify_blob(stored, 0)
 
 
 @pytest.mark.parametrize("change", ["drop", "rewrite", "exchange", "touch"])
-def test_whatever_happens_to_a_verified_file_takes_the_word_back(
+def test_any_change_of_the_data_file_ends_the_verification(
     layout: Layout, stored: StoredBlob, store: BlobStore, change: str
 ) -> None:
     publish_all(stored, CONTENT)
@@ -623,7 +627,7 @@ def test_whatever_happens_to_a_verified_file_takes_the_word_back(
     assert not stored.verified
 
 
-def test_dropping_takes_the_word_back_also_where_nothing_is_punched(layout: Layout, stored: StoredBlob) -> None:
+def test_dropping_ends_the_verification_even_without_a_hole(layout: Layout, stored: StoredBlob) -> None:
     publish_all(stored, CONTENT)
     assert verify_blob(stored, 0)
     reader = os.open(data_file(layout), os.O_RDONLY)
@@ -634,7 +638,7 @@ def test_dropping_takes_the_word_back_also_where_nothing_is_punched(layout: Layo
     assert header.verification is None
 
 
-def test_what_is_not_complete_is_not_verified(store: BlobStore, stored: StoredBlob) -> None:
+def test_an_incomplete_blob_is_not_verified(store: BlobStore, stored: StoredBlob) -> None:
     publish_all(stored, CONTENT)
     assert verify_blob(stored, 0)
     stored._state.set_absent(range(1))  # and then its process died
@@ -663,7 +667,9 @@ def test_a_change_during_hashing_leaves_it_unverified(
     assert verify_blob(stored, 0)
 
 
-def test_verified_comes_after_the_data_is_on_disk(stored: StoredBlob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verification_is_recorded_after_the_data_is_on_disk(
+    stored: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish_all(stored, CONTENT)
     synced: list[int] = []
 
@@ -677,9 +683,7 @@ def test_verified_comes_after_the_data_is_on_disk(stored: StoredBlob, monkeypatc
 
 
 @pytest.mark.allow_warnings("is damaged")
-def test_verifying_drops_a_damaged_block_instead_of_blaming_the_whole(
-    store: BlobStore, layout: Layout, stored: StoredBlob
-) -> None:
+def test_verifying_drops_only_the_damaged_block(store: BlobStore, layout: Layout, stored: StoredBlob) -> None:
     publish_all(stored, CONTENT)
     stored.close()
     overwrite(data_file(layout), 5, bytes([CONTENT[5] ^ 1]))
@@ -688,7 +692,7 @@ def test_verifying_drops_a_damaged_block_instead_of_blaming_the_whole(
     assert again.missing(ALL) == [range(1)]
 
 
-def test_verifying_is_no_use(stored: StoredBlob, clock: Clock) -> None:
+def test_verifying_does_not_count_as_use(stored: StoredBlob, clock: Clock) -> None:
     publish_all(stored, CONTENT)
     published = stored._state.last_uses()
     clock.now += 120
@@ -697,13 +701,13 @@ def test_verifying_is_no_use(stored: StoredBlob, clock: Clock) -> None:
     assert stored.last_use(0) == (1_700_000_000.0, False)
 
 
-# The end
+# Closing
 
 
-def test_after_the_end_everything_is_an_error_of_ours(store: BlobStore) -> None:
+def test_a_closed_blob_raises_cache_unusable(store: BlobStore) -> None:
     stored = store.open(BLOB)
     publish_all(stored, CONTENT)
-    claim = store.open(blob_of(b"other")).lease(range(1))
+    lease = store.open(blob_of(b"other")).lease(range(1))
     store.close()
     uses: list[Callable[[], object]] = [
         lambda: stored.read(0, 1),
@@ -718,4 +722,4 @@ def test_after_the_end_everything_is_an_error_of_ours(store: BlobStore) -> None:
         with pytest.raises(CacheUnusable):
             use()
     stored.close()
-    claim.release()
+    lease.release()

@@ -1,4 +1,4 @@
-"""Whole blobs to lay in folders, and processes that are killed while they do."""
+"""Complete blobs to export, and processes that are killed while they export."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COPIED = 1 << 30
 
 
 def no_reflink(*_: object) -> int:
-    """ioctl(2) as on ext4, wherever the tests run."""
+    """ioctl(2) as on ext4, on any file system."""
     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
@@ -56,7 +56,7 @@ CHILD = """
 import fcntl, os, sys
 from hffs.cache import BlobStore, Layout, export_file
 from tests.unit.cache.content import blob_of, some_bytes
-from tests.unit.cache.laid import no_reflink
+from tests.unit.cache.exported import no_reflink
 
 cache, destination, copy_below, seed, times, halting = sys.argv[1:]
 store = BlobStore(Layout(cache))
@@ -80,7 +80,7 @@ print("laid", flush=True)
 
 
 class Child:
-    """A process that lays a blob of the cache, ``times`` in a row, and halts where it is told to."""
+    """A process that exports a blob of the cache ``times`` in a row, and halts at ``halting``."""
 
     def __init__(
         self,
