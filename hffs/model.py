@@ -1,4 +1,4 @@
-"""The values everything speaks about: repos, commits, entries, blobs. Frozen, no behaviour that touches a machine."""
+"""The values that all rooms share: repos, commits, entries, blobs. Frozen, and free of I/O."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class RepoType(StrEnum):
 
     @property
     def prefix(self) -> str:
-        """What stands before the id in URLs and in names people write: nothing for models."""
+        """The prefix of the id in URLs and in names that users write: none for models."""
         return "" if self is RepoType.MODEL else f"{self.value}s/"
 
 
 @dataclass(frozen=True, slots=True)
 class RepoRef:
-    """What a user asked for: a repo, at a revision (None: its default branch), perhaps only a folder of it."""
+    """A repo as the user names it: at a revision (None: its default branch), perhaps only a folder of it."""
 
     type: RepoType
     id: str
@@ -51,7 +51,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """How content can be checked: ``sha256`` of the bytes, or git's sha1 of ``blob <size>\\0`` and the bytes."""
+    """A hash of content: ``sha256`` of the bytes, or git's sha1 of ``blob <size>\\0`` and the bytes."""
 
     algorithm: Literal["sha256", "git-sha1"]
     hex: str
@@ -59,8 +59,8 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Content: shared by every path, revision and repo that names it. ``origin`` (scheme://host[:port]) vouches for it
-    until it is verified. ``digest`` is None where the listing names no hash."""
+    """The identity of content, shared by every path, revision and repo that has it: by its ``digest``, or where the
+    listing has none by an opaque ``etag``. Until it is verified it belongs to ``origin``, the id of its source."""
 
     etag: str
     size: int
@@ -70,8 +70,8 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A blob and one place it can be fetched from: ``path`` (from the repo's root) in a commit. ``etag``: what the
-    server calls it, where that is no hash; else it calls it as we do."""
+    """A blob and a place to fetch it from: ``path`` (from the repo's root) in a commit of a source. ``etag`` is the
+    source's, where it differs from the blob's, as it does when it is no hash."""
 
     commit: Commit
     path: str
@@ -81,26 +81,26 @@ class RemoteFile:
 
     @property
     def source(self) -> str:
-        """The id of the source that has it."""
+        """The id of the source to fetch it from."""
         return self.commit.source
 
     @property
     def validator(self) -> str:
-        """The etag that answers about this file must carry."""
+        """The etag that the source's responses about this file must have."""
         return self.etag or self.blob.etag
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A name in a snapshot. ``path`` counts from the repo's root, no leading slash. A file whose listing gave no size
-    has ``size`` None until a HEAD told it; directories have neither size nor etag."""
+    has ``size`` None until a HEAD gave it; directories have neither size nor etag."""
 
     path: str
     kind: Literal["file", "directory"]
     size: int | None = None
     etag: str | None = None
     lfs: bool = False
-    told_by: Literal["listing", "server"] = "listing"  # the etag: by the listing, or by the headers of a HEAD
+    etag_from: Literal["listing", "server"] = "listing"  # a HEAD is the server's own answer
 
     @property
     def name(self) -> str:
@@ -111,8 +111,8 @@ class Entry:
         return self.path.rpartition("/")[0]
 
     def blob(self, commit: Commit) -> Blob | None:
-        """The content; None until size and etag are known. An etag that is no hash says nothing beyond its file: other
-        files may have the same, so its blob is named by commit and path as well."""
+        """The content; None until size and etag are known. An etag that is no hash identifies the content of its file
+        only, other files may have the same: the blob's etag then includes commit and path."""
         if self.size is None or self.etag is None:
             return None
         digest, name = self.digest(), self.etag
@@ -121,14 +121,14 @@ class Entry:
         return Blob(name, self.size, commit.source, digest)
 
     def remote(self, commit: Commit) -> RemoteFile | None:
-        """Where to fetch it; None until size and etag are known."""
+        """The file at its source; None until size and etag are known."""
         blob = self.blob(commit)
         if blob is None or self.etag is None:
             return None
         return RemoteFile(commit, self.path, blob, self.lfs, "" if blob.etag == self.etag else self.etag)
 
     def digest(self) -> Digest | None:
-        """The hash the listing vouches with: 64 hex digits of an LFS file are its sha256, 40 of a git file its sha1."""
+        """The hash that the etag is: 64 hex digits of an LFS file are its sha256, 40 of a git file its sha1."""
         if self.etag is None or not _HEX.fullmatch(self.etag):
             return None
         if self.lfs and len(self.etag) == 64:

@@ -1,1 +1,1 @@
-"""Servers: where listings and bytes come from."""
+"""Where listings and bytes come from; ``base`` is the seam that all other rooms know."""

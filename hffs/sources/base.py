@@ -49,7 +49,7 @@ class Body(Protocol):
         past the end of the range."""
 
     def abort(self) -> None:
-        """Makes a ``readinto`` under way, and every later one, fail at once."""
+        """Ends the wait of a ``readinto`` under way and of later ones: they fail unless their bytes have arrived."""
 
     def close(self) -> None: ...
 
@@ -125,7 +125,7 @@ class RangeReader(Protocol):
     """Bytes of files."""
 
     def open_range(self, file: RemoteFile, wanted: ByteRange) -> Body:
-        """These bytes of the file, which lie inside it; the caller closes the body. Raises ContentChanged when the
+        """These bytes of the file, which has all of them; the caller closes the body. Raises ContentChanged when the
         source has other content there now, LinkExpired, EntryNotFound, Cancelled after ``close``."""
 
     def forget(self, file: RemoteFile) -> None:

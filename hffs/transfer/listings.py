@@ -301,8 +301,8 @@ def _key(commit: Commit, kind: str, path: str) -> str:
 def encode(entries: Iterable[Entry]) -> str:
     rows: list[tuple[object, ...]] = []
     for entry in entries:
-        told_by = () if entry.told_by == "listing" else (entry.told_by,)  # nearly always
-        rows.append((entry.path, entry.kind, entry.size, entry.etag, entry.lfs, *told_by))
+        etag_from = () if entry.etag_from == "listing" else (entry.etag_from,)  # nearly always
+        rows.append((entry.path, entry.kind, entry.size, entry.etag, entry.lfs, *etag_from))
     return json.dumps(rows, separators=(",", ":"))
 
 
@@ -317,17 +317,17 @@ def decode(text: str | None) -> list[Entry] | None:
         return None
 
 
-def _checked(path: str, kind: str, size: int | None, etag: str | None, lfs: bool, told_by: str = "listing") -> Entry:
+def _checked(path: str, kind: str, size: int | None, etag: str | None, lfs: bool, etag_from: str = "listing") -> Entry:
     """The entry of one row. Raises ValueError, TypeError, NameRefused for a row that ``encode`` never wrote."""
     check_name(path)
     if size is not None and not (type(size) is int and 0 <= size <= MOST_SIZE):
         raise ValueError("not a size")
     if not isinstance(etag, str | None) or not isinstance(lfs, bool):
         raise TypeError("etag or lfs has a wrong type")
-    if told_by not in ("listing", "server"):
+    if etag_from not in ("listing", "server"):
         raise ValueError("unknown origin of the etag")
     if kind == "file":
-        return Entry(path, "file", size, etag, lfs, "server" if told_by == "server" else "listing")
+        return Entry(path, "file", size, etag, lfs, "server" if etag_from == "server" else "listing")
     if kind != "directory":
         raise ValueError("unknown kind of entry")
     return Entry(path, "directory", size, etag, lfs)

@@ -136,7 +136,7 @@ class SnapshotFile:
             found["sha256"] = digest.hex
         found["local_bytes"] = str(files.local_bytes(entry))
         found["state"] = state
-        found["hash"] = "none" if digest is None else f"{digest.algorithm} {entry.told_by}"
+        found["hash"] = "none" if digest is None else f"{digest.algorithm} {entry.etag_from}"
         if state in ("verified", "failed"):
             found["verification"] = state
         elif digest is None:

@@ -15,7 +15,7 @@ from hffs.errors import DeadlineExceeded, HubUnreachable
 from hffs.fuse.errnos import errno_of
 from hffs.policy import RetryPolicy
 from hffs.ranges import BLOCK_SIZE
-from hffs.sources.hub.http_errors import LONGEST_WAIT
+from hffs.sources.http.errors import MAX_WAIT
 from tests.hub import Match, Synthetic, faults
 from tests.hub.script import Fault
 
@@ -95,7 +95,7 @@ def test_who_asks_to_be_left_alone_is_heard_whatever_the_status(name: str, where
     error = reads.failure(LFS)
     assert isinstance(error, HubUnreachable)
     assert errno_of(error) == errno.EIO
-    assert error.retry_after == (LONGEST_WAIT if "date" in name else 290)
+    assert error.retry_after == (MAX_WAIT if "date" in name else 290)
     assert reads.asked(LFS) == (["resolve 302"] if where == "cdn" else []) + [f"{where} {status}"]
 
 

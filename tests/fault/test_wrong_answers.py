@@ -91,7 +91,7 @@ ASKED_AGAIN: dict[str, Wrong] = {
     "503": Wrong(faults.unavailable(), 503, HubUnreachable, "503"),
     "504": Wrong(faults.status(504), 504, HubUnreachable, "504"),
     "redirect to no http": Wrong(faults.redirect("ftp://127.0.0.1/x"), 302, BadResponse, "no http"),
-    "redirect to nowhere": Wrong(faults.status(302), 302, BadResponse, "without saying where"),
+    "redirect to nowhere": Wrong(faults.status(302), 302, BadResponse, "without a Location"),
 }
 # What is as good as the answer expected: no attempt is spent on it.
 HARMLESS: dict[str, tuple[Fault, int]] = {

@@ -16,14 +16,16 @@ from hffs.errors import BadResponse, HffsError, UsageError
 from hffs.model import Commit, Entry, RepoRef, RepoType
 from hffs.names import MOST_SIZE, check_name, shown
 from hffs.policy import Quota, RequestPacer
+from hffs.sources.http.errors import MAX_WAIT, http_errors
 from hffs.sources.http.headers import compact_date, content_length, content_range, http_date, plain_etag, retry_after
+from hffs.sources.http.urls import expires_at, next_hop, origin_of
 from hffs.sources.hub.access import HubAccess
 from hffs.sources.hub.auth import Auth
 from hffs.sources.hub.bounded_response import PageGuard
 from hffs.sources.hub.catalog import HubCatalog
-from hffs.sources.hub.http_errors import LONGEST_WAIT, RequestSubject, http_errors, httpx, refusal
+from hffs.sources.hub.hub_errors import RequestSubject, httpx, refusal
 from hffs.sources.hub.repo_id import parse_repo
-from hffs.sources.hub.urls import RESOLVERS, expires_at, next_hop, origin_of
+from hffs.sources.hub.urls import RESOLVERS
 
 from .mutations import broken, broken_text, fuzzed, latin, misfits
 
@@ -183,23 +185,23 @@ class Answered:
 )
 def test_how_we_stand_with_a_hub(answers: list[tuple[int, str, str, str, str, float]]) -> None:
     now = 1000.0
-    standing = HubAccess(Auth(find=lambda: "hf_token"), lapse_seconds=60.0, now=lambda: now)
+    access = HubAccess(Auth(find=lambda: "hf_token"), lapse_seconds=60.0, now=lambda: now)
     about = RequestSubject.of_commit(COMMIT, "a")
     for status, limit, rule, after, code, passed in answers:
         now += passed
         headers = {"ratelimit": limit, "ratelimit-policy": rule, "retry-after": after, "x-error-code": code}
         for url in (f"{HUB}/acme/tiny/resolve/{COMMIT.sha}/a", f"{HUB}/api/models/acme/tiny"):
             try:
-                standing.exchange(about, url, lambda _, status=status, headers=headers: Answered(status, headers))
+                access.exchange(about, url, lambda _, status=status, headers=headers: Answered(status, headers))
             except HffsError as error:
                 assert str(error).isprintable()
-                assert (getattr(error, "retry_after", None) or 0) <= LONGEST_WAIT
+                assert (getattr(error, "retry_after", None) or 0) <= MAX_WAIT
         for bucket in (RESOLVERS, "api"):
-            assert 0 <= standing.wait_seconds(bucket) < LONGEST_WAIT + 0.001
-        for quota in standing.quotas().values():
+            assert 0 <= access.background_delay(bucket) < MAX_WAIT + 0.001
+        for quota in access.quotas().values():
             assert quota.left >= 0
-            assert 0 < quota.resets_at - now < LONGEST_WAIT + 0.001
-        assert standing.slow_reason().isprintable()
+            assert 0 < quota.resets_at - now < MAX_WAIT + 0.001
+        assert access.slow_reason().isprintable()
 
 
 @fuzzed(
@@ -267,7 +269,7 @@ def test_links_from_page_to_page(turns: list[tuple[str, int]]) -> None:
     at = f"{HUB}/first"
     for link, rows in turns:
         try:
-            pages.turn(at, rows, link)
+            pages.add_page(at, rows, link)
         except BadResponse as error:
             assert str(error).isprintable()
             return

@@ -79,7 +79,7 @@ def test_a_hydration_slows_down_before_the_limit_and_leaves_the_rest_to_readers(
     status = mounted.status()
     assert status["hydration"]["state"] == "running"
     assert "3 requests of the kind 'resolvers' are left" in status["hub"]["slowed"]
-    assert "work that nobody waits for may use one in" in commands.expect("status", str(mounted.path))
+    assert "background work may use one in" in commands.expect("status", str(mounted.path))
     for path in ("58.json", "57.json"):
         assert right(mounted, path), "a reader is not held up"
     assert resolved(hub) == 11

@@ -1,7 +1,4 @@
-"""Header values read strictly: what does not parse is None, never a guess.
-
-The guard, the locator and the transport call these. Pure functions, any thread.
-"""
+"""Header values parsed strictly: what does not parse is None, never a guess. Pure functions, any thread."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _RATE_LIMIT: Final = re.compile(r"(?:^|[;,\s])(r|t)\s*=\s*([0-9]{1,9})(?=$|[;,\s
 
 
 def content_range(text: str | None) -> tuple[ByteRange, int] | None:
-    """The half-open range and the total size that a Content-Range header tells."""
+    """The half-open range and the total size of a Content-Range header."""
     match = _CONTENT_RANGE.fullmatch(text.strip()) if text else None
     if match is None:
         return None
@@ -61,7 +58,7 @@ def compact_date(text: str | None) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds the server wants us to wait: the Hub's ``RateLimit`` when its window is used up, else ``Retry-After``.
+    """Seconds that the server asks to wait: the Hub's ``RateLimit`` when its window is used up, else ``Retry-After``.
 
     ``now`` is wall-clock seconds; source: draft-ietf-httpapi-ratelimit-headers as the Hub sends it, RFC 9110 10.2.3.
     """
@@ -78,8 +75,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What a server says it still allows: ``left`` requests of this ``bucket`` within ``seconds``, of ``limit`` in all
-    where it tells."""
+    """The rest of a quota: ``left`` requests of this ``bucket`` within ``seconds``, of ``limit`` in all if known."""
 
     bucket: str
     left: int
@@ -88,9 +84,9 @@ class Allowed:
 
 
 def allowed(headers: Mapping[str, str]) -> Allowed | None:
-    """The quota on an answer: ``RateLimit: "api";r=499;t=120``, ``RateLimit-Policy: "fixed window";"api";q=500;w=300``.
+    """The quota in a response: ``RateLimit: "api";r=9;t=120``, ``RateLimit-Policy: "fixed window";"api";q=500;w=300``.
 
-    Source: as ``retry_after``. None where there is none, or it does not parse.
+    Source: as ``retry_after``.
     """
     text = headers.get("ratelimit") or ""
     bucket, values = _BUCKET.match(text), dict(_RATE_LIMIT.findall(text))

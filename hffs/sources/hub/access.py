@@ -1,10 +1,9 @@
-"""How we stand with one Hub: whether it lets us in, and how many requests it still allows.
+"""The state of access to one Hub: whether it refuses us, and how many requests it still allows.
 
-Every request to the Hub's own origin goes through ``HubAccess.exchange``, which gives it the token of the moment and
-looks at the answer. What the Hub has refused, and whom it has asked to wait, is remembered: the next who ask hear the
-same at once and the Hub is left alone, but for one request a while that finds out whether it thinks otherwise by now;
-and a token that has changed is a new case at once. Sends nothing itself. Any thread; the lock is held across no request
-and no reading of the token.
+Every request to the Hub's own origin goes through ``HubAccess.exchange``, which adds the present token and records the
+response. A refusal or a wait that the Hub asked for is remembered: later requests fail at once with the same error,
+except for one now and then that finds out whether it still holds, and for those with another token. ``HubAccess`` sends
+nothing itself. Any thread; no request is sent and no token is read under the lock.
 """
 
 from __future__ import annotations
@@ -19,25 +18,28 @@ from typing import Any, Final, Protocol, TypeVar
 from ...errors import AccessDenied, AccessLapsed, RateLimited
 from ...model import Commit
 from ...policy import Quota, RequestPacer
+from ..http.errors import MAX_WAIT
 from ..http.headers import allowed, retry_after
+from ..http.urls import host_of
 from .auth import Auth, Token
-from .http_errors import LOG_IN, LONGEST_WAIT, RequestSubject, refusal
-from .urls import RESOLVERS, bucket_of, host_of
+from .hub_errors import LOG_IN, RequestSubject, refusal
+from .urls import RESOLVERS, bucket_of
 
 log = logging.getLogger(__name__)
 
-# Seconds until one request finds out whether a refused token is good by now. That happens seldom (it is replaced, which
+# Seconds until one request finds out whether a refused token is valid by now. That is rare (a token is replaced, which
 # is seen at once), and each such request counts at the Hub as a failed login.
 TOKEN_REST: Final = 30.0
-# The same for a repo: whoever asked for access on its page, and got it, looks again in a few seconds.
+# The same for a repo: access that a user has just been granted on its page shows within a few seconds.
 REPO_REST: Final = 5.0
-# Seconds. Windows last five minutes and their ends are told in whole seconds, some time before they are heard of.
+# Seconds. Windows last five minutes; their ends are sent in whole seconds and arrive late.
 SAME_WINDOW: Final = 15.0
-# Refused repos that are remembered. A mount has one. And single files, of which a model may have a few hundred.
-MOST_REFUSED: Final = 256
+# Refusals that are remembered: of repos, of which a mount has one, and of single files, of which a model may have a few
+# hundred.
+MAX_REFUSALS: Final = 256
 
 
-class Answer(Protocol):
+class Response(Protocol):
     """A response of requests or httpx."""
 
     @property
@@ -47,25 +49,25 @@ class Answer(Protocol):
     def close(self) -> None: ...
 
 
-A = TypeVar("A", bound=Answer)
-_Key = tuple[str, str]  # a bucket and a repo; of a token that is refused for all: two empty ones
+R = TypeVar("R", bound=Response)
+_Key = tuple[str, str]  # a bucket and a repo; _ALL for a token that is refused for everything
 _ALL: Final[_Key] = ("", "")
 
 
 @dataclass(slots=True)
-class _Refused:
-    """``token`` was refused with ``error``; one request may ask again at ``again``, and until ``lapsed_until`` another
-    token is hoped for (monotonic seconds). ``unread``: there was no token to be had at all."""
+class _Refusal:
+    """``token`` was refused with ``error``. One request may be sent again at ``retry_at``; until ``lapses_until`` it is
+    a lapse (monotonic seconds). ``token_unreadable``: no token could be read, so that nothing was sent."""
 
     token: Token | None
     error: AccessDenied
-    again: float
-    lapsed_until: float
-    unread: bool = False
+    retry_at: float
+    lapses_until: float
+    token_unreadable: bool = False
 
-    def raised(self, now: float) -> AccessDenied:
-        """A new one each time: threads that share one would write into one traceback."""
-        kind = AccessLapsed if now < self.lapsed_until else AccessDenied
+    def error_at(self, now: float) -> AccessDenied:
+        """A new exception each time: threads that share one would write into one traceback."""
+        kind = AccessLapsed if now < self.lapses_until else AccessDenied
         return kind(self.error.what, self.error.remedy, token=self.error.token)
 
 
@@ -74,7 +76,8 @@ def _rest(key: _Key) -> float:
 
 
 class HubAccess:
-    """For ``lapse_seconds`` a refusal of what was given before is AccessLapsed; ``now`` gives monotonic seconds."""
+    """The ``Access`` of a Hub. For ``lapse_seconds`` a refusal of what was granted before is AccessLapsed; ``now``
+    gives monotonic seconds."""
 
     def __init__(self, auth: Auth, *, lapse_seconds: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
         self._auth = auth
@@ -82,93 +85,72 @@ class HubAccess:
         self._now = now
         self._lock = threading.Lock()
         # guarded by _lock
-        self._refused: dict[_Key, _Refused] = {}
-        self._forbidden: dict[_Key, _Refused] = {}  # the same of single files of a repo that lets us in
-        self._granted: set[_Key] = set()  # what was given once
-        self._came_back = False
-        self._token: Token | None = None  # whose the following are
+        self._refused: dict[_Key, _Refusal] = {}
+        self._refused_files: dict[_Key, _Refusal] = {}  # by bucket and subject, in repos that grant access
+        self._granted: set[_Key] = set()
+        self._recovered = False
+        self._token: Token | None = None  # that the following belong to
         self._quotas: dict[str, Quota] = {}
-        self._paces: dict[str, RequestPacer] = {}
+        self._pacers: dict[str, RequestPacer] = {}
         self._blocked: dict[str, float] = {}  # bucket -> until when
-        self._on_heard: Callable[[], None] | None = None
+        self._on_answer: Callable[[], None] | None = None
 
-    def exchange(self, about: RequestSubject, url: str, send: Callable[[Token | None], A]) -> A:
-        """The answer to a request for ``url``, which ``send`` sends with the token it is given; sent again once when
-        the token was changed meanwhile. Raises AccessDenied, RateLimited, and what ``send`` raises."""
+    def exchange(self, about: RequestSubject, url: str, send: Callable[[Token | None], R]) -> R:
+        """The response to a request for ``url``, which ``send`` sends with the token it is given; sent once more when
+        the token has changed meanwhile. Raises AccessDenied, RateLimited, and what ``send`` raises."""
         bucket = bucket_of(url)
         keys = (_ALL, (bucket, about.repo)) if bucket else ()
-        token = self._admitted(keys, bucket, about)
-        answer = send(token)
+        token = self._admit(keys, bucket, about)
+        response = send(token)
         try:
-            if answer.status_code == 401:
-                renewed = self._read()
+            if response.status_code == 401:
+                renewed = self._read_token()
                 if renewed != token:
-                    answer.close()
-                    token, answer = renewed, send(renewed)
-            self._hear(keys, bucket, about, token, answer)
+                    response.close()
+                    token, response = renewed, send(renewed)
+            self._record_response(keys, bucket, about, token, response)
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        return answer
+        return response
 
-    # --- what status shows ------------------------------------------------------------------------------------------
+    # --- as Access --------------------------------------------------------------------------------------------------
 
     @property
     def refused(self) -> AccessDenied | None:
-        """As ``Access.refused``."""
         with self._lock:
-            found = next(iter(sorted(self._refused.items())), None)
-        return None if found is None else found[1].error
+            return self._refused[min(self._refused)].error if self._refused else None
 
     def quotas(self) -> dict[str, Quota]:
-        """What the Hub allows in the windows that have not ended."""
         now = self._now()
         with self._lock:
             return {name: quota for name, quota in sorted(self._quotas.items()) if now < quota.resets_at}
 
     def requests_left(self) -> int | None:
-        """As ``Access.requests_left``."""
         quota = self.quotas().get(RESOLVERS)
         return None if quota is None else quota.left
 
     def slow_reason(self) -> str:
-        """Why work that nobody waits for asks the Hub slowly or not at all, if it does."""
         now = self._now()
         quotas = self.quotas()
         with self._lock:
             blocked = {bucket: until - now for bucket, until in self._blocked.items() if now < until}
-        for bucket, seconds in sorted(blocked.items(), key=lambda each: -each[1]):
-            return f"the Hub takes no request of the kind {bucket!r} for {seconds:.0f} s"
+        if blocked:
+            bucket = max(blocked, key=lambda each: blocked[each])
+            return f"the Hub takes no request of the kind {bucket!r} for {blocked[bucket]:.0f} s"
         for bucket, quota in quotas.items():
             if interval := quota.interval(now):
                 few = f"{quota.left} requests of the kind {bucket!r} are left for {quota.resets_at - now:.0f} s"
-                pace = f"one in {interval:.1f} s" if quota.spare() else "none of them"
-                return f"{few}: work that nobody waits for may use {pace}"
+                share = f"one in {interval:.1f} s" if quota.spare() else "none of them"
+                return f"{few}: background work may use {share}"
         return ""
 
-    # --- what others ask --------------------------------------------------------------------------------------------
-
-    def wait_seconds(self, bucket: str = RESOLVERS) -> float:
-        """Seconds that work which nobody waits for should wait before it asks the Hub; 0: it may, and is counted."""
-        now = self._now()
-        with self._lock:
-            blocked = self._blocked.get(bucket, now) - now
-            if blocked > 0:
-                return blocked
-            quota = self._quotas.get(bucket)
-            wait = self._paces.setdefault(bucket, RequestPacer()).wait(quota, now)
-            if not wait and quota is not None:  # its answer is not here before others ask
-                self._quotas[bucket] = replace(quota, left=max(0, quota.left - 1))
-            return wait
-
     def on_next_answer(self, callback: Callable[[], None]) -> None:
-        """As ``Access.on_next_answer``: with its answers about files the Hub says how many requests are left."""
         with self._lock:
-            self._on_heard = callback
+            self._on_answer = callback
 
     def recovered(self) -> bool:
-        """Whether a refusal has ended since this was asked last, also by a token that has changed. To be asked about
-        once a second; it reads the token only while something is refused."""
+        """As ``Access.recovered``, also by a changed token, which is read only while something is refused."""
         with self._lock:
             refused = bool(self._refused)
         if refused:
@@ -177,132 +159,147 @@ class HubAccess:
             except AccessDenied:
                 return False
             with self._lock:
-                self._forget_others(token)
+                self._drop_other_tokens(token)
         with self._lock:
-            came_back, self._came_back = self._came_back, False
-        if came_back:
+            recovered, self._recovered = self._recovered, False
+        if recovered:
             log.info("event=access-tried-again")
-        return came_back
+        return recovered
 
     def assume_granted(self, commit: Commit) -> None:
-        """As ``Access.assume_granted``."""
         with self._lock:
             self._granted |= {_ALL, (RESOLVERS, RequestSubject.of_commit(commit).repo)}
 
-    # --- before a request -------------------------------------------------------------------------------------------
-
-    def _admitted(self, keys: tuple[_Key, ...], bucket: str | None, about: RequestSubject) -> Token | None:
-        """The token to send. Raises what is remembered, unless it is time to ask again."""
-        token = self._read()
+    def background_delay(self, bucket: str = RESOLVERS) -> float:
+        """Seconds that a request of this kind should be put off when no reader waits for it; 0: it may be sent, and is
+        counted as sent."""
         now = self._now()
         with self._lock:
-            self._forget_others(token)
-            if token != self._token:  # another user, with a quota of its own
-                self._token, self._quotas, self._paces, self._blocked = token, {}, {}, {}
+            blocked = self._blocked.get(bucket, now) - now
+            if blocked > 0:
+                return blocked
+            quota = self._quotas.get(bucket)
+            delay = self._pacers.setdefault(bucket, RequestPacer()).wait(quota, now)
+            if not delay and quota is not None:  # counted before its response, for the next caller
+                self._quotas[bucket] = replace(quota, left=max(0, quota.left - 1))
+            return delay
+
+    # --- before a request -------------------------------------------------------------------------------------------
+
+    def _admit(self, keys: tuple[_Key, ...], bucket: str | None, about: RequestSubject) -> Token | None:
+        """The token to send. Raises what is remembered, unless it is time to find out whether it still holds."""
+        token = self._read_token()
+        now = self._now()
+        with self._lock:
+            self._drop_other_tokens(token)
+            if token != self._token:  # another user, with quotas of its own
+                self._token, self._quotas, self._pacers, self._blocked = token, {}, {}, {}
             for key in keys:
                 refused = self._refused.get(key)
                 if refused is None:
                     continue
-                if now < refused.again:
-                    raise refused.raised(now)
-                refused.again = now + _rest(key)
-            forbidden = self._forbidden.get((bucket or "", str(about)))
-            if forbidden is not None and forbidden.token == token and now < forbidden.again:
-                raise forbidden.raised(now)
+                if now < refused.retry_at:
+                    raise refused.error_at(now)
+                refused.retry_at = now + _rest(key)
+            refused = self._refused_files.get((bucket or "", str(about)))
+            if refused is not None and refused.token == token and now < refused.retry_at:
+                raise refused.error_at(now)
             wait = self._blocked.get(bucket or "", now) - now
         if wait > 0:
-            told = f"{host_of(about.endpoint)} asks us to wait for {wait:.0f} s: too many requests"
-            raise RateLimited(told, "" if token else f"{LOG_IN} for a higher limit", wait)
+            what = f"{host_of(about.endpoint)} asks us to wait for {wait:.0f} s: too many requests"
+            raise RateLimited(what, "" if token else f"{LOG_IN} for a higher limit", wait)
         return token
 
-    def _read(self) -> Token | None:
+    def _read_token(self) -> Token | None:
         try:
             return self._auth.token()
         except AccessDenied as error:
             now = self._now()
             with self._lock:
                 if _ALL not in self._refused:
-                    self._refuse(_ALL, None, error, now, unread=True)
-                raise self._refused[_ALL].raised(now) if self._refused[_ALL].unread else error from None
+                    self._refuse(_ALL, None, error, now, token_unreadable=True)
+                refused = self._refused[_ALL]
+                raise refused.error_at(now) if refused.token_unreadable else error from None
 
-    def _forget_others(self, token: Token | None) -> None:
-        """What another token was refused is no refusal of this one; the caller holds the lock."""
-        kept = {key: each for key, each in self._refused.items() if each.token == token and not each.unread}
-        self._came_back = self._came_back or len(kept) < len(self._refused)
+    def _drop_other_tokens(self, token: Token | None) -> None:
+        """Forgets the refusals of other tokens; the caller holds the lock."""
+        kept = {key: each for key, each in self._refused.items() if each.token == token and not each.token_unreadable}
+        self._recovered = self._recovered or len(kept) < len(self._refused)
         self._refused = kept
 
     # --- after it ---------------------------------------------------------------------------------------------------
 
-    def _hear(
-        self, keys: tuple[_Key, ...], bucket: str | None, about: RequestSubject, token: Token | None, answer: Answer
+    def _record_response(
+        self, keys: tuple[_Key, ...], bucket: str | None, about: RequestSubject, token: Token | None, response: Response
     ) -> None:
-        status, headers, now = answer.status_code, answer.headers, self._now()
-        self._note_quota(token, headers, now)
+        """Raises AccessDenied when the response refuses access."""
+        status, headers, now = response.status_code, response.headers, self._now()
+        self._record_quota(token, headers, now)
         if not bucket:
             return
         if bucket == RESOLVERS:
             with self._lock:
-                tell, self._on_heard = self._on_heard, None
-            if tell is not None:
-                tell()
+                callback, self._on_answer = self._on_answer, None
+            if callback is not None:
+                callback()
         if status == 429:
-            self._note_wait(bucket, token, headers, now)
+            self._block_requests(bucket, token, headers, now)
         elif status in (401, 403):
-            error = refusal(about, status, headers, remedy=self._auth.way_out())
+            error = refusal(about, status, headers, remedy=self._auth.login_hint())
             if isinstance(error, AccessDenied):
                 if about.path and status == 403 and not headers.get("x-error-code"):
-                    raise self._forbid((bucket, str(about)), token, error, now)
+                    raise self._refuse_file((bucket, str(about)), token, error, now)
                 key = _ALL if error.token else keys[1]
                 with self._lock:
                     self._refuse(key, token, error, now)
-                    raise self._refused[key].raised(now)
+                    raise self._refused[key].error_at(now)
         elif status < 400 or headers.get("x-error-code") == "EntryNotFound":
             with self._lock:
                 self._granted |= set(keys)
                 for key in keys:
-                    self._came_back = self._refused.pop(key, None) is not None or self._came_back
+                    self._recovered = self._refused.pop(key, None) is not None or self._recovered
 
-    def _refuse(self, key: _Key, token: Token | None, error: AccessDenied, now: float, *, unread: bool = False) -> None:
+    def _refuse(
+        self, key: _Key, token: Token | None, error: AccessDenied, now: float, *, token_unreadable: bool = False
+    ) -> None:
         """The caller holds the lock."""
         before = self._refused.get(key)
         if before is not None and before.token == token:
-            lapsed_until = before.lapsed_until
+            lapses_until = before.lapses_until
         else:
-            lapsed_until = now + self._lapse if key in self._granted else now
-        self._refused[key] = _Refused(token, error, now + _rest(key), lapsed_until, unread)
-        while len(self._refused) > MOST_REFUSED:
+            lapses_until = now + self._lapse if key in self._granted else now
+        self._refused[key] = _Refusal(token, error, now + _rest(key), lapses_until, token_unreadable)
+        while len(self._refused) > MAX_REFUSALS:
             self._refused.pop(next(iter(self._refused)))
         if before is None:
             log.info("event=access-refused why=%s", error)
 
-    def _forbid(self, key: _Key, token: Token | None, error: AccessDenied, now: float) -> AccessDenied:
-        """One file is refused, for a reason of its own: nothing is said of the others. What to raise."""
-        refused = _Refused(token, error, now + REPO_REST, now)
+    def _refuse_file(self, key: _Key, token: Token | None, error: AccessDenied, now: float) -> AccessDenied:
+        """The error to raise: this file is refused for a reason of its own, which says nothing about the others."""
+        refused = _Refusal(token, error, now + REPO_REST, now)
         with self._lock:
-            new = key not in self._forbidden
-            self._forbidden[key] = refused
-            while len(self._forbidden) > MOST_REFUSED:
-                self._forbidden.pop(next(iter(self._forbidden)))
+            new = key not in self._refused_files
+            self._refused_files[key] = refused
+            while len(self._refused_files) > MAX_REFUSALS:
+                self._refused_files.pop(next(iter(self._refused_files)))
         if new:
             log.info("event=file-refused why=%s", error)
-        return refused.raised(now)
+        return refused.error_at(now)
 
-    def _note_quota(self, token: Token | None, headers: Mapping[str, str], now: float) -> None:
-        told = allowed(headers)
-        if told is None:
+    def _record_quota(self, token: Token | None, headers: Mapping[str, str], now: float) -> None:
+        found = allowed(headers)
+        if found is None:
             return
         with self._lock:
-            if token == self._token:
-                resets_at, before = now + min(told.seconds, LONGEST_WAIT), self._quotas.get(told.bucket)
-                same = before is not None and resets_at < before.resets_at + SAME_WINDOW
-                # Answers overtake each other; in one window there is never more than there was.
-                left = (
-                    min(told.left, before.left) if same and before is not None and now < before.resets_at else told.left
-                )
-                self._quotas[told.bucket] = Quota(left, told.limit, resets_at)
+            if token != self._token:
+                return
+            left, resets_at, before = found.left, now + min(found.seconds, MAX_WAIT), self._quotas.get(found.bucket)
+            if before is not None and resets_at < before.resets_at + SAME_WINDOW and now < before.resets_at:
+                left = min(left, before.left)  # responses overtake each other; in one window the number only falls
+            self._quotas[found.bucket] = Quota(left, found.limit, resets_at)
 
-    def _note_wait(self, bucket: str, token: Token | None, headers: Mapping[str, str], now: float) -> None:
-        """Nothing of this kind before the server's time. A date is left to who retries: it is by the server's clock."""
+    def _block_requests(self, bucket: str, token: Token | None, headers: Mapping[str, str], now: float) -> None:
+        """No request of this kind before the server's time; a date, by the server's clock, is left to the retry."""
         seconds = headers.get("retry-after") or ""
         wait = retry_after(
             {"ratelimit": headers.get("ratelimit") or "", "retry-after": seconds if seconds.isdecimal() else ""}, now
@@ -311,5 +308,5 @@ class HubAccess:
             return
         with self._lock:
             if token == self._token:
-                self._blocked[bucket] = now + min(wait, LONGEST_WAIT)
+                self._blocked[bucket] = now + min(wait, MAX_WAIT)
         log.info("event=rate-limited bucket=%s wait=%.0f", bucket, wait)

@@ -1,8 +1,8 @@
-"""The token: found where huggingface_hub finds it, asked for anew each time, shown to nobody.
+"""The token: found where huggingface_hub finds it, read anew for each request, never shown.
 
-Whoever sends a request to the Hub asks ``Auth.token`` right before. It is read every time (30 us, beside a request of
-milliseconds), so that `hf auth login`, a rotated file or a refreshed OAuth token count from the next request on.
-Never sends it, never logs it. Any thread.
+``Auth.token`` is called right before each request to the Hub. It reads every time (30 us, beside a request of
+milliseconds), so that `hf auth login`, a rotated file or a refreshed OAuth token count from the next request on. It
+neither sends nor logs the token. Any thread.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from huggingface_hub import errors as hub
 
 from ... import config
 from ...errors import AccessDenied
-from .http_errors import LOG_IN
+from .hub_errors import LOG_IN
 
-# A failed exchange of a CI job's identity for a token; not every huggingface_hub 1.x knows it.
+# A failed exchange of a CI job's identity for a token; not every huggingface_hub 1.x has it.
 _OIDC_ERROR: Final[type[Exception]] = getattr(hub, "OIDCError", OSError)
-_CHARACTERS: Final = re.compile(r"[!-~]+")  # what may stand in a header
+_CHARACTERS: Final = re.compile(r"[!-~]+")  # that a header may hold
 
 
 class Token:
-    """A secret: ``header`` gives it away, nothing else does."""
+    """A secret: only ``header`` reveals it."""
 
     __slots__ = ("_text",)
 
@@ -60,8 +60,8 @@ class Auth:
         self._file = token_file
         self._find = find
 
-    def way_out(self) -> str:
-        """What to do about a token that is refused, which depends on where it was found."""
+    def login_hint(self) -> str:
+        """What to do about a refused token, which depends on where it was found."""
         if self._file is not None:
             return f"put a good one into {self._file}"
         variable = config.token_variable()
@@ -70,7 +70,8 @@ class Auth:
         return LOG_IN
 
     def token(self) -> Token | None:
-        """The token of this moment; None when there is none. Raises AccessDenied when it cannot be read."""
+        """The present token; None when there is none. Raises AccessDenied when it cannot be read; an explicit
+        ``token_file`` never falls back to anonymous access."""
         if self._file is None and constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
             return None
         try:
@@ -82,7 +83,7 @@ class Auth:
             raise AccessDenied(f"{where} cannot be read: {reason}", remedy) from None
         text = (text or "").strip()
         if not text:
-            if self._file is not None:  # asked for by name: nobody is to find out later that it went without
+            if self._file is not None:
                 raise AccessDenied(f"{self._file} holds no token", "put one into it, or leave --token-file out")
             return None
         if not _CHARACTERS.fullmatch(text):

@@ -1,10 +1,10 @@
-"""huggingface_hub's shared HTTP client, watched while it works for us.
+"""Calls of huggingface_hub's HfApi with deadlines, retries, bounds and tokens of our own.
 
-The catalog does every call of HfApi inside ``HubClient.asking``. Within it each request gets a deadline (HfApi's
-listings have none) and the token of the moment, the latter for the Hub's own origin only; it is counted; it is tried
-again within ``PATIENCE``, where huggingface_hub's own retries may take minutes; and what a listing leaves out is put in
-as null, where HfApi would give up. Requests that anybody else in this process makes through the same client are left as
-they are. Any thread; the locks guard the count and the wrapping and are never held across a request.
+The catalog makes every call of HfApi inside ``HubClient.calling``, which intercepts huggingface_hub's shared HTTP
+client. Each request then gets a deadline (HfApi's listings have none) and, at the Hub's own origin only, the present
+token; it is counted, and retried within ``PATIENCE``, where huggingface_hub's own retries may take minutes; and fields
+that a listing leaves out are added as null, where HfApi would give up. Other users of the same client in this process
+are not affected. Any thread; no request is sent under a lock.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from huggingface_hub import get_session
 
 from ...errors import BadResponse, HubUnreachable
 from ...policy import RetryPolicy
+from ..http.transport import MAX_REDIRECTS
+from ..http.urls import host_of, next_hop, origin_of
 from .access import HubAccess
 from .auth import Token
 from .bounded_response import ANSWER_SECONDS, PageGuard, read_whole
-from .http_errors import RequestSubject, httpx, hub_errors, refusal, unreachable
-from .urls import host_of, next_hop, origin_of
+from .hub_errors import RequestSubject, httpx, hub_errors, refusal, unreachable
 
 # Seconds. A page of 1000 entries takes the Hub a second or two; huggingface_hub itself gives a HEAD ten.
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
 
-# Somebody looks at a prompt or waits in readdir: 0.75 s more on average for a hub that is down, and a wait it asks for
-# only when it is short. All that is asked here changes nothing, so that asking twice is no harm.
+# A user at a prompt or a readdir waits: 0.75 s more on average for a Hub that is down, and a wait that the Hub asks for
+# only when it is short. All requests here are safe to repeat.
 RETRY: Final = RetryPolicy(attempts=3, base=0.5, cap=4.0)
 PATIENCE: Final = 30.0
-MAX_REDIRECTS: Final = 5  # a rename and a mirror or two; more is a circle
 
-# huggingface_hub asks for this list to describe itself in its User-Agent. It would be a request to another server
-# than the endpoint, of no use to the user; it takes the refusal for "no list".
+# huggingface_hub requests this list for its User-Agent, from another server than the endpoint; a failure counts as no
+# list.
 _TELEMETRY: Final = "/api/agent-harnesses"
 
 log = logging.getLogger(__name__)
@@ -49,38 +49,38 @@ Send = Callable[..., Any]
 
 
 class Exchange:
-    """One call of HfApi: what it is about, and what is known of its last answer."""
+    """One call of HfApi: what it is about, and the state of its listing."""
 
     def __init__(self, client: HubClient, about: RequestSubject, *, listing: bool) -> None:
         self.client = client
         self.about = about
         self.listing = listing
         self.pages = PageGuard(about)
-        self.rows = 0  # entries in the page that came last
-        self.more = False  # whether it named a next page
+        self.rows = 0  # entries in the last page
+        self.more = False  # whether it names a next page
 
 
 _EXCHANGE: ContextVar[Exchange | None] = ContextVar("hffs_exchange", default=None)
-_WRAPPING = threading.Lock()
+_INTERCEPT = threading.Lock()
 
 
 class HubClient:
-    """What goes from this process to one Hub through HfApi. ``sleep``, ``dice`` and ``monotonic`` are time's and
+    """The requests of this process to one Hub through HfApi. ``sleep``, ``jitter`` and ``monotonic`` are time's and
     random's, but for tests."""
 
     def __init__(
         self,
         endpoint: str,
-        standing: HubAccess,
+        access: HubAccess,
         *,
         sleep: Callable[[float], object] = time.sleep,
-        dice: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint = endpoint
-        self.standing = standing
+        self.access = access
         self._sleep = sleep
-        self._dice = dice
+        self._jitter = jitter
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._requests = 0  # guarded by _lock
@@ -95,10 +95,10 @@ class HubClient:
         return Exchange(self, about, listing=listing)
 
     @contextmanager
-    def asking(self, exchange: Exchange) -> Iterator[Exchange]:
-        """HfApi may be called in here, by this thread; everything that goes wrong comes out as an HffsError."""
+    def calling(self, exchange: Exchange) -> Iterator[Exchange]:
+        """Around calls of HfApi by this thread: raises HffsErrors only."""
         with hub_errors(exchange.about):
-            _watch(get_session())
+            _intercept(get_session())
             token = _EXCHANGE.set(exchange)
             try:
                 yield exchange
@@ -107,30 +107,31 @@ class HubClient:
 
     def send(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
         if request.url.path.endswith(_TELEMETRY):
-            raise HubUnreachable("hffs asks nobody but the endpoint")
+            raise HubUnreachable("hffs sends requests to the endpoint only")
         limits = {"connect": CONNECT_SECONDS, "read": READ_SECONDS, "write": READ_SECONDS, "pool": CONNECT_SECONDS}
         request.extensions = {**request.extensions, "timeout": limits}
         ends = self._monotonic() + PATIENCE
         attempt = 0
         while True:
             try:
-                response = self._once(inner, exchange, request, options)
+                response = self._follow(inner, exchange, request, options)
                 break
             except HubUnreachable as error:
-                asked = getattr(error, "retry_after", None)
-                wait = RETRY.decide(attempt, transient=error.transient, retry_after=asked, random=self._dice())
+                wait = RETRY.decide(
+                    attempt, transient=error.transient, retry_after=error.retry_after, random=self._jitter()
+                )
                 if wait is None or self._monotonic() + wait > ends:
                     raise
                 log.info("event=hub-asked-again wait=%.1f why=%s", wait, error.what)
             self._sleep(wait)
             attempt += 1
         if exchange.listing and response.status_code == 200:
-            response = _mended(exchange, response)
+            response = _complete_rows(exchange, response)
         return response
 
-    def _once(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
-        """The answer at the end of the redirects, which are ours to follow: each has a right of its own to the token,
-        or none, and the client below would read the body of each to its end, and go wherever it is told."""
+    def _follow(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
+        """The response at the end of the redirects. They are followed here, since the token depends on the host of each
+        hop, and since the client below would read each body to its end and follow to any address."""
         options = dict(options)
         follow = options.pop("follow_redirects")
         for _ in range(MAX_REDIRECTS + 1):
@@ -159,7 +160,7 @@ class HubClient:
         url = str(request.url)
         if origin_of(url) != origin_of(self.endpoint):
             return send(None)
-        return self.standing.exchange(exchange.about, url, send)
+        return self.access.exchange(exchange.about, url, send)
 
     def _send(self, inner: Send, exchange: Exchange, request: Any, options: dict[str, Any]) -> Any:
         if request.headers.get("accept-encoding") != "identity":
@@ -177,12 +178,14 @@ class HubClient:
             self._requests += 1
 
 
-def _watch(session: Any) -> None:
-    """Make the shared client ask us first. huggingface_hub replaces it now and then, so this is looked at each time.
+def _intercept(session: Any) -> None:
+    """Sends the shared client's requests through ``HubClient.send`` while a call is in progress. Checked for each call,
+    for huggingface_hub replaces the client now and then.
 
-    Its ``set_client_factory`` would be the front door, but there is one factory per process and it may be the user's.
+    Its ``set_client_factory`` would be the documented way, but there is one factory per process, which may be the
+    user's.
     """
-    with _WRAPPING:
+    with _INTERCEPT:
         if "_hffs_inner" in vars(session):
             return
         inner: Send = session.send
@@ -195,29 +198,27 @@ def _watch(session: Any) -> None:
                 options["follow_redirects"] = session.follow_redirects
             return exchange.client.send(inner, exchange, request, options)
 
-        session._hffs_inner = inner  # noqa: SLF001 - our own mark on their object
+        session._hffs_inner = inner  # noqa: SLF001 - marks the client as intercepted
         session.send = send
 
 
-def _mended(exchange: Exchange, response: Any) -> Any:
-    """A page of entries as HfApi wants it: kinds it does not know left out, a missing size or pointer size null.
-
-    Anything else that is wrong with it stays, and HfApi stumbles over it as it would have.
-    """
+def _complete_rows(exchange: Exchange, response: Any) -> Any:
+    """A page of entries as HfApi requires it: entries of unknown kinds are left out, missing sizes are null. Any other
+    mistake is left for HfApi to find."""
     rows = response.json()
     if not isinstance(rows, list):
         raise BadResponse(f"{host_of(exchange.about.endpoint)} sent no list of the files of {exchange.about}")
-    kept = [_mended_row(row) for row in rows if not isinstance(row, dict) or row.get("type") in ("file", "directory")]
+    kept = [_complete_row(row) for row in rows if not isinstance(row, dict) or row.get("type") in ("file", "directory")]
     link = response.links.get("next", {}).get("url")
     exchange.rows = len(kept)
     exchange.more = link is not None
-    exchange.pages.turn(str(response.request.url), len(rows), link)
+    exchange.pages.add_page(str(response.request.url), len(rows), link)
     links = [("link", value) for value in response.headers.get_list("link")]
     body = json.dumps(kept).encode()  # in ASCII, for a name may hold what UTF-8 cannot
     return httpx.Response(response.status_code, headers=links, content=body, request=response.request)
 
 
-def _mended_row(row: Any) -> Any:
+def _complete_row(row: Any) -> Any:
     if not isinstance(row, dict) or row["type"] != "file":
         return row
     full = {"size": None, **row}

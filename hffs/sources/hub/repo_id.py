@@ -1,8 +1,4 @@
-"""Names of repos, as people write them.
-
-The command line and the API call ``parse_repo``. Nothing here asks a server whether a name exists. Pure functions, any
-thread.
-"""
+"""Names of repos as users write them. No server is asked whether a name exists. Pure functions, any thread."""
 
 from __future__ import annotations
 
@@ -24,23 +20,23 @@ _SEGMENTS: Final = {"models": RepoType.MODEL, "datasets": RepoType.DATASET, "spa
 _SINGULAR: Final = frozenset(RepoType)
 _ELSEWHERE: Final = frozenset({"kernels", "buckets", "kernel", "bucket"})  # other things the Hub keeps
 _WEB: Final = ("huggingface.co/", "www.huggingface.co/", "hf.co/", "git@")
-# What git refuses in a ref's name (git-check-ref-format), so that no revision can walk about in a URL.
+# What git refuses in a ref's name (git-check-ref-format), so that no revision can leave its segment of a URL.
 _REVISION: Final = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\]+")
-_ECHO: Final = re.compile(r": '[^']*'$")  # of the name, at the end of huggingface_hub's words: it stands before them
-# parse_hf_uri knows names of two parts only; a legacy name is parsed below this one, which then is taken off again.
+_ECHO: Final = re.compile(r": '[^']*'$")  # of the name, at the end of huggingface_hub's message
+# parse_hf_uri accepts names of two parts only; a legacy name is parsed below this one, which is then removed.
 _STAND_IN: Final = "legacy/"
 
 
 def parse_repo(
     text: str,
     *,
-    type: RepoType | str | None = None,  # noqa: A002 - the Hub's own word for it
+    type: RepoType | str | None = None,  # noqa: A002 - the Hub's own name for it
     revision: str | None = None,
     subfolder: str | None = None,
 ) -> RepoRef:
     """The repo that ``[hf://][datasets/|spaces/]ORG/NAME[@REVISION][/PATH/IN/REPO]`` and the options name.
 
-    Options say the same as the text, or what it leaves open. Raises UsageError for a malformed name, another kind of
+    Options repeat the text or supply what it leaves out. Raises UsageError for a malformed name, another kind of
     source, or a contradiction between the two.
     """
     body = text.removeprefix("hf://")
@@ -95,7 +91,7 @@ def _parse(text: str, repo_type: RepoType, rest: str) -> tuple[str, str | None, 
         detail = " ".join(getattr(wrong, "msg", "").replace(_STAND_IN, "").split())
         remedy = _ECHO.sub("", detail.rstrip(". "))
         raise UsageError(f"{text!r} is not the name of a repo", remedy or ACCEPTED) from None
-    if not uri.id.isascii():  # not every huggingface_hub 1.x looks
+    if not uri.id.isascii():  # not every huggingface_hub 1.x checks it
         raise UsageError(f"{text!r} is not the name of a repo", "names are of ASCII letters, digits, '-', '_' and '.'")
     after = rest.partition("@")[2]
     if uri.revision and after.startswith(uri.revision) and after[len(uri.revision) :][:1] not in ("", "/"):

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from ...model import Commit, Entry, RemoteFile, RepoRef
 from ...ranges import ByteRange
 from ..base import ResolvedRepo, TreePage
+from ..http.transport import HttpBody
 from .access import HubAccess
 from .auth import Auth
 from .catalog import HubCatalog
-from .transport import HttpBody, HttpTransport
+from .hub_transport import HubTransport
 from .url_resolver import UrlResolver
 
 
@@ -21,7 +22,7 @@ class HubSource:
     def __init__(self, endpoint: str, token_file: str | None = None, *, lapse_seconds: float = 0.0) -> None:
         self.access = HubAccess(Auth(token_file), lapse_seconds=lapse_seconds)
         self._catalog = HubCatalog(endpoint, self.access)
-        self._transport = HttpTransport(UrlResolver(self.access), self.access)
+        self._transport = HubTransport(UrlResolver(self.access), self.access)
         self.id = self._catalog.endpoint
 
     @property

@@ -1,9 +1,9 @@
-"""Where a file's bytes are: the Hub itself for git files, a signed URL for LFS files, kept until shortly before it
-expires. Where the Hub redirects a git file to on its own host is kept likewise.
+"""Where a file's bytes are: at the Hub itself for git files, at a signed URL for LFS files, kept until shortly before
+it expires. Where the Hub redirects a git file to on its own host is kept likewise.
 
-The transport asks before every range. A signed URL costs one HEAD to the Hub per file and lifetime, however many
-threads ask at once: they share the answer, and the failure. Nothing of the content is fetched here. Any thread; the
-lock guards the table of URLs and flights and is never held across the network.
+``HubTransport`` calls it before every range. A signed URL costs one HEAD to the Hub per file and lifetime, however many
+threads want it at once: they share the answer, and the failure. No content is fetched here. Any thread; the lock is
+never held across a request.
 """
 
 from __future__ import annotations
@@ -21,55 +21,53 @@ from requests import Response
 
 from ...errors import BadResponse, ContentChanged, DeadlineExceeded, HffsError, LinkExpired
 from ...model import RemoteFile
-from ..http.connections import USER_AGENT, Connections
+from ..http.connections import Connections
+from ..http.errors import http_errors
 from ..http.headers import content_length, http_date, plain_etag
+from ..http.transport import follow
+from ..http.urls import expires_at, host_of, origin_of
 from .access import HubAccess
 from .auth import Token
-from .http_errors import RequestSubject, http_errors, refusal
-from .urls import expires_at, host_of, next_hop, origin_of, resolve_url
+from .hub_errors import RequestSubject, refusal
+from .urls import resolve_url
 
-MAX_REDIRECTS: Final = 5  # a rename and a mirror or two; more is a circle
-UNKNOWN_LIFE: Final = 600.0  # seconds a URL that names no expiry is kept: the shortest lifetimes seen are an hour
+DEFAULT_LIFE: Final = 600.0  # seconds a URL that names no expiry is kept: the shortest lifetimes seen are an hour
 MARGIN: Final = 60.0  # seconds before the expiry that a fetch may still need, having taken the URL from here
-LIFE_USED: Final = 0.8  # of a life so short that the margin would eat it
-KEPT: Final = 4096  # URLs of about 1 KB; a repo of more LFS files than that asks again
+LIFE_USED: Final = 0.8  # of a life so short that the margin would use it up
+MAX_URLS: Final = 4096  # of about 1 KB; with more LFS files in use some cost another request
 
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
-    """A URL to send ranged GETs to. ``until`` (monotonic seconds) is when a fresh one should be asked for; ``instead``
-    is the refused URL this one was asked for in place of."""
+    """A URL for ranged GETs. ``until`` (monotonic seconds) is when to request a fresh one; ``replaces`` is the refused
+    URL that it was requested in place of."""
 
     url: str
     until: float = float("inf")
-    instead: str | None = None
+    replaces: str | None = None
 
 
 class UrlResolver:
-    """``clock`` gives wall-clock seconds, ``monotonic`` those that never jump; ``patience`` bounds what a call waits
-    for a request that another thread makes."""
+    """``clock`` gives wall-clock seconds, ``monotonic`` those that never jump; ``patience`` bounds the wait for a
+    request, also for one that another thread makes."""
 
     def __init__(
         self,
-        standing: HubAccess,
+        access: HubAccess,
+        connections: Connections | None = None,
         *,
-        connect_timeout: float = 10.0,
-        read_timeout: float = 10.0,
         patience: float = 30.0,
-        user_agent: str = USER_AGENT,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._standing = standing
-        self._connections = Connections(
-            connect_timeout=connect_timeout, read_timeout=read_timeout, user_agent=user_agent
-        )
+        self._access = access
+        self._connections = connections or Connections()
         self._patience = patience
         self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.Lock()
         # guarded by _lock
-        self._places: OrderedDict[RemoteFile, SignedUrl] = OrderedDict()  # least recently used first
+        self._urls: OrderedDict[RemoteFile, SignedUrl] = OrderedDict()  # least recently used first
         self._flights: dict[RemoteFile, Future[SignedUrl]] = {}
 
     @property
@@ -81,66 +79,74 @@ class UrlResolver:
         self._connections.close()
 
     def locate(self, file: RemoteFile) -> SignedUrl:
-        """Where to ask for the file's bytes. Raises ContentChanged when the Hub has other content there, AccessDenied,
+        """Where to request the file's bytes. Raises ContentChanged when the Hub has other content there, AccessDenied,
         EntryNotFound, HubUnreachable, RateLimited, BadResponse, DeadlineExceeded."""
         with self._lock:
-            place = self._places.get(file)
-            if place is not None and self._monotonic() < place.until:
-                self._places.move_to_end(file)
+            place = self._known(file)
+            if place is not None:
+                self._urls.move_to_end(file)
                 return place
             if not file.lfs:
                 return SignedUrl(resolve_url(file.commit, file.path))
-            flight, mine = self._join(file)
-        return self._fly(file, flight, instead=None) if mine else self._wait(file, flight)
+            flight, leads = self._join(file)
+        return self._request(file, flight, None) if leads else self._wait(file, flight)
 
-    def renew(self, file: RemoteFile, bad_url: str) -> SignedUrl:
-        """A fresh place after ``bad_url`` was refused, asked for once per refused URL: whoever comes later gets the one
-        that has been asked for meanwhile. Raises LinkExpired when the Hub insists on the refused one."""
+    def renew(self, file: RemoteFile, refused: str) -> SignedUrl:
+        """A fresh URL in place of the ``refused`` one, requested once per refused URL: later callers get the one that
+        was requested meanwhile. Raises LinkExpired when the Hub gives the refused one again."""
         with self._lock:
-            place = self._places.get(file)
-            if place is not None and place.url != bad_url:
+            place = self._urls.get(file)
+            if place is not None and place.url != refused:
                 return place
             if not file.lfs:
-                self._places.pop(file, None)
+                self._urls.pop(file, None)
                 return SignedUrl(resolve_url(file.commit, file.path))
-            if place is not None and place.instead == bad_url and self._monotonic() < place.until:
-                raise LinkExpired(f"{host_of(bad_url)} refuses {file.path!r} and the Hub knows no other address")
-            flight, mine = self._join(file)
-        return self._fly(file, flight, instead=bad_url) if mine else self._wait(file, flight)
+            if place is not None and place.replaces == refused and self._known(file):
+                raise LinkExpired(f"{host_of(refused)} refuses {file.path!r} and the Hub knows no other address")
+            flight, leads = self._join(file)
+        return self._request(file, flight, refused) if leads else self._wait(file, flight)
 
     def forget(self, file: RemoteFile) -> None:
-        """What the kept URL leads to was wrong; the next who asks gets a fresh one. Fetches under way go on."""
+        """Drops the file's URL: its bytes proved wrong. Fetches under way continue."""
         with self._lock:
-            self._places.pop(file, None)
+            self._urls.pop(file, None)
 
     def knows(self, file: RemoteFile) -> bool:
-        """Whether a range of the file costs the Hub no look-up now."""
+        """Whether ``locate`` would return at once a URL that costs the Hub no request."""
         with self._lock:
-            place = self._places.get(file)
-            return place is not None and self._monotonic() < place.until
+            return self._known(file) is not None
 
-    def arrived(self, file: RemoteFile, url: str) -> None:
-        """A git file was answered at ``url``, where the Hub had redirected to: the next range goes there at once."""
-        if file.lfs:
-            return
+    def remember(self, file: RemoteFile, url: str) -> None:
+        """The Hub redirected a git file to ``url`` of its own, where the next range is requested at once."""
         with self._lock:
-            place = self._places.get(file)
-            if place is None or self._monotonic() >= place.until:
+            if not file.lfs and self._known(file) is None:
                 self._keep(file, SignedUrl(url, self._until(url, {})))
 
-    # --- one request for all who ask --------------------------------------------------------------------------------
+    def _known(self, file: RemoteFile) -> SignedUrl | None:
+        """The caller holds the lock."""
+        place = self._urls.get(file)
+        return place if place is not None and self._monotonic() < place.until else None
+
+    def _keep(self, file: RemoteFile, place: SignedUrl) -> None:
+        """The caller holds the lock."""
+        self._urls[file] = place
+        self._urls.move_to_end(file)
+        while len(self._urls) > MAX_URLS:
+            self._urls.popitem(last=False)
+
+    # --- single flight ----------------------------------------------------------------------------------------------
 
     def _join(self, file: RemoteFile) -> tuple[Future[SignedUrl], bool]:
-        """The flight for this file, and whether the caller is to carry it out. Called under the lock."""
+        """The request for this file, and whether the caller is to send it; the caller holds the lock."""
         flight = self._flights.get(file)
         if flight is not None:
             return flight, False
         flight = self._flights[file] = Future()
         return flight, True
 
-    def _fly(self, file: RemoteFile, flight: Future[SignedUrl], *, instead: str | None) -> SignedUrl:
+    def _request(self, file: RemoteFile, flight: Future[SignedUrl], replaces: str | None) -> SignedUrl:
         try:
-            place = self._ask(file, instead)
+            place = self._head(file, replaces)
         except BaseException as error:
             shared = error if isinstance(error, HffsError) else BadResponse(f"asking for {file.path!r} failed")
             with self._lock:
@@ -153,74 +159,67 @@ class UrlResolver:
         flight.set_result(place)
         return place
 
-    def _keep(self, file: RemoteFile, place: SignedUrl) -> None:
-        """Called under the lock."""
-        self._places[file] = place
-        self._places.move_to_end(file)
-        while len(self._places) > KEPT:
-            self._places.popitem(last=False)
-
     def _wait(self, file: RemoteFile, flight: Future[SignedUrl]) -> SignedUrl:
         try:
             return flight.result(self._patience)
         except FutureTimeout:
-            raise DeadlineExceeded(f"the Hub did not say in time where {file.path!r} is") from None
+            raise _late(file) from None
 
     # --- the request ------------------------------------------------------------------------------------------------
 
-    def _ask(self, file: RemoteFile, instead: str | None) -> SignedUrl:
-        """HEAD, from redirect to redirect while they stay with the Hub, up to the first that leaves it."""
+    def _head(self, file: RemoteFile, replaces: str | None) -> SignedUrl:
+        """HEAD, along the redirects that stay at the Hub, up to the first that leaves it."""
         about = RequestSubject.of_commit(file.commit, file.path)
-        home = origin_of(file.commit.source)
-        url = resolve_url(file.commit, file.path)
         ends = self._monotonic() + self._patience
-        for _ in range(MAX_REDIRECTS + 1):
+
+        def hop(url: str) -> Response:
             if self._monotonic() >= ends:
-                raise DeadlineExceeded(f"the Hub did not say in time where {file.path!r} is")
-            status, headers = self._head(about, url)
-            if 300 <= status < 400:
-                target = next_hop(url, headers.get("location"))
-                if origin_of(target) == home:
-                    url = target
-                    continue
-                url = target
-            elif status != 200:
-                raise refusal(about, status, headers, url=url)
-            self._check(about, file, headers, redirected=status != 200)
-            return SignedUrl(url, self._until(url, headers), instead)
-        raise BadResponse(f"{host_of(url)} redirects in a circle when asked for {about}")
+                raise _late(file)
+            with self._access.exchange(about, url, lambda token: self._send(about, url, token)) as response:
+                return response
 
-    def _head(self, about: RequestSubject, url: str) -> tuple[int, Mapping[str, str]]:
-        def send(token: Token | None) -> Response:
-            with http_errors(about, url):
-                headers = {} if token is None else {"Authorization": token.header}
-                return self._connections.request("HEAD", url, headers)
+        def leaves(url: str) -> bool:
+            return origin_of(url) != origin_of(about.endpoint)
 
-        with self._standing.exchange(about, url, send) as response:
-            return response.status_code, response.headers
+        response, url = follow(about, resolve_url(file.commit, file.path), hop, until=leaves)
+        redirected = 300 <= response.status_code < 400
+        if not redirected and response.status_code != 200:
+            raise refusal(about, response.status_code, response.headers, url=url)
+        _check(about, file, response.headers, redirected=redirected)
+        return SignedUrl(url, self._until(url, response.headers), replaces)
 
-    @staticmethod
-    def _check(about: RequestSubject, file: RemoteFile, headers: Mapping[str, str], *, redirected: bool) -> None:
-        commit = headers.get("x-repo-commit")
-        if commit is None:
-            raise BadResponse(f"{host_of(about.endpoint)} does not say of which commit it has {about}")
-        if commit != file.commit.sha:
-            raise ContentChanged(f"{about} now is of commit {commit[:12]!r} instead of {file.commit.sha[:12]}")
-        etag = plain_etag(headers.get("x-linked-etag") or (None if redirected else headers.get("etag")))
-        if etag is None:
-            raise BadResponse(f"{host_of(about.endpoint)} does not say which content {about} has")
-        length = headers.get("x-linked-size") or (None if redirected else headers.get("content-length"))
-        size = content_length(length)
-        if etag != file.validator or size not in (None, file.blob.size):
-            raise ContentChanged(f"{about} has other content than its listing says")
+    def _send(self, about: RequestSubject, url: str, token: Token | None) -> Response:
+        with http_errors(about, url):
+            headers = {} if token is None else {"Authorization": token.header}
+            return self._connections.request("HEAD", url, headers)
 
     def _until(self, url: str, headers: Mapping[str, str]) -> float:
-        """When to ask anew, in monotonic seconds."""
+        """When to request a fresh URL, in monotonic seconds."""
         end, now = expires_at(url), self._clock()
         if end is None:
-            return self._monotonic() + UNKNOWN_LIFE
+            return self._monotonic() + DEFAULT_LIFE
         life = end - now
         if life <= 0:
-            # Dead on arrival: rather our clock is wrong than the Hub's. Its own date tells how long it meant.
+            # Expired on arrival: rather our clock is wrong than the Hub's, whose own date gives the life it meant.
             life = max(0.0, end - (http_date(headers.get("date")) or now))
         return self._monotonic() + max(LIFE_USED * life, life - MARGIN)
+
+
+def _late(file: RemoteFile) -> DeadlineExceeded:
+    return DeadlineExceeded(f"the Hub did not give the address of {file.path!r} in time")
+
+
+def _check(about: RequestSubject, file: RemoteFile, headers: Mapping[str, str], *, redirected: bool) -> None:
+    """Raises ContentChanged unless the Hub's answer is of the commit and content that was listed, BadResponse when it
+    names neither."""
+    commit = headers.get("x-repo-commit")
+    if commit is None:
+        raise BadResponse(f"{host_of(about.endpoint)} does not say of which commit it has {about}")
+    if commit != file.commit.sha:
+        raise ContentChanged(f"{about} now is of commit {commit[:12]!r} instead of {file.commit.sha[:12]}")
+    etag = plain_etag(headers.get("x-linked-etag") or (None if redirected else headers.get("etag")))
+    if etag is None:
+        raise BadResponse(f"{host_of(about.endpoint)} does not say which content {about} has")
+    size = content_length(headers.get("x-linked-size") or (None if redirected else headers.get("content-length")))
+    if etag != file.validator or size not in (None, file.blob.size):
+        raise ContentChanged(f"{about} has other content than its listing says")

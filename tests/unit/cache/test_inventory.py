@@ -130,7 +130,7 @@ def test_blobs_without_commit_and_long_unused_ones_are_unreferenced(
 
 def test_blobs_without_a_hash_are_found_by_commit_and_path(layout: Layout, store: BlobStore) -> None:
     deep = "/".join(["a-folder"] * 40)  # more than a state file has room for
-    mirrored = [Entry(path, "file", len(OLD), "v1", told_by="server") for path in ("a.bin", f"{deep}/b.bin", "c.bin")]
+    mirrored = [Entry(path, "file", len(OLD), "v1", etag_from="server") for path in ("a.bin", f"{deep}/b.bin", "c.bin")]
     mine = listed("a", *mirrored)
     for file in mirrored[:2]:
         blob = file.blob(mine.commit)

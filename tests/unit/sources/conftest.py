@@ -11,11 +11,12 @@ import pytest
 
 from hffs.model import Blob, Commit, Entry, RemoteFile
 from hffs.ranges import ByteRange
+from hffs.sources.http.connections import Connections
 from hffs.sources.hub.access import HubAccess
 from hffs.sources.hub.auth import Auth
 from hffs.sources.hub.catalog import HubCatalog
+from hffs.sources.hub.hub_transport import HubTransport
 from hffs.sources.hub.repo_id import parse_repo
-from hffs.sources.hub.transport import HttpTransport
 from hffs.sources.hub.url_resolver import UrlResolver
 from tests.hub import Hub
 
@@ -47,13 +48,13 @@ class Remote:
 
     def __post_init__(self) -> None:
         self.auth = Auth(find=self._find)
-        self.standing = HubAccess(self.auth, now=self.gate or self.steady)
-        self.catalog = HubCatalog(self.hub.endpoint, self.standing, sleep=self._sleep)
-        limits = {"connect_timeout": self.connect_timeout, "read_timeout": self.read_timeout}
-        self.locator = UrlResolver(
-            self.standing, patience=self.patience, clock=self.wall, monotonic=self.steady, **limits
+        self.access = HubAccess(self.auth, now=self.gate or self.steady)
+        self.catalog = HubCatalog(self.hub.endpoint, self.access, sleep=self._sleep)
+        limits = self.connect_timeout, self.read_timeout
+        self.resolver = UrlResolver(
+            self.access, Connections(*limits), patience=self.patience, clock=self.wall, monotonic=self.steady
         )
-        self.transport = HttpTransport(self.locator, self.standing, **limits)
+        self.transport = HubTransport(self.resolver, self.access, Connections(*limits))
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

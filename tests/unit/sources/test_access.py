@@ -20,8 +20,8 @@ from hffs.sources.http.headers import Allowed, allowed
 from hffs.sources.hub.access import REPO_REST, TOKEN_REST, HubAccess
 from hffs.sources.hub.auth import Auth
 from hffs.sources.hub.catalog import HubCatalog
+from hffs.sources.hub.hub_transport import HubTransport
 from hffs.sources.hub.repo_id import parse_repo
-from hffs.sources.hub.transport import HttpTransport
 from hffs.sources.hub.url_resolver import UrlResolver
 from tests.hub import Hub, Match, Repo, faults
 
@@ -74,7 +74,7 @@ def test_a_token_that_stops_working_costs_one_request_however_many_files_are_rea
         remote.commit()
     assert statuses(hub) == [401], "nor is the Hub asked for anything else"
     assert read(remote, files[0]) == FILES["a.bin"], "a signed URL needs no token"
-    assert remote.standing.refused is not None
+    assert remote.access.refused is not None
 
 
 def test_one_file_that_is_refused_keeps_none_of_the_others_away(
@@ -88,7 +88,7 @@ def test_one_file_that_is_refused_keeps_none_of_the_others_away(
     assert not isinstance(read(remote, files[1]), AccessLapsed), "it never was given"
     assert read(remote, files[2]) == FILES["c.bin"]
     assert statuses(hub) == [302, 403, 302], "and it is not asked for again and again"
-    assert remote.standing.refused is None
+    assert remote.access.refused is None
     hub.faults.clear()
     remote.pass_time(REPO_REST)
     assert read(remote, files[1]) == FILES["b.bin"]
@@ -108,15 +108,15 @@ def test_a_refused_token_is_tried_again_once_in_thirty_seconds(
     assert isinstance(read(remote, files[0]), AccessDenied)
     remote.pass_time(TOKEN_REST)
     assert read(remote, files[0]) == FILES["a.bin"]
-    assert (remote.standing.refused, remote.standing.recovered(), remote.standing.recovered()) == (None, True, False)
+    assert (remote.access.refused, remote.access.recovered(), remote.access.recovered()) == (None, True, False)
 
 
 def test_another_token_is_tried_at_once(hub: Hub, remote: Remote, files: list[RemoteFile]) -> None:
     remote.token = "hf_bad"
     assert isinstance(read(remote, files[0]), AccessDenied)
-    assert not remote.standing.recovered()
+    assert not remote.access.recovered()
     remote.token = "hf_good"
-    assert remote.standing.recovered(), "who pauses in the background hears of it without asking the Hub"
+    assert remote.access.recovered(), "who pauses in the background hears of it without asking the Hub"
     assert read(remote, files[0]) == FILES["a.bin"]
     assert statuses(hub) == [401, 302]
 
@@ -132,8 +132,8 @@ def test_a_token_that_changes_while_a_request_is_under_way_is_read_once_more(
 def test_a_token_file_that_vanishes_and_comes_back(hub: Hub, repo: Repo, wall: Clock, tmp_path: Path) -> None:
     place = tmp_path / "token"
     place.write_text("hf_good")
-    standing = HubAccess(Auth(str(place)), lapse_seconds=100.0)
-    catalog = HubCatalog(hub.endpoint, standing)
+    access = HubAccess(Auth(str(place)), lapse_seconds=100.0)
+    catalog = HubCatalog(hub.endpoint, access)
     ref = parse_repo("acme/tiny")
     try:
         catalog.resolve(ref)
@@ -158,19 +158,19 @@ def test_a_token_file_that_vanishes_and_comes_back(hub: Hub, repo: Repo, wall: C
 def test_what_to_do_about_a_token_depends_on_where_it_came_from(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert Auth(str(tmp_path / "mine")).way_out() == f"put a good one into {tmp_path}/mine"
-    assert "hf auth login" in Auth().way_out()
+    assert Auth(str(tmp_path / "mine")).login_hint() == f"put a good one into {tmp_path}/mine"
+    assert "hf auth login" in Auth().login_hint()
     monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "hf_old")
-    assert Auth().way_out().startswith("set HUGGING_FACE_HUB_TOKEN to a good one and start hffs anew")
+    assert Auth().login_hint().startswith("set HUGGING_FACE_HUB_TOKEN to a good one and start hffs anew")
     assert Auth().token() is not None
     monkeypatch.setenv("HF_TOKEN", "hf_new")
-    assert Auth().way_out().startswith("set HF_TOKEN")
+    assert Auth().login_hint().startswith("set HF_TOKEN")
 
 
 def test_access_has_lapsed_only_where_it_was_given_before(hub: Hub, remote: Remote, repo: Repo, files: Any) -> None:
-    remote.standing = HubAccess(remote.auth, lapse_seconds=3600.0, now=remote.steady)
-    remote.locator = UrlResolver(remote.standing, clock=remote.wall, monotonic=remote.steady)
-    remote.transport = HttpTransport(remote.locator, remote.standing)
+    remote.access = HubAccess(remote.auth, lapse_seconds=3600.0, now=remote.steady)
+    remote.resolver = UrlResolver(remote.access, clock=remote.wall, monotonic=remote.steady)
+    remote.transport = HubTransport(remote.resolver, remote.access)
     remote.token = "hf_good"
     repo.gated = "manual"
     assert type(read(remote, files[0])) is AccessDenied
@@ -201,7 +201,7 @@ def test_a_gated_repo_is_asked_once_in_five_seconds_and_others_are_not_touched(
     remote.pass_time(REPO_REST)
     repo.gated = None
     assert read(remote, files[0]) == FILES["a.bin"]
-    assert remote.standing.refused is None
+    assert remote.access.refused is None
 
 
 # Quotas.
@@ -232,18 +232,18 @@ def test_a_quota_is_what_the_headers_say_or_none(limit: str | None, policy: str 
 
 def test_each_kind_of_request_has_its_quota_and_every_answer_tells(hub: Hub, remote: Remote, repo: Repo) -> None:
     hub.limits.quotas.update({"api": 50, "resolvers": 100})
-    assert remote.standing.requests_left() is None
+    assert remote.access.requests_left() is None
     file = remote.file("a.bin")
-    assert set(remote.standing.quotas()) == {"api"}
+    assert set(remote.access.quotas()) == {"api"}
     remote.read(file)
     remote.read(remote.file("a.json"))
-    found = remote.standing.quotas()
+    found = remote.access.quotas()
     asked = {kind: len(hub.journal.requests(kind)) for kind in ("api", "resolve")}
     assert (found["api"].left, found["api"].limit) == (50 - asked["api"], 50)
     assert (found["resolvers"].left, found["resolvers"].limit) == (100 - asked["resolve"], 100)
-    assert remote.standing.requests_left() == 98
+    assert remote.access.requests_left() == 98
     remote.pass_time(301.0)
-    assert remote.standing.quotas() == {}, "a window that has ended tells nothing of the next"
+    assert remote.access.quotas() == {}, "a window that has ended tells nothing of the next"
 
 
 def test_another_user_has_another_quota(hub: Hub, remote: Remote, repo: Repo) -> None:
@@ -252,7 +252,7 @@ def test_another_user_has_another_quota(hub: Hub, remote: Remote, repo: Repo) ->
     remote.commit()
     remote.token = "hf_good"
     remote.commit()
-    assert remote.standing.quotas()["api"].left == 49
+    assert remote.access.quotas()["api"].left == 49
 
 
 def test_answers_that_overtake_each_other_do_not_give_requests_back(hub: Hub, remote: Remote, repo: Repo) -> None:
@@ -260,11 +260,11 @@ def test_answers_that_overtake_each_other_do_not_give_requests_back(hub: Hub, re
         scripted = hub.faults.add(Match(kind="info"), faults.header("RateLimit", f'"api";{told}'))
         remote.commit()
         hub.faults.remove(scripted)
-        assert remote.standing.quotas()["api"].left == left
+        assert remote.access.quotas()["api"].left == left
     remote.pass_time(100.0)
     hub.faults.add(Match(kind="info"), faults.header("RateLimit", '"api";r=50;t=299'))
     remote.commit()
-    assert remote.standing.quotas()["api"].left == 50, "another window"
+    assert remote.access.quotas()["api"].left == 50, "another window"
 
 
 def test_a_spent_quota_is_not_asked_of_until_its_time_and_the_other_one_goes_on(
@@ -280,8 +280,8 @@ def test_a_spent_quota_is_not_asked_of_until_its_time_and_the_other_one_goes_on(
         waits.append(error.retry_after)
     assert statuses(hub) == [302, 302, 429]
     assert all(wait and 0 < wait <= 300 for wait in waits)
-    assert remote.standing.slow_reason().startswith("the Hub takes no request of the kind 'resolvers' for ")
-    assert remote.standing.wait_seconds() > 0
+    assert remote.access.slow_reason().startswith("the Hub takes no request of the kind 'resolvers' for ")
+    assert remote.access.background_delay() > 0
     remote.commit()
     assert read(remote, files[0]) == FILES["a.bin"], "a signed URL costs no quota"
     remote.pass_time(301.0)
@@ -306,12 +306,12 @@ def test_the_background_is_told_to_wait_where_little_is_left_and_not_for_what_co
     for file in files[:4]:
         read(remote, file)
     granted = 0
-    while not remote.standing.wait_seconds():
+    while not remote.access.background_delay():
         granted += 1
     assert granted == 16 - 5, "down to a quarter of twenty"
     assert remote.transport.background_delay(files[5]) > 0
     assert remote.transport.background_delay(files[0]) == 0, "its signed URL is known"
-    assert remote.standing.slow_reason().endswith(" s")
+    assert remote.access.slow_reason().endswith(" s")
     assert read(remote, files[5]) == FILES["f.bin"], "who waits for it is not held up"
 
 
@@ -383,8 +383,8 @@ def _with_client(answer: Any, endpoint: str) -> None:
         lambda: httpx.Client(transport=httpx.MockTransport(unread), follow_redirects=True)
     )
     try:
-        standing = HubAccess(Auth(find=lambda: "hf_good"))
-        HubCatalog(endpoint, standing, sleep=lambda _: None).resolve(parse_repo("acme/tiny"))
+        access = HubAccess(Auth(find=lambda: "hf_good"))
+        HubCatalog(endpoint, access, sleep=lambda _: None).resolve(parse_repo("acme/tiny"))
     finally:
         huggingface_hub.close_session()
         huggingface_hub.set_client_factory(_default_factory())

@@ -13,7 +13,8 @@ import pytest
 from hffs.errors import BadResponse, HffsError, HubUnreachable
 from hffs.model import Entry
 from hffs.names import MOST_SIZE
-from hffs.sources.hub import bounded_response, hub_api, urls
+from hffs.sources.http import urls
+from hffs.sources.hub import bounded_response, hub_api
 from tests.hub import Hub, Match, faults
 from tests.hub.script import Fault
 from tests.hub.wire import Answer, Request, plain
@@ -95,7 +96,7 @@ def test_a_gzipped_listing_is_a_listing(hub: Hub, remote: Remote) -> None:
 
 
 def test_a_body_without_end_is_left(hub: Hub, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded_response, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(bounded_response, "MAX_BYTES", 1 << 20)
     hub.faults.add(TREE, instead(b"[" + b" " * (8 << 20) + b"]"))
     assert "more than 1 MiB" in refused(remote)
 
@@ -214,7 +215,7 @@ def test_thin_pages_without_end_end_the_listing(hub: Hub, remote: Remote) -> Non
 
 @pytest.mark.allow_warnings
 def test_full_pages_without_end_end_the_listing(hub: Hub, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded_response, "MOST_ENTRIES", 100)
+    monkeypatch.setattr(bounded_response, "MAX_ENTRIES", 100)
     hub.faults.add(TREE, next_page(lambda request: f"{hub.endpoint}{request.target}x"))
     assert "more than 100 entries" in refused(remote)
 
@@ -233,7 +234,7 @@ def test_more_names_than_a_repo_can_have_are_not_kept(
 ) -> None:
     from hffs.sources.hub import catalog
 
-    monkeypatch.setattr(catalog, "_MOST_TEXT", 100_000)
+    monkeypatch.setattr(catalog, "_MAX_TEXT", 100_000)
     deep = "/".join("d" * 60 for _ in range(60))  # whose folders alone are 100,000 characters
     hub.faults.add(TREE, faults.listed([deep]))
     assert "more names" in refused(remote)
@@ -290,7 +291,7 @@ def test_the_api_redirects_in_a_circle_five_times(hub: Hub, remote: Remote) -> N
 def test_the_body_of_a_redirect_is_not_read_without_end(
     hub: Hub, remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounded_response, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(bounded_response, "MAX_BYTES", 1 << 20)
 
     def long(request: Request) -> Answer:
         answer = plain(307, "", {"Location": request.target})

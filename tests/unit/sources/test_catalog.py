@@ -24,7 +24,7 @@ from hffs.sources.base import TreePage
 from hffs.sources.hub.access import HubAccess
 from hffs.sources.hub.auth import Auth
 from hffs.sources.hub.catalog import HubCatalog
-from hffs.sources.hub.http_errors import httpx
+from hffs.sources.hub.hub_errors import httpx
 from hffs.sources.hub.repo_id import parse_repo
 from tests.hub import Hub, Match, faults
 from tests.hub.repos import FIRST_COMMIT
@@ -348,8 +348,8 @@ def test_a_size_the_listing_left_out_is_asked_for_by_head(path: str, hub: Hub, r
     assert entry.size is None
     full = remote.catalog.complete_size(commit, entry)
     blob = tiny.commits[commit.sha].tree.files[path]
-    assert full == Entry(path, "file", blob.size, blob.etag, lfs=blob.sha256 is not None, told_by="server")
-    assert full.digest() == replace(full, told_by="listing").digest() is not None
+    assert full == Entry(path, "file", blob.size, blob.etag, lfs=blob.sha256 is not None, etag_from="server")
+    assert full.digest() == replace(full, etag_from="listing").digest() is not None
     assert {record.method for record in hub.journal.requests("resolve")} == {"HEAD"}
     assert not hub.journal.requests("cdn")
 
@@ -360,7 +360,7 @@ def test_an_etag_that_is_no_hash_is_taken_and_promises_nothing(etag: str, hub: H
     hub.faults.add(Match(kind="resolve"), faults.header("X-Linked-Etag", None))
     hub.faults.add(Match(method="HEAD"), faults.header("ETag", etag))
     full = remote.catalog.complete_size(commit, Entry("config.json", "file", 134))
-    assert (full.etag, full.told_by, full.digest()) == (etag.removeprefix("W/").strip('"'), "server", None)
+    assert (full.etag, full.etag_from, full.digest()) == (etag.removeprefix("W/").strip('"'), "server", None)
     blob, other = full.blob(commit), replace(full, path="other.json").blob(commit)
     assert blob is not None
     assert blob != other, "another file may have the same etag"

@@ -16,7 +16,8 @@ from hffs.errors import BadResponse
 from hffs.model import Commit, RepoType
 from hffs.ranges import ByteRange
 from hffs.sources.http.headers import compact_date, content_length, content_range, http_date, plain_etag, retry_after
-from hffs.sources.hub.urls import expires_at, host_of, next_hop, origin_of, resolve_url
+from hffs.sources.http.urls import expires_at, host_of, next_hop, origin_of
+from hffs.sources.hub.urls import resolve_url
 
 NOW = 1_800_000_000.0
 sizes = st.integers(1, 10**15)

@@ -32,8 +32,9 @@ from hffs.errors import (
     UsageError,
 )
 from hffs.model import RepoType
+from hffs.sources.http.errors import MAX_WAIT, http_errors
 from hffs.sources.hub.auth import Auth, Token
-from hffs.sources.hub.http_errors import LONGEST_WAIT, RequestSubject, http_errors, httpx, hub_errors, refusal
+from hffs.sources.hub.hub_errors import RequestSubject, httpx, hub_errors, refusal
 
 SECRET = "hf_verysecret"
 SIGNED = f"https://cdn.example/x?Signature={SECRET}"
@@ -101,7 +102,7 @@ DAY = 1_800_000_000
         ({"ratelimit": '"api";r=0;t=55'}, 55.0),
         ({"retry-after": formatdate(DAY + 90, usegmt=True), "date": formatdate(DAY, usegmt=True)}, 90.0),
         ({"retry-after": formatdate(DAY, usegmt=True), "date": formatdate(DAY, usegmt=True)}, 0.0),
-        ({"retry-after": "86400"}, LONGEST_WAIT),
+        ({"retry-after": "86400"}, MAX_WAIT),
         ({"ratelimit": '"api";r=4;t=55'}, None),
         ({"retry-after": "soon"}, None),
         ({}, None),
@@ -128,7 +129,7 @@ def test_a_date_without_the_servers_own_is_taken_by_our_clock() -> None:
 def test_no_header_asks_for_an_endless_wait(status: int, after: str, limit: str, date: str) -> None:
     error = refusal(FILE, status, {"retry-after": after, "ratelimit": limit, "date": date})
     wait = getattr(error, "retry_after", None)
-    assert wait is None or 0 <= wait <= LONGEST_WAIT
+    assert wait is None or 0 <= wait <= MAX_WAIT
 
 
 @given(

@@ -37,7 +37,7 @@ def test_nobody_there_is_said(unused_port: int) -> None:
 
 def test_a_redirect_is_told_and_no_token_goes_along(hub: Hub) -> None:
     hub.faults.add(Match(kind="whoami"), faults.status(302, headers={"Location": f"{hub.cdn_origin}/elsewhere"}))
-    with pytest.raises(BadResponse, match="leads elsewhere"):
+    with pytest.raises(BadResponse, match="redirects to another server"):
         ping(hub.endpoint, Auth(find=lambda: "hf_good"))
     assert [entry.kind for entry in hub.journal.requests()] == ["whoami"]
 

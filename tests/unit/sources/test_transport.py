@@ -86,7 +86,6 @@ def test_nothing_is_asked_for_no_bytes(hub: Hub, remote: Remote, lfs: RemoteFile
     hub.journal.clear()
     for file, at in ((empty, 0), (lfs, 77)):
         with remote.transport.open_range(file, ByteRange(at, at)) as body:
-            assert body.length == 0
             assert body.readinto(memoryview(b"")) == 0
     assert not hub.journal.requests()
 
@@ -94,7 +93,6 @@ def test_nothing_is_asked_for_no_bytes(hub: Hub, remote: Remote, lfs: RemoteFile
 def test_a_body_is_read_in_pieces_and_not_past_its_end(remote: Remote, lfs: RemoteFile, content: bytes) -> None:
     found = bytearray()
     with remote.transport.open_range(lfs, ByteRange(1000, 11_000)) as body:
-        assert body.length == 10_000
         for _ in range(10):
             piece = bytearray(1000)
             assert body.readinto(memoryview(piece)) == 1000
@@ -107,14 +105,6 @@ def test_a_body_is_read_in_pieces_and_not_past_its_end(remote: Remote, lfs: Remo
 def test_a_range_outside_the_file_is_a_bug_of_the_caller(remote: Remote, lfs: RemoteFile) -> None:
     with pytest.raises(ValueError, match="not inside"):
         remote.transport.open_range(lfs, ByteRange(0, lfs.blob.size + 1))
-
-
-def test_the_cdns_name_of_the_content_is_told(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
-    (blob,) = [
-        blob for blob in hub.repo("acme/tiny").commits[lfs.commit.sha].tree.files.values() if blob.etag == lfs.blob.etag
-    ]
-    with remote.transport.open_range(lfs, ByteRange(0, 10)) as body:
-        assert body.etag == blob.cdn_hash
 
 
 # Headers, and who sees the token.
@@ -419,9 +409,11 @@ def test_another_cdn_name_is_changed_content_when_the_hub_says_so(hub: Hub, remo
 
 
 def test_a_weak_mark_does_not_make_another_name(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
-    with remote.transport.open_range(lfs, ByteRange(0, 10)) as body:
-        etag = body.etag
-    hub.faults.add(Match(kind="cdn"), faults.etag(f'W/"{etag}"'))
+    remote.read(lfs, 0, 10)
+    (blob,) = [
+        blob for blob in hub.repo("acme/tiny").commits[lfs.commit.sha].tree.files.values() if blob.etag == lfs.blob.etag
+    ]
+    hub.faults.add(Match(kind="cdn"), faults.etag(f'W/"{blob.cdn_hash}"'))
     remote.read(lfs, 0, 10)
     hub.faults.add(Match(kind="cdn"), faults.without("ETag"))
     remote.read(lfs, 0, 10)
@@ -478,7 +470,7 @@ def test_a_token_rotated_meanwhile_is_tried_once(
 
 @pytest.mark.parametrize("fault", [faults.hold(), faults.stall(0), faults.stall(50)])
 def test_a_server_that_stalls_is_given_up(fault: Any, hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
-    remote.locator.locate(lfs)
+    remote.resolver.locate(lfs)
     impatient = Remote(hub, remote.wall, remote.steady, read_timeout=0.2)
     hub.faults.add(Match(kind="cdn"), fault)
     with pytest.raises(HubUnreachable, match="in time"):
@@ -487,7 +479,7 @@ def test_a_server_that_stalls_is_given_up(fault: Any, hub: Hub, remote: Remote, 
 
 
 def test_a_server_that_is_down_is_told_by_its_host(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
-    remote.locator.locate(lfs)
+    remote.resolver.locate(lfs)
     hub.down("cdn")
     with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1:\d+: connection refused"):
         remote.read(lfs)

@@ -23,8 +23,9 @@ from hffs.errors import (
     RateLimited,
 )
 from hffs.model import RemoteFile
+from hffs.sources.http.urls import expires_at, origin_of
 from hffs.sources.hub.access import REPO_REST
-from hffs.sources.hub.urls import expires_at, origin_of, resolve_url
+from hffs.sources.hub.urls import resolve_url
 from tests.hub import Hub, Match, faults
 
 from .conftest import Remote
@@ -61,13 +62,13 @@ def together(count: int, ask: Any) -> list[Any]:
 
 def test_a_git_file_is_at_the_hub_and_nobody_is_asked(hub: Hub, remote: Remote, tiny: Any) -> None:
     file = remote.file("config.json")
-    place = remote.locator.locate(file)
+    place = remote.resolver.locate(file)
     assert place.url == resolve_url(file.commit, "config.json")
     assert not hub.journal.requests("resolve")
 
 
 def test_an_lfs_file_is_behind_a_signed_url(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
-    place = remote.locator.locate(lfs)
+    place = remote.resolver.locate(lfs)
     assert origin_of(place.url) == origin_of(hub.cdn_origin)
     assert expires_at(place.url) == remote.wall.now + 3600
     (record,) = hub.journal.requests("resolve")
@@ -83,33 +84,33 @@ def test_a_url_is_renewed_shortly_before_it_expires(
     lifetime: int, kept: int, hub: Hub, remote: Remote, lfs: RemoteFile
 ) -> None:
     hub.signer.lifetime = lifetime
-    first = remote.locator.locate(lfs)
+    first = remote.resolver.locate(lfs)
     remote.pass_time(kept - 0.5)
-    assert remote.locator.locate(lfs) == first
+    assert remote.resolver.locate(lfs) == first
     assert heads(hub) == 1
     remote.pass_time(1)
-    second = remote.locator.locate(lfs)
+    second = remote.resolver.locate(lfs)
     assert second.url != first.url
     assert heads(hub) == 2
 
 
 def test_a_url_that_names_no_expiry_is_kept_ten_minutes(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     hub.faults.add(Match(kind="resolve"), faults.header("Location", hub.cdn_origin + "/plain"))
-    remote.locator.locate(lfs)
+    remote.resolver.locate(lfs)
     remote.pass_time(599)
-    remote.locator.locate(lfs)
+    remote.resolver.locate(lfs)
     assert heads(hub) == 1
     remote.pass_time(2)
-    remote.locator.locate(lfs)
+    remote.resolver.locate(lfs)
     assert heads(hub) == 2
 
 
 def test_a_wrong_clock_of_ours_does_not_make_urls_useless(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     hub.faults.add(Match(kind="resolve"), faults.header("Date", formatdate(remote.wall.now, usegmt=True)))
-    remote.locator._clock = lambda: remote.wall.now + 7200
-    remote.locator.locate(lfs)
+    remote.resolver._clock = lambda: remote.wall.now + 7200
+    remote.resolver.locate(lfs)
     remote.steady.now += 3500
-    remote.locator.locate(lfs)
+    remote.resolver.locate(lfs)
     assert heads(hub) == 1
 
 
@@ -120,7 +121,7 @@ def test_eight_threads_share_one_request(hub: Hub, remote: Remote, lfs: RemoteFi
 
     def ask() -> Any:
         asked.wait(10)
-        return remote.locator.locate(lfs)
+        return remote.resolver.locate(lfs)
 
     with ThreadPoolExecutor(8) as threads:
         waiting = [threads.submit(ask) for _ in range(8)]
@@ -136,34 +137,34 @@ def test_the_failure_is_shared_and_the_next_one_asks_anew(
 ) -> None:
     hub.faults.add(Match(kind="resolve", count=1), faults.unavailable())
     hub.faults.add(Match(kind="resolve", count=1), faults.hold())
-    joined, wait = threading.Event(), remote.locator._wait
+    joined, wait = threading.Event(), remote.resolver._wait
 
     def waiting(*args: Any) -> Any:
         joined.set()
         return wait(*args)
 
-    monkeypatch.setattr(remote.locator, "_wait", waiting)
+    monkeypatch.setattr(remote.resolver, "_wait", waiting)
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(remote.locator.locate, lfs)
+        first = threads.submit(remote.resolver.locate, lfs)
         hub.faults.wait_held()
-        second = threads.submit(remote.locator.locate, lfs)
+        second = threads.submit(remote.resolver.locate, lfs)
         assert joined.wait(10)
         hub.faults.release()
         for outcome in (first, second):
             assert isinstance(outcome.exception(10), HubUnreachable)
     assert heads(hub) == 1
-    assert remote.locator.locate(lfs).url
+    assert remote.resolver.locate(lfs).url
     assert heads(hub) == 2
 
 
 def test_who_waits_for_another_threads_request_waits_so_long_only(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
-    remote.locator._patience = 0.05
+    remote.resolver._patience = 0.05
     hub.faults.add(Match(kind="resolve"), faults.hold())
     with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(remote.locator.locate, lfs)
+        first = threads.submit(remote.resolver.locate, lfs)
         hub.faults.wait_held()
         with pytest.raises(DeadlineExceeded):
-            remote.locator.locate(lfs)
+            remote.resolver.locate(lfs)
         hub.faults.release()
         assert first.result(10).url
 
@@ -174,9 +175,9 @@ def test_different_files_do_not_wait_for_each_other(hub: Hub, remote: Remote, ti
     one, other = remote.file(NAME, commit), remote.file("other.bin", commit)
     hub.faults.add(Match(kind="resolve", file=NAME), faults.hold())
     with ThreadPoolExecutor(1) as threads:
-        held = threads.submit(remote.locator.locate, one)
+        held = threads.submit(remote.resolver.locate, one)
         hub.faults.wait_held()
-        assert remote.locator.locate(other).url
+        assert remote.resolver.locate(other).url
         assert not held.done()
         hub.faults.release()
         assert held.result(10).url
@@ -186,25 +187,25 @@ def test_different_files_do_not_wait_for_each_other(hub: Hub, remote: Remote, ti
 
 
 def test_a_refused_url_is_replaced_once_for_all_threads(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
-    bad = remote.locator.locate(lfs).url
+    bad = remote.resolver.locate(lfs).url
     hub.expire_urls()
-    fresh = together(8, lambda: remote.locator.renew(lfs, bad))
+    fresh = together(8, lambda: remote.resolver.renew(lfs, bad))
     assert len(set(fresh)) == 1
     assert fresh[0].url != bad
     assert heads(hub) == 2
-    assert remote.locator.locate(lfs) == fresh[0]
+    assert remote.resolver.locate(lfs) == fresh[0]
 
 
 def test_a_hub_that_insists_on_a_refused_url_is_asked_once(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     hub.faults.add(Match(kind="resolve"), faults.header("Location", hub.cdn_origin + "/same"))
-    bad = remote.locator.locate(lfs).url
-    assert remote.locator.renew(lfs, bad).url == bad
+    bad = remote.resolver.locate(lfs).url
+    assert remote.resolver.renew(lfs, bad).url == bad
     for _ in range(3):
         with pytest.raises(LinkExpired):
-            remote.locator.renew(lfs, bad)
+            remote.resolver.renew(lfs, bad)
     assert heads(hub) == 2
     remote.pass_time(601)
-    assert remote.locator.locate(lfs).url == bad
+    assert remote.resolver.locate(lfs).url == bad
     assert heads(hub) == 3
 
 
@@ -215,30 +216,30 @@ def test_another_commit_etag_or_size_means_the_content_changed(hub: Hub, remote:
     for name, value in (("X-Repo-Commit", "0" * 40), ("X-Linked-Etag", f'"{"0" * 64}"'), ("X-Linked-Size", "999")):
         fault = hub.faults.add(Match(kind="resolve"), faults.header(name, value))
         with pytest.raises(ContentChanged):
-            remote.locator.locate(lfs)
+            remote.resolver.locate(lfs)
         hub.faults.remove(fault)
-    assert remote.locator.locate(lfs).url
+    assert remote.resolver.locate(lfs).url
 
 
 def test_an_answer_without_commit_or_etag_is_not_believed(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     for name in ("X-Repo-Commit", "X-Linked-Etag"):
         fault = hub.faults.add(Match(kind="resolve"), faults.without(name))
         with pytest.raises(BadResponse):
-            remote.locator.locate(lfs)
+            remote.resolver.locate(lfs)
         hub.faults.remove(fault)
     hub.faults.add(Match(kind="resolve"), faults.without("X-Linked-Size"))
-    assert remote.locator.locate(lfs).url
+    assert remote.resolver.locate(lfs).url
 
 
 def test_a_moved_branch_does_not_matter_for_a_commit(hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile) -> None:
     tiny.commit({NAME: b"other"})
-    assert remote.locator.locate(lfs).url
+    assert remote.resolver.locate(lfs).url
 
 
 def test_renames_are_followed_within_the_hub_with_the_token(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     remote.token = "hf_good"
     hub.rename("acme/tiny", "acme/small")
-    assert origin_of(remote.locator.locate(lfs).url) == origin_of(hub.cdn_origin)
+    assert origin_of(remote.resolver.locate(lfs).url) == origin_of(hub.cdn_origin)
     assert [(record.status, record.token) for record in hub.journal.requests("resolve")] == [
         (307, "hf_good"),
         (302, "hf_good"),
@@ -248,7 +249,7 @@ def test_renames_are_followed_within_the_hub_with_the_token(hub: Hub, remote: Re
 
 def test_a_hub_that_answers_itself_is_the_place(hub: Hub, remote: Remote, tiny: Any) -> None:
     git = remote.file("config.json")
-    place = remote.locator.locate(replace(git, lfs=True))
+    place = remote.resolver.locate(replace(git, lfs=True))
     assert origin_of(place.url) == origin_of(hub.endpoint)
     assert "etag=" in place.url  # the query of the relative redirect was kept
 
@@ -261,7 +262,7 @@ def test_circles_and_bad_targets_end(hub: Hub, remote: Remote, lfs: RemoteFile) 
         hub.faults.add(Match(kind="resolve"), fault)
         hub.journal.clear()
         with pytest.raises(BadResponse):
-            remote.locator.locate(lfs)
+            remote.resolver.locate(lfs)
         assert heads(hub) <= 6
         hub.faults.clear()
 
@@ -269,33 +270,33 @@ def test_circles_and_bad_targets_end(hub: Hub, remote: Remote, lfs: RemoteFile) 
 def test_refusals_are_told(hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile) -> None:
     missing = replace(lfs, path="none.bin")
     with pytest.raises(EntryNotFound, match=r"none\.bin"):
-        remote.locator.locate(missing)
+        remote.resolver.locate(missing)
     tiny.gated = "manual"
     with pytest.raises(AccessDenied, match="gated"):
-        remote.locator.locate(lfs)
+        remote.resolver.locate(lfs)
     remote.token = "hf_good"
     with pytest.raises(AccessDenied, match="ask for access"):
-        remote.locator.locate(lfs)
+        remote.resolver.locate(lfs)
     tiny.grant("alice")
     remote.pass_time(REPO_REST)
-    assert remote.locator.locate(lfs).url
+    assert remote.resolver.locate(lfs).url
     hub.faults.add(Match(kind="resolve"), faults.rate_limited(t=30))
     with pytest.raises(RateLimited) as told:
-        remote.locator.renew(lfs, remote.locator.locate(lfs).url)
+        remote.resolver.renew(lfs, remote.resolver.locate(lfs).url)
     assert told.value.retry_after == 30
     hub.down()
     with pytest.raises(HubUnreachable):
-        remote.locator.locate(missing)
+        remote.resolver.locate(missing)
 
 
 def test_a_token_that_has_just_been_rotated_is_tried_once(hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile) -> None:
     tiny.private = True
     remote.tokens = ["hf_old", "hf_good"]
-    assert remote.locator.locate(lfs).url
+    assert remote.resolver.locate(lfs).url
     assert [record.status for record in hub.journal.requests("resolve")] == [401, 302]
     remote.token = "hf_old"
     with pytest.raises(AccessDenied) as told:
-        remote.locator.renew(lfs, remote.locator.locate(lfs).url)
+        remote.resolver.renew(lfs, remote.resolver.locate(lfs).url)
     assert "hf_old" not in str(told.value)
     assert heads(hub) == 3
 
@@ -303,21 +304,21 @@ def test_a_token_that_has_just_been_rotated_is_tried_once(hub: Hub, remote: Remo
 def test_urls_of_files_long_unused_are_forgotten(
     hub: Hub, remote: Remote, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hffs.sources.hub.url_resolver.KEPT", 2)
+    monkeypatch.setattr("hffs.sources.hub.url_resolver.MAX_URLS", 2)
     tiny.commit({f"{number}.bin": str(number).encode() for number in range(3)})
     commit = remote.commit()
     files = [remote.file(f"{number}.bin", commit) for number in range(3)]
     for file in files:
-        remote.locator.locate(file)
-    remote.locator.locate(files[2])
-    remote.locator.locate(files[1])
+        remote.resolver.locate(file)
+    remote.resolver.locate(files[2])
+    remote.resolver.locate(files[1])
     assert heads(hub) == 3
-    remote.locator.locate(files[0])
+    remote.resolver.locate(files[0])
     assert heads(hub) == 4
 
 
 def test_a_closed_locator_asks_nobody(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     remote.transport.close()
     with pytest.raises(Cancelled):
-        remote.locator.locate(lfs)
+        remote.resolver.locate(lfs)
     assert heads(hub) == 0

@@ -24,7 +24,7 @@ def test_what_has_no_hash_is_local_and_never_verified(fetcher_of, source: Memory
 
 
 def test_the_same_etag_of_two_files_is_two_contents() -> None:
-    entry = Entry("a.json", "file", 5, "v1", told_by="server")
+    entry = Entry("a.json", "file", 5, "v1", etag_from="server")
     other = Commit(RepoType.DATASET, COMMIT.id, "main", COMMIT.sha, 0.0, COMMIT.source)
     blobs = [
         entry.blob(COMMIT), replace(entry, path="b.json").blob(COMMIT), entry.blob(other),
@@ -36,11 +36,15 @@ def test_the_same_etag_of_two_files_is_two_contents() -> None:
 
 def test_a_hash_is_a_content_wherever_it_is_named() -> None:
     entry = Entry("a.bin", "file", 5, "e" * 64, lfs=True)
-    assert entry.blob(COMMIT) == replace(entry, path="b.bin", told_by="server").blob(COMMIT)
+    assert entry.blob(COMMIT) == replace(entry, path="b.bin", etag_from="server").blob(COMMIT)
     assert isinstance(entry.blob(COMMIT), Blob)
     assert replace(entry, size=None).blob(COMMIT) is None
 
 
 def test_who_named_the_etag_is_kept_with_the_listing() -> None:
-    entries = [Entry("a", "file", 1, "e" * 40), Entry("b", "file", 2, "v1", told_by="server"), Entry("c", "directory")]
+    entries = [
+        Entry("a", "file", 1, "e" * 40),
+        Entry("b", "file", 2, "v1", etag_from="server"),
+        Entry("c", "directory"),
+    ]
     assert decode(encode(entries)) == entries
