@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ..cache import Index
     from ..cache.blob_info import BlobInfo
     from ..cache.inventory import BlobIndex, Inventory, ListedCommit
-    from .repo_info import Listing
 
 __all__ = [
     "EvictResult",
@@ -186,10 +185,10 @@ def pin(target: str, pinned: bool = True, *, settings: Settings | None = None) -
     return PinResult(len(mine), sum(blob_info.pin(each, pinned) for each in mine.values()), len(absent))
 
 
-def bytes_of_files(listing: Listing, settings: Settings) -> int:
-    """Bytes that the files of a listing take on the disk, each content once."""
-    files = [entry for entry in listing.entries if entry.kind == "file"]
-    return _allocated(settings, listing.commit, files) if files else 0
+def bytes_of_files(commit: Commit, entries: Sequence[Entry], settings: Settings) -> int:
+    """Bytes that files of a commit take on the disk, each content once."""
+    files = [entry for entry in entries if entry.kind == "file"]
+    return _allocated(settings, commit, files) if files else 0
 
 
 def bytes_of_mount(where: str, paths: Collection[str], settings: Settings) -> int:

@@ -96,5 +96,5 @@ def _counted(args: argparse.Namespace) -> _Counted:
             disk = inventory.bytes_of_mount(mountpoint, local, settings)
             return _Counted(mountpoint, found["path"], found["complete"], files, disk)
     listing = repo_info.listing(args.target, *options.repo_options(args).values(), **options.given(args))
-    disk = inventory.bytes_of_files(listing, settings)
+    disk = inventory.bytes_of_files(listing.commit, listing.entries, settings)
     return _Counted(None, listing.path, True, repo_info.local_shares(listing, settings), disk)
