@@ -1,8 +1,8 @@
 """Limits on concurrent fetches by priority: some workers are reserved for waiting readers, big files get as many as the
 concurrency controller says, and while a server asks for patience only waiting readers are served.
 
-``transfer.scheduler`` calls every method under its lock and passes ``now`` (monotonic seconds). Counts running fetches by
-priority and does not see the queue. Not thread-safe by itself.
+``transfer.scheduler`` calls every method under its lock and passes ``now`` (monotonic seconds). Counts running fetches
+by priority and does not see the queue. Not thread-safe by itself.
 """
 
 from __future__ import annotations

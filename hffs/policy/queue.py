@@ -1,9 +1,9 @@
 """The fetch queue: which blocks are wanted and how urgently, which are being fetched, which have just failed.
 
-``transfer.scheduler`` calls every method under its lock, passes ``now`` (monotonic seconds), and acts on the results after
-releasing it. Invariants: a block is fetched by one worker at a time, however many want it; all tickets that wait for it
-share its outcome; demanded blocks come first, oldest first. Never fetches, sleeps, logs or reads a clock; the caller
-reports which blocks are present (``landed``, ``found``). Not thread-safe by itself.
+``transfer.scheduler`` calls every method under its lock, passes ``now`` (monotonic seconds), and acts on the results
+after releasing it. Invariants: a block is fetched by one worker at a time, however many want it; all tickets that wait
+for it share its outcome; demanded blocks come first, oldest first. Never fetches, sleeps, logs or reads a clock; the
+caller reports which blocks are present (``landed``, ``found``). Not thread-safe by itself.
 """
 
 from __future__ import annotations

@@ -345,7 +345,7 @@ def test_what_is_found_unasked_is_no_news() -> None:
 
 def test_misuse_is_refused() -> None:
     queue = a_queue()
-    with pytest.raises(AssertionError, match="ABSENT cannot meet WAIT"):
+    with pytest.raises(AssertionError, match="WAIT is impossible for a block that is ABSENT"):
         queue.wait(1, "a", [0], 0.0)
     queue.want("a", range(2), DEMAND, 0.0)
     with pytest.raises(AssertionError, match="waits for nothing"):
@@ -378,7 +378,7 @@ def test_ten_thousand_deferrals_of_one_block_leave_no_trail() -> None:
         queue.want("a", range(1), DEMAND, float(second))
         queue.wait(second, "a", [0], float(second))
         queue.abandon(second)
-    agenda = queue._agenda
+    agenda = queue._ready
     assert sum(map(len, agenda._ready)) + len(agenda._deferred) < 5_000
 
 
@@ -388,7 +388,7 @@ def test_a_thousand_readers_that_give_up_while_nothing_moves_leave_no_trail() ->
         queue.want("a", range(1), DEMAND, 0.0)
         queue.wait(ticket, "a", [0], 0.0)
         queue.abandon(ticket)
-    assert sum(map(len, queue._agenda._ready)) < 5_000
+    assert sum(map(len, queue._ready._ready)) < 5_000
     assert queue.queued() == {DEMAND: 0, AHEAD: 1, BACKGROUND: 0, BULK: 0}
 
 

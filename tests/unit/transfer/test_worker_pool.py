@@ -42,7 +42,7 @@ class Place:
         self.ready = threading.Condition()
         self.queue: BlockQueue[Exception] = BlockQueue(max_blocks=4, demand_blocks=2)
         self.limiter = Fixed(most=most)
-        self.allowance = ConcurrencyLimits(workers=most, limiter=self.limiter)
+        self.allowance = ConcurrencyLimits(workers=most, controller=self.limiter)
         self.wrong: list[str] = []
         self.done: Counter[int] = Counter()
         self._do = do
