@@ -49,7 +49,7 @@ answer: list[object] = []
 
 @pytest.fixture(autouse=True)
 def _answers() -> Iterator[None]:
-    """Whatever huggingface_hub asks for is answered with what lies in ``answer``."""
+    """Every request of huggingface_hub gets the response in ``answer``."""
 
     def serve(request: object) -> object:
         body, headers = answer

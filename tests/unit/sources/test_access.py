@@ -1,4 +1,4 @@
-"""How we stand with a Hub: what it refused is not asked again at once, a new token is, and its quotas are known."""
+"""The state of access to a Hub: refusals are remembered for a while, a new token is sent at once, quotas are kept."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ def test_a_token_that_stops_working_costs_one_request_however_many_files_are_rea
     assert remote.access.refused is not None
 
 
-def test_one_file_that_is_refused_keeps_none_of_the_others_away(
-    hub: Hub, remote: Remote, files: list[RemoteFile]
-) -> None:
+def test_a_refused_file_does_not_block_the_others(hub: Hub, remote: Remote, files: list[RemoteFile]) -> None:
     remote.token = "hf_good"
     hub.faults.add(Match(kind="resolve", file="b.bin"), faults.status(403))
     assert read(remote, files[0]) == FILES["a.bin"]
@@ -94,7 +92,7 @@ def test_one_file_that_is_refused_keeps_none_of_the_others_away(
     assert read(remote, files[1]) == FILES["b.bin"]
 
 
-def test_a_refused_token_is_tried_again_once_in_thirty_seconds(
+def test_a_refused_token_is_sent_again_once_in_thirty_seconds(
     hub: Hub, remote: Remote, files: list[RemoteFile]
 ) -> None:
     remote.token = "hf_bad"
@@ -111,17 +109,17 @@ def test_a_refused_token_is_tried_again_once_in_thirty_seconds(
     assert (remote.access.refused, remote.access.recovered(), remote.access.recovered()) == (None, True, False)
 
 
-def test_another_token_is_tried_at_once(hub: Hub, remote: Remote, files: list[RemoteFile]) -> None:
+def test_another_token_is_sent_at_once(hub: Hub, remote: Remote, files: list[RemoteFile]) -> None:
     remote.token = "hf_bad"
     assert isinstance(read(remote, files[0]), AccessDenied)
     assert not remote.access.recovered()
     remote.token = "hf_good"
-    assert remote.access.recovered(), "who pauses in the background hears of it without asking the Hub"
+    assert remote.access.recovered(), "without a request to the Hub"
     assert read(remote, files[0]) == FILES["a.bin"]
     assert statuses(hub) == [401, 302]
 
 
-def test_a_token_that_changes_while_a_request_is_under_way_is_read_once_more(
+def test_a_token_that_changes_during_a_request_is_read_once_more(
     hub: Hub, remote: Remote, files: list[RemoteFile]
 ) -> None:
     remote.tokens = ["hf_old", "hf_older"]
@@ -155,9 +153,7 @@ def test_a_token_file_that_vanishes_and_comes_back(hub: Hub, repo: Repo, wall: C
         huggingface_hub.close_session()
 
 
-def test_what_to_do_about_a_token_depends_on_where_it_came_from(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_login_hint_depends_on_where_the_token_was_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert Auth(str(tmp_path / "mine")).login_hint() == f"put a good one into {tmp_path}/mine"
     assert "hf auth login" in Auth().login_hint()
     monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "hf_old")
@@ -167,7 +163,9 @@ def test_what_to_do_about_a_token_depends_on_where_it_came_from(
     assert Auth().login_hint().startswith("set HF_TOKEN")
 
 
-def test_access_has_lapsed_only_where_it_was_given_before(hub: Hub, remote: Remote, repo: Repo, files: Any) -> None:
+def test_a_refusal_is_a_lapse_only_where_access_was_granted_before(
+    hub: Hub, remote: Remote, repo: Repo, files: Any
+) -> None:
     remote.access = HubAccess(remote.auth, lapse_seconds=3600.0, now=remote.steady)
     remote.resolver = UrlResolver(remote.access, clock=remote.wall, monotonic=remote.steady)
     remote.transport = HubTransport(remote.resolver, remote.access)
@@ -186,7 +184,7 @@ def test_access_has_lapsed_only_where_it_was_given_before(hub: Hub, remote: Remo
 # A refused repo.
 
 
-def test_a_gated_repo_is_asked_once_in_five_seconds_and_others_are_not_touched(
+def test_a_gated_repo_is_requested_once_in_five_seconds_and_others_freely(
     hub: Hub, remote: Remote, repo: Repo, files: list[RemoteFile]
 ) -> None:
     hub.add_repo("acme/other", files={"x.bin": b"other"}, lfs=lambda *_: True)
@@ -208,7 +206,7 @@ def test_a_gated_repo_is_asked_once_in_five_seconds_and_others_are_not_touched(
 
 
 @pytest.mark.parametrize(
-    ("limit", "policy", "told"),
+    ("limit", "policy", "found"),
     [
         ('"api";r=499;t=120', '"fixed window";"api";q=500;w=300', Allowed("api", 499, 500, 120.0)),
         ('"resolvers"; r=0; t=5', None, Allowed("resolvers", 0, None, 5.0)),
@@ -225,12 +223,12 @@ def test_a_gated_repo_is_asked_once_in_five_seconds_and_others_are_not_touched(
         ('"' + "a" * 100 + '";r=1;t=2', None, None),
     ],
 )
-def test_a_quota_is_what_the_headers_say_or_none(limit: str | None, policy: str | None, told: Allowed | None) -> None:
+def test_a_quota_is_that_of_the_headers_or_none(limit: str | None, policy: str | None, found: Allowed | None) -> None:
     headers = {"ratelimit": limit, "ratelimit-policy": policy}
-    assert allowed({name: value for name, value in headers.items() if value is not None}) == told
+    assert allowed({name: value for name, value in headers.items() if value is not None}) == found
 
 
-def test_each_kind_of_request_has_its_quota_and_every_answer_tells(hub: Hub, remote: Remote, repo: Repo) -> None:
+def test_each_kind_of_request_has_its_quota_updated_by_each_response(hub: Hub, remote: Remote, repo: Repo) -> None:
     hub.limits.quotas.update({"api": 50, "resolvers": 100})
     assert remote.access.requests_left() is None
     file = remote.file("a.bin")
@@ -243,7 +241,7 @@ def test_each_kind_of_request_has_its_quota_and_every_answer_tells(hub: Hub, rem
     assert (found["resolvers"].left, found["resolvers"].limit) == (100 - asked["resolve"], 100)
     assert remote.access.requests_left() == 98
     remote.pass_time(301.0)
-    assert remote.access.quotas() == {}, "a window that has ended tells nothing of the next"
+    assert remote.access.quotas() == {}, "a window that has ended says nothing about the next"
 
 
 def test_another_user_has_another_quota(hub: Hub, remote: Remote, repo: Repo) -> None:
@@ -255,9 +253,9 @@ def test_another_user_has_another_quota(hub: Hub, remote: Remote, repo: Repo) ->
     assert remote.access.quotas()["api"].left == 49
 
 
-def test_answers_that_overtake_each_other_do_not_give_requests_back(hub: Hub, remote: Remote, repo: Repo) -> None:
-    for told, left in (("r=10;t=100", 10), ("r=12;t=101", 10), ("r=9;t=99", 9)):
-        scripted = hub.faults.add(Match(kind="info"), faults.header("RateLimit", f'"api";{told}'))
+def test_responses_out_of_order_do_not_raise_the_quota(hub: Hub, remote: Remote, repo: Repo) -> None:
+    for window, left in (("r=10;t=100", 10), ("r=12;t=101", 10), ("r=9;t=99", 9)):
+        scripted = hub.faults.add(Match(kind="info"), faults.header("RateLimit", f'"api";{window}'))
         remote.commit()
         hub.faults.remove(scripted)
         assert remote.access.quotas()["api"].left == left
@@ -267,7 +265,7 @@ def test_answers_that_overtake_each_other_do_not_give_requests_back(hub: Hub, re
     assert remote.access.quotas()["api"].left == 50, "another window"
 
 
-def test_a_spent_quota_is_not_asked_of_until_its_time_and_the_other_one_goes_on(
+def test_a_spent_quota_blocks_its_kind_of_request_until_it_resets(
     hub: Hub, remote: Remote, files: list[RemoteFile]
 ) -> None:
     hub.limits.quotas["resolvers"] = 2
@@ -288,7 +286,7 @@ def test_a_spent_quota_is_not_asked_of_until_its_time_and_the_other_one_goes_on(
     assert read(remote, files[2]) == FILES["c.bin"]
 
 
-def test_who_logs_in_is_not_kept_waiting_by_what_others_used_up(
+def test_a_new_login_is_not_blocked_by_the_quota_of_anonymous_requests(
     hub: Hub, remote: Remote, files: list[RemoteFile]
 ) -> None:
     hub.limits.quotas["resolvers"] = 1
@@ -298,7 +296,7 @@ def test_who_logs_in_is_not_kept_waiting_by_what_others_used_up(
     assert read(remote, files[1]) == FILES["b.bin"]
 
 
-def test_the_background_is_told_to_wait_where_little_is_left_and_not_for_what_costs_nothing(
+def test_background_requests_are_delayed_on_a_low_quota_unless_they_are_free(
     hub: Hub, remote: Remote, files: list[RemoteFile]
 ) -> None:
     hub.limits.quotas["resolvers"] = 20
@@ -312,10 +310,10 @@ def test_the_background_is_told_to_wait_where_little_is_left_and_not_for_what_co
     assert remote.transport.background_delay(files[5]) > 0
     assert remote.transport.background_delay(files[0]) == 0, "its signed URL is known"
     assert remote.access.slow_reason().endswith(" s")
-    assert read(remote, files[5]) == FILES["f.bin"], "who waits for it is not held up"
+    assert read(remote, files[5]) == FILES["f.bin"], "a waiting reader is not delayed"
 
 
-# Who sees the token on the way.
+# Which hosts get the token.
 
 AWAY = [
     "https://hub.example:444/api/x",  # another port
@@ -326,9 +324,7 @@ AWAY = [
 
 
 @pytest.mark.parametrize("location", AWAY)
-def test_of_a_listings_redirects_only_those_to_the_hub_itself_carry_the_token(
-    location: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_redirects_of_a_listing_carry_the_token_to_the_hub_only(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, str | None]] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -399,7 +395,7 @@ def _default_factory() -> Any:
 @pytest.mark.parametrize(
     "location", [*AWAY, "http://hub.example/x", "https://hub.example/other/resolve/x", "/other/resolve/x"]
 )
-def test_of_a_files_redirects_only_those_to_the_hub_itself_carry_the_token(
+def test_redirects_of_a_file_carry_the_token_to_the_hub_only(
     location: str, remote: Remote, files: list[RemoteFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, str | None]] = []
@@ -428,7 +424,7 @@ def test_of_a_files_redirects_only_those_to_the_hub_itself_carry_the_token(
         assert len(seen) > 1 or lfs or location.startswith("http:")
 
 
-def test_a_token_file_that_holds_none_is_said_and_nobody_is_asked_without(tmp_path: Path, hub: Hub, repo: Repo) -> None:
+def test_an_empty_token_file_is_an_error_and_no_request_is_sent(tmp_path: Path, hub: Hub, repo: Repo) -> None:
     (tmp_path / "token").write_text("\n")
     catalog = HubCatalog(hub.endpoint, HubAccess(Auth(str(tmp_path / "token"))), sleep=lambda _: None)
     with pytest.raises(AccessDenied, match="holds no token"):

@@ -1,4 +1,4 @@
-"""What a Hub that means harm sends instead of a listing: refused in one line, within bounds of memory and time."""
+"""Hostile responses of a Hub are refused in one line, within bounds of memory and time."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ def test_a_gzipped_listing_is_a_listing(hub: Hub, remote: Remote) -> None:
     assert {record.headers["accept-encoding"] for record in hub.journal.requests("tree")} == {"gzip"}
 
 
-def test_a_body_without_end_is_left(hub: Hub, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_body_is_abandoned(hub: Hub, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_response, "MAX_BYTES", 1 << 20)
     hub.faults.add(TREE, instead(b"[" + b" " * (8 << 20) + b"]"))
     assert "more than 1 MiB" in refused(remote)
 
 
-def test_a_body_that_trickles_is_left(hub: Hub, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trickling_body_is_abandoned(hub: Hub, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     remote.commit()
     monkeypatch.setattr(hub_api, "ANSWER_SECONDS", 0.1)
     monkeypatch.setattr(hub_api, "PATIENCE", 0.0)
@@ -112,7 +112,7 @@ def test_a_body_that_trickles_is_left(hub: Hub, remote: Remote, monkeypatch: pyt
 @pytest.mark.parametrize(
     "body", [b"[" + b"1," * 2_100_000 + b"1]", b"[" * 1_100_000, b"[" + b"{}," * 1_100_000 + b"1]"]
 )
-def test_an_answer_of_too_many_parts_is_not_built(body: bytes, hub: Hub, remote: Remote) -> None:
+def test_json_of_too_many_values_is_not_decoded(body: bytes, hub: Hub, remote: Remote) -> None:
     hub.faults.add(TREE, instead(body))
     assert "too many parts" in refused(remote)
 
@@ -127,7 +127,7 @@ def test_an_answer_of_too_many_parts_is_not_built(body: bytes, hub: Hub, remote:
         b'{"id":5,"sha":7}', b'{"id":"acme/tiny","sha":"' + b"z" * 40 + b'"}', b"\x1b[31m",
     ],
 )  # fmt: skip
-def test_json_that_is_not_what_it_should_be_is_refused(kind: str, body: bytes, hub: Hub, remote: Remote) -> None:
+def test_json_of_the_wrong_shape_is_refused(kind: str, body: bytes, hub: Hub, remote: Remote) -> None:
     commit = remote.commit()
     hub.faults.add(Match(kind=kind), instead(body))
     with pytest.raises(HffsError) as failed:
@@ -152,7 +152,7 @@ def test_json_that_is_not_what_it_should_be_is_refused(kind: str, body: bytes, h
         str(MOST_SIZE + 1),
     ],
 )
-def test_a_size_that_no_file_can_have_is_not_told(size: str, hub: Hub, remote: Remote) -> None:
+def test_an_impossible_size_in_a_listing_counts_as_missing(size: str, hub: Hub, remote: Remote) -> None:
     rows = (
         '[{"type":"file","path":"a","oid":"%s","size":%s},'
         '{"type":"file","path":"b","oid":"%s","size":1,"lfs":{"oid":"%s","size":%s}}]'
@@ -162,7 +162,7 @@ def test_a_size_that_no_file_can_have_is_not_told(size: str, hub: Hub, remote: R
 
 
 @pytest.mark.parametrize("size", ["-5", str(MOST_SIZE + 1), "9" * 300, "5x", "NaN"])
-def test_a_head_that_tells_a_size_no_file_can_have_is_refused(size: str, hub: Hub, remote: Remote) -> None:
+def test_a_head_with_an_impossible_size_is_refused(size: str, hub: Hub, remote: Remote) -> None:
     hub.add_repo("acme/big", files={"model.safetensors": b"x" * 100})
     commit = remote.commit("acme/big")
     hub.faults.add(Match(kind="resolve"), faults.header("X-Linked-Size", size))
@@ -171,7 +171,7 @@ def test_a_head_that_tells_a_size_no_file_can_have_is_refused(size: str, hub: Hu
 
 
 @pytest.mark.parametrize("when", ["1901-01-01T00:00:00.000Z", "9999-12-31T23:59:59.000Z", "0001-01-01T00:00:00.000Z"])
-def test_a_date_that_no_file_can_have_is_none(when: str, hub: Hub, remote: Remote) -> None:
+def test_an_impossible_date_counts_as_none(when: str, hub: Hub, remote: Remote) -> None:
     hub.faults.add(Match(kind="info"), faults.json_changed(lambda info: {**info, "lastModified": when}))
     assert remote.commit().date == 0
 
@@ -223,7 +223,7 @@ def test_full_pages_without_end_end_the_listing(hub: Hub, remote: Remote, monkey
 @pytest.mark.parametrize(
     "where", ["//elsewhere.example/x", "ftp://hub/x", "file:///etc/passwd", "http://[", "/x", "x", ""]
 )
-def test_a_next_page_that_is_no_page_of_this_hub_is_not_asked_for(where: str, hub: Hub, remote: Remote) -> None:
+def test_a_next_page_that_is_no_page_of_this_hub_is_not_requested(where: str, hub: Hub, remote: Remote) -> None:
     hub.faults.add(TREE, next_page(lambda request: where))
     refused(remote)
     assert len(hub.journal.requests("tree")) == 1
@@ -253,7 +253,9 @@ def test_more_names_than_a_repo_can_have_are_not_kept(
         (["\x1b[2J", "a\rb", "\ud800", "\x00"], {"\x1b[2J", "a\rb"}),
     ],
 )
-def test_names_that_cannot_be_together_are_left_out(names: list[str], kept: set[str], hub: Hub, remote: Remote) -> None:
+def test_names_that_contradict_each_other_are_dropped(
+    names: list[str], kept: set[str], hub: Hub, remote: Remote
+) -> None:
     hub.faults.add(TREE, faults.listed(names))
     assert {entry.path for entry in listed(remote) if entry.kind == "file"} == {*FILES, *kept}
 
@@ -272,7 +274,7 @@ def test_names_that_cannot_be_together_are_left_out(names: list[str], kept: set[
         "http://127.0.0.1:99999/",
     ],
 )
-def test_the_api_redirects_nowhere_bad(target: str, hub: Hub, remote: Remote) -> None:
+def test_bad_redirects_of_the_api_are_refused(target: str, hub: Hub, remote: Remote) -> None:
     remote.token = "hf_good"
     hub.faults.add(Match(kind="info"), faults.redirect(target, 307))
     with pytest.raises(HffsError) as failed:
@@ -281,7 +283,7 @@ def test_the_api_redirects_nowhere_bad(target: str, hub: Hub, remote: Remote) ->
     assert [record.kind for record in hub.journal.requests()] == ["info"] * 3, "asked again, and never followed"
 
 
-def test_the_api_redirects_in_a_circle_five_times(hub: Hub, remote: Remote) -> None:
+def test_a_circle_of_api_redirects_ends_after_five(hub: Hub, remote: Remote) -> None:
     hub.faults.add(Match(kind="info"), faults.redirect_loop())
     with pytest.raises(BadResponse, match="in a circle"):
         remote.commit()
@@ -334,11 +336,11 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_a_head_that_is_none_is_refused_in_one_line(name: str, hub: Hub, remote: Remote) -> None:
+def test_a_malformed_response_head_is_refused_in_one_line(name: str, hub: Hub, remote: Remote) -> None:
     hub.add_repo("acme/big", files={"model.safetensors": b"x" * 100})
     file = remote.file("model.safetensors", remote.commit("acme/big"))
     commit = remote.commit()
-    for match in (TREE, Match(kind="resolve"), Match(kind="cdn")):  # once it is known where, nobody is asked again
+    for match in (TREE, Match(kind="resolve"), Match(kind="cdn")):  # once the address is known, no other is requested
         fault = hub.faults.add(match, faults.raw(HEADS[name]))
         with pytest.raises(HffsError) as failed:
             _ = remote.catalog.list_tree(commit, "") if match is TREE else remote.read(file)

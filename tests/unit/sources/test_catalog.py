@@ -1,4 +1,4 @@
-"""What the catalog makes of a Hub's answers, good and bad."""
+"""Revisions and listings from a Hub's responses, good and bad."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_revision_resolves_to_its_commit(hub: Hub, remote: Remote, tiny: Any) 
     assert (found.type, found.id, found.source) == (RepoType.MODEL, "acme/tiny", hub.endpoint)
 
 
-def test_datasets_and_spaces_are_asked_for_as_such(hub: Hub, remote: Remote) -> None:
+def test_datasets_and_spaces_resolve_by_their_type(hub: Hub, remote: Remote) -> None:
     data = hub.add_repo("acme/data", type="dataset", files={"a.parquet": b"1"})
     space = hub.add_repo("acme/app", type="space", files={"app.py": b"1"})
     assert remote.commit("acme/data", type="dataset").sha == data.branches["main"]
@@ -69,7 +69,7 @@ def test_datasets_and_spaces_are_asked_for_as_such(hub: Hub, remote: Remote) -> 
         remote.commit("acme/data")
 
 
-def test_a_renamed_repo_goes_by_its_new_name(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_renamed_repo_resolves_to_its_new_name(hub: Hub, remote: Remote, tiny: Any) -> None:
     hub.rename("acme/tiny", "acme/small")
     commit = remote.commit("acme/tiny")
     assert commit.id == "acme/small"
@@ -89,7 +89,7 @@ def test_resolve_reports_whether_a_repo_is_private_or_gated(hub: Hub, remote: Re
     assert (data.private, data.gated) == (False, False)
 
 
-def test_resolving_asks_for_no_list_of_files(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_resolving_requests_no_list_of_files(hub: Hub, remote: Remote, tiny: Any) -> None:
     remote.commit()
     (record,) = hub.journal.requests()
     assert record.kind == "info"
@@ -97,7 +97,7 @@ def test_resolving_asks_for_no_list_of_files(hub: Hub, remote: Remote, tiny: Any
 
 
 @pytest.mark.parametrize("bare", [True, False])
-def test_missing_and_private_are_told_alike(bare: bool, hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_missing_and_private_repos_give_the_same_error(bare: bool, hub: Hub, remote: Remote, tiny: Any) -> None:
     hub.access.bare_401 = bare
     tiny.private = True
     for repo in ("acme/tiny", "acme/none"):
@@ -109,11 +109,11 @@ def test_missing_and_private_are_told_alike(bare: bool, hub: Hub, remote: Remote
         remote.commit("acme/none")
 
 
-def test_a_bad_token_is_told_also_for_public_repos(remote: Remote, tiny: Any) -> None:
+def test_a_bad_token_is_reported_also_for_public_repos(remote: Remote, tiny: Any) -> None:
     remote.token = "hf_bad"
-    with pytest.raises(AccessDenied, match="token") as told:
+    with pytest.raises(AccessDenied, match="token") as caught:
         remote.commit()
-    assert "hf_bad" not in str(told.value)
+    assert "hf_bad" not in str(caught.value)
 
 
 def test_an_unknown_revision_and_a_disabled_repo(hub: Hub, remote: Remote, tiny: Any) -> None:
@@ -139,7 +139,7 @@ def test_an_info_that_makes_no_sense_is_a_bad_response(
         remote.commit()
 
 
-def test_a_commit_asked_for_by_hash_must_be_the_one_answered(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_commit_requested_by_hash_must_be_the_one_returned(hub: Hub, remote: Remote, tiny: Any) -> None:
     hub.faults.add(Match(kind="info"), faults.json_changed(lambda info: {**info, "sha": "0" * 40}))
     with pytest.raises(BadResponse, match="another commit"):
         remote.commit(revision=tiny.branches["main"])
@@ -179,7 +179,7 @@ def test_below_a_directory_paths_count_from_the_root(remote: Remote, tiny: Any) 
 
 
 @pytest.mark.parametrize("path", ["none", "config.json", "onnx/none", "onnx/a.txt"])
-def test_what_is_no_directory_has_no_listing(path: str, remote: Remote, tiny: Any) -> None:
+def test_a_path_that_is_no_directory_has_no_listing(path: str, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     with pytest.raises(EntryNotFound):
         remote.catalog.list_tree(commit, path)
@@ -200,7 +200,7 @@ def test_a_file_listed_as_its_own_directory_is_no_directory(hub: Hub, remote: Re
 
 
 @pytest.mark.parametrize("count", [999, 1000, 1001])
-def test_the_second_page_is_asked_for_only_when_wanted(count: int, hub: Hub, remote: Remote) -> None:
+def test_the_second_page_is_requested_only_when_iterated(count: int, hub: Hub, remote: Remote) -> None:
     hub.add_repo("acme/many", files={f"{number:04}.txt": b"" for number in range(count)})
     commit = remote.commit("acme/many")
     page = remote.catalog.list_tree(commit, "")
@@ -238,7 +238,7 @@ def test_a_page_that_fails_later_fails_the_rest_only(hub: Hub, remote: Remote) -
         list(page.rest)
 
 
-def test_look_ups_leave_out_what_does_not_exist(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_stat_leaves_out_paths_that_do_not_exist(hub: Hub, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     wanted = ["config.json", "onnx", "none", "onnx/none", "config.json"]
     assert paths(remote.catalog.stat(commit, wanted)) == ["config.json", "onnx"]
@@ -246,14 +246,14 @@ def test_look_ups_leave_out_what_does_not_exist(hub: Hub, remote: Remote, tiny: 
     assert len(hub.journal.requests("paths-info")) == 1
 
 
-def test_many_look_ups_go_in_batches(hub: Hub, remote: Remote) -> None:
+def test_stat_of_many_paths_sends_batches(hub: Hub, remote: Remote) -> None:
     names = [f"{number:03}.txt" for number in range(250)]
     hub.add_repo("acme/many", files=dict.fromkeys(names, b""))
     assert paths(remote.catalog.stat(remote.commit("acme/many"), names)) == names
     assert len(hub.journal.requests("paths-info")) == 3
 
 
-def test_odd_names_are_asked_for_as_they_are(hub: Hub, remote: Remote) -> None:
+def test_odd_names_are_requested_unchanged(hub: Hub, remote: Remote) -> None:
     names = ["a b#?%&+.txt", "ünï/cödé", "back\\slash", "%2F", "q?x=1", "~a.b-c_d"]
     hub.add_repo("acme/odd", files={name: name.encode() for name in names})
     commit = remote.commit("acme/odd")
@@ -280,7 +280,7 @@ def test_hostile_names_are_dropped_with_one_line(
 
 
 @pytest.mark.allow_warnings
-def test_entries_from_elsewhere_are_dropped(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_entries_outside_the_requested_folder_are_dropped(hub: Hub, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     hub.faults.add(Match(kind="tree"), faults.listed(["elsewhere.txt", "onnxx/a", "onnx/deep/x"]))
     hub.faults.add(Match(kind="paths-info"), faults.listed(["elsewhere.txt"]))
@@ -289,7 +289,7 @@ def test_entries_from_elsewhere_are_dropped(hub: Hub, remote: Remote, tiny: Any)
     assert paths(remote.catalog.stat(commit, ["config.json"])) == ["config.json"]
 
 
-def test_kinds_of_entries_that_nobody_knows_are_skipped(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_entries_of_unknown_kinds_are_skipped(hub: Hub, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     hub.faults.add(Match(kind="tree"), faults.listed(["link"], type="symlink"))
     hub.faults.add(Match(kind="tree"), faults.listed(["odd"], type=None))
@@ -321,7 +321,7 @@ def test_garbage_instead_of_a_listing_is_a_bad_response(text: str, hub: Hub, rem
     "kind", [{"path": 7}, {"oid": 7}, {"oid": "../x"}, {"size": -1}, {"size": "1"}, {"size": True}]
 )
 @pytest.mark.allow_warnings
-def test_fields_of_the_wrong_kind_are_as_good_as_absent(kind: dict[str, Any], hub: Hub, remote: Remote) -> None:
+def test_fields_of_the_wrong_kind_count_as_missing(kind: dict[str, Any], hub: Hub, remote: Remote) -> None:
     hub.add_repo("acme/one", files={"a.txt": b"1"})
     commit = remote.commit("acme/one")
     hub.faults.add(Match(kind="tree"), faults.json_changed(lambda rows: [{**rows[0], **kind}]))
@@ -341,7 +341,7 @@ def test_the_size_of_an_lfs_file_is_never_that_of_its_pointer(hub: Hub, remote: 
 
 
 @pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
-def test_a_size_the_listing_left_out_is_asked_for_by_head(path: str, hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_size_missing_in_the_listing_is_requested_by_head(path: str, hub: Hub, remote: Remote, tiny: Any) -> None:
     tiny.omit_sizes = {path}
     commit = remote.commit()
     (entry,) = [one for one in remote.catalog.list_tree(commit, "").entries if one.path == path]
@@ -355,7 +355,9 @@ def test_a_size_the_listing_left_out_is_asked_for_by_head(path: str, hub: Hub, r
 
 
 @pytest.mark.parametrize("etag", ['"5f3c-abc"', 'W/"v1"', '"%s"' % ("z" * 40), '"%s"' % ("z" * 64)])
-def test_an_etag_that_is_no_hash_is_taken_and_promises_nothing(etag: str, hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_an_etag_that_is_no_hash_is_accepted_and_verifies_nothing(
+    etag: str, hub: Hub, remote: Remote, tiny: Any
+) -> None:
     commit = remote.commit()
     hub.faults.add(Match(kind="resolve"), faults.header("X-Linked-Etag", None))
     hub.faults.add(Match(method="HEAD"), faults.header("ETag", etag))
@@ -371,7 +373,7 @@ def test_an_etag_that_is_no_hash_is_taken_and_promises_nothing(etag: str, hub: H
         remote.catalog.complete_size(commit, Entry("config.json", "file", 134))
 
 
-def test_a_head_that_tells_too_little_is_a_bad_response(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_head_without_size_or_etag_is_a_bad_response(hub: Hub, remote: Remote, tiny: Any) -> None:
     entry = remote.entry("model.safetensors")
     for names in (["X-Linked-Size"], ["X-Linked-Etag", "ETag"]):
         fault = hub.faults.add(Match(kind="resolve"), faults.without(*names))
@@ -383,7 +385,7 @@ def test_a_head_that_tells_too_little_is_a_bad_response(hub: Hub, remote: Remote
         remote.catalog.complete_size(remote.commit(), entry)
 
 
-# How it asks.
+# Requests, retries and tokens.
 
 
 def test_the_token_goes_to_the_hub_and_is_read_for_each_request(hub: Hub, remote: Remote, tiny: Any) -> None:
@@ -398,14 +400,14 @@ def test_the_token_goes_to_the_hub_and_is_read_for_each_request(hub: Hub, remote
     assert all("hffs/" in record.headers["user-agent"] for record in hub.journal.requests())
 
 
-def test_a_rotated_token_is_tried_once_more(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_request_is_repeated_once_with_a_rotated_token(hub: Hub, remote: Remote, tiny: Any) -> None:
     tiny.private = True
     remote.tokens = ["hf_old", "hf_good", "hf_good"]
     assert remote.commit().id == "acme/tiny"
     assert [record.status for record in hub.journal.requests("info")] == [401, 200]
 
 
-def test_a_next_page_elsewhere_is_not_asked_for(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_next_page_on_another_server_is_not_requested(hub: Hub, remote: Remote, tiny: Any) -> None:
     hub.page_size = 2
     remote.token = "hf_good"
     elsewhere = f'<{hub.cdn_origin}/api/models/acme/tiny/tree/x?cursor=1>; rel="next"'
@@ -415,7 +417,7 @@ def test_a_next_page_elsewhere_is_not_asked_for(hub: Hub, remote: Remote, tiny: 
     assert not hub.journal.requests(origin="cdn")
 
 
-def test_a_passing_failure_is_asked_again_after_a_wait(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_passing_failure_is_retried_after_a_wait(hub: Hub, remote: Remote, tiny: Any) -> None:
     hub.faults.add(Match(kind="info", count=2), faults.unavailable())
     assert remote.commit().id == "acme/tiny"
     assert [record.status for record in hub.journal.requests("info")] == [503, 503, 200]
@@ -424,7 +426,7 @@ def test_a_passing_failure_is_asked_again_after_a_wait(hub: Hub, remote: Remote,
     assert remote.slept[1] <= 1.0
 
 
-def test_a_later_page_is_asked_again_too(hub: Hub, remote: Remote) -> None:
+def test_a_later_page_is_retried_too(hub: Hub, remote: Remote) -> None:
     hub.page_size = 2
     hub.add_repo("acme/many", files={f"{number}.txt": b"" for number in range(5)})
     hub.faults.add(Match(kind="tree", nth=2, count=1), faults.reset(10))
@@ -434,7 +436,7 @@ def test_a_later_page_is_asked_again_too(hub: Hub, remote: Remote) -> None:
 
 
 @pytest.mark.parametrize("fault", [faults.unavailable(), faults.status(408), faults.reset(5), faults.raw(b"nonsense")])
-def test_a_failing_hub_is_told_after_three_tries(fault: Any, hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_failing_hub_is_reported_after_three_attempts(fault: Any, hub: Hub, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     hub.faults.add(Match(kind="tree"), fault)
     with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1"):
@@ -443,7 +445,7 @@ def test_a_failing_hub_is_told_after_three_tries(fault: Any, hub: Hub, remote: R
     assert len(remote.slept) == 2
 
 
-def test_an_overloaded_hub_is_left_alone_as_long_as_it_says(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_an_overloaded_hub_gets_no_request_before_its_retry_after(hub: Hub, remote: Remote, tiny: Any) -> None:
     hub.faults.add(Match(kind="info", count=1), faults.unavailable(5))
     remote.commit()
     assert remote.slept == [5.0]
@@ -455,18 +457,18 @@ def test_an_overloaded_hub_is_left_alone_as_long_as_it_says(hub: Hub, remote: Re
     assert len(hub.journal.requests("info")) == 1
 
 
-def test_a_short_wait_is_obeyed_and_a_long_one_told_at_once(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_short_retry_after_is_waited_and_a_long_one_reported_at_once(hub: Hub, remote: Remote, tiny: Any) -> None:
     hub.faults.add(Match(kind="info", count=1), faults.rate_limited(t=7))
     remote.commit()
     assert remote.slept == [7.0]
     hub.faults.add(Match(kind="info"), faults.rate_limited(t=240))
-    with pytest.raises(RateLimited) as told:
+    with pytest.raises(RateLimited) as caught:
         remote.commit()
-    assert told.value.retry_after == 240
+    assert caught.value.retry_after == 240
     assert remote.slept == [7.0]
 
 
-def test_a_hub_that_is_down_is_told_and_found_again(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_hub_that_is_down_is_reported_and_used_again_when_up(hub: Hub, remote: Remote, tiny: Any) -> None:
     commit = remote.commit()
     hub.down("api")
     with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1:\d+: connection refused"):
@@ -476,7 +478,7 @@ def test_a_hub_that_is_down_is_told_and_found_again(hub: Hub, remote: Remote, ti
 
 
 @pytest.mark.parametrize("fault", [faults.status(403), faults.bad_token(), faults.status(400)])
-def test_what_will_not_change_is_not_asked_twice(fault: Any, hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_lasting_failure_is_not_retried(fault: Any, hub: Hub, remote: Remote, tiny: Any) -> None:
     hub.faults.add(Match(kind="info"), fault)
     with pytest.raises(HffsError):
         remote.commit()
@@ -484,7 +486,7 @@ def test_what_will_not_change_is_not_asked_twice(fault: Any, hub: Hub, remote: R
     assert not remote.slept
 
 
-def test_a_hub_that_never_answers_is_given_up(
+def test_a_hub_that_never_answers_times_out(
     hub: Hub, remote: Remote, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hffs.sources.hub.hub_api.READ_SECONDS", 0.1)
@@ -502,13 +504,15 @@ def test_requests_are_counted_with_their_redirects(hub: Hub, remote: Remote, tin
     assert remote.catalog.requests == 2 == len(hub.journal.requests())
 
 
-def test_offline_is_told_with_its_switch(monkeypatch: pytest.MonkeyPatch, remote: Remote) -> None:
+def test_offline_mode_of_huggingface_hub_is_reported_with_its_switch(
+    monkeypatch: pytest.MonkeyPatch, remote: Remote
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubUnreachable, match="HF_HUB_OFFLINE"):
         remote.commit()
 
 
-def test_other_users_of_huggingface_hub_notice_nothing(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_other_users_of_huggingface_hub_are_not_affected(hub: Hub, remote: Remote, tiny: Any) -> None:
     remote.token = "hf_good"
     remote.commit()
     hub.journal.clear()
@@ -522,9 +526,7 @@ def test_other_users_of_huggingface_hub_notice_nothing(hub: Hub, remote: Remote,
     assert remote.catalog.requests == 1
 
 
-def test_nobody_is_asked_for_a_list_of_agents(
-    hub: Hub, remote: Remote, tiny: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_list_of_agents_is_requested(hub: Hub, remote: Remote, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     detect = pytest.importorskip("huggingface_hub.utils._detect_agent")
     monkeypatch.setattr(detect, "_registry", None)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", False)

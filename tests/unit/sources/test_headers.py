@@ -1,4 +1,4 @@
-"""Header values and URLs, read strictly."""
+"""Header values and URLs are parsed strictly."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_length_is_digits_or_none(text: str | None) -> None:
         ({}, None),
     ],
 )
-def test_the_wait_a_server_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_is_parsed_from_either_header(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, NOW) == seconds
 
 
@@ -122,7 +122,7 @@ def test_any_query_has_an_end_or_none(query: str) -> None:
     "location",
     ["http://hub.example/x", "ftp://hub.example/x", "file:///etc/passwd", "https://:80/nowhere", "https://[", "", None],
 )
-def test_redirects_to_nowhere_good_are_not_followed(location: str | None) -> None:
+def test_bad_redirects_are_not_followed(location: str | None) -> None:
     with pytest.raises(BadResponse) as refused:
         next_hop("https://hub.example/a?Signature=secret", location)
     assert "secret" not in str(refused.value)
@@ -152,7 +152,7 @@ def test_an_address_that_two_programs_may_read_as_two_is_not_followed(location: 
 
 
 @given(st.text(max_size=60) | st.text("htps:/\\@.[]%#?;ab1-\t\n ", max_size=40).map("https:".__add__))
-def test_whatever_is_followed_goes_to_the_host_that_was_looked_at(location: str) -> None:
+def test_a_followed_redirect_goes_to_the_host_that_was_checked(location: str) -> None:
     try:
         target = next_hop("https://hub.example/a", location)
     except BadResponse:
@@ -176,7 +176,7 @@ LOCAL = [
 
 
 @pytest.mark.parametrize("host", LOCAL)
-def test_a_redirect_from_elsewhere_to_this_machine_is_not_followed(host: str) -> None:
+def test_a_redirect_from_another_host_to_this_machine_is_not_followed(host: str) -> None:
     with pytest.raises(BadResponse, match="to this machine"):
         next_hop("https://hub.example/a", f"https://{host}:8443/x")
     assert next_hop("http://127.0.0.1:80/a", f"http://{host}/x") == f"http://{host}/x", "a Hub of this machine may"

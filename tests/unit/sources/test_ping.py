@@ -1,4 +1,4 @@
-"""What one question to the Hub tells: whether it is there, its clock, and whom it takes us for."""
+"""What one request finds out about a Hub: whether it answers, its clock, and the user of the token."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from hffs.sources.hub.ping import ping
 from tests.hub import Answer, Hub, Match, faults
 
 
-def test_without_a_token_the_hub_is_there_and_knows_nobody(hub: Hub) -> None:
-    told = ping(hub.endpoint, Auth(find=lambda: None))
-    assert (told.user, told.role) == (None, None)
-    assert told.host == hub.endpoint.removeprefix("http://")
-    assert told.date is not None
-    assert abs(told.date - time.time()) < 60
+def test_ping_without_a_token_has_no_user(hub: Hub) -> None:
+    found = ping(hub.endpoint, Auth(find=lambda: None))
+    assert (found.user, found.role) == (None, None)
+    assert found.host == hub.endpoint.removeprefix("http://")
+    assert found.date is not None
+    assert abs(found.date - time.time()) < 60
 
 
-def test_a_good_token_has_a_name(hub: Hub) -> None:
-    told = ping(hub.endpoint, Auth(find=lambda: "hf_good"))
-    assert (told.user, told.role) == ("alice", "read")
+def test_ping_with_a_good_token_has_its_user(hub: Hub) -> None:
+    found = ping(hub.endpoint, Auth(find=lambda: "hf_good"))
+    assert (found.user, found.role) == ("alice", "read")
 
 
-def test_a_token_that_is_refused_has_none(hub: Hub) -> None:
+def test_ping_with_a_refused_token_has_no_user(hub: Hub) -> None:
     assert ping(hub.endpoint, Auth(find=lambda: "hf_old")).user is None
 
 
-def test_nobody_there_is_said(unused_port: int) -> None:
+def test_ping_of_a_closed_port_is_unreachable(unused_port: int) -> None:
     with pytest.raises(HubUnreachable, match="refused"):
         ping(f"http://127.0.0.1:{unused_port}", Auth(find=lambda: None))
 
 
-def test_a_redirect_is_told_and_no_token_goes_along(hub: Hub) -> None:
+def test_ping_reports_a_redirect_and_sends_it_no_token(hub: Hub) -> None:
     hub.faults.add(Match(kind="whoami"), faults.status(302, headers={"Location": f"{hub.cdn_origin}/elsewhere"}))
     with pytest.raises(BadResponse, match="redirects to another server"):
         ping(hub.endpoint, Auth(find=lambda: "hf_good"))
@@ -43,12 +43,12 @@ def test_a_redirect_is_told_and_no_token_goes_along(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b"[" * 100_000, b'{"name": 5, "auth": []}', b""])
-def test_an_answer_that_is_no_account_names_nobody(hub: Hub, body: bytes) -> None:
+def test_ping_with_an_answer_that_is_no_account_has_no_user(hub: Hub, body: bytes) -> None:
     hub.faults.add(Match(kind="whoami"), faults.instead(lambda _: Answer(200, {}, [body])))
     assert ping(hub.endpoint, Auth(find=lambda: "hf_good")).user is None
 
 
-def test_what_is_no_hub_is_told(hub: Hub) -> None:
+def test_ping_of_a_server_that_is_no_hub_is_reported(hub: Hub) -> None:
     hub.faults.add(Match(kind="whoami"), faults.status(404))
     with pytest.raises(BadResponse, match="404"):
         ping(hub.endpoint, Auth(find=lambda: None))

@@ -1,4 +1,4 @@
-"""Names people write and names servers list."""
+"""Names of repos that users write, and names of files that servers list."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ folders = st.lists(
         ("acme/tiny/model@2.bin", RepoRef(MODEL, "acme/tiny", None, "model@2.bin")),
     ],
 )
-def test_a_repo_is_named_as_huggingface_hub_names_it(text: str, ref: RepoRef) -> None:
+def test_names_of_repos_are_parsed_as_huggingface_hub_does(text: str, ref: RepoRef) -> None:
     assert parse_repo(text) == ref
 
 
@@ -64,14 +64,14 @@ def test_a_repo_is_named_as_huggingface_hub_names_it(text: str, ref: RepoRef) ->
         "git@hf.co:acme/tiny", "àcme/tiny",
     ],
 )  # fmt: skip
-def test_what_is_no_repo_name_is_refused_in_one_line(text: str) -> None:
+def test_a_malformed_repo_name_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse_repo(text)
     assert "\n" not in str(refused.value)
     assert "legacy" not in str(refused.value)
 
 
-def test_a_source_of_another_kind_is_told_what_is_accepted() -> None:
+def test_an_address_is_refused_with_the_accepted_form() -> None:
     with pytest.raises(UsageError, match=r"ORG/NAME"):
         parse_repo("git+https://host/repo.git")
 
@@ -95,7 +95,9 @@ def test_contradictions_and_malformed_options_are_usage_errors(text: str, option
 
 @given(names, names, st.sampled_from(RepoType), st.none() | revisions, folders)
 @example("acme", "tiny", DATASET, "refs/pr/1", "data")
-def test_text_and_options_say_the_same(org: str, name: str, kind: RepoType, revision: str | None, folder: str) -> None:
+def test_text_and_options_are_equivalent(
+    org: str, name: str, kind: RepoType, revision: str | None, folder: str
+) -> None:
     wanted = RepoRef(kind, f"{org}/{name}", revision, folder)
     assert parse_repo(f"{org}/{name}", type=kind, revision=revision, subfolder=folder) == wanted
     prefix = kind.prefix or "models/"
@@ -153,7 +155,7 @@ def test_an_accepted_name_stays_below_its_directory(name: str) -> None:
     assert Path(joined).is_relative_to("/mnt/model")
 
 
-def test_a_malformed_name_is_told_once() -> None:
+def test_a_malformed_name_is_in_its_message_once() -> None:
     with pytest.raises(UsageError) as wrong:
         parse_repo("not a repo")
     assert str(wrong.value).count("not a repo") == 1

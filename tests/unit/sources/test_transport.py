@@ -74,14 +74,14 @@ def test_a_git_file_is_resolved_once_for_many_ranges(hub: Hub, remote: Remote, g
     assert len(hub.journal.requests("resolve")) == 2
 
 
-def test_a_git_files_address_is_looked_up_anew_every_ten_minutes(hub: Hub, remote: Remote, git: RemoteFile) -> None:
+def test_a_git_files_address_is_renewed_every_ten_minutes(hub: Hub, remote: Remote, git: RemoteFile) -> None:
     for number in range(30):
         remote.read(git, number, number + 1)
         remote.pass_time(60)
     assert len(hub.journal.requests("resolve")) == 3
 
 
-def test_nothing_is_asked_for_no_bytes(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_an_empty_range_sends_no_request(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     empty = remote.file("empty.bin")
     hub.journal.clear()
     for file, at in ((empty, 0), (lfs, 77)):
@@ -107,10 +107,10 @@ def test_a_range_outside_the_file_is_a_bug_of_the_caller(remote: Remote, lfs: Re
         remote.transport.open_range(lfs, ByteRange(0, lfs.blob.size + 1))
 
 
-# Headers, and who sees the token.
+# Headers, and which hosts get the token.
 
 
-def test_every_request_asks_for_a_range_unencoded(hub: Hub, remote: Remote, lfs: RemoteFile, git: RemoteFile) -> None:
+def test_every_request_is_for_a_range_unencoded(hub: Hub, remote: Remote, lfs: RemoteFile, git: RemoteFile) -> None:
     remote.read(lfs, 5, 10)
     remote.read(git, 5, 10)
     records = [record for record in hub.journal.requests() if record.kind in ("cdn", "resolve", "resolve-cache")]
@@ -156,7 +156,7 @@ def test_a_netrc_adds_nothing(
 def test_a_proxy_from_the_environment_is_used(
     hub: Hub, remote: Remote, lfs: RemoteFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(HubUnreachable):
         remote.read(lfs)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -189,7 +189,7 @@ def test_a_threads_connection_is_kept_alive(hub: Hub, remote: Remote, lfs: Remot
         assert len({record.connection for record in hub.journal.requests(origin=origin) if record.kind in kinds}) == 1
 
 
-def test_a_connection_that_was_closed_meanwhile_costs_no_error(
+def test_a_connection_closed_by_the_server_causes_no_error(
     hub: Hub, remote: Remote, lfs: RemoteFile, content: bytes
 ) -> None:
     remote.read(lfs, 0, 10)
@@ -197,14 +197,14 @@ def test_a_connection_that_was_closed_meanwhile_costs_no_error(
     assert remote.read(lfs, 10, 20) == content[10:20]
 
 
-def test_an_abandoned_body_does_not_spoil_the_next(hub: Hub, remote: Remote, lfs: RemoteFile, content: bytes) -> None:
+def test_an_abandoned_body_does_not_affect_the_next(hub: Hub, remote: Remote, lfs: RemoteFile, content: bytes) -> None:
     for _ in range(3):
         with remote.transport.open_range(lfs, ByteRange(0, 100_000)) as body:
             body.readinto(memoryview(bytearray(10)))
         assert remote.read(lfs, 500, 600) == content[500:600]
 
 
-# Links that end.
+# Signed URLs that expire.
 
 
 def test_an_expired_url_is_renewed_once_and_the_read_goes_on(
@@ -217,7 +217,7 @@ def test_an_expired_url_is_renewed_once_and_the_read_goes_on(
     assert len(hub.journal.requests("resolve")) == 2
 
 
-def test_a_url_is_not_used_up_to_its_last_second(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_a_url_is_renewed_before_its_last_second(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     for _ in range(50):
         remote.read(lfs, 0, 10)
         remote.pass_time(180)
@@ -230,10 +230,10 @@ def test_a_fresh_url_that_is_refused_too_is_link_expired(
     status: int, hub: Hub, remote: Remote, lfs: RemoteFile
 ) -> None:
     hub.faults.add(Match(kind="cdn"), faults.status(status, "no"))
-    with pytest.raises(LinkExpired) as told:
+    with pytest.raises(LinkExpired) as caught:
         remote.read(lfs)
-    assert told.value.transient
-    assert "Signature" not in str(told.value)
+    assert caught.value.transient
+    assert "Signature" not in str(caught.value)
     assert len(hub.journal.requests("cdn")) == 2
     assert len(hub.journal.requests("resolve")) == 2
 
@@ -254,7 +254,7 @@ def test_all_threads_with_an_expired_url_renew_it_once(
     assert len(hub.journal.requests("resolve")) == 2
 
 
-# Answers that are not what was asked for.
+# Responses that are not what was requested.
 
 
 def answered(change: Callable[[Request, Answer], None]) -> Any:
@@ -294,23 +294,23 @@ BAD = [
 
 @pytest.mark.parametrize(("fault", "kind", "word"), BAD)
 @pytest.mark.parametrize("name", [NAME, "config.json"])
-def test_bytes_of_a_wrong_answer_are_never_given(
+def test_no_bytes_of_a_wrong_response_are_returned(
     name: str, fault: Any, kind: type[HffsError], word: str, hub: Hub, remote: Remote, tiny: Any, content: bytes
 ) -> None:
     file = remote.file(name)
     where = "cdn" if file.lfs else "resolve-cache"
     scripted = hub.faults.add(Match(kind=where), fault)
     buffer = bytearray(100)
-    with pytest.raises(HffsError, match=word) as told:
+    with pytest.raises(HffsError, match=word) as caught:
         remote.transport.open_range(file, ByteRange(0, 100)).readinto(memoryview(buffer))
-    assert type(told.value) is kind
-    assert "Signature" not in str(told.value)
+    assert type(caught.value) is kind
+    assert "Signature" not in str(caught.value)
     assert bytes(buffer) in (bytes(100), content[:50] + bytes(50))
     hub.faults.remove(scripted)
     assert remote.read(file, 0, 100) == content[:100]
 
 
-def test_more_bytes_than_announced_do_not_reach_the_next_answer(
+def test_surplus_bytes_do_not_reach_the_next_response(
     hub: Hub, remote: Remote, lfs: RemoteFile, content: bytes
 ) -> None:
     hub.faults.add(Match(kind="cdn", count=1), faults.long_body(b"HTTP/1.1 206 Evil\r\n" * 100, announced=False))
@@ -345,7 +345,7 @@ def test_a_body_of_unannounced_length_must_end_where_the_range_does(
 
 
 @pytest.mark.parametrize("range_", [(0, 100_000), (0, 10), (99_990, 100_000), (70_000, 70_010)])
-def test_of_a_small_file_sent_whole_the_range_is_taken(
+def test_the_range_is_taken_from_a_small_file_sent_whole(
     range_: tuple[int, int], hub: Hub, remote: Remote, lfs: RemoteFile, content: bytes
 ) -> None:
     hub.faults.add(Match(kind="cdn"), faults.ignore_range())
@@ -359,19 +359,19 @@ def test_a_big_file_sent_whole_is_refused_unless_all_is_wanted(hub: Hub, remote:
     file = remote.file(NAME, remote.commit("acme/big"))
     hub.faults.add(Match(kind="cdn"), faults.ignore_range())
     for start in (0, 1 << 20):
-        with pytest.raises(BadResponse, match=r"127\.0\.0\.1:\d+ ignores Range") as told:
+        with pytest.raises(BadResponse, match=r"127\.0\.0\.1:\d+ ignores Range") as caught:
             remote.transport.open_range(file, ByteRange(start, start + KIB))
-        assert not told.value.transient, "it would do the same again"
+        assert not caught.value.transient, "it would do the same again"
     assert remote.read(file) == big.read(0, size)
 
 
-def test_a_login_page_instead_of_a_big_file_is_no_reason_to_give_up(hub: Hub, remote: Remote) -> None:
+def test_a_login_page_instead_of_a_big_file_is_a_passing_failure(hub: Hub, remote: Remote) -> None:
     hub.add_repo("acme/big", files={NAME: Synthetic(17 << 20, seed=3)})
     file = remote.file(NAME, remote.commit("acme/big"))
     hub.faults.add(Match(kind="cdn"), faults.status(200, "<html>log in to this hotel's network</html>"))
-    with pytest.raises(BadResponse, match="sends 43 bytes") as told:
+    with pytest.raises(BadResponse, match="sends 43 bytes") as caught:
         remote.read(file, 0, KIB)
-    assert told.value.transient
+    assert caught.value.transient
 
 
 def test_a_whole_file_of_another_size_is_refused(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
@@ -381,15 +381,15 @@ def test_a_whole_file_of_another_size_is_refused(hub: Hub, remote: Remote, lfs: 
         remote.read(lfs, 0, 5)
 
 
-def test_accept_ranges_is_no_matter(hub: Hub, remote: Remote, lfs: RemoteFile, content: bytes) -> None:
+def test_accept_ranges_is_ignored(hub: Hub, remote: Remote, lfs: RemoteFile, content: bytes) -> None:
     hub.faults.add(Match(kind="cdn"), faults.header("Accept-Ranges", "none"))
     assert remote.read(lfs, 3, 5) == content[3:5]
 
 
-# The content's name.
+# The etag of the content.
 
 
-def test_another_cdn_name_is_taken_when_the_hub_still_vouches(
+def test_another_cdn_etag_is_accepted_when_the_hub_confirms_the_content(
     hub: Hub, remote: Remote, lfs: RemoteFile, content: bytes
 ) -> None:
     remote.read(lfs, 0, 10)
@@ -400,7 +400,9 @@ def test_another_cdn_name_is_taken_when_the_hub_still_vouches(
     assert len(hub.journal.requests("resolve")) == 2
 
 
-def test_another_cdn_name_is_changed_content_when_the_hub_says_so(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_another_cdn_etag_is_changed_content_when_the_hubs_etag_differs(
+    hub: Hub, remote: Remote, lfs: RemoteFile
+) -> None:
     remote.read(lfs, 0, 10)
     hub.faults.add(Match(kind="cdn"), faults.etag('"other"'))
     hub.faults.add(Match(kind="resolve"), faults.header("X-Linked-Etag", f'"{"0" * 64}"'))
@@ -408,7 +410,7 @@ def test_another_cdn_name_is_changed_content_when_the_hub_says_so(hub: Hub, remo
         remote.read(lfs, 10, 20)
 
 
-def test_a_weak_mark_does_not_make_another_name(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_a_weak_etag_equals_the_strong_one(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     remote.read(lfs, 0, 10)
     (blob,) = [
         blob for blob in hub.repo("acme/tiny").commits[lfs.commit.sha].tree.files.values() if blob.etag == lfs.blob.etag
@@ -431,7 +433,7 @@ def test_a_git_file_under_another_hash_has_changed(hub: Hub, remote: Remote, git
 # Refusals by the Hub.
 
 
-def test_the_hubs_refusals_are_told(hub: Hub, remote: Remote, tiny: Any, git: RemoteFile) -> None:
+def test_refusals_of_the_hub_are_raised(hub: Hub, remote: Remote, tiny: Any, git: RemoteFile) -> None:
     with pytest.raises(EntryNotFound, match=r"none\.json"):
         remote.read(replace(git, path="none.json"), 0, 1)
     tiny.gated = "auto"
@@ -451,7 +453,7 @@ def test_the_hubs_refusals_are_told(hub: Hub, remote: Remote, tiny: Any, git: Re
         remote.read(git)
 
 
-def test_a_token_rotated_meanwhile_is_tried_once(
+def test_a_range_is_requested_once_more_with_a_rotated_token(
     hub: Hub, remote: Remote, tiny: Any, git: RemoteFile, content: bytes
 ) -> None:
     tiny.private = True
@@ -465,11 +467,11 @@ def test_a_token_rotated_meanwhile_is_tried_once(
     assert [record.status for record in hub.journal.requests("resolve")] == [401, 307, 401]
 
 
-# Waits end.
+# Timeouts and shutdown.
 
 
 @pytest.mark.parametrize("fault", [faults.hold(), faults.stall(0), faults.stall(50)])
-def test_a_server_that_stalls_is_given_up(fault: Any, hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_a_stalling_server_times_out(fault: Any, hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     remote.resolver.locate(lfs)
     impatient = Remote(hub, remote.wall, remote.steady, read_timeout=0.2)
     hub.faults.add(Match(kind="cdn"), fault)
@@ -478,7 +480,7 @@ def test_a_server_that_stalls_is_given_up(fault: Any, hub: Hub, remote: Remote, 
     impatient.transport.close()
 
 
-def test_a_server_that_is_down_is_told_by_its_host(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_a_server_that_is_down_is_reported_by_its_host(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     remote.resolver.locate(lfs)
     hub.down("cdn")
     with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1:\d+: connection refused"):
@@ -514,7 +516,7 @@ def test_a_body_outlives_the_closing_of_its_transport(remote: Remote, lfs: Remot
     assert bytes(found) == content
 
 
-def test_the_fault_catalogue_is_answered_by_a_plain_error(hub: Hub, remote: Remote, git: RemoteFile) -> None:
+def test_every_fault_of_the_catalogue_gives_an_hffs_error(hub: Hub, remote: Remote, git: RemoteFile) -> None:
     hub.faults.add(Match(kind="resolve"), faults.instead(lambda request: plain(418, "teapot")))
     with pytest.raises(BadResponse, match="418"):
         remote.read(git)

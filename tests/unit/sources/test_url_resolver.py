@@ -1,4 +1,4 @@
-"""Where bytes are: one HEAD per file and URL lifetime, shared by all who ask, checked and renewed."""
+"""Where bytes are: one HEAD per file and URL lifetime, shared by all threads, checked and renewed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def together(count: int, ask: Any) -> list[Any]:
         return list(threads.map(one, range(count)))
 
 
-def test_a_git_file_is_at_the_hub_and_nobody_is_asked(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_git_file_is_located_without_a_request(hub: Hub, remote: Remote, tiny: Any) -> None:
     file = remote.file("config.json")
     place = remote.resolver.locate(file)
     assert place.url == resolve_url(file.commit, "config.json")
@@ -132,7 +132,7 @@ def test_eight_threads_share_one_request(hub: Hub, remote: Remote, lfs: RemoteFi
     assert heads(hub) == 1
 
 
-def test_the_failure_is_shared_and_the_next_one_asks_anew(
+def test_a_failure_is_shared_and_the_next_call_sends_a_request(
     hub: Hub, remote: Remote, lfs: RemoteFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.faults.add(Match(kind="resolve", count=1), faults.unavailable())
@@ -157,7 +157,7 @@ def test_the_failure_is_shared_and_the_next_one_asks_anew(
     assert heads(hub) == 2
 
 
-def test_who_waits_for_another_threads_request_waits_so_long_only(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_the_wait_for_another_threads_request_is_bounded(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     remote.resolver._patience = 0.05
     hub.faults.add(Match(kind="resolve"), faults.hold())
     with ThreadPoolExecutor(1) as threads:
@@ -196,7 +196,7 @@ def test_a_refused_url_is_replaced_once_for_all_threads(hub: Hub, remote: Remote
     assert remote.resolver.locate(lfs) == fresh[0]
 
 
-def test_a_hub_that_insists_on_a_refused_url_is_asked_once(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_a_hub_that_repeats_a_refused_url_is_requested_once(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     hub.faults.add(Match(kind="resolve"), faults.header("Location", hub.cdn_origin + "/same"))
     bad = remote.resolver.locate(lfs).url
     assert remote.resolver.renew(lfs, bad).url == bad
@@ -209,7 +209,7 @@ def test_a_hub_that_insists_on_a_refused_url_is_asked_once(hub: Hub, remote: Rem
     assert heads(hub) == 3
 
 
-# What it believes.
+# What is checked.
 
 
 def test_another_commit_etag_or_size_means_the_content_changed(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
@@ -221,7 +221,7 @@ def test_another_commit_etag_or_size_means_the_content_changed(hub: Hub, remote:
     assert remote.resolver.locate(lfs).url
 
 
-def test_an_answer_without_commit_or_etag_is_not_believed(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_a_response_without_commit_or_etag_is_refused(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     for name in ("X-Repo-Commit", "X-Linked-Etag"):
         fault = hub.faults.add(Match(kind="resolve"), faults.without(name))
         with pytest.raises(BadResponse):
@@ -231,7 +231,7 @@ def test_an_answer_without_commit_or_etag_is_not_believed(hub: Hub, remote: Remo
     assert remote.resolver.locate(lfs).url
 
 
-def test_a_moved_branch_does_not_matter_for_a_commit(hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile) -> None:
+def test_a_moved_branch_does_not_affect_a_commit(hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile) -> None:
     tiny.commit({NAME: b"other"})
     assert remote.resolver.locate(lfs).url
 
@@ -247,14 +247,14 @@ def test_renames_are_followed_within_the_hub_with_the_token(hub: Hub, remote: Re
     assert not hub.journal.requests("cdn")
 
 
-def test_a_hub_that_answers_itself_is_the_place(hub: Hub, remote: Remote, tiny: Any) -> None:
+def test_a_hub_that_answers_itself_is_the_address(hub: Hub, remote: Remote, tiny: Any) -> None:
     git = remote.file("config.json")
     place = remote.resolver.locate(replace(git, lfs=True))
     assert origin_of(place.url) == origin_of(hub.endpoint)
     assert "etag=" in place.url  # the query of the relative redirect was kept
 
 
-def test_circles_and_bad_targets_end(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_circles_and_bad_targets_of_redirects_are_refused(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     for fault in (
         faults.redirect_loop(), faults.redirect("ftp://127.0.0.1/x"), faults.redirect("file:///etc/passwd"),
         faults.header("Location", None),
@@ -267,7 +267,7 @@ def test_circles_and_bad_targets_end(hub: Hub, remote: Remote, lfs: RemoteFile) 
         hub.faults.clear()
 
 
-def test_refusals_are_told(hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile) -> None:
+def test_refusals_of_an_address_are_raised(hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile) -> None:
     missing = replace(lfs, path="none.bin")
     with pytest.raises(EntryNotFound, match=r"none\.bin"):
         remote.resolver.locate(missing)
@@ -281,23 +281,25 @@ def test_refusals_are_told(hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile)
     remote.pass_time(REPO_REST)
     assert remote.resolver.locate(lfs).url
     hub.faults.add(Match(kind="resolve"), faults.rate_limited(t=30))
-    with pytest.raises(RateLimited) as told:
+    with pytest.raises(RateLimited) as caught:
         remote.resolver.renew(lfs, remote.resolver.locate(lfs).url)
-    assert told.value.retry_after == 30
+    assert caught.value.retry_after == 30
     hub.down()
     with pytest.raises(HubUnreachable):
         remote.resolver.locate(missing)
 
 
-def test_a_token_that_has_just_been_rotated_is_tried_once(hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile) -> None:
+def test_an_address_is_requested_once_more_with_a_rotated_token(
+    hub: Hub, remote: Remote, tiny: Any, lfs: RemoteFile
+) -> None:
     tiny.private = True
     remote.tokens = ["hf_old", "hf_good"]
     assert remote.resolver.locate(lfs).url
     assert [record.status for record in hub.journal.requests("resolve")] == [401, 302]
     remote.token = "hf_old"
-    with pytest.raises(AccessDenied) as told:
+    with pytest.raises(AccessDenied) as caught:
         remote.resolver.renew(lfs, remote.resolver.locate(lfs).url)
-    assert "hf_old" not in str(told.value)
+    assert "hf_old" not in str(caught.value)
     assert heads(hub) == 3
 
 
@@ -317,7 +319,7 @@ def test_urls_of_files_long_unused_are_forgotten(
     assert heads(hub) == 4
 
 
-def test_a_closed_locator_asks_nobody(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
+def test_a_closed_resolver_sends_no_request(hub: Hub, remote: Remote, lfs: RemoteFile) -> None:
     remote.transport.close()
     with pytest.raises(Cancelled):
         remote.resolver.locate(lfs)

@@ -1,4 +1,4 @@
-"""Other people's exceptions come out as ours, with a remedy and without secrets."""
+"""Refusals and exceptions of libraries become HffsErrors, with a remedy and without secrets."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("about", "status", "headers", "kind", "word"), REFUSALS)
-def test_a_status_that_says_no_is_told_with_its_remedy(
+def test_each_refusing_status_gives_its_error_with_a_remedy(
     about: RequestSubject, status: int, headers: dict[str, str], kind: type[HffsError], word: str
 ) -> None:
     error = refusal(about, status, headers)
@@ -85,7 +85,7 @@ def test_a_status_that_says_no_is_told_with_its_remedy(
     assert SECRET not in str(through.value)
 
 
-def test_only_what_may_pass_by_itself_is_tried_again() -> None:
+def test_only_passing_failures_are_transient() -> None:
     transient = {status for _, status, _, kind, _ in REFUSALS if kind.transient}
     assert transient == {429, 408, 503, 400, 302}
 
@@ -108,17 +108,17 @@ DAY = 1_800_000_000
         ({}, None),
     ],
 )
-def test_an_overloaded_server_says_how_long_to_leave_it_alone(
+def test_an_overloaded_servers_wait_is_in_the_error(
     status: int, headers: dict[str, str], seconds: float | None
 ) -> None:
-    """A date is by the server's own clock, whatever ours says; and nobody is obeyed for longer than five minutes."""
+    """A date counts by the server's own clock, not by ours; and no wait is longer than five minutes."""
     error = refusal(FILE, status, headers)
     assert isinstance(error, HubUnreachable)
     assert error.transient
     assert error.retry_after == seconds
 
 
-def test_a_date_without_the_servers_own_is_taken_by_our_clock() -> None:
+def test_a_retry_date_without_the_servers_date_counts_by_our_clock() -> None:
     error = refusal(FILE, 503, {"retry-after": formatdate(time.time() + 100, usegmt=True)})
     assert isinstance(error, HubUnreachable)
     assert error.retry_after is not None
@@ -126,7 +126,7 @@ def test_a_date_without_the_servers_own_is_taken_by_our_clock() -> None:
 
 
 @given(st.integers(100, 999), st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
-def test_no_header_asks_for_an_endless_wait(status: int, after: str, limit: str, date: str) -> None:
+def test_no_header_makes_an_endless_wait(status: int, after: str, limit: str, date: str) -> None:
     error = refusal(FILE, status, {"retry-after": after, "ratelimit": limit, "date": date})
     wait = getattr(error, "retry_after", None)
     assert wait is None or 0 <= wait <= MAX_WAIT
@@ -136,7 +136,7 @@ def test_no_header_asks_for_an_endless_wait(status: int, after: str, limit: str,
     st.integers(100, 999),
     st.dictionaries(st.sampled_from(["x-error-code", "x-error-message", "retry-after", "ratelimit"]), st.text()),
 )
-def test_any_refusal_is_an_error_of_ours(status: int, headers: dict[str, str]) -> None:
+def test_any_refusal_is_an_hffs_error(status: int, headers: dict[str, str]) -> None:
     for about in (REPO, FILE):
         assert isinstance(refusal(about, status, headers), HffsError)
 
@@ -171,13 +171,13 @@ def timed_out() -> BaseException:
         (socket.gaierror(-2, "x"), HubUnreachable, "resolved"),
     ],
 )
-def test_huggingface_hub_never_speaks_past_the_door(error: Exception, kind: type[HffsError], word: str) -> None:
-    with pytest.raises(kind, match=word) as told, hub_errors(REPO):
+def test_errors_of_huggingface_hub_become_hffs_errors(error: Exception, kind: type[HffsError], word: str) -> None:
+    with pytest.raises(kind, match=word) as caught, hub_errors(REPO):
         raise error
-    assert "hub.example" in str(told.value) or kind is UsageError
-    assert SECRET not in str(told.value)
-    assert told.value.__cause__ is None
-    assert told.value.__suppress_context__
+    assert "hub.example" in str(caught.value) or kind is UsageError
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
 POOL = urllib3.HTTPConnectionPool("cdn.example")
@@ -206,14 +206,14 @@ POOL = urllib3.HTTPConnectionPool("cdn.example")
         (ValueError("invalid literal for int() with base 16"), BadResponse, "broke off"),
     ],
 )  # fmt: skip
-def test_requests_never_speaks_past_the_door(error: Exception, kind: type[HffsError], word: str) -> None:
-    with pytest.raises(kind, match=word) as told, http_errors(FILE, SIGNED):
+def test_errors_of_requests_become_hffs_errors(error: Exception, kind: type[HffsError], word: str) -> None:
+    with pytest.raises(kind, match=word) as caught, http_errors(FILE, SIGNED):
         raise error
-    assert "cdn.example" in str(told.value)
-    assert SECRET not in str(told.value)
+    assert "cdn.example" in str(caught.value)
+    assert SECRET not in str(caught.value)
 
 
-def test_our_own_errors_and_bugs_pass_as_they_are() -> None:
+def test_hffs_errors_and_bugs_pass_unchanged() -> None:
     for door in (hub_errors(REPO), http_errors(FILE, SIGNED)):
         with pytest.raises(ContentChanged, match="as it was"), door:
             raise ContentChanged("as it was")
@@ -231,7 +231,7 @@ def test_a_circle_of_causes_ends() -> None:
 # The token.
 
 
-def test_a_token_shows_itself_nowhere_but_in_its_header() -> None:
+def test_a_token_is_shown_in_its_header_only() -> None:
     token = Token(SECRET)
     assert SECRET not in f"{token} {token!r} {[token]} {vars(Token)}"
     assert token.header == f"Bearer {SECRET}"
@@ -252,9 +252,7 @@ def test_a_token_is_found_where_huggingface_hub_finds_it(monkeypatch: pytest.Mon
     assert huggingface_hub.get_token() == "hf_env"
 
 
-def test_implicit_tokens_can_be_switched_off_but_not_a_token_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_implicit_tokens_can_be_disabled_but_not_a_token_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_env")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     (tmp_path / "mine").write_text(" hf_mine \r\n")
@@ -262,7 +260,7 @@ def test_implicit_tokens_can_be_switched_off_but_not_a_token_file(
     assert Auth(str(tmp_path / "mine")).token() == Token("hf_mine")
 
 
-def test_a_token_file_is_read_anew_and_its_absence_told(tmp_path: Path) -> None:
+def test_a_token_file_is_read_anew_and_its_absence_reported(tmp_path: Path) -> None:
     auth = Auth(str(tmp_path / "mine"))
     with pytest.raises(AccessDenied, match="No such file"):
         auth.token()
@@ -274,17 +272,17 @@ def test_a_token_file_is_read_anew_and_its_absence_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["hf_a\nX-Evil: 1", "hf_a b", "hf_ä"])
-def test_a_token_that_cannot_stand_in_a_header_is_not_shown_either(text: str) -> None:
-    with pytest.raises(AccessDenied) as told:
+def test_a_token_unfit_for_a_header_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(AccessDenied) as caught:
         Auth(find=lambda: text).token()
-    assert text not in str(told.value)
+    assert text not in str(caught.value)
 
 
 @pytest.mark.skipif(not hasattr(errors, "OIDCError"), reason="this huggingface_hub exchanges no tokens")
-def test_a_failing_token_exchange_is_told_without_its_words() -> None:
+def test_a_failing_token_exchange_is_reported_without_its_message() -> None:
     def find() -> str | None:
         raise errors.OIDCError(SECRET)
 
-    with pytest.raises(AccessDenied, match="OIDCError") as told:
+    with pytest.raises(AccessDenied, match="OIDCError") as caught:
         Auth(find=find).token()
-    assert SECRET not in str(told.value)
+    assert SECRET not in str(caught.value)
