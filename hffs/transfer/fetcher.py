@@ -26,11 +26,11 @@ from ..sources.base import RangeReader
 from .blob_handle import MEMORY_LIMIT, BlobHandle, MemoryBlocks
 from .downloader import Downloader
 from .hash_worker import HASH_NICE, HashWorker
-from .quarantine import Quarantine, QuarantineActions
-from .scheduler import SAMPLE_SECONDS, Scheduler, Unused, Watcher
+from .quarantine import Quarantine
+from .scheduler import SAMPLE_SECONDS, Scheduler, Unused
 from .throttle import Throttle
 from .timers import Timers
-from .waiters import LATE_SECONDS, Callback, WaitingRead, call_back
+from .waiters import LATE_SECONDS, Callback, call_back
 from .worker_pool import PoolTask
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,14 @@ class Fetcher:
             controller=controller,
             late_seconds=late_seconds,
         )
+        # Decisions and figures that nothing has to be done about.
+        self.cancel_background = self._scheduler.cancel_background
+        self.watch = self._scheduler.watch
+        self.unwatch = self._scheduler.unwatch
+        self.is_busy = self._scheduler.is_busy
+        self.resume = self._scheduler.resume
+        self.waiting_reads = self._scheduler.waiting_reads
+        self.worker_limit = self._scheduler.worker_limit
         self._downloader = Downloader(
             source,
             on_landed=self._landed,
@@ -119,8 +127,9 @@ class Fetcher:
             budget=budget,
             breaker=breaker,
         )
-        actions = QuarantineActions(self._drop, source.forget, self._refetch)
-        self.quarantine = Quarantine(store.layout, actions, clock)
+        self.quarantine = Quarantine(
+            store.layout, drop=self._drop, forget_url=source.forget, refetch=self._refetch, clock=clock
+        )
         self.hash_worker = HashWorker(
             self._scheduler.hold, self._release, self.quarantine, self._notify_watchers, nice=hash_nice
         )
@@ -195,35 +204,12 @@ class Fetcher:
         if waiter is not None:
             waiter.timer.cancel()
 
-    def cancel_background(self, handle: BlobHandle) -> None:
-        """What of the handle is queued for no reader is not fetched any more."""
-        self._scheduler.cancel_background(handle)
-
-    def watch(self, handle: BlobHandle, watcher: Watcher) -> None:
-        """``watcher(None)`` when a fetch of the handle has ended or its content was verified, ``watcher(error)`` when a
-        fetch failed for good or the content is wrong; on worker and hash threads, so hand over. Until ``unwatch``."""
-        self._scheduler.watch(handle, watcher)
-
-    def unwatch(self, handle: BlobHandle, watcher: Watcher) -> None:
-        self._scheduler.unwatch(handle, watcher)
-
-    def is_busy(self, handle: BlobHandle) -> bool:
-        """Whether anything of the handle is queued or running."""
-        return self._scheduler.is_busy(handle)
-
     def clear_quarantine(self, blob: Blob) -> bool:
         """Forgets that a content was wrong, so that it is fetched and read again at once, from a fresh URL. Returns
         whether there was a record of it."""
         return self.quarantine.clear(blob, self._scheduler.handle(blob_key(blob)))
 
-    def resume(self) -> None:
-        """Ends the pause that background work makes after access was denied."""
-        self._scheduler.resume()
-
     # --- status -----------------------------------------------------------------------------------------------------
-
-    def waiting_reads(self) -> list[WaitingRead]:
-        return self._scheduler.waiting_reads()
 
     def errors(self) -> list[FetchFailure]:
         with self._failures_lock:
@@ -249,10 +235,6 @@ class Fetcher:
     def scheduled_runs(self, blob: Blob) -> list[tuple[range, bool]]:
         """The runs of a blob that are queued (False) or running (True), in ascending order."""
         return self._scheduler.runs(blob_key(blob))
-
-    def worker_limit(self) -> tuple[int, str]:
-        """How many workers may run now, and why that many."""
-        return self._scheduler.worker_limit()
 
     @property
     def stopped(self) -> bool:
@@ -366,8 +348,7 @@ class Fetcher:
         What background work had access to before stays wanted and is tried again after a pause or at ``resume``;
         watchers are not notified of that, and want again what only a reader had wanted, as always."""
         lapsed = isinstance(error, AccessLapsed)
-        retries = lapsed and fetch.priority >= Priority.BACKGROUND
-        absent = handle.missing(fetch.blocks) if retries else None
+        absent = handle.missing(fetch.blocks) if lapsed and fetch.priority >= Priority.BACKGROUND else None
         call_back(self._scheduler.deny(fetch, error, handle, absent), error)
         if not lapsed:
             self._notify_watchers(handle, error)

@@ -38,7 +38,7 @@ class Listings:
         self.commit = commit
         self.root = root
         self._source = source
-        self._index = index
+        self._stored = _CommitIndex(index, commit)
         self._timeout = timeout
         self._lock = threading.Lock()
         # guarded by _lock
@@ -51,27 +51,24 @@ class Listings:
     def load(self) -> None:
         """Makes the first request unless the index has the answer. Raises EntryNotFound when ``root`` is no
         directory."""
-        text = self._index.get(self._name("all", self.root))
-        entries = decode(text)
-        if entries is not None and (self._index.age(self._name("all", self.root)) or 0) > RENEWED_SECONDS:
-            self._index.set(self._name("all", self.root), encode(entries))
-        if entries is None and self.root:
+        entries = self._stored.get("all", self.root)
+        if entries is not None:
+            self._stored.renew("all", self.root, entries)
+        elif self.root:
             above = self._known_above()
             entries = [entry for entry in above or () if entry.path.startswith(self.root + "/")] or None
             if above is not None and entries is None:
                 raise EntryNotFound(f"there is no directory {self.root!r} in {self.commit.id}")
-        if entries is None and self._index.get(self._name("more", self.root)):
-            return  # known to be longer than a page; its directories are listed as they are opened
-        if entries is None:
+        if entries is not None:
+            self._fill(entries)
+        elif not self._stored.is_long(self.root):  # else its directories are listed as they are opened
             page = self._source.list_tree(self.commit, self.root)
-            if page.rest is not None:
-                with self._lock:
-                    self._rest = (page.entries, page.rest)
-                self._index.set(self._name("more", self.root), "1")
+            if page.rest is None:
+                self._store_all(page.entries)
                 return
-            entries = page.entries
-            self._index.set(self._name("all", self.root), encode(entries))
-        self._fill(entries)
+            with self._lock:
+                self._rest = (page.entries, page.rest)
+            self._stored.set_long(self.root)
 
     def is_file(self, path: str) -> bool:
         """Whether there is a file of this path, below ``root`` or not; a request where no listing shows it."""
@@ -85,7 +82,7 @@ class Listings:
         folder = self.root
         while folder:
             folder = folder.rpartition("/")[0]
-            entries = decode(self._index.get(self._name("all", folder)))
+            entries = self._stored.get("all", folder)
             if entries is not None:
                 return entries
         return None
@@ -98,7 +95,7 @@ class Listings:
 
     def restore(self) -> None:
         """Loads all that any process has listed of this commit before; no request."""
-        entries = decode(self._index.get(self._name("all", self.root)))
+        entries = self._stored.get("all", self.root)
         if entries is not None:
             self._fill(entries)
             return
@@ -107,18 +104,18 @@ class Listings:
             path = left.pop()
             names: Mapping[str, Entry] | None = self._directories.get(path)
             if names is None:
-                entries = decode(self._index.get(self._name("dir", path)))
+                entries = self._stored.get("dir", path)
                 names = None if entries is None else self._put(path, entries)
             if names is not None:
                 left += [entry.path for entry in names.values() if entry.kind == "directory"]
 
     def record_node(self, number: int, entry: Entry) -> None:
         """Records the entry that a node number stands for, where no listing in the index has it."""
-        self._index.set(self._name("node", str(number)), encode([entry]))
+        self._stored.set("node", str(number), [entry])
 
     def recorded_node(self, number: int) -> Entry | None:
         """What ``record_node`` recorded."""
-        return next(iter(decode(self._index.get(self._name("node", str(number)))) or ()), None)
+        return self._stored.one("node", str(number))
 
     @property
     def complete(self) -> bool:
@@ -172,7 +169,7 @@ class Listings:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def _list(self, path: str) -> Mapping[str, Entry]:
-        entries = decode(self._index.get(self._name("dir", path)))
+        entries = self._stored.get("dir", path)
         if entries is not None:
             return self._put(path, entries)
         with self._lock:
@@ -180,19 +177,15 @@ class Listings:
         if rest is not None and all(entry.kind == "file" for entry in rest[0]):
             # The first page of the recursive listing has no folder: a flat repo of many files, whose following pages
             # cost no more than listing the root anew.
-            entries = [*rest[0], *rest[1]]
-            self._index.set(self._name("all", self.root), encode(entries))
-            self._fill(entries)
+            self._store_all([*rest[0], *rest[1]])
             return self._directories[path]
         entries = self._source.list_directory(self.commit, path)
-        self._index.set(self._name("dir", path), encode(entries))
+        self._stored.set("dir", path, entries)
         return self._put(path, entries)
 
     def _list_all(self) -> None:
         page = self._source.list_tree(self.commit, self.root)
-        entries = [*page.entries, *(page.rest or ())]
-        self._index.set(self._name("all", self.root), encode(entries))
-        self._fill(entries)
+        self._store_all([*page.entries, *(page.rest or ())])
 
     def _look_up(self, path: str) -> Entry | None:
         answer = self._source.stat(self.commit, [path])
@@ -204,9 +197,8 @@ class Listings:
         return found
 
     def _complete_size(self, entry: Entry) -> Entry:
-        known = self._index.get(self._name("size", entry.path))
-        full = next(iter(decode(known) or ()), None) or self._source.complete_size(self.commit, entry)
-        self._index.set(self._name("size", entry.path), encode([full]))
+        full = self._stored.one("size", entry.path) or self._source.complete_size(self.commit, entry)
+        self._stored.set("size", entry.path, [full])
         with self._lock:
             names = self._directories.get(entry.parent)
             if names is not None and entry.name in names:
@@ -261,41 +253,65 @@ class Listings:
             self._complete = True
             self._rest = None
 
-    def _name(self, kind: str, path: str) -> str:
-        return _key(self.commit, kind, path)
+    def _store_all(self, entries: list[Entry]) -> None:
+        self._stored.set("all", self.root, entries)
+        self._fill(entries)
 
 
 def cached_files(index: Index, commit: Commit, root: str = "") -> tuple[list[Entry], bool]:
     """The files at or below ``root`` that the index has, in path order, and whether these are all; ``root`` may be a
     file. No request."""
-    folder, found, complete = root, dict[str, Entry](), False
-    while True:
-        whole = decode(index.get(_key(commit, "all", folder)))
-        if whole is not None or not folder:
-            break
+    stored = _CommitIndex(index, commit)
+    folder, found = root, dict[str, Entry]()
+    while (whole := stored.get("all", folder)) is None and folder:
         folder = folder.rpartition("/")[0]
-    if whole is not None:
-        found, complete = {entry.path: entry for entry in whole}, True
-    else:
-        for kind in ("all", "dir", "node"):
-            for key in index.keys(_key(commit, kind, "")):
-                found.update((entry.path, entry) for entry in decode(index.get(key)) or ())
+    for entries in [whole] if whole is not None else stored.every("all", "dir", "node"):
+        found.update((entry.path, entry) for entry in entries)
     below = [
-        _sized(index, commit, entry)
+        entry if entry.size is not None and entry.etag is not None else stored.one("size", path) or entry
         for path, entry in sorted(found.items())
         if entry.kind == "file" and (not root or path == root or path.startswith(f"{root}/"))
     ]
-    return below, complete
+    return below, whole is not None
 
 
-def _sized(index: Index, commit: Commit, entry: Entry) -> Entry:
-    if entry.size is not None and entry.etag is not None:
-        return entry
-    return next(iter(decode(index.get(_key(commit, "size", entry.path))) or ()), entry)
+class _CommitIndex:
+    """What the index has of one commit: whole listings ("all"), directories ("dir"), node numbers ("node"), and sizes
+    that were requested alone ("size"), each as a list of entries."""
 
+    def __init__(self, index: Index, commit: Commit) -> None:
+        self._index = index
+        self._commit = commit
 
-def _key(commit: Commit, kind: str, path: str) -> str:
-    return f"listing/1/{kind}/{commit.source}/{commit.type}/{commit.id}/{commit.sha}/{path}"
+    def key(self, kind: str, path: str) -> str:
+        commit = self._commit
+        return f"listing/1/{kind}/{commit.source}/{commit.type}/{commit.id}/{commit.sha}/{path}"
+
+    def get(self, kind: str, path: str) -> list[Entry] | None:
+        return decode(self._index.get(self.key(kind, path)))
+
+    def one(self, kind: str, path: str) -> Entry | None:
+        return next(iter(self.get(kind, path) or ()), None)
+
+    def every(self, *kinds: str) -> Iterator[list[Entry]]:
+        for kind in kinds:
+            for key in self._index.keys(self.key(kind, "")):
+                yield decode(self._index.get(key)) or []
+
+    def set(self, kind: str, path: str, entries: Iterable[Entry]) -> None:
+        self._index.set(self.key(kind, path), encode(entries))
+
+    def renew(self, kind: str, path: str, entries: Iterable[Entry]) -> None:
+        """Sets a listing anew that is still in use."""
+        if (self._index.age(self.key(kind, path)) or 0) > RENEWED_SECONDS:
+            self.set(kind, path, entries)
+
+    def is_long(self, path: str) -> bool:
+        """Whether the recursive listing below ``path`` is known to be longer than a page."""
+        return bool(self._index.get(self.key("more", path)))
+
+    def set_long(self, path: str) -> None:
+        self._index.set(self.key("more", path), "1")
 
 
 def encode(entries: Iterable[Entry]) -> str:

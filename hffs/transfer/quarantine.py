@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from .. import ranges
 from ..cache import Layout
@@ -24,24 +23,25 @@ from .blob_handle import BlobHandle, ContentRefusal
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class QuarantineActions:
-    """What the fetcher does. ``drop``: ends the waits of a handle that has a refusal, and what is queued of it.
-    ``forget_url``: the file's next range is requested from a fresh URL. ``refetch``: wants all of it in the
-    background."""
-
-    drop: Callable[[BlobHandle], None]
-    forget_url: Callable[[RemoteFile], None]
-    refetch: Callable[[BlobHandle], None]
-
-
 class Quarantine:
     """``clock`` gives seconds since the epoch: other processes read the record, and later ones."""
 
-    def __init__(self, layout: Layout, actions: QuarantineActions, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        drop: Callable[[BlobHandle], None],
+        forget_url: Callable[[RemoteFile], None],
+        refetch: Callable[[BlobHandle], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``drop`` ends the waits of a handle that has a refusal and what is queued of it; ``forget_url`` has the next
+        range of a file requested from a fresh URL; ``refetch`` wants all of a handle in the background."""
         self.record = Mismatches(layout)
         self.on_mismatch: Callable[[RemoteFile], None] = lambda _: None  # set before start
-        self._actions = actions
+        self._drop = drop
+        self._forget_url = forget_url
+        self._refetch = refetch
         self._clock = clock
 
     def mismatch(self, blob: Blob) -> Mismatch | None:
@@ -83,7 +83,7 @@ class Quarantine:
         seconds = integrity_backoff.pause(found.copies)
         if seconds:
             handle.refusal = _refusal(found)
-            self._actions.drop(handle)
+            self._drop(handle)
             log.error(
                 "event=bad-content path=%s etag=%s origin=%s expected=%s got=%s copies=%d pause=%d",
                 file.path, blob.etag, blob.origin, error.expected, error.got, found.copies, seconds,
@@ -96,10 +96,10 @@ class Quarantine:
         try:
             self._discard(handle)
         finally:  # the kernel's pages are wrong either way
-            self._actions.forget_url(file)
+            self._forget_url(file)
             self.on_mismatch(file)
         if whole and not seconds:
-            self._actions.refetch(handle)
+            self._refetch(handle)
 
     def clear(self, blob: Blob, handle: BlobHandle | None) -> bool:
         """Forgets that a content was wrong: it is fetched and read as if it had never been. ``handle``: where it is
@@ -107,7 +107,7 @@ class Quarantine:
         known = self.record.clear(blob, right=False, now=self._clock())
         if handle is not None:
             handle.refusal = None
-            self._actions.forget_url(handle.file)
+            self._forget_url(handle.file)
         if known:
             log.info("event=tried-again etag=%s origin=%s", blob.etag, blob.origin)
         return known

@@ -22,7 +22,7 @@ from ..errors import Cancelled, DeadlineExceeded, HffsError
 from ..policy import USUAL, BlockQueue, ConcurrencyController, ConcurrencyLimits, Fetch, Priority
 from .blob_handle import BlobHandle
 from .timers import Timers
-from .waiters import LATE_SECONDS, Callback, Waiter, WaiterTable, WaitingRead
+from .waiters import LATE_SECONDS, Callback, LateBlocks, Waiter, WaitingRead
 from .worker_pool import PoolTask, WorkerPool
 
 # How often the number of workers for big files is reconsidered: the controller counts in quarters of a second.
@@ -66,7 +66,8 @@ class Scheduler:
         )
         self._limits = ConcurrencyLimits(workers=workers, ahead=ahead, controller=controller)
         self._handles: dict[str, BlobHandle] = {}
-        self._waiters = WaiterTable(late_seconds)
+        self._waiters: dict[int, Waiter] = {}  # by ticket
+        self._late = LateBlocks(late_seconds)
         self._watchers: dict[str, list[Watcher]] = {}
         self._tickets = itertools.count(1)
         self._sampling = False
@@ -84,17 +85,16 @@ class Scheduler:
         """No work is handed out any more; workers end with what they are at. Returns all waiters."""
         with self._lock:
             self.stopped = True
-            waiters = self._waiters.clear()
+            waiters = self._take_waiters(list(self._waiters))
         self.pool.close()
-        return list(waiters.values())
+        return waiters
 
     def cancel_waiters(self) -> list[Waiter]:
         """Returns all waiters, which wait no more."""
         with self._lock:
-            waiters = self._waiters.clear()
-            for ticket in waiters:
+            for ticket in self._waiters:
                 self._queue.abandon(ticket)
-        return list(waiters.values())
+            return self._take_waiters(list(self._waiters))
 
     # --- handles ----------------------------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Scheduler:
     def _unused(self, handle: BlobHandle) -> Unused:
         if not self._is_attached(handle) or handle.readers:
             return Unused([], False)
-        waiters = self._waiters.take(self._queue.drop(handle.key, keep=Priority.BACKGROUND))
+        waiters = self._take_waiters(self._queue.drop(handle.key, keep=Priority.BACKGROUND))
         needed = handle.holders or (not self.stopped and self._queue.busy(handle.key))
         if not needed:  # else the last holder's release comes here again
             del self._handles[handle.key]
@@ -185,21 +185,21 @@ class Scheduler:
                 failed = Cancelled(f"{handle.file.path} was closed")
             elif handle.refusal is not None:
                 failed = handle.refusal.error()
-            elif self._waiters.is_late(handle.key, absent, now):
+            elif self._late.contain(handle.key, absent, now):
                 failed = DeadlineExceeded(f"{handle.file.path} did not arrive in time just now")
             elif absent:
                 self._want(handle, absent, Priority.DEMAND, now)
                 failed = self._queue.wait(ticket, handle.key, [block for run in absent for block in run], now)
                 if failed is None:
                     timer = self._timers.call_at(deadline, lambda: expire(ticket))
-                    self._waiters.add(ticket, Waiter(callback, timer, handle.key, handle.file.path, asked, now))
+                    self._waiters[ticket] = Waiter(callback, timer, handle.key, handle.file.path, asked, now)
                     return ticket, True, None
             return ticket, False, failed
 
     def abandon(self, ticket: int) -> Waiter | None:
         """The waiter, which waits no more; None when it has been called back."""
         with self._lock:
-            waiter = self._waiters.pop(ticket)
+            waiter = self._waiters.pop(ticket, None)
             if waiter is not None:
                 self._queue.abandon(ticket)
             return waiter
@@ -207,22 +207,27 @@ class Scheduler:
     def expire(self, ticket: int) -> tuple[Waiter | None, list[Fetch]]:
         """The waiter whose deadline has passed, and the running fetches that it waited for."""
         with self._lock:
-            waiter = self._waiters.pop(ticket)
+            waiter = self._waiters.pop(ticket, None)
             if waiter is None:
                 return None, []
-            self._waiters.record_late(waiter, time.monotonic())
+            self._late.record(waiter, time.monotonic())
             slow = self._queue.fetches_for(ticket)
             self._queue.abandon(ticket)
             return waiter, slow
 
     def cancel_background(self, handle: BlobHandle) -> None:
+        """What of the handle is queued for no reader is not fetched any more."""
         with self._lock:
             self._queue.withdraw(handle.key, Priority.BACKGROUND)
 
     def drop(self, handle: BlobHandle) -> list[Waiter]:
         """Nothing of the handle is queued any more; returns its waiters. Running fetches go on."""
         with self._lock:
-            return self._waiters.take(self._queue.drop(handle.key))
+            return self._take_waiters(self._queue.drop(handle.key))
+
+    def _take_waiters(self, tickets: Iterable[int]) -> list[Waiter]:
+        """Takes out those that still wait, for the caller to call back."""
+        return [waiter for ticket in tickets if (waiter := self._waiters.pop(ticket, None)) is not None]
 
     def _want(self, handle: BlobHandle, absent: list[range], priority: Priority, now: float) -> None:
         """Wakes a worker only for blocks that are new to the queue: for all others one has been woken before."""
@@ -251,7 +256,7 @@ class Scheduler:
     def landed(self, fetch: Fetch, blocks: Iterable[int]) -> list[Waiter]:
         """Blocks of a running fetch can be read; returns the waiters that waited for nothing else."""
         with self._lock:
-            return self._waiters.take(t for block in blocks for t in self._queue.landed(fetch, block))
+            return self._take_waiters(t for block in blocks for t in self._queue.landed(fetch, block))
 
     def is_awaited(self, fetch: Fetch) -> bool:
         with self._lock:
@@ -284,7 +289,7 @@ class Scheduler:
         now = time.monotonic()
         with self._lock:
             if wait is None or self.stopped:
-                return self._waiters.take(self._queue.settle(fetch, error, now))
+                return self._take_waiters(self._queue.settle(fetch, error, now))
             self._queue.retry(fetch, now + wait)
             self.pool.wake()  # sleeping workers do not know of the retry, and this one may be busy when it is due
             return None
@@ -294,7 +299,7 @@ class Scheduler:
         these blocks stay wanted, and background work pauses for DENIED_SECONDS or until ``resume``."""
         now = time.monotonic()
         with self._lock:
-            waiters = self._waiters.take(self._queue.settle(fetch, error, now, remember=False))
+            waiters = self._take_waiters(self._queue.settle(fetch, error, now, remember=False))
             if absent is not None and not self.stopped and handle.refusal is None:
                 self._limits.pause(now + DENIED_SECONDS, error.what)
                 self._want(handle, absent, fetch.priority, now)
@@ -344,6 +349,8 @@ class Scheduler:
     # --- watchers and status ----------------------------------------------------------------------------------------
 
     def watch(self, handle: BlobHandle, watcher: Watcher) -> None:
+        """``watcher(None)`` when a fetch of the handle has ended or its content was verified, ``watcher(error)`` when a
+        fetch failed for good or the content is wrong; on worker and hash threads, so hand over. Until ``unwatch``."""
         with self._lock:
             self._watchers.setdefault(handle.key, []).append(watcher)
 
@@ -360,6 +367,7 @@ class Scheduler:
             return list(self._watchers.get(handle.key, ()))
 
     def is_busy(self, handle: BlobHandle) -> bool:
+        """Whether anything of the handle is queued or running."""
         with self._lock:
             return self._queue.busy(handle.key)
 
@@ -373,4 +381,5 @@ class Scheduler:
 
     def waiting_reads(self) -> list[WaitingRead]:
         with self._lock:
-            return self._waiters.reads()
+            waiters = list(self._waiters.values())
+        return [WaitingRead(w.path, w.asked.start, w.asked.length, w.since) for w in waiters]

@@ -1,7 +1,7 @@
 """The reads that wait for blocks, and the blocks whose reads have just missed a deadline.
 
-``Scheduler`` holds its lock around every method of ``WaiterTable``. A waiter that is taken out is called back exactly
-once, by ``call_back``, without the lock. No thread, no clock: times are monotonic seconds and given.
+``Scheduler`` keeps them under its lock. A waiter that it takes out is called back exactly once, by ``call_back``,
+without the lock. No thread, no clock: times are monotonic seconds and given.
 """
 
 from __future__ import annotations
@@ -44,46 +44,23 @@ class WaitingRead:
     since: float
 
 
-class WaiterTable:
-    """Waiters by ticket. Those that a method takes out are the caller's to call back."""
+class LateBlocks:
+    """Blocks by key and index whose reads have just missed a deadline."""
 
-    def __init__(self, late_seconds: float = LATE_SECONDS) -> None:
-        self._late_seconds = late_seconds
-        self._waiters: dict[int, Waiter] = {}
-        self._late: dict[tuple[str, int], float] = {}
+    def __init__(self, seconds: float = LATE_SECONDS) -> None:
+        self._seconds = seconds
+        self._until: dict[tuple[str, int], float] = {}
 
-    def __len__(self) -> int:
-        return len(self._waiters)
-
-    def add(self, ticket: int, waiter: Waiter) -> None:
-        self._waiters[ticket] = waiter
-
-    def pop(self, ticket: int) -> Waiter | None:
-        """Takes a waiter out; None when that has been done before."""
-        return self._waiters.pop(ticket, None)
-
-    def take(self, tickets: Iterable[int]) -> list[Waiter]:
-        """Takes those out that are still waiting."""
-        return [waiter for ticket in tickets if (waiter := self._waiters.pop(ticket, None)) is not None]
-
-    def clear(self) -> dict[int, Waiter]:
-        """Takes all out."""
-        waiters, self._waiters = self._waiters, {}
-        return waiters
-
-    def reads(self) -> list[WaitingRead]:
-        return [WaitingRead(w.path, w.asked.start, w.asked.length, w.since) for w in self._waiters.values()]
-
-    def record_late(self, waiter: Waiter, now: float) -> None:
+    def record(self, waiter: Waiter, now: float) -> None:
         """The waiter's deadline has passed."""
-        if len(self._late) > MOST_LATE:
-            self._late = {place: until for place, until in self._late.items() if until > now}
+        if len(self._until) > MOST_LATE:
+            self._until = {place: until for place, until in self._until.items() if until > now}
         for block in ranges.span_of(waiter.asked):
-            self._late[waiter.key, block] = now + self._late_seconds
+            self._until[waiter.key, block] = now + self._seconds
 
-    def is_late(self, key: str, absent: Iterable[range], now: float) -> bool:
-        """Whether a read of one of these blocks has just missed its deadline."""
-        return bool(self._late) and any(self._late.get((key, b), now) > now for run in absent for b in run)
+    def contain(self, key: str, absent: Iterable[range], now: float) -> bool:
+        """Whether any of these blocks is one."""
+        return bool(self._until) and any(self._until.get((key, b), now) > now for run in absent for b in run)
 
 
 def call_back(waiters: Iterable[Waiter], error: Exception | None) -> None:

@@ -45,7 +45,7 @@ def test_a_commit_listed_once_is_never_asked_for_again(index: Index) -> None:
 
 def test_a_damaged_index_row_is_asked_for_anew(index: Index, caplog: pytest.LogCaptureFixture) -> None:
     first = listings_of(MemoryCatalog({"a.txt": 1}), index)
-    index.set(first._name("all", ""), '[{"not": "rows"}]')
+    index.set(first._stored.key("all", ""), '[{"not": "rows"}]')
     with caplog.at_level("CRITICAL", logger="hffs"):
         assert listings_of(MemoryCatalog({"b.txt": 1}), index).entry("b.txt").size == 1
 
@@ -151,7 +151,7 @@ def test_a_listing_in_use_counts_as_new_once_a_day(tmp_path: Path) -> None:
     now = [1_000_000.0]
     index = Index(tmp_path / "aging", clock=lambda: now[0])
     listings = listings_of(MemoryCatalog({"a.txt": 1}), index)
-    key = listings._name("all", "")
+    key = listings._stored.key("all", "")
     for later, age in ((RENEWED_SECONDS, RENEWED_SECONDS), (1, 0)):
         now[0] += later
         listings_of(MemoryCatalog({}), index)

@@ -16,7 +16,7 @@ from hffs.policy import DiskBreaker
 from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
 from hffs.transfer.timers import Timer
-from hffs.transfer.waiters import LATE_SECONDS, Waiter, WaiterTable
+from hffs.transfer.waiters import LATE_SECONDS, LateBlocks, Waiter
 
 MakeFetcher = Callable[..., Fetcher]
 
@@ -160,14 +160,14 @@ def test_a_read_that_was_too_late_does_not_wait_again_at_once(fetcher_of, source
 
 
 def test_lateness_is_forgotten_after_a_while() -> None:
-    room = WaiterTable()
+    late = LateBlocks()
     timer = Timer(lambda: None)
     waiter = Waiter(lambda _: None, timer, "key", "a.bin", ByteRange(0, BLOCK_SIZE + 1), 0.0)
-    room.record_late(waiter, 100.0)
-    assert room.is_late("key", [range(1, 2)], 100.0 + LATE_SECONDS - 0.01)
-    assert not room.is_late("key", [range(2, 9)], 100.0)
-    assert not room.is_late("other", [range(2)], 100.0)
-    assert not room.is_late("key", [range(2)], 100.0 + LATE_SECONDS)
+    late.record(waiter, 100.0)
+    assert late.contain("key", [range(1, 2)], 100.0 + LATE_SECONDS - 0.01)
+    assert not late.contain("key", [range(2, 9)], 100.0)
+    assert not late.contain("other", [range(2)], 100.0)
+    assert not late.contain("key", [range(2)], 100.0 + LATE_SECONDS)
 
 
 def test_an_interrupted_read_ends_at_once_and_leaves_nothing_waiting(fetcher_of, source) -> None:
