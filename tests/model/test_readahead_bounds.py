@@ -72,7 +72,7 @@ def plans(draw: st.DrawFn, size: int) -> ReadPlan:
 
 @given(data=st.data(), size=st.sampled_from([0, 1, 300 * KIB, 20 * MIB, 64 * MIB]), sequence=sequences)
 @settings(deadline=None)
-def test_whatever_is_read_wants_are_whole_blocks_in_the_file_and_bounded_by_what_was_read(
+def test_readahead_is_whole_blocks_in_the_file_bounded_by_what_was_read(
     data: st.DataObject, size: int, sequence: list[tuple[int | str, int]]
 ) -> None:
     cursors = ReadCursors(size, max_cursors=4)
@@ -112,7 +112,7 @@ def plan_of(header: int, *tensors: int, order: Iterable[int] | None = None) -> R
     weight=st.sampled_from([300 * KIB, 3 * MIB, 20 * MIB]),
 )
 @settings(deadline=None, max_examples=60)
-def test_loading_all_tensors_in_whatever_order_wants_no_more_than_a_few_times_what_is_read(
+def test_loading_tensors_in_any_order_wants_at_most_three_times_the_reads(
     order: list[int], taken: list[int] | None, threads: int, seed: int, weight: int
 ) -> None:
     """And no more than what was read and 8 MiB ahead of each reader at any time; by any number of threads."""
@@ -145,9 +145,7 @@ def test_loading_all_tensors_in_whatever_order_wants_no_more_than_a_few_times_wh
     start=st.integers(0, GIB), size=st.sampled_from([4 * KIB, REQUEST, MIB, 16 * MIB]), limit=st.integers(0, 64 * MIB)
 )
 @settings(deadline=None, max_examples=30)
-def test_one_sequential_reader_wants_each_byte_once_and_never_more_than_the_limit(
-    start: int, size: int, limit: int
-) -> None:
+def test_a_sequential_reader_wants_each_byte_once_within_the_limit(start: int, size: int, limit: int) -> None:
     cursors = ReadCursors(2 * GIB)
     wanted = start
     for offset, length in requests(start, min(64 * MIB, 2000 * size), size):
@@ -201,7 +199,7 @@ def test_a_sequential_reader_has_a_window_of_64_mib_after_128_mib() -> None:
     assert sum(1 for piece in pieces if piece) <= 40, "wants come in pieces, not one for each request"
 
 
-def test_a_sequential_reader_is_never_left_without_a_want_ahead_of_it() -> None:
+def test_a_sequential_reader_always_has_half_a_window_ahead() -> None:
     cursors = ReadCursors(2 * GIB)
     for number, read in enumerate(requests(0, 256 * MIB)):
         cursors.observe(*read)
@@ -239,7 +237,7 @@ tensor_sizes = st.one_of(st.integers(1, 8 * MIB), st.integers(1, 700 * MIB))
 @example(header=8, tensor=8 * MIB, where=0.5)
 @example(header=8 * MIB, tensor=8 * MIB, where=0.0)
 @settings(deadline=None, max_examples=60)
-def test_without_a_plan_a_header_and_one_tensor_cost_at_most_the_header_twice_the_tensor_and_8_mib(
+def test_without_a_plan_one_tensor_costs_at_most_twice_its_size_and_8_mib(
     header: int, tensor: int, where: float
 ) -> None:
     size = 2 * GIB
@@ -262,7 +260,7 @@ def test_without_a_plan_a_header_and_one_tensor_cost_at_most_the_header_twice_th
 @example(header=8, tensor=6 * MIB, where=0.0, around=0, overshot=4 * MIB, step=MIB)
 @example(header=2000, tensor=1, where=0.5, around=MIB, overshot=4 * MIB, step=REQUEST)
 @settings(deadline=None, max_examples=200)
-def test_with_a_plan_a_header_and_one_tensor_cost_at_most_the_header_the_tensor_and_a_fifth_and_8_mib(
+def test_with_a_plan_one_tensor_costs_at_most_a_fifth_more_and_8_mib(
     header: int, tensor: int, where: float, around: int, overshot: int, step: int
 ) -> None:
     """As safetensors reads: the header by one handle, the tensor by another. The kernel adds to both what is near."""
@@ -284,7 +282,7 @@ def test_with_a_plan_a_header_and_one_tensor_cost_at_most_the_header_the_tensor_
 
 @given(seed=st.integers(0, 2**16))
 @settings(deadline=None, max_examples=30)
-def test_requests_that_change_places_stay_one_reader(seed: int) -> None:
+def test_reordered_requests_stay_one_reader(seed: int) -> None:
     """The kernel hands over one read-ahead's requests in any order: here within four of 128 KiB."""
     rng = random.Random(seed)
     reads = requests(0, 64 * MIB)

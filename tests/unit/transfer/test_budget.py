@@ -53,7 +53,7 @@ def asked(source: MemorySource) -> int:
     return sum(wanted.length for _, wanted in source.asked)
 
 
-def test_a_file_larger_than_the_cache_is_read_in_order_and_each_byte_comes_once(
+def test_a_file_larger_than_the_cache_is_read_in_order_and_fetched_once(
     fetcher_of, source: MemorySource, store: BlobStore, budget_of: MakeRoom
 ) -> None:
     size = 64 * MIB
@@ -68,9 +68,7 @@ def test_a_file_larger_than_the_cache_is_read_in_order_and_each_byte_comes_once(
     reader.close()
 
 
-def test_what_is_read_ahead_keeps_to_a_quarter_of_the_cache(
-    fetcher_of, source: MemorySource, budget_of: MakeRoom
-) -> None:
+def test_readahead_keeps_to_a_quarter_of_the_cache(fetcher_of, source: MemorySource, budget_of: MakeRoom) -> None:
     file = source.file("a.bin", 64 * MIB)
     reader = BlobReader(fetcher_of(budget=budget_of(40 * MIB)), file)
     for offset in range(0, file.blob.size, MIB):
@@ -81,7 +79,7 @@ def test_what_is_read_ahead_keeps_to_a_quarter_of_the_cache(
 
 
 @pytest.mark.parametrize("limit", [3 * MIB, MIB, 20_000])
-def test_a_cache_of_hardly_a_block_serves_many_readers_at_once(
+def test_a_cache_of_less_than_a_block_serves_many_readers_at_once(
     fetcher_of, source: MemorySource, budget_of: MakeRoom, limit: int
 ) -> None:
     size = 12 * MIB + 77
@@ -99,7 +97,7 @@ def test_a_cache_of_hardly_a_block_serves_many_readers_at_once(
         list(pool.map(every, range(6)))
 
 
-def test_blocks_that_are_evicted_before_they_are_read_are_kept_in_memory_the_next_time(
+def test_blocks_evicted_before_they_are_read_stay_in_memory_the_next_time(
     fetcher_of, source: MemorySource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = source.file("a.bin", 4 * BLOCK_SIZE)
@@ -130,7 +128,7 @@ def refusing(budget_of: MakeRoom, monkeypatch: pytest.MonkeyPatch) -> CacheBudge
     return budget
 
 
-def test_a_reader_is_served_and_background_work_is_not_fetched(
+def test_with_a_full_budget_readers_are_served_and_background_is_not_fetched(
     fetcher_of, source: MemorySource, store: BlobStore, refusing: CacheBudget
 ) -> None:
     file = source.file("a.bin", 40 * BLOCK_SIZE)
@@ -148,7 +146,7 @@ def test_a_reader_is_served_and_background_work_is_not_fetched(
     reader.close()
 
 
-def test_who_begins_to_wait_for_what_was_left_out_gets_it(
+def test_a_read_that_begins_to_wait_for_a_skipped_block_gets_it(
     fetcher_of, source: MemorySource, refusing: CacheBudget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = source.file("a.bin", 4 * BLOCK_SIZE)
@@ -180,7 +178,7 @@ def ended(hydration: HydrationThread):
 
 
 @pytest.mark.allow_warnings("failures are logged")
-def test_a_hydration_that_finds_no_room_fails_with_the_reason(
+def test_a_hydration_without_space_fails_with_the_reason(
     fetcher_of, source: MemorySource, refusing: CacheBudget
 ) -> None:
     files = [source.file(f"{n}.bin", MIB, seed=n) for n in range(5)]
@@ -192,7 +190,7 @@ def test_a_hydration_that_finds_no_room_fails_with_the_reason(
     assert source.asked == []
 
 
-def test_a_hydration_that_can_never_fit_is_told_before_it_begins(
+def test_a_hydration_that_can_never_fit_fails_before_it_fetches(
     fetcher_of, source: MemorySource, budget_of: MakeRoom
 ) -> None:
     files = [source.file(f"{n}.bin", 3 * MIB, seed=n) for n in range(3)]
@@ -208,7 +206,7 @@ def test_a_hydration_that_can_never_fit_is_told_before_it_begins(
     assert ended(twice).state == "done", "one content under three names is kept once"
 
 
-def test_what_is_here_already_is_hydrated_whatever_the_limit(
+def test_local_files_are_hydrated_whatever_the_limit(
     fetcher_of, source: MemorySource, store: BlobStore, budget_of: MakeRoom
 ) -> None:
     file = source.file("a.bin", 3 * MIB)
@@ -243,9 +241,7 @@ def bad(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 @pytest.mark.allow_warnings("that the disk is broken")
-def test_a_disk_that_refused_is_left_alone_until_it_is_time_and_then_tried_with_one_block(
-    fetcher_of, source: MemorySource, bad
-) -> None:
+def test_a_disk_that_refused_is_retried_later_with_one_block(fetcher_of, source: MemorySource, bad) -> None:
     file = source.file("a.bin", 16 * BLOCK_SIZE)
     breaker = DiskBreaker(3600.0)
     fetcher: Fetcher = fetcher_of(workers=1, breaker=breaker)
@@ -268,7 +264,7 @@ def test_a_disk_that_refused_is_left_alone_until_it_is_time_and_then_tried_with_
 
 
 @pytest.mark.allow_warnings("that the disk is broken")
-def test_a_cache_that_works_again_is_known_to_though_nobody_reads(
+def test_a_cache_that_works_again_is_noticed_without_reads(
     fetcher_of, source: MemorySource, budget_of: MakeRoom, bad
 ) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
@@ -286,7 +282,7 @@ def test_a_cache_that_works_again_is_known_to_though_nobody_reads(
 
 
 @pytest.mark.allow_warnings("that the disk is broken")
-def test_a_probe_that_fails_leaves_it_degraded(
+def test_a_probe_that_fails_leaves_the_cache_degraded(
     fetcher_of, source: MemorySource, budget_of: MakeRoom, bad, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> None:
@@ -305,7 +301,7 @@ def test_a_probe_that_fails_leaves_it_degraded(
 
 
 @pytest.mark.allow_warnings("a bug is logged")
-def test_the_housekeeper_survives_what_goes_wrong_and_ends(budget_of: MakeRoom) -> None:
+def test_cache_maintenance_survives_errors_and_ends(budget_of: MakeRoom) -> None:
     budget = budget_of()
     calls: list[str] = []
     three = threading.Event()

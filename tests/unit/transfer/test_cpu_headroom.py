@@ -32,25 +32,25 @@ class Machine:
         return self.spare.is_short()
 
 
-def test_a_quarter_of_the_machine_is_enough() -> None:
+def test_headroom_is_short_below_a_quarter_of_the_machine() -> None:
     machine = Machine()
     assert [machine.passes(idle=idle) for idle in (2.0, 0.6, 0.4, 0.0, 1.0)] == [False, False, True, True, False]
 
 
-def test_its_own_work_does_not_keep_it_from_working() -> None:
+def test_the_hash_worker_s_own_processor_time_counts_as_headroom() -> None:
     machine = Machine()
     assert not machine.passes(idle=0.1, own=0.9)
     assert machine.passes(idle=0.1, own=0.1)
 
 
-def test_it_is_not_looked_up_each_time() -> None:
+def test_headroom_is_sampled_and_not_read_each_time() -> None:
     machine = Machine()
     machine.passes(idle=2.0)
     machine.now += 0.05
     assert not machine.spare.is_short(), "a moment says nothing"
 
 
-def test_where_nobody_tells_nothing_waits() -> None:
+def test_without_idle_time_figures_headroom_is_never_short() -> None:
     spare = CpuHeadroom(lambda: None, lambda: 0.0, time.monotonic)
     assert not spare.is_short()
     assert not spare.is_short()
@@ -65,7 +65,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("rest", [True, False])
-def test_on_a_busy_machine_it_is_hashed_once_it_is_whole_or_grows_no_more(
+def test_on_a_busy_machine_a_file_is_hashed_once_whole_or_no_longer_growing(
     fetcher_of, source: MemorySource, store: BlobStore, monkeypatch: pytest.MonkeyPatch, *, rest: bool
 ) -> None:
     monkeypatch.setattr(CpuHeadroom, "is_short", lambda _: True)

@@ -76,14 +76,14 @@ def rig(store: BlobStore, source: MemorySource) -> Iterator[Rig]:
 
 
 @pytest.mark.parametrize("priority", [Priority.AHEAD, Priority.BACKGROUND])
-def test_on_a_fast_line_blocks_are_stored_by_the_buffer(rig: Rig, priority: Priority) -> None:
+def test_on_a_fast_line_blocks_are_stored_a_buffer_at_a_time(rig: Rig, priority: Priority) -> None:
     assert not rig.run(priority)
     assert rig.landed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert rig.handle.stored.read(0, SIZE) == rig.content
     assert rig.downloader.fetched == SIZE
 
 
-def test_what_somebody_waits_for_is_told_block_by_block(rig: Rig) -> None:
+def test_demanded_blocks_are_stored_and_reported_one_by_one(rig: Rig) -> None:
     rig.run(Priority.DEMAND)
     assert rig.landed == [[block] for block in WHOLE]
     assert rig.handle.stored.read(0, SIZE) == rig.content
@@ -97,7 +97,7 @@ def test_on_a_slow_line_no_block_waits_long_for_the_next(rig: Rig, seconds: floa
     assert rig.handle.stored.read(0, SIZE) == rig.content
 
 
-def test_whole_blocks_of_an_answer_that_broke_off_are_not_asked_for_again(rig: Rig) -> None:
+def test_whole_blocks_of_a_broken_answer_are_not_requested_again(rig: Rig) -> None:
     rig.breaks_at = 6
     with pytest.raises(HubUnreachable):
         rig.run(Priority.AHEAD)
@@ -109,7 +109,7 @@ def test_whole_blocks_of_an_answer_that_broke_off_are_not_asked_for_again(rig: R
     assert rig.handle.stored.read(0, SIZE) == rig.content
 
 
-def test_a_fetch_that_is_told_to_stop_keeps_what_it_has(rig: Rig) -> None:
+def test_a_fetch_that_is_stopped_keeps_what_has_come(rig: Rig) -> None:
     rig.stops_at = 2
     with pytest.raises(Cancelled):
         rig.run(Priority.BACKGROUND)
@@ -117,7 +117,7 @@ def test_a_fetch_that_is_told_to_stop_keeps_what_it_has(rig: Rig) -> None:
     assert rig.handle.stored.read(0, 2 * BLOCK_SIZE) == rig.content[: 2 * BLOCK_SIZE]
 
 
-def test_a_run_the_disk_does_not_take_is_readable_from_memory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_the_disk_refuses_is_readable_from_memory(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise NoSpace("no room")
 

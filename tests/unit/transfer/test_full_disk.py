@@ -30,7 +30,7 @@ def _full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StoredBlob, "publish", full)
 
 
-def test_what_is_spare_pushes_nothing_out_and_goes_first() -> None:
+def test_expendable_blocks_push_nothing_out_and_are_dropped_first() -> None:
     held = MemoryBlocks(limit=2)
     held.put("demanded", 0, b"x")
     held.put("demanded", 1, b"y")
@@ -44,7 +44,7 @@ def test_what_is_spare_pushes_nothing_out_and_goes_first() -> None:
 
 
 @pytest.mark.usefixtures("_full")
-def test_a_block_in_memory_is_not_fetched_again_by_who_looked_before_it_came(fetcher_of, source, monkeypatch) -> None:
+def test_a_block_in_memory_is_not_fetched_again_for_a_read_that_missed_it(fetcher_of, source, monkeypatch) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
     fetcher: Fetcher = fetcher_of()
     reader = BlobReader(fetcher, file)
@@ -59,7 +59,7 @@ def test_a_block_in_memory_is_not_fetched_again_by_who_looked_before_it_came(fet
 
 
 @pytest.mark.usefixtures("_full")
-def test_little_is_read_ahead_of_a_long_reader(fetcher_of, source) -> None:
+def test_readahead_is_small_while_nothing_can_be_stored(fetcher_of, source) -> None:
     size = 3 * MEMORY_READAHEAD
     file = source.file("a.bin", size)
     fetcher: Fetcher = fetcher_of()
@@ -71,7 +71,7 @@ def test_little_is_read_ahead_of_a_long_reader(fetcher_of, source) -> None:
     reader.close()
 
 
-def test_a_fetch_under_way_ends_with_its_next_block_when_shop_is_closed(fetcher_of, source) -> None:
+def test_a_running_fetch_ends_with_its_next_block_when_the_fetcher_stops(fetcher_of, source) -> None:
     file = source.file("a.bin", 8 * BLOCK_SIZE)
     fetcher: Fetcher = fetcher_of(workers=1)
     in_block, go_on = threading.Event(), threading.Event()

@@ -31,7 +31,9 @@ def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.mark.allow_warnings("the bug is logged")
-def test_a_blob_that_cannot_be_hashed_keeps_no_other_from_it(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
+def test_a_blob_that_cannot_be_hashed_does_not_keep_others_from_it(
+    fetcher_of, source, store: BlobStore, monkeypatch
+) -> None:
     plain = IncrementalHash.advance
 
     def advance(self: IncrementalHash, *given: object) -> bool:
@@ -50,7 +52,7 @@ def test_a_blob_that_cannot_be_hashed_keeps_no_other_from_it(fetcher_of, source,
     until(lambda: not fetcher._scheduler._handles)
 
 
-def test_a_machine_that_forbids_low_priority_is_no_reason_not_to_hash(
+def test_a_machine_that_forbids_low_priority_hashes_all_the_same(
     fetcher_of, source, store: BlobStore, monkeypatch
 ) -> None:
     def forbidden(*_: int) -> None:
@@ -64,7 +66,7 @@ def test_a_machine_that_forbids_low_priority_is_no_reason_not_to_hash(
     until(lambda: store.state(file.blob) == "verified")
 
 
-def test_hashing_ends_with_its_next_step_when_it_is_given_up(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
+def test_hashing_ends_with_its_next_step_when_it_is_stopped(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
     file = source.file("a.bin", 6 * BLOCK_SIZE)
     reader = BlobReader(fetcher_of(), file)
     stored = store.open(file.blob)
@@ -82,7 +84,7 @@ def test_hashing_ends_with_its_next_step_when_it_is_given_up(fetcher_of, source,
     reader.close()
 
 
-def test_closing_shop_waits_for_no_hash(fetcher_of, source, monkeypatch) -> None:
+def test_stopping_does_not_wait_for_a_hash(fetcher_of, source, monkeypatch) -> None:
     began, ended = threading.Event(), threading.Event()
 
     def endless(self: IncrementalHash, cancelled: Callable[[], bool], **_: object) -> bool:
@@ -100,7 +102,7 @@ def test_closing_shop_waits_for_no_hash(fetcher_of, source, monkeypatch) -> None
     assert ended.is_set()
 
 
-def test_what_becomes_whole_again_while_it_is_hashed_is_hashed_again(
+def test_a_blob_that_becomes_whole_again_while_hashed_is_hashed_again(
     fetcher_of, source, store: BlobStore, monkeypatch
 ) -> None:
     plain = IncrementalHash.advance
@@ -128,7 +130,7 @@ def test_what_becomes_whole_again_while_it_is_hashed_is_hashed_again(
 
 
 @pytest.mark.allow_warnings("mismatch, and the disk")
-def test_who_kept_wrong_bytes_is_told_though_the_disk_will_not_drop_them(fetcher_of, source, monkeypatch) -> None:
+def test_a_mismatch_is_reported_though_the_disk_will_not_drop_the_bytes(fetcher_of, source, monkeypatch) -> None:
     def failing(self: StoredBlob, blocks: range) -> int:
         raise CacheUnusable("input/output error")
 
@@ -144,7 +146,7 @@ def test_who_kept_wrong_bytes_is_told_though_the_disk_will_not_drop_them(fetcher
     assert told.wait(SOON)
 
 
-def test_what_is_read_in_order_is_hashed_while_it_grows(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
+def test_a_file_read_in_order_is_hashed_while_it_grows(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
     hashed: list[int] = []
     plain = IncrementalHash.advance
 

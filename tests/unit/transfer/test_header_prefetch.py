@@ -75,7 +75,7 @@ def asked_blocks(source, path: str) -> set[int]:
     }
 
 
-def test_opening_fetches_nothing_and_the_first_read_fetches_the_header_too(fetcher_of, source, planner) -> None:
+def test_opening_fetches_nothing_and_the_first_read_fetches_the_header(fetcher_of, source, planner) -> None:
     file = weights(source)
     reader = BlobReader(fetcher_of(), file, header_prefetch=planner)
     assert source.asked == []
@@ -85,7 +85,7 @@ def test_opening_fetches_nothing_and_the_first_read_fetches_the_header_too(fetch
     reader.close()
 
 
-def test_a_plan_comes_of_a_header_longer_than_a_block_whose_rest_nobody_read(fetcher_of, source, planner) -> None:
+def test_a_plan_is_made_of_a_header_longer_than_the_blocks_read(fetcher_of, source, planner) -> None:
     header = 5 * BLOCK_SIZE - 100
     file = weights(source, header=header)
     reader = BlobReader(fetcher_of(), file, header_prefetch=planner)
@@ -95,7 +95,7 @@ def test_a_plan_comes_of_a_header_longer_than_a_block_whose_rest_nobody_read(fet
     reader.close()
 
 
-def test_one_plan_serves_all_readers_and_who_opens_later_has_it_after_one_read(fetcher_of, source, planner) -> None:
+def test_one_plan_serves_all_readers_and_later_ones_after_one_read(fetcher_of, source, planner) -> None:
     file = weights(source)
     fetcher = fetcher_of()
     first = BlobReader(fetcher, file, header_prefetch=planner)
@@ -108,7 +108,7 @@ def test_one_plan_serves_all_readers_and_who_opens_later_has_it_after_one_read(f
     second.close()
 
 
-def test_what_has_no_plan_is_asked_about_once(fetcher_of, source, planner) -> None:
+def test_a_file_without_a_plan_is_parsed_once(fetcher_of, source, planner) -> None:
     file = source.file("model.safetensors", 4 * BLOCK_SIZE)
     reader = BlobReader(fetcher_of(), file, header_prefetch=planner)
     assert learns(reader, planner).plan is None
@@ -117,7 +117,7 @@ def test_what_has_no_plan_is_asked_about_once(fetcher_of, source, planner) -> No
     reader.close()
 
 
-def test_other_files_start_no_thread_and_fetch_no_header(fetcher_of, source, planner) -> None:
+def test_files_of_other_formats_start_no_thread_and_fetch_no_header(fetcher_of, source, planner) -> None:
     file = source.file("vocab.txt", 4 * BLOCK_SIZE)
     reader = BlobReader(fetcher_of(), file, header_prefetch=planner)
     read(reader, 2 * BLOCK_SIZE, 10)
@@ -127,9 +127,7 @@ def test_other_files_start_no_thread_and_fetch_no_header(fetcher_of, source, pla
     reader.close()
 
 
-def test_the_tail_of_a_parquet_file_comes_with_its_first_read_and_of_a_bin_file_only_what_is_read(
-    fetcher_of, source, planner
-) -> None:
+def test_the_first_read_fetches_the_tail_of_a_parquet_and_not_of_a_bin_file(fetcher_of, source, planner) -> None:
     fetcher = fetcher_of()
     for seed, path in enumerate(("rows.parquet", "some.bin")):
         reader = BlobReader(fetcher, source.file(path, 40 * BLOCK_SIZE, seed), header_prefetch=planner)
@@ -152,7 +150,7 @@ def slow(planning: HeaderLookup, inside: threading.Event, go: threading.Event) -
     planning.format = replace(found, learn=learn)
 
 
-def test_no_read_waits_for_a_plan_and_a_closed_file_stays_open_until_it_is_made(fetcher_of, source, planner) -> None:
+def test_no_read_waits_for_a_plan_whose_parse_holds_the_file_open(fetcher_of, source, planner) -> None:
     file = weights(source)
     fetcher = fetcher_of()
     inside, go = threading.Event(), threading.Event()
@@ -174,7 +172,7 @@ def test_no_read_waits_for_a_plan_and_a_closed_file_stays_open_until_it_is_made(
 
 
 @pytest.mark.allow_warnings("plan-bug")
-def test_a_parser_that_fails_costs_its_file_the_plan_and_others_nothing(fetcher_of, source, planner, caplog) -> None:
+def test_a_parser_that_fails_costs_only_its_own_file_the_plan(fetcher_of, source, planner, caplog) -> None:
     fetcher = fetcher_of()
     reader = BlobReader(fetcher, weights(source), header_prefetch=planner)
     planning = planner.lookup(reader.handle)
@@ -188,9 +186,7 @@ def test_a_parser_that_fails_costs_its_file_the_plan_and_others_nothing(fetcher_
     other.close()
 
 
-def test_a_header_that_is_gone_when_it_is_looked_at_is_asked_for_again(
-    fetcher_of, source, planner, monkeypatch
-) -> None:
+def test_a_header_evicted_before_it_is_parsed_is_fetched_again(fetcher_of, source, planner, monkeypatch) -> None:
     file = weights(source)
     reader = BlobReader(fetcher_of(), file, header_prefetch=planner)
     read(reader, 0, 8)
@@ -209,7 +205,7 @@ def test_a_header_that_is_gone_when_it_is_looked_at_is_asked_for_again(
     reader.close()
 
 
-def test_stopping_ends_the_thread_and_gives_back_what_waits(fetcher_of, source) -> None:
+def test_stopping_ends_the_thread_and_releases_waiting_readers(fetcher_of, source) -> None:
     planner = HeaderPrefetch()
     fetcher = fetcher_of()
     inside, go = threading.Event(), threading.Event()
@@ -261,7 +257,7 @@ class Held:
         self.held -= 1
 
 
-def test_no_more_files_wait_to_be_parsed_than_fit(fetcher_of, source, planner) -> None:
+def test_a_bounded_number_of_files_waits_to_be_parsed(fetcher_of, source, planner) -> None:
     file = weights(source)
     opened = BlobReader(fetcher_of(), file)
     read(opened, 0, 8)
@@ -305,7 +301,7 @@ def content_of(filesystem_of, prefetch: str) -> CommitFiles:
 
 
 @pytest.mark.parametrize(("prefetch", "all_of_it"), [("all", True), ("small", False), ("none", False)])
-def test_with_prefetch_all_the_first_read_of_a_file_fetches_the_rest_and_opening_none(
+def test_with_prefetch_all_the_first_read_fetches_the_rest_of_the_file(
     filesystem_of, source, store: BlobStore, prefetch: str, all_of_it: bool
 ) -> None:
     content = content_of(filesystem_of, prefetch)
@@ -326,7 +322,7 @@ def test_with_prefetch_all_the_first_read_of_a_file_fetches_the_rest_and_opening
     content.close()
 
 
-def test_nothing_is_fetched_in_advance_that_cannot_be_kept(filesystem_of, source, monkeypatch) -> None:
+def test_nothing_is_prefetched_that_cannot_be_kept(filesystem_of, source, monkeypatch) -> None:
     def full(self, claim, block, data):
         raise NoSpace("no room")
 
@@ -344,7 +340,7 @@ def test_nothing_is_fetched_in_advance_that_cannot_be_kept(filesystem_of, source
     content.close()
 
 
-def test_content_makes_plans_and_ends_their_thread(filesystem_of, source) -> None:
+def test_commit_files_make_plans_and_end_their_thread(filesystem_of, source) -> None:
     filesystem = filesystem_of({"model.safetensors": 5 * BLOCK_SIZE})
     content = filesystem.view.snapshot.files
     reader = content.open(content.entry("model.safetensors"))

@@ -114,7 +114,7 @@ def errors(snapshot: HydrationProgress) -> dict[str, HffsError | None]:
 # What it brings, and in which order.
 
 
-def test_everything_is_here_and_verified_small_ones_first(fetcher_of, source: Source, store, hydrate) -> None:
+def test_all_files_become_local_and_verified_small_ones_first(fetcher_of, source: Source, store, hydrate) -> None:
     sizes = [BIG + 5, 10, 3 * BLOCK_SIZE, 0, BIG, 1]
     files = source.files(*sizes)
     fetcher = fetcher_of(workers=1)
@@ -132,7 +132,7 @@ def test_everything_is_here_and_verified_small_ones_first(fetcher_of, source: So
     until(lambda: nothing_left(fetcher))
 
 
-def test_what_is_here_is_not_fetched_and_what_was_begun_is_gone_on_with(
+def test_local_bytes_are_not_fetched_and_begun_files_are_continued(
     fetcher_of, source: Source, store: BlobStore, hydrate
 ) -> None:
     whole, half = source.files(2 * BLOCK_SIZE, 6 * BLOCK_SIZE)
@@ -154,7 +154,7 @@ def test_what_is_here_is_not_fetched_and_what_was_begun_is_gone_on_with(
     assert source.asked == []
 
 
-def test_so_many_are_open_and_no_more(fetcher_of, source: Source, hydrate, monkeypatch) -> None:
+def test_a_bounded_number_of_files_is_open(fetcher_of, source: Source, hydrate, monkeypatch) -> None:
     files = source.files(*[BIG] * 5, *range(1, 2 * MOST_OPEN))
     most = most_big = 0
     plain = Fetcher.attach
@@ -177,7 +177,7 @@ def test_so_many_are_open_and_no_more(fetcher_of, source: Source, hydrate, monke
     assert most_big <= MOST_BIG + 4 + 1
 
 
-def test_big_files_are_brought_by_as_many_workers_as_the_limiter_says(fetcher_of, source: Source, hydrate) -> None:
+def test_big_files_are_fetched_by_as_many_workers_as_the_controller_allows(fetcher_of, source: Source, hydrate) -> None:
     limiter = ConcurrencyController(most=1)
     fetcher = fetcher_of(workers=6, controller=limiter)
     at_once = 0
@@ -193,7 +193,7 @@ def test_big_files_are_brought_by_as_many_workers_as_the_limiter_says(fetcher_of
     assert at_once == 1
 
 
-def test_a_file_whose_listing_has_no_digest_is_done_when_it_is_whole(
+def test_a_file_without_a_digest_is_done_when_it_is_whole(
     fetcher_of, source: Source, store: BlobStore, hydrate
 ) -> None:
     file = source.file("a.bin", 3)
@@ -204,16 +204,14 @@ def test_a_file_whose_listing_has_no_digest_is_done_when_it_is_whole(
     assert store.state(file.blob) == "local"
 
 
-def test_of_two_files_with_the_same_content_it_is_fetched_once(fetcher_of, source: Source, hydrate) -> None:
+def test_content_that_two_files_share_is_fetched_once(fetcher_of, source: Source, hydrate) -> None:
     one = source.file("a.bin", 2 * BLOCK_SIZE)
     now = ended(hydrate(fetcher_of(), [one, replace(one, path="b.bin")]))
     assert (now.state, now.files_done, now.bytes_done) == ("done", 2, 4 * BLOCK_SIZE)
     assert source.bytes_asked() == 2 * BLOCK_SIZE
 
 
-def test_forced_it_fetches_anew_what_is_here_and_each_content_once(
-    fetcher_of, source: Source, store: BlobStore, hydrate
-) -> None:
+def test_force_fetches_local_content_anew_and_each_once(fetcher_of, source: Source, store: BlobStore, hydrate) -> None:
     files = source.files(BLOCK_SIZE + 1, BIG)
     twin = replace(files[1], path="twin.bin")
     fetcher = fetcher_of()
@@ -225,7 +223,7 @@ def test_forced_it_fetches_anew_what_is_here_and_each_content_once(
     assert {store.state(file.blob) for file in files} == {"verified"}
 
 
-def test_nothing_to_bring_is_done_and_a_plan_that_fails_is_why_it_failed(fetcher_of, source: Source, hydrate) -> None:
+def test_an_empty_plan_is_done_and_a_plan_that_raises_is_the_error(fetcher_of, source: Source, hydrate) -> None:
     now = ended(hydrate(fetcher_of(), []))
     assert (now.state, now.bytes_total, now.files_total) == ("done", 0, 0)
 
@@ -254,9 +252,7 @@ def test_only_the_named_blocks_of_a_file_are_fetched(fetcher_of, source: Source,
 # Beside others.
 
 
-def test_two_that_want_the_same_files_both_end_and_each_block_is_fetched_once(
-    fetcher_of, source: Source, hydrate
-) -> None:
+def test_two_hydrations_of_the_same_files_fetch_each_block_once(fetcher_of, source: Source, hydrate) -> None:
     files = source.files(3, BLOCK_SIZE, BIG, 3 * BIG + 1)
     fetcher = fetcher_of()
     source.gate.clear()
@@ -268,7 +264,7 @@ def test_two_that_want_the_same_files_both_end_and_each_block_is_fetched_once(
     until(lambda: nothing_left(fetcher))
 
 
-def test_what_another_gave_up_is_wanted_again_however_much_else_happens(fetcher_of, source: Source, hydrate) -> None:
+def test_blocks_of_another_cancelled_hydration_are_wanted_again(fetcher_of, source: Source, hydrate) -> None:
     """Events of other files keep coming, of which each is less than a second after the one before."""
     shared = source.file("shared.bin", 20 * BLOCK_SIZE)
     fetcher = fetcher_of(workers=1, fetch_size=BLOCK_SIZE)
@@ -294,7 +290,7 @@ def test_what_another_gave_up_is_wanted_again_however_much_else_happens(fetcher_
         listener.join(SOON)
 
 
-def test_a_reader_that_keeps_a_file_busy_keeps_it_from_nobody(fetcher_of, source: Source, hydrate) -> None:
+def test_a_file_that_a_reader_keeps_busy_is_hydrated(fetcher_of, source: Source, hydrate) -> None:
     """Blocks nobody reads are wanted at once, though a reader's are under way and stay so."""
     file = source.file("a.bin", BIG + BLOCK_SIZE)
     fetcher = fetcher_of(workers=4, fetch_size=BLOCK_SIZE)
@@ -319,7 +315,7 @@ def test_a_reader_that_keeps_a_file_busy_keeps_it_from_nobody(fetcher_of, source
     reader.close()
 
 
-def test_what_has_just_failed_for_a_reader_is_tried_again_when_that_is_forgotten(
+def test_a_failure_remembered_for_a_reader_is_retried_once_forgotten(
     fetcher_of, source: Source, hydrate, monkeypatch
 ) -> None:
     file = source.file("a.bin", 5)
@@ -336,7 +332,7 @@ def test_what_has_just_failed_for_a_reader_is_tried_again_when_that_is_forgotten
     reader.close()
 
 
-def test_a_waiting_reader_comes_before_all_of_it(fetcher_of, source: Source, hydrate) -> None:
+def test_a_waiting_reader_goes_before_a_hydration(fetcher_of, source: Source, hydrate) -> None:
     """By the order of asking: of one worker the reader gets the next request."""
     big, wanted = source.files(60 * BLOCK_SIZE, 2 * BLOCK_SIZE)
     fetcher = fetcher_of(workers=1, fetch_size=BLOCK_SIZE)
@@ -370,7 +366,7 @@ def test_content_that_was_wrong_once_is_fetched_once_more(
 
 
 @pytest.mark.allow_warnings("mismatch")
-def test_content_that_stays_wrong_fails_is_dropped_and_keeps_no_other_back(
+def test_content_that_stays_wrong_fails_its_file_and_no_other(
     fetcher_of, source: Source, store: BlobStore, hydrate
 ) -> None:
     bad, *good = source.files(BLOCK_SIZE + 1, 7, BIG)
@@ -389,7 +385,7 @@ def test_content_that_stays_wrong_fails_is_dropped_and_keeps_no_other_back(
 
 
 @pytest.mark.allow_warnings("failures are logged")
-def test_a_file_that_cannot_be_had_keeps_no_other_back(fetcher_of, source: Source, hydrate) -> None:
+def test_a_file_that_cannot_be_fetched_fails_no_other(fetcher_of, source: Source, hydrate) -> None:
     files = source.files(*range(1, 3 * MOST_FAILURES), BIG)
     source.refusals["3.bin"] = EntryNotFound("gone")
     source.refusals[files[-1].path] = HubUnreachable("silent")
@@ -402,7 +398,7 @@ def test_a_file_that_cannot_be_had_keeps_no_other_back(fetcher_of, source: Sourc
 
 
 @pytest.mark.allow_warnings("failures are logged")
-def test_a_source_that_gives_nothing_is_asked_for_few_files(fetcher_of, source: Source, hydrate) -> None:
+def test_a_source_that_serves_nothing_is_asked_for_few_files(fetcher_of, source: Source, hydrate) -> None:
     files = source.files(*range(1, 4 * MOST_OPEN))
     source.refusals = {file.path: HubUnreachable("away") for file in files}
     fetcher = fetcher_of()
@@ -415,7 +411,7 @@ def test_a_source_that_gives_nothing_is_asked_for_few_files(fetcher_of, source: 
 
 @pytest.mark.allow_warnings("failures are logged")
 @pytest.mark.parametrize("refusal", [AccessDenied("gated"), CacheUnusable("the cache is gone")])
-def test_a_refusal_that_would_meet_all_ends_it_also_when_another_file_still_comes(
+def test_an_error_that_all_files_would_meet_ends_the_hydration(
     fetcher_of, source: Source, hydrate, refusal: HffsError
 ) -> None:
     files = source.files(*range(1, 4 * MOST_OPEN))
@@ -449,7 +445,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 @pytest.mark.allow_warnings("failures are logged")
-def test_a_full_disk_ends_it_and_nothing_is_fetched_again_and_again(
+def test_a_full_disk_ends_a_hydration_without_repeated_fetches(
     fetcher_of, source: Source, hydrate, full: threading.Event
 ) -> None:
     files = source.files(*range(1, MOST_OPEN), 2 * BIG, 3 * BIG)
@@ -462,9 +458,7 @@ def test_a_full_disk_ends_it_and_nothing_is_fetched_again_and_again(
     until(lambda: nothing_left(fetcher))
 
 
-def test_a_disk_that_was_full_an_hour_ago_is_tried_again(
-    fetcher_of, source: Source, hydrate, full: threading.Event
-) -> None:
+def test_a_disk_that_was_full_before_is_tried_again(fetcher_of, source: Source, hydrate, full: threading.Event) -> None:
     read, *files = source.files(5, 6, BIG)
     fetcher = fetcher_of()
     reader = BlobReader(fetcher, read)
@@ -481,7 +475,7 @@ def test_a_disk_that_was_full_an_hour_ago_is_tried_again(
 # Laying.
 
 
-def test_each_is_laid_once_it_is_right_before_it_is_done(fetcher_of, source: Source, hydrate) -> None:
+def test_each_file_is_exported_verified_before_it_counts_as_done(fetcher_of, source: Source, hydrate) -> None:
     files = source.files(0, 5, BIG)
     laid: list[tuple[str, bool]] = []
     hydration: list[HydrationThread] = []
@@ -497,7 +491,7 @@ def test_each_is_laid_once_it_is_right_before_it_is_done(fetcher_of, source: Sou
     assert sorted(laid) == [("1.bin", True), ("2.bin", True)]
 
 
-def test_what_is_found_damaged_while_it_is_laid_is_fetched_again(fetcher_of, source: Source, hydrate) -> None:
+def test_a_file_found_damaged_while_exported_is_fetched_again(fetcher_of, source: Source, hydrate) -> None:
     file = source.file("a.bin", 3 * BLOCK_SIZE)
     tries = []
 
@@ -514,7 +508,7 @@ def test_what_is_found_damaged_while_it_is_laid_is_fetched_again(fetcher_of, sou
 
 @pytest.mark.allow_warnings("failures are logged")
 @pytest.mark.parametrize(("error", "most"), [(CacheUnusable("not writable"), MOST_FAILURES), (NoSpace("full"), 1)])
-def test_a_folder_that_takes_nothing_ends_it_and_one_name_it_does_not_take_does_not(
+def test_a_folder_that_takes_no_file_ends_the_hydration_one_bad_name_does_not(
     fetcher_of, source: Source, hydrate, error: HffsError, most: int
 ) -> None:
     def lay(file: RemoteFile, _: StoredBlob) -> None:
@@ -537,7 +531,7 @@ def test_a_folder_that_takes_nothing_ends_it_and_one_name_it_does_not_take_does_
 
 
 @pytest.mark.parametrize("while_it", ["is silent", "is throttled", "lists", "waits for a retry"])
-def test_cancelled_it_ends_at_once_and_keeps_what_came(
+def test_a_cancelled_hydration_ends_at_once_and_keeps_what_came(
     fetcher_of, source: Source, store: BlobStore, hydrate, while_it: str
 ) -> None:
     first, *rest = source.files(1, BIG, BIG, 8 * BIG)
@@ -584,7 +578,7 @@ def test_cancelled_it_ends_at_once_and_keeps_what_came(
 
 @pytest.mark.allow_warnings("the end of the fetcher")
 @pytest.mark.parametrize("silent", [True, False])
-def test_it_ends_with_its_fetcher(fetcher_of, source: Source, hydrate, silent: bool) -> None:
+def test_a_hydration_ends_with_its_fetcher(fetcher_of, source: Source, hydrate, silent: bool) -> None:
     fetcher = fetcher_of(workers=3)
     if silent:
         source.gate.clear()
@@ -600,7 +594,7 @@ def test_it_ends_with_its_fetcher(fetcher_of, source: Source, hydrate, silent: b
 
 
 @pytest.mark.allow_warnings("the bug is logged")
-def test_a_bug_is_a_failure_and_no_wait_without_end(fetcher_of, source: Source, hydrate, monkeypatch) -> None:
+def test_an_unexpected_error_fails_the_hydration(fetcher_of, source: Source, hydrate, monkeypatch) -> None:
     def broken(self: Fetcher, *_: object) -> None:
         raise MemoryError
 
@@ -615,9 +609,7 @@ def test_a_bug_is_a_failure_and_no_wait_without_end(fetcher_of, source: Source, 
 # Its numbers.
 
 
-def test_any_thread_may_look_at_any_time_and_sees_what_grows_and_adds_up(
-    fetcher_of, source: Source, hydrate, monkeypatch
-) -> None:
+def test_progress_grows_and_adds_up_on_any_thread(fetcher_of, source: Source, hydrate, monkeypatch) -> None:
     monkeypatch.setattr("hffs.transfer.hydrate.LOOK_SECONDS", 0.005)
     files = source.files(*[number * 977 % (2 * BLOCK_SIZE) for number in range(1, 120)], *[3 * BIG] * 4)
     hydration = hydrate(fetcher_of(workers=8, fetch_size=BLOCK_SIZE), files)
@@ -661,7 +653,7 @@ def test_any_thread_may_look_at_any_time_and_sees_what_grows_and_adds_up(
     here=st.sets(st.integers(0, 11)),
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_there_is_to_bring_the_sums_are_those_of_the_files(
+def test_totals_are_those_of_the_files_for_any_plan(
     fetcher_of, source: Source, store: BlobStore, hydrate, sizes: list[int], gone: set[int], here: set[int]
 ) -> None:
     salt = 100 * next(FRESH)  # the store is one for all examples: what one brought must be nothing to the next
@@ -686,7 +678,7 @@ def test_whatever_there_is_to_bring_the_sums_are_those_of_the_files(
         fetcher.stop()
 
 
-def test_content_is_what_the_source_has(fetcher_of, source: Source, store: BlobStore, hydrate) -> None:
+def test_hydrated_content_is_the_source_s(fetcher_of, source: Source, store: BlobStore, hydrate) -> None:
     files = source.files(5, 3 * BLOCK_SIZE + 1, 7 * BIG)
     assert ended(hydrate(fetcher_of(workers=8, fetch_size=BLOCK_SIZE), files)).state == "done"
     for file in files:

@@ -22,7 +22,7 @@ def listings_of(catalog: MemoryCatalog, index: Index, root: str = "") -> Listing
     return listings
 
 
-def test_a_small_repo_costs_one_request_and_never_another(index: Index) -> None:
+def test_a_small_repo_costs_one_request_ever(index: Index) -> None:
     catalog = MemoryCatalog({"a.txt": 1, "deep/er/b.txt": 2})
     listings = listings_of(catalog, index)
     assert listings.complete
@@ -36,14 +36,14 @@ def test_a_small_repo_costs_one_request_and_never_another(index: Index) -> None:
     assert catalog.calls == ["tree "]
 
 
-def test_a_commit_listed_once_is_never_asked_for_again(index: Index) -> None:
+def test_a_commit_listed_once_is_never_requested_again(index: Index) -> None:
     listings_of(MemoryCatalog({"a.txt": 1}), index)
     again = MemoryCatalog({})
     assert listings_of(again, index).entry("a.txt").size == 1
     assert again.calls == []
 
 
-def test_a_damaged_index_row_is_asked_for_anew(index: Index, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_index_row_is_requested_anew(index: Index, caplog: pytest.LogCaptureFixture) -> None:
     first = listings_of(MemoryCatalog({"a.txt": 1}), index)
     index.set(first._stored.key("all", ""), '[{"not": "rows"}]')
     with caplog.at_level("CRITICAL", logger="hffs"):
@@ -61,7 +61,7 @@ def test_a_big_repo_is_listed_directory_by_directory_as_opened(index: Index) -> 
     assert catalog.calls == ["tree ", "dir ", "dir d4"]
 
 
-def test_a_big_repo_is_not_asked_for_its_first_page_again(index: Index) -> None:
+def test_the_first_page_of_a_big_repo_is_not_requested_again(index: Index) -> None:
     files: dict[str, int | None] = {f"d{number}/f{file}": 1 for number in range(5) for file in range(5)}
     listings_of(MemoryCatalog(files, page=10), index).directory("")
     again = MemoryCatalog(files, page=10)
@@ -71,7 +71,7 @@ def test_a_big_repo_is_not_asked_for_its_first_page_again(index: Index) -> None:
     assert again.calls == ["dir d4"]
 
 
-def test_a_flat_repo_of_many_files_costs_its_pages_and_no_more(index: Index) -> None:
+def test_a_flat_repo_of_many_files_costs_its_pages_only(index: Index) -> None:
     catalog = MemoryCatalog({f"f{number:03}": 1 for number in range(50)}, page=10)
     listings = listings_of(catalog, index)
     assert len(listings.directory("")) == 50
@@ -79,7 +79,7 @@ def test_a_flat_repo_of_many_files_costs_its_pages_and_no_more(index: Index) -> 
     assert catalog.calls == ["tree "]  # whose other pages the iterator went on to fetch
 
 
-def test_a_single_name_in_an_unlisted_directory_is_asked_for_alone_and_remembered(index: Index) -> None:
+def test_a_name_in_an_unlisted_directory_is_looked_up_alone_and_remembered(index: Index) -> None:
     files: dict[str, int | None] = {f"d{number}/f{file}": 1 for number in range(5) for file in range(5)}
     catalog = MemoryCatalog(files, page=10)
     listings = listings_of(catalog, index)
@@ -90,7 +90,7 @@ def test_a_single_name_in_an_unlisted_directory_is_asked_for_alone_and_remembere
     assert catalog.calls == ["tree ", "lookup ['d3/f1']", "lookup ['d3/none']"]
 
 
-def test_many_who_ask_at_once_share_one_request(index: Index) -> None:
+def test_simultaneous_listings_share_one_request(index: Index) -> None:
     catalog = MemoryCatalog({f"d{number}/f": 1 for number in range(20)}, page=5)
     listings = listings_of(catalog, index)
     catalog.gate.clear()
@@ -101,7 +101,7 @@ def test_many_who_ask_at_once_share_one_request(index: Index) -> None:
     assert catalog.calls.count("dir d7") == 1
 
 
-def test_a_failure_is_told_and_the_next_one_asks_again(index: Index) -> None:
+def test_a_failed_listing_raises_and_the_next_requests_again(index: Index) -> None:
     catalog = MemoryCatalog({f"d{number}/f": 1 for number in range(20)}, page=5)
     listings = listings_of(catalog, index)
     catalog.fail = True
@@ -111,7 +111,7 @@ def test_a_failure_is_told_and_the_next_one_asks_again(index: Index) -> None:
     assert set(listings.directory("d1")) == {"f"}
 
 
-def test_a_size_the_listing_lacks_is_asked_for_once(index: Index) -> None:
+def test_a_size_that_the_listing_lacks_is_requested_once(index: Index) -> None:
     catalog = MemoryCatalog({"a": None, "b": 3})
     listings = listings_of(catalog, index)
     for _ in range(2):
@@ -124,7 +124,7 @@ def test_a_size_the_listing_lacks_is_asked_for_once(index: Index) -> None:
     assert fresh.calls == []
 
 
-def test_a_subfolder_is_all_that_is_listed(index: Index) -> None:
+def test_only_the_subfolder_is_listed(index: Index) -> None:
     catalog = MemoryCatalog({"onnx/a": 1, "onnx/deep/b": 2, "other": 3})
     listings = listings_of(catalog, index, root="onnx")
     assert set(listings.directory("onnx")) == {"a", "deep"}
@@ -132,7 +132,7 @@ def test_a_subfolder_is_all_that_is_listed(index: Index) -> None:
     assert catalog.calls == ["tree onnx"]
 
 
-def test_a_folder_of_a_commit_known_as_a_whole_is_not_asked_for(index: Index) -> None:
+def test_a_folder_of_a_wholly_listed_commit_costs_no_request(index: Index) -> None:
     files: dict[str, int | None] = {"a.txt": 1, "deep/er/b.txt": 2, "deeper/c.txt": 3}
     listings_of(MemoryCatalog(files), index)
     catalog = MemoryCatalog({})
@@ -147,7 +147,7 @@ def test_a_folder_of_a_commit_known_as_a_whole_is_not_asked_for(index: Index) ->
     assert catalog.calls == []
 
 
-def test_a_listing_in_use_counts_as_new_once_a_day(tmp_path: Path) -> None:
+def test_a_listing_in_use_is_renewed_once_a_day(tmp_path: Path) -> None:
     now = [1_000_000.0]
     index = Index(tmp_path / "aging", clock=lambda: now[0])
     listings = listings_of(MemoryCatalog({"a.txt": 1}), index)
@@ -159,7 +159,7 @@ def test_a_listing_in_use_counts_as_new_once_a_day(tmp_path: Path) -> None:
     index.close()
 
 
-def test_what_is_kept_of_a_commit_is_told_without_asking(index: Index) -> None:
+def test_cached_files_are_read_from_the_index_without_requests(index: Index) -> None:
     assert cached_files(index, COMMIT) == ([], False)
     files: dict[str, int | None] = {f"d{number}/f{file}": 1 for number in range(5) for file in range(5)}
     listings = listings_of(MemoryCatalog(files, page=10), index)
@@ -177,7 +177,7 @@ def test_what_is_kept_of_a_commit_is_told_without_asking(index: Index) -> None:
     assert cached_files(index, replace(COMMIT, sha="d" * 40)) == ([], False)
 
 
-def test_of_a_folder_listed_alone_all_is_known_and_of_the_rest_nothing(index: Index) -> None:
+def test_cached_files_of_a_folder_listed_alone_are_that_folder_s(index: Index) -> None:
     listings_of(MemoryCatalog({"a.txt": 1, "sub/b.txt": None}), index, root="sub")
     listings = Listings(MemoryCatalog({"sub/b.txt": None}), index, COMMIT, root="sub")
     listings.load()

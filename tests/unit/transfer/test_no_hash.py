@@ -11,7 +11,7 @@ from hffs.transfer.listings import decode, encode
 from tests.unit.memory import COMMIT, MemorySource
 
 
-def test_what_has_no_hash_is_local_and_never_verified(fetcher_of, source: MemorySource, store: BlobStore) -> None:
+def test_a_file_without_a_hash_is_local_and_never_verified(fetcher_of, source: MemorySource, store: BlobStore) -> None:
     file = source.file("a.bin", 300_000)
     file = replace(file, blob=replace(file.blob, digest=None))
     fetcher = fetcher_of()
@@ -34,14 +34,14 @@ def test_the_same_etag_of_two_files_is_two_contents() -> None:
     assert all(blob is not None and blob.digest is None for blob in blobs)
 
 
-def test_a_hash_is_a_content_wherever_it_is_named() -> None:
+def test_a_hash_is_one_content_in_any_file_of_the_source() -> None:
     entry = Entry("a.bin", "file", 5, "e" * 64, lfs=True)
     assert entry.blob(COMMIT) == replace(entry, path="b.bin", etag_from="server").blob(COMMIT)
     assert isinstance(entry.blob(COMMIT), Blob)
     assert replace(entry, size=None).blob(COMMIT) is None
 
 
-def test_who_named_the_etag_is_kept_with_the_listing() -> None:
+def test_the_origin_of_an_etag_is_stored_with_the_listing() -> None:
     entries = [
         Entry("a", "file", 1, "e" * 40),
         Entry("b", "file", 2, "v1", etag_from="server"),

@@ -17,7 +17,7 @@ SOON = 5.0
 
 
 @pytest.mark.parametrize("waited_for", [True, False])
-def test_blocks_of_another_process_are_looked_for_as_urgently_as_they_are_needed(
+def test_blocks_of_another_process_are_polled_often_only_for_readers(
     fetcher_of, source, store: BlobStore, monkeypatch, waited_for: bool
 ) -> None:
     file = source.file("a.bin", BLOCK_SIZE)

@@ -88,7 +88,7 @@ def refused(fetcher: Fetcher, file: RemoteFile) -> BlobReader:
     return reader
 
 
-def test_a_wrong_copy_goes_is_recorded_and_comes_once_more_from_a_fresh_url(
+def test_a_wrong_copy_is_dropped_recorded_and_fetched_from_a_fresh_url(
     fetcher_of, source: MemorySource, store: BlobStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = source.file("a.bin", SIZE)
@@ -110,7 +110,7 @@ def test_a_wrong_copy_goes_is_recorded_and_comes_once_more_from_a_fresh_url(
     reader.close()
 
 
-def test_two_wrong_copies_are_refused_at_once_and_not_fetched_any_more(
+def test_two_wrong_copies_in_a_row_are_refused_and_not_fetched_again(
     fetcher_of, source: MemorySource, store: BlobStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = source.file("a.bin", SIZE)
@@ -134,7 +134,7 @@ def test_two_wrong_copies_are_refused_at_once_and_not_fetched_any_more(
     assert fetcher.quarantine.mismatch(file.blob).copies == 2
 
 
-def test_who_waits_when_the_second_copy_proves_wrong_is_told_at_once(
+def test_reads_that_wait_when_the_second_copy_is_wrong_fail_at_once(
     fetcher_of, source: MemorySource, store: BlobStore
 ) -> None:
     file = source.file("a.bin", SIZE)
@@ -159,7 +159,7 @@ def test_who_waits_when_the_second_copy_proves_wrong_is_told_at_once(
     reader.close()
 
 
-def test_another_process_refuses_it_too_until_its_time_has_come(
+def test_another_process_refuses_the_content_too_until_the_pause_is_over(
     fetcher_of, source: MemorySource, store: BlobStore
 ) -> None:
     file = source.file("a.bin", SIZE)
@@ -182,9 +182,7 @@ def test_another_process_refuses_it_too_until_its_time_has_come(
     reader.close()
 
 
-def test_what_is_still_wrong_when_it_is_tried_again_costs_one_copy_and_a_longer_pause(
-    fetcher_of, source: MemorySource
-) -> None:
+def test_content_wrong_again_costs_one_copy_and_a_longer_pause(fetcher_of, source: MemorySource) -> None:
     file = source.file("a.bin", SIZE)
     spoilt(source, file)
     clock = Clock()
@@ -203,7 +201,9 @@ def test_what_is_still_wrong_when_it_is_tried_again_costs_one_copy_and_a_longer_
     reader.close()
 
 
-def test_who_mends_it_on_purpose_need_not_wait(fetcher_of, source: MemorySource, store: BlobStore) -> None:
+def test_clear_quarantine_makes_the_content_readable_at_once(
+    fetcher_of, source: MemorySource, store: BlobStore
+) -> None:
     file = source.file("a.bin", SIZE)
     right = spoilt(source, file)
     fetcher: Fetcher = fetcher_of()
@@ -218,7 +218,7 @@ def test_who_mends_it_on_purpose_need_not_wait(fetcher_of, source: MemorySource,
     reader.close()
 
 
-def test_a_wrong_file_keeps_no_other_from_being_read(fetcher_of, source: MemorySource) -> None:
+def test_a_file_in_quarantine_keeps_no_other_from_being_read(fetcher_of, source: MemorySource) -> None:
     bad, good = source.file("bad.bin", SIZE, seed=1), source.file("good.bin", SIZE, seed=2)
     spoilt(source, bad)
     fetcher: Fetcher = fetcher_of()
@@ -229,7 +229,7 @@ def test_a_wrong_file_keeps_no_other_from_being_read(fetcher_of, source: MemoryS
         each.close()
 
 
-def test_a_clock_that_was_set_back_refuses_nothing_for_years(fetcher_of, source: MemorySource) -> None:
+def test_a_clock_set_back_does_not_refuse_content_for_years(fetcher_of, source: MemorySource) -> None:
     file = source.file("a.bin", SIZE)
     spoilt(source, file)
     clock = Clock()
@@ -248,7 +248,7 @@ def test_errors_are_one_line_each(fetcher_of, source: MemorySource, caplog: pyte
     assert all("\n" not in each for each in loud)
 
 
-def test_who_waits_for_a_block_of_bad_content_is_told_though_no_byte_comes(fetcher_of, source: MemorySource) -> None:
+def test_a_read_waiting_for_refused_content_fails_though_no_byte_comes(fetcher_of, source: MemorySource) -> None:
     file = source.file("a.bin", SIZE)
     fetcher: Fetcher = fetcher_of(workers=1, fetch_size=BLOCK_SIZE)
     source.gate.clear()

@@ -104,7 +104,7 @@ def test_waiters_are_served_while_the_response_still_streams(fetcher_of, source)
     reader.close()
 
 
-def test_a_passing_failure_is_tried_again(fetcher_of, source) -> None:
+def test_a_transient_failure_is_retried(fetcher_of, source) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
     source.failures = [HubUnreachable("down"), HubUnreachable("down")]
     fetcher = fetcher_of()
@@ -114,7 +114,7 @@ def test_a_passing_failure_is_tried_again(fetcher_of, source) -> None:
     reader.close()
 
 
-def test_a_lasting_failure_reaches_all_who_wait(fetcher_of, source) -> None:
+def test_a_permanent_failure_ends_all_waiting_reads(fetcher_of, source) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
     source.gate.clear()
     source.failures = [EntryNotFound("gone")]
@@ -140,7 +140,7 @@ def test_a_read_ends_at_its_deadline_though_the_source_hangs(fetcher_of, source)
     reader.close()
 
 
-def test_a_read_that_was_too_late_does_not_wait_again_at_once(fetcher_of, source) -> None:
+def test_a_read_that_missed_its_deadline_fails_at_once_when_repeated(fetcher_of, source) -> None:
     """The kernel asks again for what it was refused, and would make two or three deadlines of one."""
     file = source.file("a.bin", 4 * BLOCK_SIZE)
     source.gate.clear()
@@ -159,7 +159,7 @@ def test_a_read_that_was_too_late_does_not_wait_again_at_once(fetcher_of, source
     reader.close()
 
 
-def test_lateness_is_forgotten_after_a_while() -> None:
+def test_late_blocks_are_forgotten_after_a_while() -> None:
     late = LateBlocks()
     timer = Timer(lambda: None)
     waiter = Waiter(lambda _: None, timer, "key", "a.bin", ByteRange(0, BLOCK_SIZE + 1), 0.0)
@@ -234,7 +234,7 @@ def test_a_prefetch_goes_on_when_its_reader_is_closed(fetcher_of, source, store:
     until(lambda: store.local_bytes(file.blob) == file.blob.size)
 
 
-def test_a_full_disk_is_never_the_readers_problem(fetcher_of, source, monkeypatch) -> None:
+def test_a_full_disk_fails_no_read(fetcher_of, source, monkeypatch) -> None:
     file = source.file("a.bin", 4 * BLOCK_SIZE)
 
     def full(self, claim, block, data):
@@ -275,7 +275,7 @@ def test_a_block_damaged_on_disk_is_fetched_again_and_not_served(
     again.close()
 
 
-def test_closing_shop_tells_everybody_who_waits(fetcher_of, source) -> None:
+def test_stopping_the_fetcher_cancels_all_waiting_reads(fetcher_of, source) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
     source.gate.clear()
     fetcher = fetcher_of()

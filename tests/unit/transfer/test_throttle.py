@@ -56,14 +56,14 @@ def test_blocks_come_at_the_rate() -> None:
     assert max(turn.waits) <= SLICE_SECONDS
 
 
-def test_a_waiting_reader_does_not_wait_for_what_the_background_took() -> None:
+def test_a_waiting_reader_does_not_pay_for_background_bytes() -> None:
     throttle, turn = a_throttle(10_000)
     throttle.wait(BLOCK_SIZE, never, never)
     throttle.wait(BLOCK_SIZE, always, never)
     assert turn.waits == []
 
 
-def test_a_background_block_that_a_reader_comes_to_need_is_let_through_within_a_slice() -> None:
+def test_a_background_block_that_a_reader_needs_passes_within_a_slice() -> None:
     throttle, turn = a_throttle(10_000)
     throttle.wait(BLOCK_SIZE, never, never)
     asked: list[float] = []
@@ -76,7 +76,7 @@ def test_a_background_block_that_a_reader_comes_to_need_is_let_through_within_a_
     assert turn.waits == [SLICE_SECONDS] * 3
 
 
-def test_a_worker_that_is_to_stop_waits_no_more_than_a_slice() -> None:
+def test_a_worker_that_is_to_stop_waits_a_slice_at_most() -> None:
     throttle, turn = a_throttle(1)
     throttle.wait(BLOCK_SIZE, never, never)
     throttle.wait(BLOCK_SIZE, never, lambda: bool(turn.waits))
@@ -85,7 +85,7 @@ def test_a_worker_that_is_to_stop_waits_no_more_than_a_slice() -> None:
     assert turn.waits == [SLICE_SECONDS]
 
 
-def test_what_was_stopped_was_not_taken() -> None:
+def test_bytes_of_a_stopped_wait_are_not_counted() -> None:
     throttle, turn = a_throttle(BLOCK_SIZE)
     throttle.wait(BLOCK_SIZE, never, never)
     for _ in range(5):
@@ -94,7 +94,7 @@ def test_what_was_stopped_was_not_taken() -> None:
     assert turn.now == pytest.approx(1001.0, abs=0.01)
 
 
-def test_without_a_limit_no_lock_is_taken_and_nobody_is_asked() -> None:
+def test_without_a_limit_no_lock_is_taken_and_no_callback_called() -> None:
     throttle, turn = a_throttle(None)
 
     def unasked() -> bool:
@@ -108,7 +108,7 @@ def test_without_a_limit_no_lock_is_taken_and_nobody_is_asked() -> None:
     assert throttle.rate is None
 
 
-def test_a_new_rate_wakes_who_waits_and_holds_at_once() -> None:
+def test_a_new_rate_wakes_waiting_workers_and_holds_at_once() -> None:
     throttle, turn = a_throttle(10_000)
     throttle.wait(BLOCK_SIZE, never, never)
 
@@ -123,7 +123,7 @@ def test_a_new_rate_wakes_who_waits_and_holds_at_once() -> None:
     assert turn.now == pytest.approx(1001.0, abs=0.06)
 
 
-def test_lifting_the_limit_frees_a_worker_that_would_have_waited_for_days() -> None:
+def test_lifting_the_limit_frees_a_waiting_worker_at_once() -> None:
     """The clock stands still, so that nothing but the lifted limit can free it."""
     waits = threading.Event()
 
@@ -142,7 +142,7 @@ def test_lifting_the_limit_frees_a_worker_that_would_have_waited_for_days() -> N
     assert not worker.is_alive()
 
 
-def test_what_is_no_rate_changes_nothing() -> None:
+def test_an_invalid_rate_changes_nothing() -> None:
     throttle, _ = a_throttle(10_000)
     with pytest.raises(ValueError, match="not a rate"):
         throttle.set_rate(0)

@@ -9,7 +9,7 @@ from hffs.transfer import Timers
 from hffs.transfer.timers import SWEEP_AT
 
 
-def test_actions_come_in_the_order_of_their_moments(timers: Timers) -> None:
+def test_actions_run_in_the_order_of_their_times(timers: Timers) -> None:
     seen: list[int] = []
     done = threading.Event()
     now = time.monotonic()
@@ -37,7 +37,7 @@ def test_cancelled_timers_of_a_far_deadline_do_not_pile_up(timers: Timers) -> No
     assert len(timers._heap) <= 2 * SWEEP_AT
 
 
-def test_stopping_runs_nothing_that_is_still_to_come() -> None:
+def test_stopping_runs_no_timer_that_is_not_due() -> None:
     timers = Timers()
     timers.start()
     seen: list[int] = []

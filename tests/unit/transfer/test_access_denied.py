@@ -32,7 +32,7 @@ def read(reader: BlobReader) -> bytes:
     return answer if isinstance(answer, bytes) else answer.result(SOON)
 
 
-def test_a_refusal_is_not_remembered_here_for_whoever_refuses_knows_of_a_new_token_first(
+def test_a_denied_fetch_is_not_remembered_so_that_a_new_token_counts_at_once(
     fetcher_of: MakeFetcher, source: MemorySource
 ) -> None:
     file = source.file("a.bin", 10)
@@ -45,9 +45,7 @@ def test_a_refusal_is_not_remembered_here_for_whoever_refuses_knows_of_a_new_tok
     reader.close()
 
 
-def test_the_background_waits_where_access_has_lapsed_and_goes_on_when_it_is_back(
-    fetcher_of: MakeFetcher, source: MemorySource
-) -> None:
+def test_lapsed_access_pauses_background_work_until_it_is_back(fetcher_of: MakeFetcher, source: MemorySource) -> None:
     fetcher = fetcher_of(workers=1)
     files = [source.file(f"{n}.bin", 10, seed=n) for n in range(5)]
     source.failures = [AccessLapsed("the token has expired")]
@@ -68,7 +66,7 @@ def test_the_background_waits_where_access_has_lapsed_and_goes_on_when_it_is_bac
         fetcher.detach(handle)
 
 
-def test_where_access_was_never_given_the_background_fails(fetcher_of: MakeFetcher, source: MemorySource) -> None:
+def test_access_that_was_never_granted_fails_background_work(fetcher_of: MakeFetcher, source: MemorySource) -> None:
     fetcher = fetcher_of(workers=1)
     source.failures = [AccessDenied("gated")]
     handle = fetcher.attach(source.file("a.bin", 10))
@@ -81,7 +79,9 @@ def test_where_access_was_never_given_the_background_fails(fetcher_of: MakeFetch
     fetcher.detach(handle)
 
 
-def test_the_background_keeps_to_its_pace_and_a_reader_does_not(fetcher_of: MakeFetcher, source: MemorySource) -> None:
+def test_background_delay_holds_back_background_work_and_no_reader(
+    fetcher_of: MakeFetcher, source: MemorySource
+) -> None:
     waits: dict[str, float] = {"slow.bin": 300.0, "read.bin": 300.0, "free.bin": 0.0}
     paced: list[str] = []
 
@@ -105,9 +105,7 @@ def test_the_background_keeps_to_its_pace_and_a_reader_does_not(fetcher_of: Make
         fetcher.detach(handle)
 
 
-def test_a_reader_who_comes_while_a_fetch_is_being_put_off_does_not_wait_for_it(
-    fetcher_of: MakeFetcher, source: MemorySource
-) -> None:
+def test_a_reader_does_not_wait_for_a_delayed_background_fetch(fetcher_of: MakeFetcher, source: MemorySource) -> None:
     file = source.file("a.bin", 10)
     came: list[bytes | Pending] = []
 
@@ -126,9 +124,7 @@ def test_a_reader_who_comes_while_a_fetch_is_being_put_off_does_not_wait_for_it(
     reader.close()
 
 
-def test_what_is_refused_for_its_content_meanwhile_is_not_wanted_again_when_access_has_lapsed(
-    fetcher_of: MakeFetcher, source: MemorySource
-) -> None:
+def test_lapsed_access_does_not_requeue_content_in_quarantine(fetcher_of: MakeFetcher, source: MemorySource) -> None:
     fetcher = fetcher_of(workers=1)
     handle = fetcher.attach(source.file("a.bin", 10))
 

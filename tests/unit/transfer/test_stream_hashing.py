@@ -62,7 +62,7 @@ def read_through(fetcher: Fetcher, file: RemoteFile, *, reopening: bool = False)
 
 
 @pytest.mark.parametrize("reopening", [False, True])
-def test_a_file_larger_than_the_cache_read_in_order_is_found_right(
+def test_a_file_larger_than_the_cache_is_verified_when_read_in_order(
     fetcher_of, source: MemorySource, store: BlobStore, budget: CacheBudget, *, reopening: bool
 ) -> None:
     file = source.file("a.bin", SIZE)
@@ -75,7 +75,7 @@ def test_a_file_larger_than_the_cache_read_in_order_is_found_right(
 
 @pytest.mark.allow_warnings("mismatch")
 @pytest.mark.parametrize("at", [0, 5 * BLOCK_SIZE - 1, SIZE - 1])
-def test_a_wrong_bit_is_found_though_its_block_has_gone_long_before(
+def test_a_wrong_bit_is_found_in_a_block_evicted_long_before(
     fetcher_of, source: MemorySource, store: BlobStore, budget: CacheBudget, at: int
 ) -> None:
     file = source.file("a.bin", SIZE)
@@ -89,11 +89,10 @@ def test_a_wrong_bit_is_found_though_its_block_has_gone_long_before(
     assert not fetcher.hash_worker.stream_verified(f"{file.blob.etag}@{file.blob.origin}")
     until(lambda: not fetcher._scheduler._handles)
     assert [found.copies for found in mismatches.current(store.layout)] == [1]
-    assert store.local_bytes(file.blob) == 0, "and the rest has gone too"
+    # Dropped, but for what the last read fetches again when it is taken after that.
+    assert store.local_bytes(file.blob) <= 2 * MIB
     asked = len(source.asked)
-    assert not any(fetcher._scheduler._queue.queued().values()), (
-        "it cannot be kept, so nobody fetches it but who reads it"
-    )
+    assert not any(fetcher._scheduler._queue.queued().values()), "it cannot be kept, so that only a reader fetches it"
     source.contents["a.bin"] = right
     read_through(fetcher, file)
     until(lambda: fetcher.hash_worker.stream_verified(f"{file.blob.etag}@{file.blob.origin}"))
@@ -101,7 +100,7 @@ def test_a_wrong_bit_is_found_though_its_block_has_gone_long_before(
     assert len(source.asked) > asked
 
 
-def test_what_goes_before_the_verifier_had_a_look_is_hashed_by_who_evicts_it(
+def test_blocks_evicted_before_they_are_hashed_are_hashed_by_the_evictor(
     fetcher_of, source: MemorySource, store: BlobStore
 ) -> None:
     file = source.file("a.bin", 6 * BLOCK_SIZE)
@@ -129,7 +128,7 @@ def test_what_goes_before_the_verifier_had_a_look_is_hashed_by_who_evicts_it(
     reader.close()
 
 
-def test_who_evicts_does_not_wait_for_ever_for_who_hashes(fetcher_of, source: MemorySource, monkeypatch) -> None:
+def test_eviction_waits_a_bounded_time_for_the_hash_worker(fetcher_of, source: MemorySource, monkeypatch) -> None:
     monkeypatch.setattr("hffs.cache.store.incremental_hash.TURN_S", 0.05)
     file = source.file("a.bin", 2 * BLOCK_SIZE)
     reader = BlobReader(fetcher_of(), file)
@@ -147,7 +146,7 @@ def test_who_evicts_does_not_wait_for_ever_for_who_hashes(fetcher_of, source: Me
     reader.close()
 
 
-def test_reading_here_and_there_is_hashed_when_the_rest_has_come(
+def test_blocks_read_out_of_order_are_hashed_once_the_rest_has_come(
     fetcher_of, source: MemorySource, store: BlobStore
 ) -> None:
     file = source.file("a.bin", 16 * BLOCK_SIZE)
@@ -163,9 +162,7 @@ def test_reading_here_and_there_is_hashed_when_the_rest_has_come(
 
 
 @pytest.mark.allow_warnings("mismatch")
-def test_what_was_hashed_before_the_cache_was_thrown_away_vouches_for_nothing(
-    fetcher_of, source: MemorySource, store: BlobStore
-) -> None:
+def test_hashes_of_a_removed_cache_verify_nothing(fetcher_of, source: MemorySource, store: BlobStore) -> None:
     file = source.file("a.bin", 4 * BLOCK_SIZE)
     right = source.contents["a.bin"]
     fetcher: Fetcher = fetcher_of(fetch_size=BLOCK_SIZE)

@@ -35,7 +35,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.mark.allow_warnings("a callback that raises is a bug, and is logged")
-def test_a_callback_that_raises_costs_nobody_else_the_answer(fetcher_of, source) -> None:
+def test_a_callback_that_raises_costs_no_other_read_its_answer(fetcher_of, source) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
     fetcher = fetcher_of()
     handle = fetcher.attach(file)
@@ -59,7 +59,7 @@ def test_a_callback_that_raises_costs_nobody_else_the_answer(fetcher_of, source)
 
 
 @pytest.mark.allow_warnings("workers say what went wrong")
-def test_no_worker_dies_of_a_state_file_that_cannot_be_read_after_a_fetch(fetcher_of, source, monkeypatch) -> None:
+def test_an_unreadable_state_file_after_a_fetch_ends_no_worker(fetcher_of, source, monkeypatch) -> None:
     def failing(self: StoredBlob) -> bool:
         raise CacheUnusable("input/output error")
 
@@ -73,7 +73,7 @@ def test_no_worker_dies_of_a_state_file_that_cannot_be_read_after_a_fetch(fetche
 
 
 @pytest.mark.allow_warnings("workers say what went wrong")
-def test_no_worker_dies_of_whom_it_tells_that_a_file_is_local(fetcher_of, source) -> None:
+def test_an_on_local_callback_that_raises_ends_no_worker(fetcher_of, source) -> None:
     fetcher = fetcher_of(workers=1)
 
     def failing(file: object) -> None:
@@ -86,7 +86,7 @@ def test_no_worker_dies_of_whom_it_tells_that_a_file_is_local(fetcher_of, source
         reader.close()
 
 
-def test_what_is_asked_of_a_closed_file_is_refused_and_costs_no_worker(fetcher_of, source) -> None:
+def test_a_wait_on_a_detached_handle_is_cancelled_and_costs_no_worker(fetcher_of, source) -> None:
     fetcher = fetcher_of(workers=1)
     closed = fetcher.attach(source.file("a.bin", 4 * BLOCK_SIZE))
     holding = fetcher.attach(closed.file)
@@ -106,9 +106,7 @@ def test_what_is_asked_of_a_closed_file_is_refused_and_costs_no_worker(fetcher_o
     reader.close()
 
 
-def test_a_read_that_waits_when_its_file_is_closed_gets_its_bytes_however_late_they_are_taken(
-    fetcher_of, source
-) -> None:
+def test_a_read_that_outlives_its_file_gets_its_bytes_however_late(fetcher_of, source) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
     fetcher = fetcher_of()
     source.gate.clear()
@@ -126,7 +124,7 @@ def test_a_read_that_waits_when_its_file_is_closed_gets_its_bytes_however_late_t
     until(lambda: not fetcher._scheduler._handles)
 
 
-def test_a_closed_reader_whose_waiting_read_is_given_up_leaves_nothing_open(fetcher_of, source) -> None:
+def test_a_cancelled_read_of_a_closed_reader_leaves_nothing_open(fetcher_of, source) -> None:
     fetcher = fetcher_of()
     source.gate.clear()
     reader = BlobReader(fetcher, source.file("a.bin", BLOCK_SIZE))
@@ -138,7 +136,7 @@ def test_a_closed_reader_whose_waiting_read_is_given_up_leaves_nothing_open(fetc
     until(lambda: not fetcher._scheduler._handles)
 
 
-def test_an_open_that_fails_halfway_leaves_no_target_behind(fetcher_of, source, monkeypatch) -> None:
+def test_an_open_that_fails_halfway_leaves_no_handle_attached(fetcher_of, source, monkeypatch) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
     fetcher = fetcher_of()
 
@@ -152,7 +150,7 @@ def test_an_open_that_fails_halfway_leaves_no_target_behind(fetcher_of, source, 
     assert fetcher._scheduler._handles == {}
 
 
-def test_a_prefetch_that_cannot_be_asked_for_closes_its_file(filesystem_of, monkeypatch) -> None:
+def test_a_prefetch_that_raises_closes_its_file(filesystem_of, monkeypatch) -> None:
     filesystem = filesystem_of({"a.bin": BLOCK_SIZE})
     content = filesystem.view.snapshot.files
 
@@ -190,7 +188,7 @@ class FailsOnce:
         return body
 
 
-def test_a_sleeping_worker_hears_of_a_retry_that_falls_due_while_the_others_are_busy(
+def test_a_sleeping_worker_takes_a_retry_due_while_the_others_are_busy(
     store: BlobStore, source: MemorySource, timers: Timers
 ) -> None:
     transport = FailsOnce(source)
@@ -219,7 +217,7 @@ def test_a_sleeping_worker_hears_of_a_retry_that_falls_due_while_the_others_are_
     fetcher.stop()
 
 
-def test_a_block_queued_beside_one_that_has_failed_is_fetched_for_the_next_who_wants_it(fetcher_of, source) -> None:
+def test_a_block_queued_beside_a_failed_one_is_fetched_for_the_next_read(fetcher_of, source) -> None:
     fetcher = fetcher_of(workers=1)
     reader = BlobReader(fetcher, source.file("a.bin", 2 * BLOCK_SIZE))
     source.failures = [EntryNotFound("gone")]
@@ -233,7 +231,7 @@ def test_a_block_queued_beside_one_that_has_failed_is_fetched_for_the_next_who_w
 
 
 @pytest.mark.allow_warnings("a timer's action that raises is a bug, and is logged")
-def test_a_deadline_whose_action_raises_takes_no_other_with_it(timers: Timers) -> None:
+def test_a_timer_whose_action_raises_costs_no_other_timer(timers: Timers) -> None:
     def failing() -> None:
         raise RuntimeError("a bug")
 
@@ -270,7 +268,7 @@ def test_an_interrupt_between_two_rounds_of_a_read_ends_it(fetcher_of, source, m
     reader.close()
 
 
-def test_a_read_that_had_settled_before_anybody_listened_is_called_back_after_another_round(fetcher_of, source) -> None:
+def test_a_late_callback_comes_again_after_another_round_of_the_read(fetcher_of, source) -> None:
     """The block comes between the read and ``add_done_callback``, and is evicted before it is taken."""
     file = source.file("a.bin", BLOCK_SIZE)
     fetcher = fetcher_of()
@@ -290,7 +288,7 @@ def test_a_read_that_had_settled_before_anybody_listened_is_called_back_after_an
 
 
 @pytest.mark.allow_warnings("damaged")
-def test_many_who_read_a_damaged_block_at_once_all_get_it_mended(fetcher_of, source, monkeypatch, tmp_path) -> None:
+def test_simultaneous_reads_of_a_damaged_block_all_get_it_mended(fetcher_of, source, monkeypatch, tmp_path) -> None:
     """While one reader looks at a bad block alone, the next is told neither that it is here nor that it is lost."""
     file = source.file("a.bin", BLOCK_SIZE)
     fetcher = fetcher_of()
