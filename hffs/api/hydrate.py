@@ -140,7 +140,7 @@ def _job(
     from ..engine.sources import hub_source
     from ..sources.hub.repo_id import parse_repo
     from ..transfer import Hydration
-    from ..vfs import MountedSnapshot, Patterns, Selection
+    from ..vfs import MountedSnapshot, Patterns
 
     patterns = Patterns(settings.include, settings.exclude)
     if not (log := logging.getLogger("hffs")).handlers:
@@ -162,7 +162,8 @@ def _job(
         return snapshot.mount_path(file.path)
 
     def plan() -> Iterable[tuple[RemoteFile, int]]:
-        chosen = Selection(snapshot, only or snapshot.subfolder, patterns.match)
+        chosen = snapshot.select(snapshot.mount_path(only) if only else "")
+        assert chosen is not None  # the snapshot is shown at ""
         files = matching_files([chosen], lambda: hydration.cancelled)
         return files if fetch else _all_local(files, repo)
 

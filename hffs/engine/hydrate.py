@@ -11,7 +11,6 @@ from typing import Literal
 from ..control.messages import JobFile, JobProgress
 from ..errors import NotFound
 from ..model import RemoteFile
-from ..names import is_below
 from ..transfer import Fetcher, FileProgress, Hydration
 from ..vfs import Selection
 from .jobs import job_error, job_file, worker_report
@@ -78,7 +77,7 @@ def matching_files(
         files = selection.snapshot.files
         repos.append(files.commit.id)
         for entry in files.listings.everything():
-            if is_below(entry.path, selection.below) and selection.wanted(entry.path):
+            if selection.wanted(entry.path):
                 sized = files.sized(entry)
                 found = True
                 if cancelled is not None:

@@ -19,7 +19,6 @@ from ..cache.inventory import BlobIndex
 from ..cache.store.layout import BlobPaths
 from ..errors import BlockAbsent, HffsError, HubUnreachable
 from ..model import Commit, Digest, Entry, RemoteFile
-from ..names import is_below
 from ..policy import is_tiny, problem_of
 from ..vfs import Selection
 from .verify import CheckedFile, IsCancelled, Repair, Requirements, Verdict, crc_mismatch, hashes
@@ -249,7 +248,7 @@ def files_of_mount(selections: Iterable[Selection], *, everything: bool) -> Iter
         except HubUnreachable:
             entries = files.known_entries()
         for entry in sorted(entries, key=lambda each: each.path):
-            if entry.kind == "file" and is_below(entry.path, selection.below) and selection.wanted(entry.path):
+            if entry.kind == "file" and selection.wanted(entry.path):
                 try:
                     sized = files.sized(entry)
                 except HffsError:  # a file that was never read: else its size would be known

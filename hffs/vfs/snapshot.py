@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..model import Commit, Entry
@@ -14,11 +14,13 @@ from .patterns import Patterns
 @dataclass(frozen=True, slots=True)
 class MountedSnapshot:
     """``files`` are those of a commit at and below its ``subfolder``; ``patterns`` leave some of them visible; ``path``
-    is the directory below the mountpoint that shows them ("" is the mountpoint itself)."""
+    is the directory below the mountpoint that shows them ("" is the mountpoint itself). ``renamed`` files are shown
+    under another name: by their path from the repo's root, the path below ``path``."""
 
     files: CommitFiles
     patterns: Patterns = field(default_factory=Patterns)
     path: str = ""
+    renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def commit(self) -> Commit:
@@ -34,29 +36,34 @@ class MountedSnapshot:
 
     def mount_path(self, path: str) -> str:
         """The path below the mountpoint of a path from the repo's root."""
-        inside = path.removeprefix(self.subfolder).removeprefix("/") if self.subfolder else path
+        inside = self.renamed.get(path)
+        if inside is None:
+            inside = path.removeprefix(self.subfolder).removeprefix("/") if self.subfolder else path
         return join(self.path, inside)
 
     def repo_path(self, path: str) -> str:
         """The path from the repo's root of a path below the mountpoint that is at or below this snapshot's."""
         inside = path.removeprefix(self.path).removeprefix("/") if self.path else path
-        return join(self.subfolder, inside)
+        originals = {name: original for original, name in self.renamed.items()}
+        return originals.get(inside) or join(self.subfolder, inside)
 
-    def select(self, path: str, patterns: Patterns | None = None) -> Selection | None:
-        """What of the snapshot is at or below a path of the mount and matches ``patterns`` too. None: nothing is."""
+    def select(self, path: str = "", patterns: Patterns | None = None) -> Selection | None:
+        """The files at or below a path of the mount that match ``patterns`` too. None: the snapshot has none there."""
         if not is_below(path, self.path) and not is_below(self.path, path):
             return None
-        below = self.repo_path(path) if is_below(path, self.path) else self.subfolder
         more = patterns or Patterns()
-        return Selection(self, below, lambda each: self.patterns.match(each) and more.match(each))
+
+        def wanted(each: str) -> bool:
+            return self.patterns.match(each) and more.match(each) and is_below(self.mount_path(each), path)
+
+        return Selection(self, wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The files of a snapshot at or below the path ``below`` that are ``wanted``; both count from the repo's root."""
+    """The files of a snapshot whose path from the repo's root is ``wanted``."""
 
     snapshot: MountedSnapshot
-    below: str
     wanted: Callable[[str], bool]
 
 

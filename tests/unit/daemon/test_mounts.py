@@ -105,7 +105,8 @@ for words, kind in ((("acme/none",), errors.NotFound), (("acme/tiny@nowhere",), 
     except errors.HffsError as error: assert error.exit_code == kind.exit_code, error
     else: sys.exit("mounted")
 assert not [name for name in os.listdir(work) if name.startswith("hffs-")]
-assert mount_records.every(run) == [] and not mount_table.mounts()
+assert mount_records.every(run) == []
+assert not [each for each in mount_table.table() if each.startswith(work + "/")]
 """
     in_namespace(SETUP + code, HF_ENDPOINT=endpoint)
 
