@@ -15,7 +15,8 @@ from typing import Any, Final
 from ..control.messages import Job, JobError
 from ..errors import Cancelled, HffsError, worst
 from ..names import shown
-from .display.job_displays import job_display
+from .display.job_displays import JobDisplay, JsonLines, LogLines
+from .display.terminal_layout import is_terminal
 from .options import given, repo_options
 from .signals import interruptible
 
@@ -84,3 +85,14 @@ def _start_log(*, debug: bool) -> None:
         log_setup.start(Settings(debug=True))
     elif not logging.root.handlers:
         logging.root.addHandler(logging.NullHandler())
+
+
+def job_display(*, as_json: bool) -> JobDisplay:
+    """Returns the display for stderr and the option --json."""
+    if as_json:
+        return JsonLines()
+    if not is_terminal(sys.stderr):
+        return LogLines()
+    from .display.progress_screen import ProgressScreen
+
+    return ProgressScreen()

@@ -32,7 +32,7 @@ class _Malformed(Exception):
     """The bytes are no GGUF header."""
 
 
-class _Cursor:
+class _HeaderCursor:
     """A position in the header that only moves forward."""
 
     def __init__(self, data: bytes) -> None:
@@ -102,7 +102,7 @@ class _Cursor:
 def _learn(size: int, seen: ByteRange, data: bytes) -> Learnt:
     try:
         # Loaders read the tensors in file order; an empty tensor shares its offset with the next.
-        starts = sorted(_starts(_Cursor(data)))
+        starts = sorted(_starts(_HeaderCursor(data)))
     except _Malformed:
         return None
     except _Short as short:
@@ -130,7 +130,7 @@ def _bytes_needed(size: int, read: Read) -> int:
     stop = min(_FIRST, size)
     while True:
         try:
-            return max(_starts(_Cursor(read(0, stop))))
+            return max(_starts(_HeaderCursor(read(0, stop))))
         except _Malformed:
             return 0
         except _Short as short:  # always more than was seen
@@ -141,7 +141,7 @@ def _bytes_needed(size: int, read: Read) -> int:
             stop = min(max(short.stop, 2 * stop), size, LONGEST)
 
 
-def _starts(cursor: _Cursor) -> set[int]:
+def _starts(cursor: _HeaderCursor) -> set[int]:
     """Returns the offsets at which tensors start. Raises _Malformed, _Short."""
     if cursor.u32() != int.from_bytes(b"GGUF", "little") or cursor.u32() not in (2, 3):
         raise _Malformed

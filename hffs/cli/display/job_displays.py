@@ -32,7 +32,6 @@ from typing import Any, Final, Literal
 from ...control.messages import Job, JobError
 from ...names import shown
 from . import units
-from .terminal_layout import is_terminal
 
 _LINE_SECONDS: Final = 5.0  # at most one log line in that time
 _SILENCE_SECONDS: Final = 60.0  # CI services end a job that prints nothing for some minutes
@@ -53,17 +52,6 @@ class JobDisplay:
 
     def end(self, job: Job | None, state: JobState, exit_code: int, errors: list[JobError]) -> None:
         """The end of the job, with the last snapshot and the errors that ended it after that."""
-
-
-def job_display(*, as_json: bool) -> JobDisplay:
-    """The display that fits stderr and the option --json."""
-    if as_json:
-        return JsonLines()
-    if not is_terminal(sys.stderr):
-        return LogLines()
-    from .progress_screen import ProgressScreen
-
-    return ProgressScreen()
 
 
 def print_event(name: str, /, **fields: Any) -> None:
