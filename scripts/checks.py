@@ -129,16 +129,17 @@ def imports() -> dict[str, set[str]]:
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Returns one circle for each group of modules that reach one another."""
     reach: dict[str, set[str]] = {}
-    for name in graph:
+    for name, direct in graph.items():
         seen: set[str] = set()
-        todo = list(graph[name])
+        todo = list(direct)
         while todo:
             each = todo.pop()
             if each not in seen:
                 seen.add(each)
                 todo.extend(graph[each])
         reach[name] = seen
-    found, done = [], set()
+    found: list[list[str]] = []
+    done: set[str] = set()
     for name, seen in reach.items():
         group = sorted(each for each in seen if name in reach[each])
         if group and name not in done:
