@@ -1,4 +1,4 @@
-"""Giving 10 GiB of blocks back: by the room of the cache, and by truncate(2) of plain files of the same size.
+"""Giving 10 GiB of blocks back: by the budget of the cache, and by truncate(2) of plain files of the same size.
 
     python -m benchmarks.eviction
 
@@ -84,25 +84,25 @@ def blobs(place: Path, size: int) -> Callable[[], int]:
     layout = Layout(place / "cache")
     store = BlobStore(layout)
     data = [memoryview(os.urandom(BLOCK_SIZE)) for _ in range(RUN)]
-    room = CacheBudget(store, None, 0)
-    room.begin()
+    budget = CacheBudget(store, None, 0)
+    budget.start()
     for number in range(-(-size // BLOB)):
         length = min(BLOB, size - number * BLOB)
         stored = store.open(Blob(f"{number:064x}", length, "http://127.0.0.1", None))
         for first in range(0, block_count(length), RUN):
             blocks = range(first, min(first + RUN, block_count(length)))
-            reservation = room.reserve(len(blocks) * BLOCK_SIZE)
+            reservation = budget.reserve(len(blocks) * BLOCK_SIZE)
             assert reservation is not None
-            with stored.claim(blocks) as claim:
+            with stored.lease(blocks) as claim:
                 stored.publish(claim, first, b"".join(data[: len(blocks)]))
             reservation.settle(len(blocks) * BLOCK_SIZE)
         stored.close()
-    room.close()
+    budget.close()
 
     def give_back() -> int:
         smaller = CacheBudget(store, MIB, 0)
         before = smaller.held
-        smaller.begin()
+        smaller.start()
         freed = before - smaller.held
         smaller.close()
         store.close()

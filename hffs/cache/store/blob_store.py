@@ -68,7 +68,6 @@ class BlobStore:
         self._epoch = 0  # of openings and closings: what was looked up in an earlier one is not kept
         self._local: dict[tuple[str, str], tuple[int, float]] = {}  # local bytes of blobs not open here
         self._folders: dict[str, tuple[frozenset[str], float]] = {}  # two first letters of etags → etags
-        self._used: tuple[int, float] | None = None
         self._refused: dict[FileMark, None] = {}
 
     def open(self, blob: Blob) -> StoredBlob:
@@ -202,17 +201,6 @@ class BlobStore:
             self._forget(blob)
         if freed:
             self._changed(-freed)
-
-    def used_bytes(self) -> int:
-        """Returns the bytes of disk of the blobs, folders included: counted once a minute, own changes added."""
-        now = self._clock()
-        with self._lock:
-            if self._used is not None and 0 <= now - self._used[1] < _FRESH_S:
-                return self._used[0]
-        used = blob_files.allocated(str(self.layout.blobs))
-        with self._lock:
-            self._used = used, now
-        return used
 
     def disk_free(self) -> int:
         """Returns the bytes that may still be written to the cache's file system. Raises CacheUnusable."""
@@ -396,8 +384,5 @@ class BlobStore:
                 del self._by_path[stored.path]
 
     def _changed(self, bytes_more: int) -> None:
-        with self._lock:
-            if self._used is not None:
-                self._used = max(self._used[0] + bytes_more, 0), self._used[1]
         if bytes_more < 0:
             self.on_change(bytes_more)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Final, NamedTuple, Self
 
-from ...errors import BlockAbsent, CacheUnusable, NoSpace
+from ...errors import BlockAbsent, CacheUnusable, HffsError, NoSpace
 from ...files import write_all
 from ...model import Blob, Digest
 from ...ranges import BLOCK_SIZE, block_count, block_length, bytes_of
@@ -60,7 +60,10 @@ class _Translating:
 
     def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
         if isinstance(error, OSError):
-            raise disk_error(error, self._what) from error
+            raise self.translate(error) from error
+
+    def translate(self, error: OSError) -> HffsError:
+        return disk_error(error, self._what)
 
 
 def _ignore(_: object) -> None:
@@ -154,8 +157,10 @@ class StoredBlob:
         """As ``read`` of [offset, stop), which is not recorded as a use."""
         first, last = offset // BLOCK_SIZE, (stop - 1) // BLOCK_SIZE + 1
         for _ in range(_ROUNDS):
-            with self._translating:
+            try:  # the most frequent call; the context manager costs a fifteenth of a read of 4 KiB
                 before = self._state.presence(first, last - first)
+            except OSError as error:
+                raise self._translating.translate(error) from error
             if 0 in before:
                 raise self._absent(first + before.index(0))
             try:
