@@ -45,7 +45,7 @@ STEPS = 80
 
 
 class TrickleSource:
-    """Gives a block for each permit; fails as told, before the first block of an answer or after it."""
+    """Serves a block for each permit; fails on demand, before the first block of an answer or after it."""
 
     def __init__(self) -> None:
         self._lock = threading.Condition()
@@ -134,7 +134,7 @@ class Read:
     hasty: bool
     pending: Pending
     cancelled: bool = False
-    told: int = 0
+    calls: int = 0
     taken: int = 0
     ends: list[bytes | Exception] = field(default_factory=list, repr=False)
 
@@ -200,11 +200,11 @@ class Schedule:
         waiting = Read(opened.number, (offset, length), opened.hasty, answer)
         self.reads.append(waiting)
 
-        def told(_: Pending) -> None:
-            waiting.told += 1
+        def count(_: Pending) -> None:
+            waiting.calls += 1
             self.settled.put(waiting)
 
-        answer.add_done_callback(told)
+        answer.add_done_callback(count)
 
     def prefetch(self) -> None:
         if self.open:
@@ -245,7 +245,7 @@ class Schedule:
 
     def fail(self) -> None:
         kind = self.dice.choice((HubUnreachable, HubUnreachable, EntryNotFound))
-        self.source.fail(kind("as told"), halfway=self.dice.random() < 0.5)
+        self.source.fail(kind("on demand"), halfway=self.dice.random() < 0.5)
 
     def evict(self) -> None:
         number = self.dice.randrange(len(FILES))
@@ -321,7 +321,7 @@ class Schedule:
     def _judge(self, read: Read) -> None:
         offset, length = read.asked
         assert len(read.ends) == 1, "a read ended more than once"
-        assert read.told == read.taken, "a callback came after the end"
+        assert read.calls == read.taken, "a callback came after the end"
         [end] = read.ends
         if isinstance(end, bytes):
             assert end == CONTENTS[read.number][offset : offset + length]
@@ -341,19 +341,19 @@ class Schedule:
         assert now.active == []
         if hydrating.cancelled or self.stopped:
             return
-        failed = {int(part.file.path) for part in now.failed}
+        failed = {int(each.file.path) for each in now.failed}
         assert now.state == ("failed" if failed else "done")
         assert failed <= self.source.failed, now.failed
-        assert sorted(int(part.file.path) for part in now.ended) == sorted(hydrating.numbers)
-        gone = {number for number, _ in self.evicted}  # perhaps in the moment in which it ended
-        done = [part for part in now.ended if part.error is None and int(part.file.path) not in gone]
-        assert all(part.local == part.size for part in done)
+        assert sorted(int(each.file.path) for each in now.ended) == sorted(hydrating.numbers)
+        dropped = {number for number, _ in self.evicted}  # perhaps in the moment in which it ended
+        done = [each for each in now.ended if each.error is None and int(each.file.path) not in dropped]
+        assert all(each.local == each.size for each in done)
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
         ends = time.monotonic() + SOON
         self.reply()
         while not condition():
-            left = [(read.told, read.taken, read.asked) for read in self.reads if not read.ends]
+            left = [(read.calls, read.taken, read.asked) for read in self.reads if not read.ends]
             assert time.monotonic() < ends, f"reads without end: {left}; {self.fetcher._scheduler._handles}"
             time.sleep(0.001)
             self.reply()
@@ -374,7 +374,7 @@ def test_every_read_ends_once_and_nothing_is_left(
 ) -> None:
     monkeypatch.setattr("hffs.transfer.hydrate.LOOK_SECONDS", 0.01)
     schedule = Schedule(tmp_path, seed)
-    # A hydration waits until a failure is forgotten; not five seconds here.
+    # A hydration waits until a failure is forgotten; not five seconds in this test.
     schedule.fetcher._scheduler._queue._failure_seconds = 0.1
     try:
         for _ in range(STEPS):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hffs.errors import BadHandle, EntryNotFound, IsDirectory, NotDirectory, UsageError
 from hffs.vfs import ROOT_ID, Directory, Filesystem, Node, SnapshotFile, Symlink, View
+from tests.support.waiting import until
 
 from .views import NAMES, Sample, sample
 
@@ -39,13 +39,6 @@ def files(view: View) -> list[Node]:
 def read(filesystem: Filesystem, handle: int, offset: int, size: int) -> bytes:
     answer = filesystem.read(handle, offset, size)
     return answer if isinstance(answer, bytes) else answer.result(SOON)
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
 
 
 def test_a_view_shows_exactly_the_files_and_links(given: Sample) -> None:

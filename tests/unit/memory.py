@@ -1,4 +1,4 @@
-"""A Hub in memory for tests of one room: a catalog that counts its calls, a source that can hold back or fail."""
+"""A Hub in memory for unit tests: a catalog that counts its calls, a source that can hold back or fail."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from hffs.daemon.jobs import _END_LOG, Jobs
 from hffs.errors import AccessLapsed
 from hffs.transfer import Fetcher
 from hffs.vfs import Filesystem
+from tests.support.waiting import until
 from tests.unit.memory import MemorySource
 
 SOON = 10.0
@@ -47,13 +47,6 @@ def request(**body: object) -> Request:
 
 def report(jobs: Jobs, name: str) -> Any:
     return jobs.get(Request("GET", "/v1/jobs/x", {}, name=name))
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
 
 
 @pytest.mark.allow_warnings("jobs that cannot be resumed are logged")

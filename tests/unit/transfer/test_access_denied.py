@@ -1,9 +1,8 @@
-"""A source that refuses: readers hear it at once, what nobody waits for waits where there is hope."""
+"""Access that a source denies: reads fail at once; background work waits where access was granted before."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -14,17 +13,10 @@ from hffs.policy import Priority
 from hffs.ranges import ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
 from hffs.transfer.blob_handle import ContentRefusal
+from tests.support.waiting import SOON, until
 from tests.unit.memory import MemoryBody, MemorySource
 
 MakeFetcher = Callable[..., Fetcher]
-SOON = 5.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.002)
 
 
 def read(reader: BlobReader) -> bytes:
@@ -50,19 +42,19 @@ def test_lapsed_access_pauses_background_work_until_it_is_back(fetcher_of: MakeF
     files = [source.file(f"{n}.bin", 10, seed=n) for n in range(5)]
     source.failures = [AccessLapsed("the token has expired")]
     handles = [fetcher.attach(file) for file in files]
-    told: list[HffsError | None] = []
+    reports: list[HffsError | None] = []
     for handle in handles:
-        fetcher.watch(handle, told.append)
+        fetcher.watch(handle, reports.append)
         fetcher.want(handle, range(1), Priority.BACKGROUND)
     until(lambda: "the token has expired" in fetcher.worker_limit()[1] and not fetcher.active_workers())
     assert len(source.asked) == 1, "the other four wait as well"
-    assert told == [], "nor have they failed"
+    assert reports == [], "nor are failures reported"
     fetcher.resume()
     until(lambda: all(handle.stored.complete for handle in handles))
-    until(lambda: told.count(None) >= 5)
+    until(lambda: reports.count(None) >= 5)
     assert len(source.asked) == 6
     for handle in handles:
-        fetcher.unwatch(handle, told.append)
+        fetcher.unwatch(handle, reports.append)
         fetcher.detach(handle)
 
 
@@ -71,11 +63,11 @@ def test_access_that_was_never_granted_fails_background_work(fetcher_of: MakeFet
     source.failures = [AccessDenied("gated")]
     handle = fetcher.attach(source.file("a.bin", 10))
     failed = threading.Event()
-    told: list[HffsError | None] = []
-    fetcher.watch(handle, lambda error: (told.append(error), failed.set()))  # type: ignore[func-returns-value]
+    reports: list[HffsError | None] = []
+    fetcher.watch(handle, lambda error: (reports.append(error), failed.set()))  # type: ignore[func-returns-value]
     fetcher.want(handle, range(1), Priority.BACKGROUND)
     assert failed.wait(SOON)
-    assert str(told[0]) == "gated"
+    assert str(reports[0]) == "gated"
     fetcher.detach(handle)
 
 
@@ -139,5 +131,5 @@ def test_lapsed_access_does_not_requeue_content_in_quarantine(fetcher_of: MakeFe
     source.open_range = get  # type: ignore[method-assign]
     fetcher.want(handle, range(1), Priority.BACKGROUND)
     until(lambda: source.asked and not fetcher.active_workers())
-    assert not fetcher.is_busy(handle), "nobody would read it"
+    assert not fetcher.is_busy(handle), "no reader could use it"
     fetcher.detach(handle)

@@ -1,9 +1,8 @@
-"""A cache smaller than what is read or hydrated: readers never notice, and nothing comes that cannot be kept."""
+"""A cache smaller than what is read or hydrated: no read fails, and nothing is fetched that cannot be kept."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,9 +14,9 @@ from hffs.policy import DiskBreaker, Priority
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, CacheMaintenance, Fetcher, Pending
 from tests.support.hydrations import HydrationThread
+from tests.support.waiting import SOON, read, until
 from tests.unit.memory import MemorySource
 
-SOON = 10.0
 MIB = 1 << 20
 
 MakeRoom = Callable[..., CacheBudget]
@@ -35,18 +34,6 @@ def budget_of(store: BlobStore) -> Iterator[MakeRoom]:
     yield make
     for each in made:
         each.close()
-
-
-def read(reader: BlobReader, offset: int, length: int) -> bytes:
-    answer = reader.read(offset, length)
-    return answer if isinstance(answer, bytes) else answer.result(SOON)
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
 
 
 def asked(source: MemorySource) -> int:
@@ -117,7 +104,7 @@ def test_blocks_evicted_before_they_are_read_stay_in_memory_the_next_time(
     reader.close()
 
 
-# Nothing comes that cannot be kept, unless a reader waits for it.
+# Nothing is fetched that cannot be kept, unless a reader waits for it.
 
 
 @pytest.fixture
@@ -142,7 +129,7 @@ def test_with_a_full_budget_readers_are_served_and_background_is_not_fetched(
         fetcher.want(reader.handle, range(10, 40), priority)
         until(lambda: not fetcher.is_busy(reader.handle))
     assert asked(source) == came
-    assert len(fetcher.errors()) == 1, "told once"
+    assert len(fetcher.errors()) == 1, "reported once"
     reader.close()
 
 
@@ -313,7 +300,7 @@ def test_cache_maintenance_survives_errors_and_ends(budget_of: MakeRoom) -> None
     def begin() -> None:
         calls.append("begin")
         if len(calls) == 1:
-            raise HffsError("the disk is gone")
+            raise HffsError("the disk failed")
         if len(calls) == 2:
             raise ValueError("a bug")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -12,9 +11,8 @@ from hffs.policy import Priority
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, hash_worker
 from hffs.transfer.cpu_headroom import CpuHeadroom, idle_seconds
+from tests.support.waiting import SOON, until
 from tests.unit.memory import MemorySource
-
-SOON = 10.0
 
 
 class Machine:
@@ -22,14 +20,14 @@ class Machine:
 
     def __init__(self) -> None:
         self.now = self.idle = self.own = 0.0
-        self.spare = CpuHeadroom(lambda: self.idle, lambda: self.own, lambda: self.now, cores=2)
-        assert not self.spare.is_short(), "nothing is known yet"
+        self.headroom = CpuHeadroom(lambda: self.idle, lambda: self.own, lambda: self.now, cores=2)
+        assert not self.headroom.is_short(), "nothing is known yet"
 
     def passes(self, *, idle: float, own: float = 0.0) -> bool:
         self.now += 1.0
         self.idle += idle
         self.own += own
-        return self.spare.is_short()
+        return self.headroom.is_short()
 
 
 def test_headroom_is_short_below_a_quarter_of_the_machine() -> None:
@@ -47,21 +45,14 @@ def test_headroom_is_sampled_and_not_read_each_time() -> None:
     machine = Machine()
     machine.passes(idle=2.0)
     machine.now += 0.05
-    assert not machine.spare.is_short(), "a moment says nothing"
+    assert not machine.headroom.is_short(), "a moment says nothing"
 
 
 def test_without_idle_time_figures_headroom_is_never_short() -> None:
-    spare = CpuHeadroom(lambda: None, lambda: 0.0, time.monotonic)
-    assert not spare.is_short()
-    assert not spare.is_short()
+    headroom = CpuHeadroom(lambda: None, lambda: 0.0, time.monotonic)
+    assert not headroom.is_short()
+    assert not headroom.is_short()
     assert (idle_seconds() or 1.0) > 0.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("rest", [True, False])

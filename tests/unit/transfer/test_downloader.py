@@ -1,4 +1,4 @@
-"""What a fetch brings is stored in as few goes as its line is fast, and never later than a reader could bear."""
+"""Blocks of a fetch are stored together on a fast line and one by one on a slow one, demanded ones at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""While nothing can be stored: memory serves those who wait, once, and background work pushes nothing out of it."""
+"""While nothing can be stored: memory serves waiting reads, once, and background work pushes nothing out of it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
 from hffs.transfer.blob_handle import MemoryBlocks
 from hffs.transfer.fetcher import MEMORY_READAHEAD
-
-SOON = 5.0
-
-
-def read(reader: BlobReader, offset: int, length: int) -> bytes:
-    answer = reader.read(offset, length)
-    return answer if isinstance(answer, bytes) else answer.result(SOON)
+from tests.support.waiting import SOON, read
 
 
 @pytest.fixture

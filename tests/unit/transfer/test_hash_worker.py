@@ -1,10 +1,9 @@
-"""Hashing goes on whatever one blob does, ends when it is told to, and keeps no more than the latest news."""
+"""Hashing goes on whatever one blob does, ends when it is stopped, and hashes the latest bytes."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -14,20 +13,7 @@ from hffs.errors import CacheUnusable
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader
 from tests.support.blobs import verify_blob
-
-SOON = 5.0
-
-
-def read(reader: BlobReader, offset: int, length: int) -> bytes:
-    answer = reader.read(offset, length)
-    return answer if isinstance(answer, bytes) else answer.result(SOON)
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.002)
+from tests.support.waiting import SOON, read, until
 
 
 @pytest.mark.allow_warnings("the bug is logged")
@@ -138,12 +124,12 @@ def test_a_mismatch_is_reported_though_the_disk_will_not_drop_the_bytes(fetcher_
     file = source.file("a.bin", 5)
     source.contents["a.bin"] = b"wrong"
     fetcher = fetcher_of()
-    told = threading.Event()
-    fetcher.quarantine.on_mismatch = lambda _: told.set()
+    reported = threading.Event()
+    fetcher.quarantine.on_mismatch = lambda _: reported.set()
     reader = BlobReader(fetcher, file)
     reader.prefetch()
     reader.close()
-    assert told.wait(SOON)
+    assert reported.wait(SOON)
 
 
 def test_a_file_read_in_order_is_hashed_while_it_grows(fetcher_of, source, store: BlobStore, monkeypatch) -> None:
@@ -159,8 +145,8 @@ def test_a_file_read_in_order_is_hashed_while_it_grows(fetcher_of, source, store
     file = source.file("a.bin", 5 * BLOCK_SIZE + 3)
     fetcher = fetcher_of(fetch_size=BLOCK_SIZE)
     reader = BlobReader(fetcher, file)
-    told: list[object] = []
-    fetcher.watch(reader.handle, told.append)
+    reports: list[object] = []
+    fetcher.watch(reader.handle, reports.append)
     read(reader, 4 * BLOCK_SIZE, 1)
     read(reader, 0, 2 * BLOCK_SIZE)
     until(lambda: 2 * BLOCK_SIZE in hashed)
@@ -168,8 +154,8 @@ def test_a_file_read_in_order_is_hashed_while_it_grows(fetcher_of, source, store
     until(lambda: store.state(file.blob) == "verified")
     until(lambda: not fetcher.active_workers())
     assert max(hashed) == file.blob.size
-    assert set(told) == {None}
-    fetcher.unwatch(reader.handle, told.append)
+    assert set(reports) == {None}
+    fetcher.unwatch(reader.handle, reports.append)
     reader.close()
 
 

@@ -1,11 +1,10 @@
-"""Files are brought wholly here, in order, each verified; and whatever fails or is cancelled, it ends."""
+"""Files become wholly local, in order, each verified; whatever fails or is cancelled, the hydration ends."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -33,10 +32,10 @@ from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, HydrationProgress, Pending, Throttle
 from hffs.transfer.hydrate import MOST_BIG, MOST_FAILURES, MOST_OPEN, _Work
 from tests.support.hydrations import HydrationThread
+from tests.support.waiting import SOON, until
 from tests.unit.memory import MemoryBody, MemorySource
 
-SOON = 20.0
-BIG = 4 * BLOCK_SIZE  # what counts as big here
+BIG = 4 * BLOCK_SIZE  # what counts as big in these tests
 FRESH = itertools.count(1)
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -44,17 +43,18 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 @dataclass
 class Source(MemorySource):
-    """``refusals`` by path are raised for ever; the first ``lies`` answers about a path are wrong in every byte."""
+    """``refusals`` by path are raised for ever; the first ``corruptions`` answers for a path are wrong in every
+    byte."""
 
     refusals: dict[str, Exception] = field(default_factory=dict)
-    lies: Counter[str] = field(default_factory=Counter)
+    corruptions: Counter[str] = field(default_factory=Counter)
 
     def open_range(self, file: RemoteFile, wanted: ByteRange) -> MemoryBody:
         body = super().open_range(file, wanted)
         if file.path in self.refusals:
             raise self.refusals[file.path]
-        if self.lies[file.path] > 0:
-            self.lies[file.path] -= 1
+        if self.corruptions[file.path] > 0:
+            self.corruptions[file.path] -= 1
             body.data = bytes(byte ^ 1 for byte in body.data)
         return body
 
@@ -89,13 +89,6 @@ def hydrate(store: BlobStore) -> Iterator[Callable[..., HydrationThread]]:
     for hydration in made:
         hydration.cancel()
         assert hydration.join(SOON)
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.002)
 
 
 def ended(hydration: HydrationThread) -> HydrationProgress:
@@ -144,11 +137,11 @@ def test_local_bytes_are_not_fetched_and_begun_files_are_continued(
         pending.result(SOON)
         reader.close()
     until(lambda: not fetcher.active_workers() and nothing_left(fetcher))
-    here = store.local_bytes(half.blob)
+    begun = store.local_bytes(half.blob)
     source.asked.clear()
     now = ended(hydrate(fetcher, [whole, half]))
     assert now.state == "done"
-    assert source.bytes_asked() == half.blob.size - here
+    assert source.bytes_asked() == half.blob.size - begun
     source.asked.clear()
     assert ended(hydrate(fetcher, [whole, half])).bytes_done == 8 * BLOCK_SIZE
     assert source.asked == []
@@ -178,8 +171,8 @@ def test_a_bounded_number_of_files_is_open(fetcher_of, source: Source, hydrate, 
 
 
 def test_big_files_are_fetched_by_as_many_workers_as_the_controller_allows(fetcher_of, source: Source, hydrate) -> None:
-    limiter = ConcurrencyController(most=1)
-    fetcher = fetcher_of(workers=6, controller=limiter)
+    controller = ConcurrencyController(most=1)
+    fetcher = fetcher_of(workers=6, controller=controller)
     at_once = 0
     plain = source.open_range
 
@@ -274,11 +267,11 @@ def test_blocks_of_another_cancelled_hydration_are_wanted_again(fetcher_of, sour
     first.cancel()
     assert ended(first).state == "cancelled"
     noise = threading.Event()
-    ended_long_ago = _Work(shared, 0)
+    ended_before = _Work(shared, 0)
 
     def hum() -> None:
         while not noise.wait(0.01):
-            second.hydration._events.put((ended_long_ago, None))
+            second.hydration._events.put((ended_before, None))
 
     listener = threading.Thread(target=hum)
     listener.start()
@@ -291,7 +284,7 @@ def test_blocks_of_another_cancelled_hydration_are_wanted_again(fetcher_of, sour
 
 
 def test_a_file_that_a_reader_keeps_busy_is_hydrated(fetcher_of, source: Source, hydrate) -> None:
-    """Blocks nobody reads are wanted at once, though a reader's are under way and stay so."""
+    """Its other blocks are wanted at once, though a reader's blocks are running and stay so."""
     file = source.file("a.bin", BIG + BLOCK_SIZE)
     fetcher = fetcher_of(workers=4, fetch_size=BLOCK_SIZE)
     held = threading.Event()
@@ -358,7 +351,7 @@ def test_content_that_was_wrong_once_is_fetched_once_more(
     fetcher_of, source: Source, store: BlobStore, hydrate, size: int
 ) -> None:
     bad, good = source.files(size, 7)
-    source.lies["0.bin"] = 1
+    source.corruptions["0.bin"] = 1
     now = ended(hydrate(fetcher_of(), [bad, good]))
     assert (now.state, now.failed) == ("done", [])
     assert store.state(bad.blob) == "verified"
@@ -370,7 +363,7 @@ def test_content_that_stays_wrong_fails_its_file_and_no_other(
     fetcher_of, source: Source, store: BlobStore, hydrate
 ) -> None:
     bad, *good = source.files(BLOCK_SIZE + 1, 7, BIG)
-    source.lies["0.bin"] = 1000
+    source.corruptions["0.bin"] = 1000
     fetcher = fetcher_of()
     now = ended(hydrate(fetcher, [bad, *good]))
     assert (now.state, now.files_done) == ("failed", 2)
@@ -387,7 +380,7 @@ def test_content_that_stays_wrong_fails_its_file_and_no_other(
 @pytest.mark.allow_warnings("failures are logged")
 def test_a_file_that_cannot_be_fetched_fails_no_other(fetcher_of, source: Source, hydrate) -> None:
     files = source.files(*range(1, 3 * MOST_FAILURES), BIG)
-    source.refusals["3.bin"] = EntryNotFound("gone")
+    source.refusals["3.bin"] = EntryNotFound("missing")
     source.refusals[files[-1].path] = HubUnreachable("silent")
     now = ended(hydrate(fetcher_of(), files))
     assert (now.state, now.files_done) == ("failed", len(files) - 2)
@@ -410,7 +403,7 @@ def test_a_source_that_serves_nothing_is_asked_for_few_files(fetcher_of, source:
 
 
 @pytest.mark.allow_warnings("failures are logged")
-@pytest.mark.parametrize("refusal", [AccessDenied("gated"), CacheUnusable("the cache is gone")])
+@pytest.mark.parametrize("refusal", [AccessDenied("gated"), CacheUnusable("the cache is unusable")])
 def test_an_error_that_all_files_would_meet_ends_the_hydration(
     fetcher_of, source: Source, hydrate, refusal: HffsError
 ) -> None:
@@ -477,31 +470,31 @@ def test_a_disk_that_was_full_before_is_tried_again(fetcher_of, source: Source, 
 
 def test_each_file_is_exported_verified_before_it_counts_as_done(fetcher_of, source: Source, hydrate) -> None:
     files = source.files(0, 5, BIG)
-    laid: list[tuple[str, bool]] = []
+    exported: list[tuple[str, bool]] = []
     hydration: list[HydrationThread] = []
 
-    def lay(file: RemoteFile, stored: StoredBlob) -> None:
+    def export(file: RemoteFile, stored: StoredBlob) -> None:
         assert file.path not in [part.file.path for part in hydration[0].progress().ended]
-        laid.append((file.path, stored.verified))
+        exported.append((file.path, stored.verified))
 
     source.gate.clear()
-    hydration.append(hydrate(fetcher_of(), files[1:], export_file=lay))
+    hydration.append(hydrate(fetcher_of(), files[1:], export_file=export))
     source.gate.set()
     assert ended(hydration[0]).state == "done"
-    assert sorted(laid) == [("1.bin", True), ("2.bin", True)]
+    assert sorted(exported) == [("1.bin", True), ("2.bin", True)]
 
 
 def test_a_file_found_damaged_while_exported_is_fetched_again(fetcher_of, source: Source, hydrate) -> None:
     file = source.file("a.bin", 3 * BLOCK_SIZE)
     tries = []
 
-    def lay(_: RemoteFile, stored: StoredBlob) -> None:
+    def export(_: RemoteFile, stored: StoredBlob) -> None:
         tries.append(stored.verified)
         if len(tries) == 1:
             stored.discard(range(1, 2))
             raise BlockAbsent("block 1 is damaged")
 
-    assert ended(hydrate(fetcher_of(), [file], export_file=lay)).state == "done"
+    assert ended(hydrate(fetcher_of(), [file], export_file=export)).state == "done"
     assert tries == [True, True]
     assert source.bytes_asked() == 4 * BLOCK_SIZE
 
@@ -511,18 +504,18 @@ def test_a_file_found_damaged_while_exported_is_fetched_again(fetcher_of, source
 def test_a_folder_that_takes_no_file_ends_the_hydration_one_bad_name_does_not(
     fetcher_of, source: Source, hydrate, error: HffsError, most: int
 ) -> None:
-    def lay(file: RemoteFile, _: StoredBlob) -> None:
+    def export(file: RemoteFile, _: StoredBlob) -> None:
         if file.path in refused:
             raise error
 
     files = source.files(*range(1, 3 * MOST_OPEN))
     refused = {file.path for file in files}
-    now = ended(hydrate(fetcher_of(), files, export_file=lay))
+    now = ended(hydrate(fetcher_of(), files, export_file=export))
     assert now.state == "failed"
     assert most <= len(now.failed) <= MOST_OPEN + most
     if most > 1:
         refused = {"5.bin"}
-        now = ended(hydrate(fetcher_of(), files, export_file=lay))
+        now = ended(hydrate(fetcher_of(), files, export_file=export))
         assert errors(now) == {"5.bin": error}
         assert now.files_done == len(files) - 1
 
@@ -620,7 +613,7 @@ def test_progress_grows_and_adds_up_on_any_thread(fetcher_of, source: Source, hy
         try:
             before = hydration.progress()
             while before.state == "running":
-                never.wait(0.001)  # or two lookers leave the workers hardly any of the interpreter
+                never.wait(0.001)  # or two observers leave the workers hardly any of the interpreter
                 now = hydration.progress()
                 assert before.bytes_done <= now.bytes_done
                 assert before.bytes_total in (0, now.bytes_total)
@@ -635,11 +628,11 @@ def test_progress_grows_and_adds_up_on_any_thread(fetcher_of, source: Source, hy
         except BaseException as error:
             wrong.append(error)
 
-    lookers = [threading.Thread(target=look) for _ in range(2)]
-    for looker in lookers:
+    observers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in observers:
         looker.start()
     now = ended(hydration)
-    for looker in lookers:
+    for looker in observers:
         looker.join(SOON)
     assert wrong == []
     assert now.state == "done"
@@ -649,23 +642,23 @@ def test_progress_grows_and_adds_up_on_any_thread(fetcher_of, source: Source, hy
 @pytest.mark.allow_warnings("failures are logged")
 @given(
     sizes=st.lists(st.sampled_from([0, 1, BLOCK_SIZE - 1, BLOCK_SIZE, 3 * BLOCK_SIZE + 7, BIG, BIG + 1]), max_size=12),
-    gone=st.sets(st.integers(0, 11)),
-    here=st.sets(st.integers(0, 11)),
+    absent=st.sets(st.integers(0, 11)),
+    local=st.sets(st.integers(0, 11)),
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_totals_are_those_of_the_files_for_any_plan(
-    fetcher_of, source: Source, store: BlobStore, hydrate, sizes: list[int], gone: set[int], here: set[int]
+    fetcher_of, source: Source, store: BlobStore, hydrate, sizes: list[int], absent: set[int], local: set[int]
 ) -> None:
     salt = 100 * next(FRESH)  # the store is one for all examples: what one brought must be nothing to the next
     source.contents.clear()
     source.refusals.clear()
     files = [source.file(f"{salt}-{n}", size, seed=salt + n) for n, size in enumerate(sizes)]
     fetcher = fetcher_of()
-    ready = [file for number, file in enumerate(files) if number in here]
+    ready = [file for number, file in enumerate(files) if number in local]
     assert ended(hydrate(fetcher, ready)).state == "done"
-    lost = {file.path for number, file in enumerate(files) if number in gone and file not in ready and file.blob.size}
+    lost = {file.path for number, file in enumerate(files) if number in absent and file not in ready and file.blob.size}
     lost -= {file.path for file in files if file.blob.etag in {each.blob.etag for each in ready}}
-    source.refusals = {path: EntryNotFound("gone") for path in lost}
+    source.refusals = {path: EntryNotFound("missing") for path in lost}
     now = ended(hydrate(fetcher, files))
     assert set(errors(now)) == lost
     assert now.state == ("failed" if lost else "done")

@@ -1,4 +1,4 @@
-"""A file that nobody names a hash for is compared by size and etag; whole, it is ``local`` and never ``verified``."""
+"""A file without a hash is compared by size and etag; whole, it is ``local`` and never ``verified``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks that another process is fetching: looked for often where a reader waits, seldom where nobody does."""
+"""Blocks that another process is fetching: polled often where a reader waits, seldom in the background."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Content that proved wrong: dropped, kept on record, fetched once more, then refused until its time or until told."""
+"""Content that proved wrong: dropped, recorded, fetched once more, then refused for a time or until cleared."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -18,9 +17,9 @@ from hffs.policy.integrity_backoff import FIRST_PAUSE_S
 from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, Fetcher
 from tests.support.mismatch_records import recorded
+from tests.support.waiting import SOON, read, until
 from tests.unit.memory import MemorySource
 
-SOON = 10.0
 SIZE = 3 * BLOCK_SIZE + 7
 pytestmark = pytest.mark.allow_warnings("mismatch", "bad-content")
 
@@ -33,18 +32,6 @@ class Clock:
         return time.time() + self.ahead
 
 
-def read(reader: BlobReader, offset: int, length: int) -> bytes:
-    answer = reader.read(offset, length)
-    return answer if isinstance(answer, bytes) else answer.result(SOON)
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.002)
-
-
 def failure(reader: BlobReader, offset: int = 0, length: int = 1) -> HffsError:
     with pytest.raises(HffsError) as failed:
         read(reader, offset, length)
@@ -52,7 +39,7 @@ def failure(reader: BlobReader, offset: int = 0, length: int = 1) -> HffsError:
 
 
 def spoilt(source: MemorySource, file: RemoteFile, at: int = 5) -> bytes:
-    """Have the source lie about one bit; the right bytes."""
+    """Flips one bit of what the source serves; returns the right bytes."""
     right = source.contents[file.path]
     source.contents[file.path] = right[:at] + bytes([right[at] ^ 1]) + right[at + 1 :]
     return right
@@ -63,19 +50,19 @@ def told_of(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
 
 
 def wrong_once(fetcher: Fetcher, source: MemorySource, file: RemoteFile, next_copy: bytes | None = None) -> BlobReader:
-    """A reader of a file whose first copy was wrong and has gone; the source holds the next one back."""
-    gone = threading.Event()
+    """A reader of a file whose first copy was wrong and is dropped; the source holds the next one back."""
+    dropped = threading.Event()
 
     def wrong(_: RemoteFile) -> None:
-        if not gone.is_set():
+        if not dropped.is_set():
             source.gate.clear()
             source.contents[file.path] = next_copy or source.contents[file.path]
-        gone.set()
+        dropped.set()
 
     fetcher.quarantine.on_mismatch = wrong
     reader = BlobReader(fetcher, file)
     reader.prefetch()
-    assert gone.wait(SOON)
+    assert dropped.wait(SOON)
     return reader
 
 
@@ -103,7 +90,7 @@ def test_a_wrong_copy_is_dropped_recorded_and_fetched_from_a_fresh_url(
     assert f"path=a.bin etag={file.blob.etag} origin=http://hub expected={found.expected} got={found.got}" in line
     source.gate.set()
     until(lambda: store.state(file.blob) == "verified")
-    assert read(reader, 0, SIZE) == right, "and nobody had to ask for it"
+    assert read(reader, 0, SIZE) == right, "and without another request for it"
     assert sum(wanted.length for _, wanted in source.asked) == 2 * SIZE
     until(lambda: mismatches.current(store.layout) == [])
     assert len(recorded(store.layout)) == 1
@@ -257,7 +244,7 @@ def test_a_read_waiting_for_refused_content_fails_though_no_byte_comes(fetcher_o
     assert source.arrived.acquire(timeout=SOON), "the only worker waits for a byte"
     waits = reader.read(2 * BLOCK_SIZE, 5)
     assert not isinstance(waits, bytes)
-    for got in ("0" * 64, "1" * 64):  # as a verification on demand would tell
+    for got in ("0" * 64, "1" * 64):  # as a verification on demand reports
         wrong = IntegrityError("wrong", expected=file.blob.etag, got=got)
         fetcher.quarantine.found_wrong(reader.handle, wrong, time.time())
     with pytest.raises(IntegrityError):

@@ -1,4 +1,4 @@
-"""Interleavings and failures that once lost a waiter, a worker, a handle or a wake-up; each forced, none hoped for."""
+"""Interleavings and failures that once lost a waiter, a worker, a handle or a wake-up; each is forced."""
 
 from __future__ import annotations
 
@@ -16,22 +16,10 @@ from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending, Timers
 from hffs.transfer.blob_handle import BlobHandle
 from hffs.transfer.reader import ROUNDS
+from tests.support.waiting import SOON, read, until
 from tests.unit.memory import MemorySource
 
 MakeFetcher = Callable[..., Fetcher]
-SOON = 5.0  # far below the 60 s that a worker sleeps and the 120 s of a read's deadline
-
-
-def read(reader: BlobReader, offset: int, length: int) -> bytes:
-    answer = reader.read(offset, length)
-    return answer if isinstance(answer, bytes) else answer.result(SOON)
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.002)
 
 
 @pytest.mark.allow_warnings("a callback that raises is a bug, and is logged")
@@ -41,19 +29,19 @@ def test_a_callback_that_raises_costs_no_other_read_its_answer(fetcher_of, sourc
     handle = fetcher.attach(file)
     source.gate.clear()
     answers: list[Exception | None] = []
-    told = threading.Event()
+    called = threading.Event()
 
     def raising(error: Exception | None) -> None:
         raise MemoryError
 
-    def telling(error: Exception | None) -> None:
+    def answering(error: Exception | None) -> None:
         answers.append(error)
-        told.set()
+        called.set()
 
-    for callback in (raising, telling):
+    for callback in (raising, answering):
         fetcher.wait(handle, ByteRange(0, 5), time.monotonic() + 60, callback)
     source.gate.set()
-    assert told.wait(SOON)
+    assert called.wait(SOON)
     assert answers == [None]
     fetcher.detach(handle)
 
@@ -77,7 +65,7 @@ def test_an_on_local_callback_that_raises_ends_no_worker(fetcher_of, source) -> 
     fetcher = fetcher_of(workers=1)
 
     def failing(file: object) -> None:
-        raise RuntimeError("nobody home")
+        raise RuntimeError("a bug")
 
     fetcher.on_local = failing
     for name in "abc":
@@ -208,7 +196,7 @@ def test_a_sleeping_worker_takes_a_retry_due_while_the_others_are_busy(
     try:
         # MemoryBody waits for the gate as well: the retry's answer must not.
         assert source.arrived.acquire(timeout=SOON)
-        assert source.arrived.acquire(timeout=SOON), "nobody took up the retry"
+        assert source.arrived.acquire(timeout=SOON), "no worker took the retry"
     finally:
         source.gate.set()
     assert pending.result(SOON) == source.contents["demanded.bin"][:5]
@@ -220,11 +208,11 @@ def test_a_sleeping_worker_takes_a_retry_due_while_the_others_are_busy(
 def test_a_block_queued_beside_a_failed_one_is_fetched_for_the_next_read(fetcher_of, source) -> None:
     fetcher = fetcher_of(workers=1)
     reader = BlobReader(fetcher, source.file("a.bin", 2 * BLOCK_SIZE))
-    source.failures = [EntryNotFound("gone")]
+    source.failures = [EntryNotFound("missing")]
     with pytest.raises(EntryNotFound):
         read(reader, 0, 5)
     until(lambda: not fetcher.active_workers())
-    with pytest.raises(EntryNotFound):  # of the first block; the second is queued, and nobody waits for it
+    with pytest.raises(EntryNotFound):  # of the first block; the second is queued, and no read waits for it
         read(reader, 0, 2 * BLOCK_SIZE)
     assert read(reader, BLOCK_SIZE, 5) == source.contents["a.bin"][BLOCK_SIZE:][:5]
     reader.close()
@@ -276,20 +264,20 @@ def test_a_late_callback_comes_again_after_another_round_of_the_read(fetcher_of,
     pending = reader.read(0, 5)
     assert isinstance(pending, Pending)
     assert pending._done.wait(SOON)
-    told = threading.Semaphore(0)
-    pending.add_done_callback(lambda _: told.release())
-    assert told.acquire(timeout=SOON)
+    called = threading.Semaphore(0)
+    pending.add_done_callback(lambda _: called.release())
+    assert called.acquire(timeout=SOON)
     until(lambda: not fetcher.active_workers())
     reader.handle.stored.discard(range(1))
     assert pending.take() is None
-    assert told.acquire(timeout=SOON), "nobody was told that the bytes are here again"
+    assert called.acquire(timeout=SOON), "no callback although the bytes are local again"
     assert pending.take() == source.contents["a.bin"][:5]
     reader.close()
 
 
 @pytest.mark.allow_warnings("damaged")
 def test_simultaneous_reads_of_a_damaged_block_all_get_it_mended(fetcher_of, source, monkeypatch, tmp_path) -> None:
-    """While one reader looks at a bad block alone, the next is told neither that it is here nor that it is lost."""
+    """While one reader checks a bad block alone, the next finds it neither local nor lost."""
     file = source.file("a.bin", BLOCK_SIZE)
     fetcher = fetcher_of()
     reader = BlobReader(fetcher, file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,20 +16,9 @@ from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, Pending
 from hffs.transfer.timers import Timer
 from hffs.transfer.waiters import LATE_SECONDS, LateBlocks, Waiter
+from tests.support.waiting import read, until
 
 MakeFetcher = Callable[..., Fetcher]
-
-
-def read(reader: BlobReader, offset: int, length: int) -> bytes:
-    answer = reader.read(offset, length)
-    return answer if isinstance(answer, bytes) else answer.result(10)
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
 
 
 def test_a_cold_read_waits_and_a_warm_one_does_not(fetcher_of, source) -> None:
@@ -117,12 +105,12 @@ def test_a_transient_failure_is_retried(fetcher_of, source) -> None:
 def test_a_permanent_failure_ends_all_waiting_reads(fetcher_of, source) -> None:
     file = source.file("a.bin", BLOCK_SIZE)
     source.gate.clear()
-    source.failures = [EntryNotFound("gone")]
+    source.failures = [EntryNotFound("missing")]
     reader = BlobReader(fetcher_of(), file)
     pendings = [reader.read(number, 5) for number in range(4)]
     for pending in pendings:
         assert isinstance(pending, Pending)
-        with pytest.raises(EntryNotFound, match="gone"):
+        with pytest.raises(EntryNotFound, match="missing"):
             pending.result(10)
     reader.close()
 
@@ -191,15 +179,15 @@ def test_a_callback_comes_once_whether_it_was_early_or_late(fetcher_of, source) 
     reader = BlobReader(fetcher_of(), file)
     pending = reader.read(0, 5)
     assert isinstance(pending, Pending)
-    told = threading.Semaphore(0)
-    pending.add_done_callback(lambda _: told.release())
-    assert not told.acquire(blocking=False)
+    called = threading.Semaphore(0)
+    pending.add_done_callback(lambda _: called.release())
+    assert not called.acquire(blocking=False)
     source.gate.set()
-    assert told.acquire(timeout=10)
+    assert called.acquire(timeout=10)
     assert pending.take() == source.contents["a.bin"][:5]
-    pending.add_done_callback(lambda _: told.release())
-    assert told.acquire(timeout=10)
-    assert not told.acquire(blocking=False)
+    pending.add_done_callback(lambda _: called.release())
+    assert called.acquire(timeout=10)
+    assert not called.acquire(blocking=False)
     reader.close()
 
 

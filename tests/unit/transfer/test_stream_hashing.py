@@ -1,11 +1,10 @@
-"""A file larger than the cache is hashed as it passes through: what is evicted was hashed before it went."""
+"""A file larger than the cache is hashed as it streams through: blocks are hashed before they are evicted."""
 
 from __future__ import annotations
 
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,9 +16,9 @@ from hffs.ranges import BLOCK_SIZE
 from hffs.transfer import BlobReader, Fetcher
 from hffs.transfer.cpu_headroom import CpuHeadroom
 from tests.support.mismatch_records import recorded
+from tests.support.waiting import SOON, read, until
 from tests.unit.memory import MemorySource
 
-SOON = 20.0
 MIB = 1 << 20
 SIZE = 24 * MIB + 77
 LIMIT = 8 * MIB
@@ -36,18 +35,6 @@ def budget(store: BlobStore) -> Iterator[CacheBudget]:
     budget.start()
     yield budget
     budget.close()
-
-
-def read(reader: BlobReader, offset: int, length: int) -> bytes:
-    answer = reader.read(offset, length)
-    return answer if isinstance(answer, bytes) else answer.result(SOON)
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.002)
 
 
 def read_through(fetcher: Fetcher, file: RemoteFile, *, reopening: bool = False) -> None:
@@ -69,7 +56,7 @@ def test_a_file_larger_than_the_cache_is_verified_when_read_in_order(
     fetcher: Fetcher = fetcher_of(budget=budget)
     read_through(fetcher, file, reopening=reopening)
     until(lambda: fetcher.hash_worker.stream_verified(f"{file.blob.etag}@{file.blob.origin}"))
-    assert store.state(file.blob) == "partial", "what is not here cannot be verified to be"
+    assert store.state(file.blob) == "partial", "verified needs all of it local"
     assert recorded(store.layout) == []
 
 
@@ -82,10 +69,10 @@ def test_a_wrong_bit_is_found_in_a_block_evicted_long_before(
     right = source.contents["a.bin"]
     source.contents["a.bin"] = right[:at] + bytes([right[at] ^ 16]) + right[at + 1 :]
     fetcher: Fetcher = fetcher_of(budget=budget)
-    told = threading.Event()
-    fetcher.quarantine.on_mismatch = lambda _: told.set()
+    reported = threading.Event()
+    fetcher.quarantine.on_mismatch = lambda _: reported.set()
     read_through(fetcher, file)
-    assert told.wait(SOON)
+    assert reported.wait(SOON)
     assert not fetcher.hash_worker.stream_verified(f"{file.blob.etag}@{file.blob.origin}")
     until(lambda: not fetcher._scheduler._handles)
     assert [found.copies for found in mismatches.current(store.layout)] == [1]
@@ -120,7 +107,7 @@ def test_blocks_evicted_before_they_are_hashed_are_hashed_by_the_evictor(
     read(reader, 4 * BLOCK_SIZE, 1)
     until(lambda: not reader.handle.holders)
     assert stored.evict(range(4, 5), BLOCK_SIZE)
-    assert hashing.hashed == 3 * BLOCK_SIZE, "block 3 is not here: this has to come again"
+    assert hashing.hashed == 3 * BLOCK_SIZE, "block 3 is absent: this is fetched again"
     read(reader, 3 * BLOCK_SIZE, 3 * BLOCK_SIZE)
     assert hashing.advance()
     assert hashing.finish(1.0) == "passed"
@@ -174,10 +161,10 @@ def test_hashes_of_a_removed_cache_verify_nothing(fetcher_of, source: MemorySour
     until(lambda: not fetcher._scheduler._handles)
     shutil.rmtree(store.layout.folder(file.blob.etag))
     source.contents["a.bin"] = bytes([right[0] ^ 1]) + right[1:]
-    gone = threading.Event()
-    fetcher.quarantine.on_mismatch = lambda _: gone.set()
+    reported = threading.Event()
+    fetcher.quarantine.on_mismatch = lambda _: reported.set()
     reader = BlobReader(fetcher, file)
     reader.prefetch()  # each block is published once, as it had been then
-    assert gone.wait(SOON)
+    assert reported.wait(SOON)
     assert store.state(file.blob) != "verified"
     reader.close()

@@ -12,8 +12,8 @@ import pytest
 
 from hffs.policy import RESERVED, BlockQueue, ConcurrencyController, ConcurrencyLimits, Fetch, Priority
 from hffs.transfer.worker_pool import SLEEP_SECONDS, PoolTask, WorkerPool
+from tests.support.waiting import SOON, until
 
-SOON = 20.0
 assert SOON < SLEEP_SECONDS, "else a lost wake-up would not be noticed"
 
 
@@ -126,13 +126,6 @@ def rig_of() -> Iterator[Callable[..., Rig]]:
         rig.pool.join(time.monotonic() + SOON)
         assert not any(thread.is_alive() for thread in rig.threads())
         assert rig.wrong == []
-
-
-def until(condition: Callable[[], object]) -> None:
-    ends = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.001)
 
 
 def test_threads_are_started_as_needed_up_to_the_limit(rig_of) -> None:
