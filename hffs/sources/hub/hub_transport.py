@@ -66,26 +66,21 @@ class HubTransport:
         if wanted.stop > file.blob.size:
             raise ValueError(f"{wanted} is not inside the {file.blob.size} bytes of {file.path}")
         place = self._resolver.locate(file)
-        response, url = self._get(about, place.url, wanted)
-        at_hub = origin_of(url) == origin_of(about.endpoint)
+        response, url, at_hub = self._get(about, place.url, wanted)
         cached = place.url != resolve_url(file.commit, file.path)
-        if (cached or not at_hub) and response.status_code in STALE_LINK:
+        stale = (cached or not at_hub) and response.status_code in STALE_LINK
+        # Another etag: other content, or the same stored anew. The Hub knows, and is asked for the address again.
+        renamed = not at_hub and response.status_code in (200, 206) and not self._same_etag(file, response)
+        if stale or renamed:
             response.close()
             place = self._resolver.renew(file, place.url)
-            response, url = self._get(about, place.url, wanted)
-            at_hub = origin_of(url) == origin_of(about.endpoint)
-            if not at_hub and response.status_code in STALE_LINK:
-                response.close()
-                raise LinkExpired(f"{host_of(url)} refuses a fresh address of {about} ({response.status_code})")
-        elif not at_hub and response.status_code in (200, 206) and not self._same_etag(file, response):
-            # Other content, or the same stored anew: the Hub knows, and is asked for the address again.
-            response.close()
-            place = self._resolver.renew(file, place.url)
-            response, url = self._get(about, place.url, wanted)
+            response, url, at_hub = self._get(about, place.url, wanted)
         try:
+            if not at_hub and response.status_code in STALE_LINK:
+                raise LinkExpired(f"{host_of(url)} refuses a fresh address of {about} ({response.status_code})")
             if response.status_code not in (200, 206):
                 raise refusal(about, response.status_code, response.headers, url=url)
-            if origin_of(url) == origin_of(about.endpoint):
+            if at_hub:
                 _check_content(about, file, response.headers)
             skip = check_range(about, wanted, file.blob.size, response, url)
         except BaseException:
@@ -101,8 +96,10 @@ class HubTransport:
         with self._lock:
             self._etags.pop(file, None)
 
-    def _get(self, about: RequestSubject, url: str, wanted: ByteRange) -> tuple[Response, str]:
-        return follow(about, url, lambda hop: self._hop(about, hop, wanted))
+    def _get(self, about: RequestSubject, url: str, wanted: ByteRange) -> tuple[Response, str, bool]:
+        """The response to a ranged GET, where it came from, and whether that is the Hub itself."""
+        response, url = follow(about, url, lambda hop: self._hop(about, hop, wanted))
+        return response, url, origin_of(url) == origin_of(about.endpoint)
 
     def _hop(self, about: RequestSubject, url: str, wanted: ByteRange) -> Response:
         def send(token: Token | None) -> Response:
