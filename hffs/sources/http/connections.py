@@ -20,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from ... import __version__
 from ...errors import Cancelled
 
+__all__ = ["USER_AGENT", "Connections", "Response"]
 USER_AGENT: Final = f"hffs/{__version__}; hf_hub/None; python/{platform.python_version()}"
 
 

@@ -12,12 +12,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
-from requests import Response
-
 from ...errors import ContentChanged, LinkExpired
 from ...model import RemoteFile
 from ...ranges import ByteRange
-from ..http.connections import Connections
+from ..http.connections import Connections, Response
 from ..http.errors import http_errors
 from ..http.headers import plain_etag
 from ..http.transport import HttpBody, check_range, follow

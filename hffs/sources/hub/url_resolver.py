@@ -17,11 +17,9 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Final
 
-from requests import Response
-
 from ...errors import BadResponse, ContentChanged, DeadlineExceeded, HffsError, LinkExpired
 from ...model import RemoteFile
-from ..http.connections import Connections
+from ..http.connections import Connections, Response
 from ..http.errors import http_errors
 from ..http.headers import content_length, http_date, plain_etag
 from ..http.transport import follow
