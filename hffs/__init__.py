@@ -4,7 +4,7 @@ The public names of ``hffs.api``, each imported when it is first used: ``import 
 are in ``__init__.pyi``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Finding": "verify",
