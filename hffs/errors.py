@@ -1,8 +1,8 @@
-"""What can go wrong, in our own words.
+"""The errors of hffs.
 
-One class says what happened, attributes say to what, ``transient`` says whether trying again may help. Exceptions of
-other people's libraries are translated into these at the room that called the library, and never travel further.
-``exit_code`` is the command line's (interface table); errnos are spoken in ``fuse.errnos`` only.
+The class names what happened, attributes name to what, ``transient`` says whether a retry may help. Exceptions of
+libraries are translated into these in the room that calls the library, and never leave it. ``exit_code`` is the command
+line's; errnos are chosen in ``fuse.errnos`` only.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-# Of several failures, what running it again would not mend goes before what it may. So 5 (the Hub is out of reach)
-# means that nothing else was wrong, and that trying later is worth it.
+# Of several failures, those that a second run would not mend come before those that it may. So 5 (the Hub is
+# unreachable) means that nothing else was wrong, and that a later run may succeed.
 _WORST_FIRST: Final = (6, 7, 4, 3, 1, 5)
 
 
 class HffsError(Exception):
-    """A failure with a sentence for the user: ``what``, and ``remedy`` where there is one."""
+    """A failure as two sentences for the user: ``what`` happened, and the ``remedy`` where there is one."""
 
     exit_code = 1
     transient = False
@@ -59,7 +59,8 @@ class MountNotFound(NotFound):
 
 
 class AccessDenied(HffsError):
-    """The server refuses: gated, private, a bad token, disabled. ``token``: whatever the token is shown for."""
+    """The server refuses access: a gated, private or disabled repo, a bad token. ``token``: it refuses the token for
+    every request."""
 
     exit_code = 4
 
@@ -69,12 +70,12 @@ class AccessDenied(HffsError):
 
 
 class AccessLapsed(AccessDenied):
-    """The server refuses what it gave before: a token that has expired or was revoked. Another may come any moment."""
+    """The server refuses what it granted before: the token has expired or was revoked, and may be replaced soon."""
 
 
 class HubUnreachable(HffsError):
-    """No answer could be had: network down, timeout, server error. ``retry_after`` in seconds when the server said how
-    long it wants to be left alone, five minutes at most."""
+    """The server did not answer: network down, timeout, server error. ``retry_after`` is the wait in seconds that the
+    server asked for, five minutes at most; None where it named none."""
 
     exit_code = 5
     transient = True
@@ -85,17 +86,17 @@ class HubUnreachable(HffsError):
 
 
 class RateLimited(HubUnreachable):
-    """Too many requests: the server asked us to wait."""
+    """Too many requests: the server asks for a wait."""
 
 
 class Offline(HubUnreachable):
-    """Nobody was asked: hffs is told to be offline, or the Hub was away just now. To try again at once is no use."""
+    """No request was sent: hffs is set offline, or the Hub was unreachable just now. A retry at once is useless."""
 
     transient = False
 
 
 class BadResponse(HubUnreachable):
-    """An answer that breaks the protocol: wrong status, range, length or encoding. Its bytes were not used.
+    """A response that breaks the protocol: wrong status, range, length or encoding. None of its bytes is used.
 
     ``lasting``: the server is made so, and would answer the same again."""
 
@@ -105,7 +106,7 @@ class BadResponse(HubUnreachable):
 
 
 class LinkExpired(BadResponse):
-    """A signed URL was refused; a fresh one may work."""
+    """A fresh signed URL was refused; a later one may work."""
 
 
 class IntegrityError(HffsError):
@@ -120,7 +121,7 @@ class IntegrityError(HffsError):
 
 
 class ContentChanged(HffsError):
-    """The source now holds other content under the same name."""
+    """The source now has other content under the same name."""
 
 
 class NoSpace(HffsError):
@@ -134,7 +135,7 @@ class CacheUnusable(HffsError):
 
 
 class BlockAbsent(HffsError):
-    """A block that was asked of the store is not there (any more); ask for it again."""
+    """A block that was to be read is not in the store (any more); it can be fetched again."""
 
     transient = True
 
@@ -146,7 +147,7 @@ class DeadlineExceeded(HffsError):
 
 
 class Cancelled(HffsError):
-    """Whoever waited no longer does: interrupted, or hffs is shutting down."""
+    """The operation was cancelled: by the user, or because hffs is shutting down."""
 
     exit_code = 130
 
@@ -160,7 +161,7 @@ class NameRefused(HffsError):
 
 
 class ReadOnly(HffsError):
-    """A change was asked of a read-only file system."""
+    """A change to a read-only file system was requested."""
 
 
 class IsDirectory(HffsError):
@@ -176,7 +177,7 @@ class NoAttribute(HffsError):
 
 
 class AttributeTooLong(HffsError):
-    """The extended attribute does not fit into what the caller has room for."""
+    """The extended attribute does not fit into the caller's buffer."""
 
 
 class BadHandle(HffsError):
@@ -184,6 +185,6 @@ class BadHandle(HffsError):
 
 
 def worst(exit_codes: Iterable[int]) -> int:
-    """The exit code that several failures together have; 1 for none."""
+    """The exit code of several failures together; 1 for none."""
     known = [code if code in _WORST_FIRST else 1 for code in exit_codes]
     return min(known, key=_WORST_FIRST.index, default=1)

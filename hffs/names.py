@@ -1,7 +1,7 @@
-"""Names and texts that others made up: which may become a path, and how they are shown.
+"""Untrusted names and texts: which may become a path, and how they are shown.
 
-Servers, archives and definitions name files; whoever takes a name from one calls ``check_name`` before it can be a
-path, and ``shown`` before it meets a terminal or a log. Pure functions, any thread.
+A name from a server, an archive or a definition passes ``check_name`` before it becomes a path, and ``shown`` before it
+is written to a terminal or a log. Pure functions, any thread.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ PATH_BYTES: Final = 4096  # PATH_MAX
 # Folders that a path may go through. Those of checkpoints are some five deep, of datasets ten; each level of each path
 # costs memory, and a path of 4096 bytes has room for 2048.
 DEPTH: Final = 64
-# Bytes of the biggest file that is believed: the biggest that ext4 holds. The Hub's own limit is a thirtieth of it; the
-# state of such a blob would take 400 MB, and what a listing may claim (2**63 and more) no memory has.
+# Bytes. A bigger size in a listing is refused: it is the biggest file of ext4, and 30 times the Hub's own limit. The state
+# of such a blob would take 400 MB; of the 2**63 bytes that a listing could claim it would fit into no memory.
 MOST_SIZE: Final = 1 << 44
 
 
@@ -57,8 +57,8 @@ def check_name(path: str) -> str:
 
 
 def shown(text: str, keep: str = "") -> str:
-    """``text`` with everything a terminal might obey or hide (control, direction, undecodable) written as an escape,
-    but for the characters of ``keep``."""
+    """``text`` with every character that a terminal would interpret or hide (control, direction, undecodable) escaped,
+    except those of ``keep``."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() or each in keep else _escape(each) for each in text)
