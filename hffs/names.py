@@ -15,8 +15,8 @@ PATH_BYTES: Final = 4096  # PATH_MAX
 # Folders that a path may go through. Those of checkpoints are some five deep, of datasets ten; each level of each path
 # costs memory, and a path of 4096 bytes has room for 2048.
 DEPTH: Final = 64
-# Bytes. A bigger size in a listing is refused: it is the biggest file of ext4, and 30 times the Hub's own limit. The state
-# of such a blob would take 400 MB; of the 2**63 bytes that a listing could claim it would fit into no memory.
+# Bytes. Bigger sizes in a listing are refused: this is the biggest file of ext4, and 30 times the Hub's own limit. The
+# state of such a blob takes 400 MB; for the 2**63 bytes that a listing could claim it would fit into no memory.
 MOST_SIZE: Final = 1 << 44
 
 
