@@ -1,6 +1,6 @@
-"""Writing files whole: atomic replacement, and writes that continue after a short count.
+"""Small helpers for files: atomic replacement, writes that continue after a short count, listings that never raise.
 
-Used by every room that keeps small files on disk. No state; any thread.
+No state; any thread.
 """
 
 from __future__ import annotations
@@ -48,3 +48,11 @@ def write_all(fd: int, data: bytes | memoryview, offset: int | None = None) -> N
         written = os.write(fd, left) if offset is None else os.pwrite(fd, left, offset)
         left = left[written:]
         offset = None if offset is None else offset + written
+
+
+def names_in(folder: str | os.PathLike[str]) -> list[str]:
+    """Returns the names in a folder, sorted; none where it cannot be listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ..errors import CacheUnusable
+from ..files import names_in
 from ..model import Digest
 from ..ranges import block_count
 from .store import blob_files
@@ -77,9 +78,9 @@ def list_paths(layout: Layout) -> Iterator[BlobPaths]:
     except OSError as error:
         raise disk_error(error, f"the cache directory {layout.blobs}") from error
     for first in firsts:
-        for etag in _names(f"{layout.blobs}/{first}"):
+        for etag in names_in(f"{layout.blobs}/{first}"):
             folder = f"{layout.blobs}/{first}/{etag}"
-            stems = {name.rpartition(".")[0] for name in _names(folder) if name.endswith(_SUFFIXES)}
+            stems = {name.rpartition(".")[0] for name in names_in(folder) if name.endswith(_SUFFIXES)}
             yield from (BlobPaths(folder, stem) for stem in sorted(stems) if stem)
 
 
@@ -131,9 +132,9 @@ def open_files(layout: Layout) -> frozenset[str]:
     """Returns the files below the blobs' folder that any process has open, as far as /proc may be read (proc(5))."""
     below = f"{os.path.realpath(layout.blobs)}/"
     found = set()
-    for pid in _names("/proc"):
+    for pid in names_in("/proc"):
         if pid.isdigit():
-            for number in _names(f"/proc/{pid}/fd"):
+            for number in names_in(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
                     path = os.readlink(f"/proc/{pid}/fd/{number}")
                     if path.startswith(below):
@@ -219,10 +220,3 @@ def _stat(path: str) -> os.stat_result | None:
         return os.stat(path)
     except OSError:
         return None
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []

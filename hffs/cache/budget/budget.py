@@ -28,7 +28,7 @@ from ...policy.eviction import Segment
 from ...ranges import BLOCK_SIZE, block_count
 from ..store.blob_files import allocated, is_shared
 from ..store.blob_store import BlobStore
-from ..store.layout import disk_error
+from ..store.layout import disk_errors
 from ..store.state_file import GROUP, Damaged, StateFile
 from ..store.stored_blob import StoredBlob
 from .ledger import Account, Ledger
@@ -162,7 +162,7 @@ class CacheBudget:
 
     def probe(self) -> None:
         """Writes a block to an unnamed file and reads it back. Raises NoSpace, CacheUnusable."""
-        try:
+        with disk_errors(f"the cache directory {self._root}"):
             os.makedirs(self._root, mode=0o700, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._root, buffering=0) as file:
                 fd, block = file.fileno(), bytes(BLOCK_SIZE)
@@ -171,8 +171,6 @@ class CacheBudget:
                     raise CacheUnusable(
                         f"the disk of {self._root} returns other bytes than were written", "check the disk"
                     )
-        except OSError as error:
-            raise disk_error(error, f"the cache directory {self._root}") from error
 
     def start(self) -> None:
         """Counts if no other process uses the cache, then as ``maintain``. Raises CacheUnusable, NoSpace."""
@@ -229,10 +227,8 @@ class CacheBudget:
         with self._lock:
             if self._disk is not None and now - self._disk[0] < _STATVFS_S:
                 return self._disk[1]
-        try:
+        with disk_errors(f"the cache directory {self._root}"):
             disk = os.statvfs(self._root)
-        except OSError as error:
-            raise disk_error(error, f"the cache directory {self._root}") from error
         free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
         account = self._account = self._ledger.read()
         ceiling = max(0, account.held + free - min_free_bytes(self._min_free, total))

@@ -22,7 +22,7 @@ from typing import Final
 
 from ...errors import CacheUnusable
 from ..store.checksum import crc32
-from ..store.layout import disk_error
+from ..store.layout import disk_errors
 from ..store.locks import CLOSED_FD, OPEN_FLAGS, poll, try_flock, try_lock, unlock
 
 SLOTS: Final = 128  # processes on one cache at once; a mount is one
@@ -138,21 +138,18 @@ class Ledger:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[_Table]:
         """Yields the table, locked, and writes it back at the end."""
-        try:
-            with self._lock, self._locked() as fd:
-                raw = os.pread(fd, _TABLE.size + 1, 0)
-                table = _Table(raw)
-                self._reap(table)
-                table.slots[2 * self._slot : 2 * self._slot + 2] = self._limit, self._reserved
-                yield table
-                table.slots[2 * self._slot : 2 * self._slot + 2] = self._limit, self._reserved
-                packed = table.packed()
-                if packed != raw:
-                    os.pwrite(fd, packed, 0)
-                    if len(raw) > _TABLE.size:
-                        os.truncate(fd, _TABLE.size)
-        except OSError as error:
-            raise disk_error(error, f"the cache's ledger {self.path}") from error
+        with disk_errors(f"the cache's ledger {self.path}"), self._lock, self._locked() as fd:
+            raw = os.pread(fd, _TABLE.size + 1, 0)
+            table = _Table(raw)
+            self._reap(table)
+            table.slots[2 * self._slot : 2 * self._slot + 2] = self._limit, self._reserved
+            yield table
+            table.slots[2 * self._slot : 2 * self._slot + 2] = self._limit, self._reserved
+            packed = table.packed()
+            if packed != raw:
+                os.pwrite(fd, packed, 0)
+                if len(raw) > _TABLE.size:
+                    os.truncate(fd, _TABLE.size)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:

@@ -21,12 +21,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from ...errors import CacheUnusable, HffsError, NameRefused
-from ...files import atomic_write
+from ...files import atomic_write, names_in
 from ...model import Blob, Digest, RepoType
 from ...names import check_name
 from ..store.adopt import ForeignBlob
 from ..store.digest import hash_file
-from ..store.layout import disk_error
+from ..store.layout import disk_errors
 from ..store.locks import poll, try_flock
 from ..store.state_file import FileMark
 
@@ -54,11 +54,7 @@ class HubCache:
 
     def repos(self) -> list[HubRepo]:
         """Returns every repo that has a folder here."""
-        try:
-            names = sorted(os.listdir(self.root))
-        except OSError:
-            return []
-        return [HubRepo(self.root, name) for name in names if _REPO.match(name)]
+        return [HubRepo(self.root, name) for name in names_in(self.root) if _REPO.match(name)]
 
 
 class HubRepo:
@@ -167,7 +163,7 @@ class HubRepo:
         """Links a blob at ``path`` of a commit; ``safe`` is ``export.safe_below``. Raises NameRefused,
         CacheUnusable."""
         snapshot = os.path.join(self.folder, "snapshots", self._commit(commit))
-        try:
+        with disk_errors(f"the Hugging Face cache folder {snapshot}"):
             os.makedirs(snapshot, exist_ok=True)
             where = safe(snapshot, path)
             folder = os.path.dirname(where)
@@ -182,15 +178,13 @@ class HubRepo:
                         return
                     os.unlink(where)
             raise CacheUnusable(f"another program keeps replacing {where}", "end that program first")
-        except OSError as error:
-            raise disk_error(error, f"the Hugging Face cache folder {snapshot}") from error
 
     def write_ref(self, revision: str, commit: str, safe: Callable[[str, str], str]) -> None:
         """Points a branch or tag to a commit whose files are all here. Raises NameRefused, CacheUnusable."""
         if revision == self._commit(commit):
             return
         refs = os.path.join(self.folder, "refs")
-        try:
+        with disk_errors(f"the Hugging Face cache folder {refs}"):
             os.makedirs(refs, exist_ok=True)
             where = safe(refs, revision)
             with contextlib.suppress(FileNotFoundError), open(where, encoding="ascii", errors="replace") as file:
@@ -200,8 +194,6 @@ class HubRepo:
             # The temporary file is elsewhere: every file in refs/ counts as a revision.
             temporary = os.path.join(self.folder, "blobs", ".hffs-ref-")
             atomic_write(where, commit, mode=os.stat(refs).st_mode & 0o666, temporary=temporary)
-        except OSError as error:
-            raise disk_error(error, f"the Hugging Face cache folder {refs}") from error
 
     def _commit(self, commit: str) -> str:
         if not _COMMIT.match(commit):
@@ -210,7 +202,7 @@ class HubRepo:
 
     def _prepare(self) -> None:
         blobs = os.path.join(self.folder, "blobs")
-        try:
+        with disk_errors(f"the Hugging Face cache {self.root}"):
             os.makedirs(blobs, exist_ok=True)
             for folder in (self.folder, blobs):
                 if os.path.realpath(folder) != folder:
@@ -219,8 +211,6 @@ class HubRepo:
                 tag = os.open(os.path.join(self.root, "CACHEDIR.TAG"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
                 with open(tag, "w", encoding="ascii") as file:
                     file.write(_TAG)
-        except OSError as error:
-            raise disk_error(error, f"the Hugging Face cache {self.root}") from error
 
     def _has_right(self, blob: Blob, data: FileMark) -> bool:
         """Whether the existing blob need not be written; the caller has it locked."""
@@ -240,13 +230,11 @@ class HubRepo:
         """Locks a blob as huggingface_hub does (filelock): flock(2) of a file that stays."""
         path = os.path.join(self.root, ".locks", self.name, f"{etag}.lock")
         with contextlib.ExitStack() as stack:
-            try:
+            with disk_errors(f"the lock {path}"):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o664)
                 stack.callback(os.close, fd)
                 locked = poll(lambda: try_flock(fd), _PATIENCE_S, _PAUSE_S)
-            except OSError as error:
-                raise disk_error(error, f"the lock {path}") from error
             if not locked:
                 raise HffsError(
                     f"another process has been writing {etag} of {self.title} for {_PATIENCE_S:.0f} s",

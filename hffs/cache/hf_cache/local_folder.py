@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from ...files import names_in
 from ...model import RepoType
 
 FolderKind = Literal["snapshot", "local-dir", "clone", "plain"]
@@ -132,12 +133,12 @@ def _repos(full: str) -> list[str]:
     """The folders of repos that this is, or contains."""
     if _REPO.match(os.path.basename(full)):
         return [full]
-    return [os.path.join(full, name) for name in _names(full) if _REPO.match(name)]
+    return [os.path.join(full, name) for name in names_in(full) if _REPO.match(name)]
 
 
 def _snapshots(folder: str) -> list[LocalFolder]:
     below = os.path.join(folder, "snapshots")
-    found = (_snapshot(os.path.join(below, name)) for name in _names(below))
+    found = (_snapshot(os.path.join(below, name)) for name in names_in(below))
     return [each for each in found if each is not None]
 
 
@@ -252,10 +253,3 @@ def _text(path: str) -> str:
         return ""
     finally:
         os.close(fd)
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []

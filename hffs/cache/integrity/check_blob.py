@@ -15,7 +15,7 @@ from ...errors import BlockAbsent
 from ...model import Digest
 from ...ranges import block_count, block_length, runs
 from ..store.digest import Hasher
-from ..store.layout import BlobPaths, disk_error
+from ..store.layout import BlobPaths, disk_errors
 from ..store.state_file import Damaged
 from ..store.stored_blob import StoredBlob
 
@@ -76,7 +76,7 @@ def open_reader(paths: BlobPaths) -> Iterator[Callable[[int, int], bytes]]:
 @contextlib.contextmanager
 def _opened(paths: BlobPaths) -> Iterator[StoredBlob | None]:
     """Yields the blob; None when it has just been evicted, or replaced."""
-    try:
+    with disk_errors(f"the cache file {paths.state}"):
         try:
             stored = StoredBlob.open(paths)
         except (FileNotFoundError, Damaged):
@@ -84,8 +84,6 @@ def _opened(paths: BlobPaths) -> Iterator[StoredBlob | None]:
         else:
             with contextlib.closing(stored):
                 yield stored
-    except OSError as error:
-        raise disk_error(error, f"the cache file {paths.state}") from error
 
 
 def _check(

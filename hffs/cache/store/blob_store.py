@@ -22,7 +22,7 @@ from ...model import Blob
 from ...ranges import block_count
 from . import adopt, blob_files
 from .adopt import AdoptOutcome, ForeignRepo, is_unchanged
-from .layout import BlobPaths, Layout, disk_error, etag_name
+from .layout import BlobPaths, Layout, disk_error, disk_errors, etag_name
 from .locks import HEADER, RangeLocks
 from .state_file import Damaged, FileMark, StateFile, StateHeader, current_boot_id
 from .stored_blob import StoredBlob
@@ -76,7 +76,7 @@ class BlobStore:
 
         On a full disk a blob without files opens as one that holds nothing and stores nothing: its ``publish`` raises
         NoSpace, while its reader still gets the bytes. Raises CacheUnusable."""
-        try:
+        with disk_errors(f"the cache folder {self.layout.folder(blob.etag)}"):
             stored = self._find_open(blob)
             if stored is None:
                 paths, blob = self._choose(blob)
@@ -84,8 +84,6 @@ class BlobStore:
                 stored = self._find_open(blob) or self._open_blob(blob, paths)
                 if adoptable:  # not before: adopting swaps the files of the blob that is open
                     self.on_adoptable(blob)
-        except OSError as error:
-            raise disk_error(error, f"the cache folder {self.layout.folder(blob.etag)}") from error
         return stored
 
     def adopt(
@@ -204,10 +202,8 @@ class BlobStore:
 
     def disk_free(self) -> int:
         """Returns the bytes that may still be written to the cache's file system. Raises CacheUnusable."""
-        try:
+        with disk_errors(f"the cache directory {self.layout.root}"):
             disk = os.statvfs(self.layout.root)
-        except OSError as error:
-            raise disk_error(error, f"the cache directory {self.layout.root}") from error
         return disk.f_bavail * disk.f_frsize
 
     def state_files(self) -> Iterator[str]:

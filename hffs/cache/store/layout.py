@@ -69,7 +69,7 @@ class Layout:
 
     def prepare(self, mountinfo: str | os.PathLike[str] = "/proc/self/mountinfo") -> None:
         """Creates the directories, version and tag. Raises CacheUnusable where this cannot be a cache, NoSpace."""
-        try:
+        with disk_errors(f"the cache directory {self.root}"):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_owner()
             self._check_file_system(mountinfo)
@@ -81,8 +81,6 @@ class Layout:
             if not tag.exists():
                 atomic_write(tag, _CACHEDIR_TAG)
             self._probe()
-        except OSError as error:
-            raise disk_error(error, f"the cache directory {self.root}") from error
 
     def paths(self, etag: str, origin: str) -> BlobPaths:
         """Returns the paths of the blob that this origin lists with this etag, stored or not."""
@@ -211,3 +209,19 @@ def disk_error(error: OSError, what: str) -> HffsError:
     if error.errno in {errno.EMFILE, errno.ENFILE}:
         return CacheUnusable(f"{what} cannot be opened: {reason}", "raise the limit of open files (ulimit -n)")
     return CacheUnusable(f"{what} cannot be used: {reason}", "check the disk, or choose another --cache-dir")
+
+
+class disk_errors:  # noqa: N801 - used as a function
+    """A context that raises OSErrors as ``disk_error`` translates them; may be entered again, by any thread."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
+        if isinstance(error, OSError):
+            raise self.translate(error) from error
+
+    def translate(self, error: OSError) -> HffsError:
+        return disk_error(error, self._what)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Final, NamedTuple, Self
 
-from ...errors import BlockAbsent, CacheUnusable, HffsError, NoSpace
+from ...errors import BlockAbsent, CacheUnusable, NoSpace
 from ...files import write_all
 from ...model import Blob, Digest
 from ...ranges import BLOCK_SIZE, block_count, block_length, bytes_of
@@ -30,7 +30,7 @@ from .blob_files import is_read_only, is_shared
 from .block_lease import BlockLease
 from .checksum import crc32
 from .extents import punch
-from .layout import BlobPaths, disk_error
+from .layout import BlobPaths, disk_errors
 from .locks import CLOSED_FD, HEADER, PUNCHING, RangeLocks, poll, try_exclusive, try_share
 from .state_file import Damaged, FileMark, StateFile, StateHeader, VerificationRecord
 
@@ -48,22 +48,6 @@ class CheckedBlock(NamedTuple):
     publication: int
     data: bytes | None
     problem: str = ""
-
-
-class _Translating:
-    """Raises the OSErrors of its block as CacheUnusable or NoSpace; reused for every call, by any thread."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
-        if isinstance(error, OSError):
-            raise self.translate(error) from error
-
-    def translate(self, error: OSError) -> HffsError:
-        return disk_error(error, self._what)
 
 
 def _ignore(_: object) -> None:
@@ -101,7 +85,7 @@ class StoredBlob:
         self._checked = bytearray(state.blocks)
         self._warned = False
         self._uses = AccessTimes(state, clock)
-        self._translating = _Translating(f"the cache file {state.path}")
+        self._translating = disk_errors(f"the cache file {state.path}")
         self._guard = threading.Lock()
         self._users = 1  # guarded by _guard; stays 0 once it got there
 
