@@ -1,7 +1,7 @@
 """Readers, hydrations, workers, a source that trickles and fails, evictions: seeded orders of them, with real threads.
 
 What must hold whatever the threads do in between: a read that waits ends exactly once, with the file's own bytes or
-with an error that has a cause; so does a hydration, with its files whole; no block is brought twice unless it was
+with an error that has a cause; so does a hydration, with its files whole; no block is served twice unless it was
 evicted; and when all is over no handle, ticket, open blob, thread or descriptor is left. (Not hypothesis' machine: what
 a step meets depends on the threads, and its replays want the same again. A seed that failed fails nearly always.)
 """
@@ -30,7 +30,7 @@ from hffs.transfer import BlobReader, Fetcher, Pending, Timers
 from tests.support.hydrations import HydrationThread
 from tests.unit.memory import COMMIT
 
-SOON = 20.0  # a wait this long is a wait without end
+SOON = 20.0  # a wait that takes so long never ends
 SIZES = (5 * BLOCK_SIZE + 77, 2 * BLOCK_SIZE, 9)
 CONTENTS = [random.Random(size).randbytes(size) for size in SIZES]
 
@@ -54,7 +54,7 @@ class TrickleSource:
         self._flood = False
         self._closed = False
         self._failures: list[tuple[bool, Exception]] = []
-        self.brought: Counter[tuple[int, int]] = Counter()
+        self.served: Counter[tuple[int, int]] = Counter()
         self.failed: set[int] = set()
 
     def permit(self, blocks: int) -> None:
@@ -63,7 +63,7 @@ class TrickleSource:
             self._lock.notify_all()
 
     def flood(self) -> None:
-        """Everything from now on, and no failures any more."""
+        """From now on serves everything, without failures."""
         with self._lock:
             self._flood = True
             self._failures.clear()
@@ -91,14 +91,14 @@ class TrickleSource:
     def forget(self, file: RemoteFile) -> None:
         raise AssertionError(f"nothing of {file.path} was wrong")
 
-    def bring(self, number: int, offset: int, view: memoryview) -> None:
+    def serve(self, number: int, offset: int, view: memoryview) -> None:
         with self._lock:
             arrived = self._lock.wait_for(lambda: self._closed or self._flood or self._permits, SOON)
             assert arrived, "no permit came"
             if self._closed:
                 raise Cancelled("the source is closed")
             self._permits -= not self._flood
-            self.brought[number, offset // BLOCK_SIZE] += 1
+            self.served[number, offset // BLOCK_SIZE] += 1
         view[:] = CONTENTS[number][offset : offset + len(view)]
 
 
@@ -113,7 +113,7 @@ class TrickleBody:
     def readinto(self, view: memoryview) -> int:
         if self.at and self.error is not None:
             raise self.error
-        self.source.bring(self.number, self.wanted.start + self.at, view)
+        self.source.serve(self.number, self.wanted.start + self.at, view)
         self.at += len(view)
         return len(view)
 
@@ -122,7 +122,7 @@ class TrickleBody:
 
     def close(self) -> None:
         if self.error is not None and self.wanted.length == self.at:
-            self.error = None  # one block only: there was no halfway
+            self.error = None  # one block only: no failure halfway
 
 
 @dataclass(eq=False)
@@ -154,7 +154,7 @@ class Hydrating:
 
 
 class Schedule:
-    """Any of its steps at any moment, as a seed decides; ``end`` brings everything to an end and judges."""
+    """Random steps of a seed; ``end`` ends everything and checks the outcomes."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.dice = random.Random(seed)
@@ -180,7 +180,7 @@ class Schedule:
 
     def step(self) -> None:
         often = {self.read: 10, self.arrive: 6, self.reply: 6, self.attach: 5, self.close: 4, self.abandon: 3}
-        steps = {**often, self.prefetch: 2, self.fail: 2, self.evict: 2, self.hydrate: 2, self.give_up: 1}
+        steps = {**often, self.prefetch: 2, self.fail: 2, self.evict: 2, self.hydrate: 2, self.cancel_hydration: 1}
         self.dice.choices(list(steps), list(steps.values()))[0]()
 
     def attach(self) -> None:
@@ -221,12 +221,12 @@ class Schedule:
         self.hydrations.append(Hydrating(numbers, hydration))
         hydration.start()
 
-    def give_up(self) -> None:
+    def cancel_hydration(self) -> None:
         if self.hydrations:
-            given_up = self.dice.choice(self.hydrations)
-            given_up.cancelled = True
-            given_up.hydration.cancel()
-            assert given_up.hydration.join(SOON)
+            chosen = self.dice.choice(self.hydrations)
+            chosen.cancelled = True
+            chosen.hydration.cancel()
+            assert chosen.hydration.join(SOON)
 
     def abandon(self) -> None:
         if self.reads:
@@ -273,7 +273,7 @@ class Schedule:
                     read.ends.append(data)
 
     def stop(self) -> None:
-        """In the middle of everything."""
+        """Stops the fetcher in the middle of everything."""
         self.stopped = True
         self.source.close()
         self.fetcher.stop()
@@ -290,11 +290,11 @@ class Schedule:
             self._wait_for(lambda: not self.fetcher._scheduler._handles)
             assert not self.fetcher._scheduler._queue._maps
         for read in self.reads:
-            self._judge(read)
+            self._check(read)
         for each in self.hydrations:
-            self._judge_hydration(each)
-        for place, times in self.source.brought.items():
-            assert times <= 1 + self.evicted[place], f"block {place} was brought {times} times"
+            self._check_hydration(each)
+        for place, times in self.source.served.items():
+            assert times <= 1 + self.evicted[place], f"block {place} was fetched {times} times"
         self.shut()
         assert not self.fetcher._scheduler._handles
         assert not self.fetcher._scheduler._waiters
@@ -310,7 +310,7 @@ class Schedule:
         self.timers.stop()
 
     def _read_all(self) -> None:
-        """What never failed can be read now, all of it."""
+        """All files whose source never failed can be read."""
         for number in set(range(len(FILES))) - self.source.failed:
             reader = BlobReader(self.fetcher, FILES[number])
             answer = reader.read(0, SIZES[number])
@@ -318,7 +318,7 @@ class Schedule:
             assert data == CONTENTS[number]
             reader.close()
 
-    def _judge(self, read: Read) -> None:
+    def _check(self, read: Read) -> None:
         offset, length = read.asked
         assert len(read.ends) == 1, "a read ended more than once"
         assert read.calls == read.taken, "a callback came after the end"
@@ -335,7 +335,7 @@ class Schedule:
             assert isinstance(end, (HubUnreachable, EntryNotFound)), repr(end)
             assert read.number in self.source.failed
 
-    def _judge_hydration(self, hydrating: Hydrating) -> None:
+    def _check_hydration(self, hydrating: Hydrating) -> None:
         assert hydrating.hydration.join(SOON)
         now = hydrating.hydration.progress()
         assert now.active == []

@@ -1,4 +1,4 @@
-"""What read-ahead may cost and what it must give, on simulated readers."""
+"""Bounds on the cost of read-ahead, and on what it must provide, with simulated readers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def requests(start: int, length: int, size: int = REQUEST) -> list[Read]:
 
 
 def interleaved(readers: list[list[Read]], rng: random.Random) -> Iterator[Read]:
-    """The readers' requests, each reader's in its order, otherwise as it happens."""
+    """The readers' requests in a random order that keeps each reader's own."""
     waiting = [iter(reader) for reader in readers]
     while waiting:
         reader = rng.choice(waiting)
@@ -49,7 +49,7 @@ def traffic(cursors: ReadCursors, reads: Iterable[Read]) -> int:
 
 
 def blocks_of(cursors: ReadCursors, read: Read) -> set[int]:
-    """Those read and those wanted ahead."""
+    """The blocks that are read and those wanted ahead."""
     offset, length = read
     return {*span_of(ByteRange(offset, offset + length)), *span_of(cursors.observe(offset, length))}
 

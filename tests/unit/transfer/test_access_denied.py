@@ -47,7 +47,7 @@ def test_lapsed_access_pauses_background_work_until_it_is_back(fetcher_of: MakeF
         fetcher.watch(handle, reports.append)
         fetcher.want(handle, range(1), Priority.BACKGROUND)
     until(lambda: "the token has expired" in fetcher.worker_limit()[1] and not fetcher.active_workers())
-    assert len(source.asked) == 1, "the other four wait as well"
+    assert len(source.asked) == 1, "the other four wait too"
     assert reports == [], "nor are failures reported"
     fetcher.resume()
     until(lambda: all(handle.stored.complete for handle in handles))
@@ -90,7 +90,7 @@ def test_background_delay_holds_back_background_work_and_no_reader(
     until(lambda: set(paced) == set(waits) and not fetcher.active_workers())
     assert [path for path, _ in source.asked] == ["free.bin"]
     reader = BlobReader(fetcher, handles["read.bin"].file, read_timeout=SOON)
-    assert read(reader) == source.contents["read.bin"], "at once, though it had been put off for five minutes"
+    assert read(reader) == source.contents["read.bin"], "at once, though it was delayed by five minutes"
     reader.close()
     assert [path for path, _ in source.asked] == ["free.bin", "read.bin"]
     for handle in handles.values():
@@ -102,7 +102,7 @@ def test_a_reader_does_not_wait_for_a_delayed_background_fetch(fetcher_of: MakeF
     came: list[bytes | Pending] = []
 
     def pace(_: object) -> float:
-        if not came:  # at this very moment
+        if not came:  # while the fetch is being delayed
             came.append(reader.read(0, 10))
         return 300.0
 

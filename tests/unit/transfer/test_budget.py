@@ -98,8 +98,8 @@ def test_blocks_evicted_before_they_are_read_stay_in_memory_the_next_time(
 
     monkeypatch.setattr(StoredBlob, "publish", published_and_gone)
     assert read(reader, 5, 4 * BLOCK_SIZE - 5) == source.contents["a.bin"][5:]
-    assert asked(source) == 8 * BLOCK_SIZE, "each came twice"
-    assert not reader.handle.memory, "and memory has forgotten them"
+    assert asked(source) == 8 * BLOCK_SIZE, "each was fetched twice"
+    assert not reader.handle.memory, "memory has dropped them"
     assert not reader.handle.holds(0)
     reader.close()
 
@@ -109,7 +109,7 @@ def test_blocks_evicted_before_they_are_read_stay_in_memory_the_next_time(
 
 @pytest.fixture
 def refusing(budget_of: MakeRoom, monkeypatch: pytest.MonkeyPatch) -> CacheBudget:
-    """A budget that grants nothing, all of it being in use."""
+    """A budget that grants nothing: all of it is in use."""
     budget = budget_of(100 * MIB)
     monkeypatch.setattr(budget, "reserve", lambda size: None)
     return budget
@@ -237,11 +237,11 @@ def test_a_disk_that_refused_is_retried_later_with_one_block(fetcher_of, source:
         assert read(reader, block * BLOCK_SIZE, 10) == source.contents["a.bin"][block * BLOCK_SIZE :][:10]
     assert len(bad.tries) == 1
     assert "broken" in fetcher.degraded
-    breaker.failed(float("-inf"))  # long ago: it is time
+    breaker.failed(float("-inf"))  # long ago: a retry is due
     assert read(reader, 9 * BLOCK_SIZE, 10)
     assert len(bad.tries) == 2
     bad.clear()
-    breaker.failed(float("-inf"))  # long ago: it is time
+    breaker.failed(float("-inf"))  # long ago: a retry is due
     fetcher.want(reader.handle, range(12, 16), Priority.AHEAD)
     until(lambda: not fetcher.is_busy(reader.handle))
     assert bad.tries[2] == BLOCK_SIZE
@@ -261,8 +261,8 @@ def test_a_cache_that_works_again_is_noticed_without_reads(
     reader = BlobReader(fetcher, file)
     assert read(reader, 0, 10)
     fetcher.probe()
-    assert fetcher.degraded, "it is not yet time"
-    breaker.failed(float("-inf"))  # long ago: it is time
+    assert fetcher.degraded, "a retry is not due yet"
+    breaker.failed(float("-inf"))  # long ago: a retry is due
     fetcher.probe()
     assert fetcher.degraded == ""
     reader.close()

@@ -1,4 +1,4 @@
-"""Hashing what still grows waits while the machine is busy; what is whole, or grows no more, does not."""
+"""Hashing of a growing file waits while the machine is busy; that of a whole or idle one does not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.memory import MemorySource
 
 
 class Machine:
-    """Two cores, seen by a thread."""
+    """The clocks of a machine with two cores."""
 
     def __init__(self) -> None:
         self.now = self.idle = self.own = 0.0
@@ -45,7 +45,7 @@ def test_headroom_is_sampled_and_not_read_each_time() -> None:
     machine = Machine()
     machine.passes(idle=2.0)
     machine.now += 0.05
-    assert not machine.headroom.is_short(), "a moment says nothing"
+    assert not machine.headroom.is_short(), "too soon for another sample"
 
 
 def test_without_idle_time_figures_headroom_is_never_short() -> None:

@@ -45,7 +45,7 @@ class Rig:
     def note(self, fetch: Fetch, blocks: Iterable[int]) -> None:
         del fetch
         run = list(blocks)
-        assert not run or not self.handle.missing(range(run[0], run[-1] + 1))  # first stored, then announced
+        assert not run or not self.handle.missing(range(run[0], run[-1] + 1))  # stored before it is reported
         if run:
             self.landed.append(run)
 

@@ -44,7 +44,7 @@ def test_a_block_in_memory_is_not_fetched_again_for_a_read_that_missed_it(fetche
     reader = BlobReader(fetcher, file)
     assert read(reader, 0, 5) == source.contents["a.bin"][:5]
     plain = type(reader.handle).missing
-    looks = iter([[range(1)]])  # what the second reader saw a moment before the first one's block came
+    looks = iter([[range(1)]])  # what the second read found before the block of the first one landed
     monkeypatch.setattr(type(reader.handle), "missing", lambda self, blocks: next(looks, None) or plain(self, blocks))
     pending = Pending(reader, ByteRange(0, 5), time.monotonic() + SOON)
     assert pending.result(SOON) == source.contents["a.bin"][:5]

@@ -99,7 +99,7 @@ def test_a_blob_that_becomes_whole_again_while_hashed_is_hashed_again(
             return plain(self, *given)  # type: ignore[arg-type]
         began.set()
         assert go_on.wait(SOON)
-        return False  # as when a block was found damaged on the way
+        return False  # as after a block that was found damaged
 
     monkeypatch.setattr(IncrementalHash, "advance", advance)
     file = source.file("a.bin", 2 * BLOCK_SIZE)
@@ -170,7 +170,7 @@ def test_a_block_published_anew_after_it_was_hashed_is_hashed_again(fetcher_of, 
     reader.handle.stored.discard(range(1))
     read(reader, 0, file.blob.size)
     assert hashing.advance()
-    assert hashing.finish(1.0) == "again", "the block that was hashed is not the one that is there"
+    assert hashing.finish(1.0) == "again", "the block that was hashed has been replaced"
     assert hashing.hashed == 0
     assert hashing.advance()
     assert hashing.finish(1.0) == "verified"

@@ -307,7 +307,7 @@ def test_with_prefetch_all_the_first_read_fetches_the_rest_of_the_file(
         until(lambda: content.local_bytes(entry) == entry.size)
         rest = [asked.start for _, asked in source.asked if asked.start != 30 * BLOCK_SIZE]
         moved = [abs(sorted(rest).index(start) - place) for place, start in enumerate(rest)]
-        assert max(moved) < 4, "in file order, as far as four workers keep it"
+        assert max(moved) < 4, "in file order, but for the races of four workers"
     else:
         until(lambda: not content._fetcher._scheduler._handles)
         assert content.local_bytes(entry) == BLOCK_SIZE

@@ -43,8 +43,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 @dataclass
 class Source(MemorySource):
-    """``refusals`` by path are raised for ever; the first ``corruptions`` answers for a path are wrong in every
-    byte."""
+    """``refusals`` by path are always raised; the first ``corruptions`` answers for a path are wrong in each byte."""
 
     refusals: dict[str, Exception] = field(default_factory=dict)
     corruptions: Counter[str] = field(default_factory=Counter)
@@ -74,7 +73,7 @@ def source() -> Iterator[Source]:
 
 @pytest.fixture
 def hydrate(store: BlobStore) -> Iterator[Callable[..., HydrationThread]]:
-    """``hydrate(fetcher, files, …)``: under way; whatever becomes of it, it is over after the test."""
+    """``hydrate(fetcher, files, …)`` starts a hydration, which is ended after the test."""
     made: list[HydrationThread] = []
 
     def make(fetcher: Fetcher, files: list[RemoteFile], **options: object) -> HydrationThread:
@@ -104,7 +103,7 @@ def errors(snapshot: HydrationProgress) -> dict[str, HffsError | None]:
     return {part.file.path: part.error for part in snapshot.failed}
 
 
-# What it brings, and in which order.
+# What is fetched, and in which order.
 
 
 def test_all_files_become_local_and_verified_small_ones_first(fetcher_of, source: Source, store, hydrate) -> None:
@@ -120,7 +119,7 @@ def test_all_files_become_local_and_verified_small_ones_first(fetcher_of, source
     assert (report["active"], report["eta_s"], report["bytes_per_s"]) == ([], None, 0.0)
     assert {store.state(file.blob) for file in files} == {"verified"}
     order = list(dict.fromkeys(path for path, _ in source.asked))
-    assert order == ["5.bin", "1.bin", "2.bin", "0.bin", "4.bin"], "by size, and big ones as they are listed"
+    assert order == ["5.bin", "1.bin", "2.bin", "0.bin", "4.bin"], "by size, and big ones in listing order"
     assert source.bytes_asked() == sum(sizes), "nothing twice"
     until(lambda: nothing_left(fetcher))
 
@@ -165,7 +164,7 @@ def test_a_bounded_number_of_files_is_open(fetcher_of, source: Source, hydrate, 
     until(lambda: len(hydration.progress().active) == MOST_OPEN)
     source.gate.set()
     assert ended(hydration).state == "done"
-    # One that has ended may still be in the hands of a worker or of the hash_worker.
+    # One that has ended may still be held by a worker or by the hash worker.
     assert most <= MOST_OPEN + 4 + 1
     assert most_big <= MOST_BIG + 4 + 1
 
@@ -242,7 +241,7 @@ def test_only_the_named_blocks_of_a_file_are_fetched(fetcher_of, source: Source,
     assert (store.state(partly.blob), store.state(whole.blob)) == ("partial", "verified")
 
 
-# Beside others.
+# Beside readers and other hydrations.
 
 
 def test_two_hydrations_of_the_same_files_fetch_each_block_once(fetcher_of, source: Source, hydrate) -> None:
@@ -258,7 +257,7 @@ def test_two_hydrations_of_the_same_files_fetch_each_block_once(fetcher_of, sour
 
 
 def test_blocks_of_another_cancelled_hydration_are_wanted_again(fetcher_of, source: Source, hydrate) -> None:
-    """Events of other files keep coming, of which each is less than a second after the one before."""
+    """Events of other files keep coming, each less than a second after the one before."""
     shared = source.file("shared.bin", 20 * BLOCK_SIZE)
     fetcher = fetcher_of(workers=1, fetch_size=BLOCK_SIZE)
     source.gate.clear()
@@ -326,7 +325,7 @@ def test_a_failure_remembered_for_a_reader_is_retried_once_forgotten(
 
 
 def test_a_waiting_reader_goes_before_a_hydration(fetcher_of, source: Source, hydrate) -> None:
-    """By the order of asking: of one worker the reader gets the next request."""
+    """Seen by the order of requests: the reader gets the only worker's next one."""
     big, wanted = source.files(60 * BLOCK_SIZE, 2 * BLOCK_SIZE)
     fetcher = fetcher_of(workers=1, fetch_size=BLOCK_SIZE)
     source.gate.clear()
@@ -374,7 +373,7 @@ def test_content_that_stays_wrong_fails_its_file_and_no_other(
     until(lambda: nothing_left(fetcher))
 
 
-# A source that gives nothing.
+# A source that serves nothing.
 
 
 @pytest.mark.allow_warnings("failures are logged")
@@ -418,7 +417,7 @@ def test_an_error_that_all_files_would_meet_ends_the_hydration(
     until(lambda: nothing_left(fetcher))
 
 
-# A disk that takes nothing.
+# A disk that stores nothing.
 
 
 @pytest.fixture
@@ -465,7 +464,7 @@ def test_a_disk_that_was_full_before_is_tried_again(fetcher_of, source: Source, 
     reader.close()
 
 
-# Laying.
+# Exports.
 
 
 def test_each_file_is_exported_verified_before_it_counts_as_done(fetcher_of, source: Source, hydrate) -> None:
@@ -520,7 +519,7 @@ def test_a_folder_that_takes_no_file_ends_the_hydration_one_bad_name_does_not(
         assert now.files_done == len(files) - 1
 
 
-# Its end.
+# The end of a hydration.
 
 
 @pytest.mark.parametrize("while_it", ["is silent", "is throttled", "lists", "waits for a retry"])
@@ -599,7 +598,7 @@ def test_an_unexpected_error_fails_the_hydration(fetcher_of, source: Source, hyd
     assert over.is_set()
 
 
-# Its numbers.
+# Progress.
 
 
 def test_progress_grows_and_adds_up_on_any_thread(fetcher_of, source: Source, hydrate, monkeypatch) -> None:
@@ -613,7 +612,7 @@ def test_progress_grows_and_adds_up_on_any_thread(fetcher_of, source: Source, hy
         try:
             before = hydration.progress()
             while before.state == "running":
-                never.wait(0.001)  # or two observers leave the workers hardly any of the interpreter
+                never.wait(0.001)  # else two observers keep the interpreter's lock from the workers
                 now = hydration.progress()
                 assert before.bytes_done <= now.bytes_done
                 assert before.bytes_total in (0, now.bytes_total)
@@ -649,7 +648,7 @@ def test_progress_grows_and_adds_up_on_any_thread(fetcher_of, source: Source, hy
 def test_totals_are_those_of_the_files_for_any_plan(
     fetcher_of, source: Source, store: BlobStore, hydrate, sizes: list[int], absent: set[int], local: set[int]
 ) -> None:
-    salt = 100 * next(FRESH)  # the store is one for all examples: what one brought must be nothing to the next
+    salt = 100 * next(FRESH)  # all examples share the store: none may use another's content
     source.contents.clear()
     source.refusals.clear()
     files = [source.file(f"{salt}-{n}", size, seed=salt + n) for n, size in enumerate(sizes)]

@@ -1,4 +1,4 @@
-"""Listings: what is asked of the Hub, and how often. The catalog is a small one in memory that counts its calls."""
+"""Listings: which requests they make, and how often. The source is a small one in memory that counts its calls."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_flat_repo_of_many_files_costs_its_pages_only(index: Index) -> None:
     listings = listings_of(catalog, index)
     assert len(listings.directory("")) == 50
     assert listings.complete
-    assert catalog.calls == ["tree "]  # whose other pages the iterator went on to fetch
+    assert catalog.calls == ["tree "]  # the iterator requests the other pages
 
 
 def test_a_name_in_an_unlisted_directory_is_looked_up_alone_and_remembered(index: Index) -> None:

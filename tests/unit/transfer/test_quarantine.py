@@ -45,7 +45,7 @@ def spoilt(source: MemorySource, file: RemoteFile, at: int = 5) -> bytes:
     return right
 
 
-def told_of(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
     return [each.getMessage() for each in caplog.records if f"event={event} " in each.getMessage()]
 
 
@@ -86,7 +86,7 @@ def test_a_wrong_copy_is_dropped_recorded_and_fetched_from_a_fresh_url(
     [found] = mismatches.current(store.layout)
     assert (found.path, found.expected, found.copies) == ("a.bin", file.blob.etag, 1)
     assert found.got != found.expected
-    [line] = told_of(caplog, "mismatch")
+    [line] = logged(caplog, "mismatch")
     assert f"path=a.bin etag={file.blob.etag} origin=http://hub expected={found.expected} got={found.got}" in line
     source.gate.set()
     until(lambda: store.state(file.blob) == "verified")
@@ -116,7 +116,7 @@ def test_two_wrong_copies_in_a_row_are_refused_and_not_fetched_again(
     again.close()
     assert len(source.asked) == asked
     assert sum(wanted.length for _, wanted in source.asked) == 2 * SIZE
-    assert (len(told_of(caplog, "mismatch")), len(told_of(caplog, "bad-content"))) == (1, 1)
+    assert (len(logged(caplog, "mismatch")), len(logged(caplog, "bad-content"))) == (1, 1)
     assert store.state(file.blob) == "remote"
     assert fetcher.quarantine.mismatch(file.blob).copies == 2
 
@@ -131,7 +131,7 @@ def test_reads_that_wait_when_the_second_copy_is_wrong_fail_at_once(
     source.gate.set()
     until(lambda: reader.handle.refusal is not None)
     source.gate.clear()
-    # A fetch that was under way all the same: what it brings is not served, and does not stay.
+    # A fetch that was running meanwhile: what it stores is neither served nor kept.
     refusal, reader.handle.refusal = reader.handle.refusal, None
     fetcher.quarantine.record.clear(file.blob, right=False, now=time.time())
     waits = reader.read(0, 5)
@@ -184,7 +184,7 @@ def test_content_wrong_again_costs_one_copy_and_a_longer_pause(fetcher_of, sourc
     found = fetcher.quarantine.mismatch(file.blob)
     assert found.copies == 3
     clock.ahead += FIRST_PAUSE_S + 60
-    assert isinstance(failure(reader), IntegrityError), "this time it is two hours"
+    assert isinstance(failure(reader), IntegrityError), "the second pause takes two hours"
     reader.close()
 
 
@@ -201,7 +201,7 @@ def test_clear_quarantine_makes_the_content_readable_at_once(
     assert source.forgotten == ["a.bin"]
     assert read(reader, 0, SIZE) == right
     until(lambda: store.state(file.blob) == "verified")
-    assert not fetcher.clear_quarantine(file.blob), "nothing stands against it any more"
+    assert not fetcher.clear_quarantine(file.blob), "there is no record of it any more"
     reader.close()
 
 

@@ -78,7 +78,7 @@ def test_a_wait_on_a_detached_handle_is_cancelled_and_costs_no_worker(fetcher_of
     fetcher = fetcher_of(workers=1)
     closed = fetcher.attach(source.file("a.bin", 4 * BLOCK_SIZE))
     holding = fetcher.attach(closed.file)
-    # A handle that is forgotten while its blob is still open: what a late reader would have in hand.
+    # A handle that is detached while its blob is still open, as a late reader may hold one.
     stored = fetcher._store.open(closed.file.blob)
     fetcher.detach(closed)
     fetcher.detach(holding)
@@ -186,15 +186,15 @@ def test_a_sleeping_worker_takes_a_retry_due_while_the_others_are_busy(
     source.gate.set()
     demanded = BlobReader(fetcher, source.file("demanded.bin", BLOCK_SIZE, seed=1))
     background = BlobReader(fetcher, source.file("background.bin", BLOCK_SIZE, seed=2))
-    demanded.prefetch()  # only the worker that is not reserved for demand takes this
+    demanded.prefetch()  # taken by the only worker that is not reserved for demand
     assert source.arrived.acquire(timeout=SOON)
     background.prefetch()
     pending = demanded.read(0, 5)
     assert isinstance(pending, Pending)
     source.gate.clear()
-    transport.fail.set()  # that worker fails, and is kept by the background fetch when the retry falls due
+    transport.fail.set()  # that worker fails, and runs the background fetch when the retry is due
     try:
-        # MemoryBody waits for the gate as well: the retry's answer must not.
+        # MemoryBody waits for the gate, too: the retry's answer must not.
         assert source.arrived.acquire(timeout=SOON)
         assert source.arrived.acquire(timeout=SOON), "no worker took the retry"
     finally:
@@ -318,7 +318,7 @@ def test_simultaneous_reads_of_a_damaged_block_all_get_it_mended(fetcher_of, sou
     first.start()
     assert looking.wait(SOON)
     second.start()
-    for _ in range(2 * ROUNDS):  # however often the second tries: as long as the first looks, it has no answer
+    for _ in range(2 * ROUNDS):  # while the first checks, the second has no answer, however often it tries
         assert crowded.acquire(timeout=SOON), answers
     look.set()
     first.join(SOON)

@@ -129,7 +129,7 @@ def test_a_read_ends_at_its_deadline_though_the_source_hangs(fetcher_of, source)
 
 
 def test_a_read_that_missed_its_deadline_fails_at_once_when_repeated(fetcher_of, source) -> None:
-    """The kernel asks again for what it was refused, and would make two or three deadlines of one."""
+    """The kernel repeats a read that failed, and would make two or three deadlines of one."""
     file = source.file("a.bin", 4 * BLOCK_SIZE)
     source.gate.clear()
     reader = BlobReader(fetcher_of(), file, read_timeout=0.05)
@@ -143,7 +143,7 @@ def test_a_read_that_missed_its_deadline_fails_at_once_when_repeated(fetcher_of,
     assert not other._done.is_set()
     source.gate.set()
     assert other.result(10) == source.contents["a.bin"][2 * BLOCK_SIZE :][:5]
-    until(lambda: isinstance(reader.read(0, 5), bytes))  # what arrives after all is served, late or not
+    until(lambda: isinstance(reader.read(0, 5), bytes))  # late blocks are served once they have landed
     reader.close()
 
 
@@ -250,7 +250,7 @@ def test_a_block_damaged_on_disk_is_fetched_again_and_not_served(
     reader.close()
     until(
         lambda: not fetcher._scheduler._handles
-    )  # what a process has seen to be right it does not check again while it is open
+    )  # a block that was found right is not checked again while its blob is open
     [data] = (tmp_path / "cache").rglob("*.data")
     with open(data, "r+b") as damaged:
         damaged.seek(BLOCK_SIZE + 17)

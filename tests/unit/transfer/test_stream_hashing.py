@@ -97,7 +97,7 @@ def test_blocks_evicted_before_they_are_hashed_are_hashed_by_the_evictor(
     hashing = IncrementalHash(stored, file.blob.digest)
     read(reader, 0, 4 * BLOCK_SIZE)
     until(lambda: not reader.handle.holders)
-    stored.on_evict = hashing.hash_before_evict  # the hash_worker's own has seen all of it by now
+    stored.on_evict = hashing.hash_before_evict  # the hash worker's own has hashed all of it by now
     assert stored.evict(range(1), BLOCK_SIZE)
     assert hashing.hashed == BLOCK_SIZE
     assert stored.evict(range(2, 4), BLOCK_SIZE)
@@ -111,7 +111,7 @@ def test_blocks_evicted_before_they_are_hashed_are_hashed_by_the_evictor(
     read(reader, 3 * BLOCK_SIZE, 3 * BLOCK_SIZE)
     assert hashing.advance()
     assert hashing.finish(1.0) == "passed"
-    assert hashing.hashed == 0, "the next time through begins anew"
+    assert hashing.hashed == 0, "the next pass begins anew"
     reader.close()
 
 
@@ -164,7 +164,7 @@ def test_hashes_of_a_removed_cache_verify_nothing(fetcher_of, source: MemorySour
     reported = threading.Event()
     fetcher.quarantine.on_mismatch = lambda _: reported.set()
     reader = BlobReader(fetcher, file)
-    reader.prefetch()  # each block is published once, as it had been then
+    reader.prefetch()  # each block is published once, as the first time
     assert reported.wait(SOON)
     assert store.state(file.blob) != "verified"
     reader.close()

@@ -1,4 +1,4 @@
-"""Workers at the throttle: on a clock that moves only when they wait, and one with a real thread."""
+"""The throttle on a clock that moves only while workers wait, and with a real thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOON = 10.0  # a join this long is a thread that hangs
 
 
 class Turn(threading.Condition):
-    """Waiting takes no time but the clock's."""
+    """A wait only moves the clock."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Deadlines: kept, cancelled, and not hoarded."""
+"""Timers run in time, are cancelled, and do not pile up."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ assert SOON < SLEEP_SECONDS, "else a lost wake-up would not be noticed"
 
 
 class Fixed(ConcurrencyController):
-    """As many workers for big files as the test says."""
+    """A constant number of workers for big files."""
 
     number = 1
 
@@ -35,7 +35,7 @@ class Handle:
 
 
 class Rig:
-    """A crew, and what its fetcher would put behind it: the queue and the limits, as it asks them."""
+    """A pool, with the queue and the limits that the scheduler puts behind it."""
 
     def __init__(self, most: int, do: Callable[[Rig, PoolTask], None]) -> None:
         self.most = most
@@ -267,7 +267,7 @@ def test_without_more_threads_the_existing_ones_do_the_work(rig_of, monkeypatch)
 
 @pytest.mark.parametrize("seed", range(25))
 def test_every_block_is_taken_in_any_order_of_events(rig_of, seed: int) -> None:
-    """Wants, retries, deferrals, limits and pauses from several threads; the last to sleep is woken for the last."""
+    """Wants, retries, deferrals, limits and pauses from several threads lose no wake-up."""
     dice = random.Random(seed)
     outcomes = [dice.choice(["settle"] * 4 + ["retry", "defer", "slow"]) for _ in range(5000)]
     turn = iter(outcomes)
