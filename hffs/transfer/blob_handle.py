@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import ranges
 from ..cache import StoredBlob
 from ..errors import BlockAbsent, HffsError, IntegrityError
 from ..model import RemoteFile
+
+Watcher = Callable[[HffsError | None], None]
 
 # Enough for 64 readers waiting for 1 MiB each while nothing can be stored; small beside what a loader needs itself.
 MEMORY_LIMIT = 64 * 1024 * 1024
@@ -81,6 +84,7 @@ class BlobHandle:
 
     __slots__ = (
         "_held", "_lock", "file", "holders", "key", "memory", "readers", "refusal", "size", "store_error", "stored",
+        "watchers",
     )  # fmt: skip
 
     def __init__(self, key: str, file: RemoteFile, stored: StoredBlob, memory: MemoryBlocks) -> None:
@@ -96,6 +100,7 @@ class BlobHandle:
         # open; demand and read-ahead are forgotten as soon as no reader is left.
         self.readers = 0
         self.holders = 0
+        self.watchers: list[Watcher] = []  # guarded by the scheduler's lock
         self._lock = threading.Lock()
         # guarded by _lock: blocks to be kept in memory too, by how many reads hold them
         self._held: Counter[int] = Counter()

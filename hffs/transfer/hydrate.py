@@ -30,10 +30,9 @@ from ..errors import (
 from ..model import RemoteFile
 from ..policy import Priority
 from ..ranges import BLOCK_SIZE, block_count
-from .blob_handle import BlobHandle
+from .blob_handle import BlobHandle, Watcher
 from .fetcher import Fetcher
 from .progress import FileProgress, HydrationProgress, State
-from .scheduler import Watcher
 from .throughput import Throughput
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from .. import ranges
 from ..errors import Cancelled, DeadlineExceeded, HffsError
 from ..policy import USUAL, BlockQueue, ConcurrencyController, ConcurrencyLimits, Fetch, Priority
-from .blob_handle import BlobHandle
+from .blob_handle import BlobHandle, Watcher
 from .timers import Timers
 from .waiters import LATE_SECONDS, Callback, LateBlocks, Waiter, WaitingRead
 from .worker_pool import PoolTask, WorkerPool
@@ -29,8 +29,6 @@ from .worker_pool import PoolTask, WorkerPool
 SAMPLE_SECONDS = 0.25
 # How long background work waits after access to a file was withdrawn: the Hub access lets one request through so often.
 DENIED_SECONDS = 30.0
-
-Watcher = Callable[[HffsError | None], None]
 
 
 class Unused(NamedTuple):
@@ -68,7 +66,6 @@ class Scheduler:
         self._handles: dict[str, BlobHandle] = {}
         self._waiters: dict[int, Waiter] = {}  # by ticket
         self._late = LateBlocks(late_seconds)
-        self._watchers: dict[str, list[Watcher]] = {}
         self._tickets = itertools.count(1)
         self._sampling = False
         self.stopped = False
@@ -256,7 +253,8 @@ class Scheduler:
     def landed(self, fetch: Fetch, blocks: Iterable[int]) -> list[Waiter]:
         """Blocks of a running fetch can be read; returns the waiters that waited for nothing else."""
         with self._lock:
-            return self._take_waiters(t for block in blocks for t in self._queue.landed(fetch, block))
+            tickets = [ticket for block in blocks for ticket in self._queue.landed(fetch, block)]
+            return self._take_waiters(tickets) if tickets else []
 
     def is_awaited(self, fetch: Fetch) -> bool:
         with self._lock:
@@ -352,19 +350,15 @@ class Scheduler:
         """``watcher(None)`` when a fetch of the handle has ended or its content was verified, ``watcher(error)`` when a
         fetch failed for good or the content is wrong; on worker and hash threads, so hand over. Until ``unwatch``."""
         with self._lock:
-            self._watchers.setdefault(handle.key, []).append(watcher)
+            handle.watchers.append(watcher)
 
     def unwatch(self, handle: BlobHandle, watcher: Watcher) -> None:
         with self._lock:
-            watchers = self._watchers.get(handle.key, [])
-            if watcher in watchers:
-                watchers.remove(watcher)
-            if not watchers:
-                self._watchers.pop(handle.key, None)
+            handle.watchers.remove(watcher)
 
     def watchers(self, handle: BlobHandle) -> list[Watcher]:
         with self._lock:
-            return list(self._watchers.get(handle.key, ()))
+            return list(handle.watchers)
 
     def is_busy(self, handle: BlobHandle) -> bool:
         """Whether anything of the handle is queued or running."""

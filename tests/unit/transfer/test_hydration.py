@@ -96,7 +96,7 @@ def ended(hydration: HydrationThread) -> HydrationProgress:
 
 
 def nothing_left(fetcher: Fetcher) -> bool:
-    return not fetcher._scheduler._handles and not fetcher._scheduler._queue._maps and not fetcher._scheduler._watchers
+    return not fetcher._scheduler._handles and not fetcher._scheduler._queue._maps
 
 
 def errors(snapshot: HydrationProgress) -> dict[str, HffsError | None]:
@@ -562,7 +562,7 @@ def test_a_cancelled_hydration_ends_at_once_and_keeps_what_came(
     source.refusals.clear()
     source.gate.set()
     until(lambda: not fetcher.active_workers())
-    until(lambda: not fetcher._scheduler._watchers)
+    until(lambda: not any(handle.watchers for handle in fetcher._scheduler.handles()))
     asked = len(source.asked)
     assert not any(fetcher._scheduler._queue.queued().values())
     assert len(source.asked) == asked, "nothing more of it is fetched"
