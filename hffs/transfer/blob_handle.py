@@ -93,7 +93,7 @@ class BlobHandle:
         self.size = file.blob.size
         self.stored = stored
         self.memory = memory
-        self.store_error: HffsError | None = None  # with which the disk refused its last block; None: it took that
+        self.store_error: HffsError | None = None  # why its last block was not stored; None: it was
         # Set while its content is in quarantine: nothing of it is read, whatever blocks are local.
         self.refusal: ContentRefusal | None = None
         # guarded by the scheduler's lock: how many readers use it, and how many fetches and hashings. Either keep it

@@ -1,6 +1,6 @@
 """Stores fetched blocks: in the cache when the budget and the disk take them, else in a small memory.
 
-``Downloader`` reserves space for each GET before it is sent. A disk that refused is left alone until
+``Downloader`` reserves space for each GET before it is sent. After a failed write the disk is left alone until
 ``policy.DiskBreaker`` lets one block try. It fetches nothing. Any thread; a WriteReservation belongs to one.
 """
 
@@ -25,7 +25,7 @@ _PAGE: Final = 4096  # allocation unit of file systems
 
 
 class BlockSink:
-    """``budget`` is None where nothing is limited. ``on_error`` gets the first error of a row of refused blocks."""
+    """``budget`` is None where nothing is limited. ``on_error`` gets the first error of a row."""
 
     def __init__(
         self,
@@ -42,21 +42,20 @@ class BlockSink:
         # guarded by _lock
         self._breaker = breaker or DiskBreaker()
         self._error: HffsError | None = None
-        self._logged = False  # the log says that the disk refuses
+        self._logged = False  # the log says that the disk fails
 
     @property
     def error(self) -> HffsError | None:
-        """The error with which the cache refused the last block; None: it took it."""
+        """Why the last block was not stored; None: it was."""
         return self._error
 
     def reset(self) -> None:
-        """The next block is tried, whatever the disk refused before."""
+        """The next block is written, whatever failed before."""
         with self._lock:
             self._breaker.worked()
 
     def probe(self) -> None:
-        """Tries, when it is time, whether the cache takes blocks again: a mount that is not read does not stay
-        degraded."""
+        """Tries, when a retry is due, whether blocks can be stored again, also while nothing is read."""
         budget, error = self.budget, self._error
         if budget is None or error is None:
             return
@@ -99,7 +98,7 @@ class BlockSink:
         self._log(None)
 
     def not_stored(self, handle: BlobHandle, error: HffsError, *, disk: bool) -> None:
-        """The disk (``disk``) or the budget refused a block of the handle."""
+        """The disk (``disk``) or the budget did not take a block of the handle."""
         free = self.budget.free() if disk and self.budget is not None and isinstance(error, NoSpace) else None
         with self._lock:
             if disk:
@@ -113,7 +112,7 @@ class BlockSink:
             self._on_error(handle, error)
 
     def _log(self, error: HffsError | None) -> None:
-        """Logs a change of what the disk does; what only the budget refuses changes with every file."""
+        """Logs when the disk fails and works again; whether the budget has space changes with every file."""
         with self._lock:
             logged, self._logged = self._logged, error is not None
             if logged is self._logged:
@@ -136,9 +135,9 @@ class WriteReservation:
         self._reservation: Reservation | None = None
         self._left = self._used = 0  # of the reservation
         if not tries:
-            self._refuse(sink.error or NoSpace("the disk takes nothing at this moment"), disk=False)
+            self._fail(sink.error or NoSpace("the disk takes nothing at this moment"), disk=False)
         elif handle.stored.no_space is not None:  # of this one blob; it begins anew when it is opened next
-            self._refuse(handle.stored.no_space, disk=False)
+            self._fail(handle.stored.no_space, disk=False)
         self._probing = tries and sink.error is not None
 
     def __enter__(self) -> Self:
@@ -163,7 +162,7 @@ class WriteReservation:
             try:
                 handle.stored.publish(lease, first, data)
             except (NoSpace, CacheUnusable) as error:
-                self._refuse(error, disk=True)
+                self._fail(error, disk=True)
             else:
                 size = _on_disk(len(data))
                 self._left -= size
@@ -188,14 +187,14 @@ class WriteReservation:
         try:
             self._reservation = budget.reserve(asked)
         except (NoSpace, CacheUnusable) as error:
-            self._refuse(error, disk=True)
+            self._fail(error, disk=True)
             return
         if self._reservation is None:
-            self._refuse(budget.no_space_error(), disk=False)
+            self._fail(budget.no_space_error(), disk=False)
         else:
             self._left = asked
 
-    def _refuse(self, error: HffsError, *, disk: bool) -> None:
+    def _fail(self, error: HffsError, *, disk: bool) -> None:
         self.error = error
         self._sink.not_stored(self._handle, error, disk=disk)
 

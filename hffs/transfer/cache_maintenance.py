@@ -19,8 +19,7 @@ LOOK_SECONDS = 1.0
 
 
 class CacheMaintenance:
-    """Starts and maintains ``budget``, and calls ``probe`` each time. ``start`` once, ``stop`` before the budget is
-    closed."""
+    """Maintains ``budget`` and calls ``probe`` each time. ``start`` once, ``stop`` before the budget is closed."""
 
     def __init__(self, budget: CacheBudget, probe: Callable[[], None] = lambda: None) -> None:
         self._budget = budget

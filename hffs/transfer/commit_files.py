@@ -45,8 +45,7 @@ class CommitFiles:
         read_timeout: float = 120.0,
         prefetch: str = "small",
     ) -> None:
-        """``prefetch`` is the setting's value: with ``all`` the first read of a file has the rest of it fetched,
-        too."""
+        """``prefetch`` is the setting's value: with ``all`` the first read of a file has the rest fetched, too."""
         self.listings = listings
         self._store = store
         self._fetcher = fetcher

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 # A cold read over loopback takes all of two cores, and hashing beside it took a fifth of its speed, though at the
-# lowest priority: the interpreter's lock knows none. At 1 Gbit/s half of the machine is idle, and hashing costs
-# nothing.
+# lowest priority: the interpreter's lock knows none. At 1 Gbit/s half of the machine is idle.
 IDLE_SHARE: Final = 0.25
 _SAMPLE_S: Final = 0.1  # idle time is counted in hundredths of a second
 

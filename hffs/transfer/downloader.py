@@ -30,7 +30,7 @@ GATHER_SECONDS = 0.005
 
 
 class Downloader:
-    """``on_landed`` gets blocks that can be read, ``on_store_error`` the first error with which the cache refuses."""
+    """``on_landed`` gets blocks that can be read, ``on_store_error`` the first error of a row."""
 
     def __init__(
         self,
@@ -88,8 +88,7 @@ class Downloader:
             body.abort()
 
     def run(self, fetch: Fetch, handle: BlobHandle, buffer: memoryview) -> bool:
-        """Fetches what is missing; True when other processes have leased a part of it. Raises HffsError; blocks that
-        have landed stay."""
+        """Fetches what is missing; True when other processes lease a part. Raises HffsError; landed blocks stay."""
         with handle.stored.lease(fetch.blocks) as lease:
             absent = [part for run in lease.blocks for part in handle.missing(run)]
             left = {block for run in (*absent, *lease.busy) for block in run}

@@ -88,7 +88,7 @@ class Fetcher:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """At most ``workers`` threads, of which ``ahead`` read ahead; ``controller`` limits how many hydrate big files.
-        Stored blocks keep to ``budget``; ``breaker`` decides when a disk that refused is tried again.
+        Stored blocks keep to ``budget``; ``breaker`` decides when a failed disk is tried again.
         ``background_delay`` gives the seconds that background work waits before a file is requested. ``hash_nice`` is
         the nice value of the hash worker: the lowest priority, where there may be readers."""
         self._store = store
@@ -205,8 +205,7 @@ class Fetcher:
             waiter.timer.cancel()
 
     def clear_quarantine(self, blob: Blob) -> bool:
-        """Forgets that a content was wrong, so that it is fetched and read again at once, from a fresh URL. Returns
-        whether there was a record of it."""
+        """Has wrong content fetched and read again at once, from a fresh URL; returns whether any was on record."""
         return self.quarantine.clear(blob, self._scheduler.handle(blob_key(blob)))
 
     # --- status -----------------------------------------------------------------------------------------------------
@@ -251,7 +250,7 @@ class Fetcher:
 
     @property
     def store_error(self) -> HffsError | None:
-        """The error with which the cache refused the last block; None: it took it."""
+        """Why the last block was not stored; None: it was."""
         return self._downloader.sink.error
 
     # --- how much can be kept ---------------------------------------------------------------------------------------
@@ -270,12 +269,12 @@ class Fetcher:
         return self.store_error is None and (capacity is None or size <= capacity // 2)
 
     def probe(self) -> None:
-        """To be called about once a second: finds out whether a cache that refused blocks takes them now."""
+        """To be called about once a second: finds out whether blocks can be stored again."""
         self._downloader.sink.probe()
 
     def ensure_capacity(self, missing: int, total: int) -> None:
-        """Before ``missing`` of ``total`` bytes are fetched to be kept together: a disk that refused is tried again
-        with the next block. Raises NoSpace when so much can never be kept."""
+        """Before ``missing`` of ``total`` bytes are fetched to be kept together: a failed disk is tried again with the
+        next block. Raises NoSpace when so much can never be kept."""
         self._downloader.sink.reset()
         capacity = None if self._budget is None else self._budget.capacity()
         if missing and capacity is not None and total > capacity:
@@ -344,7 +343,7 @@ class Fetcher:
         self._notify_watchers(handle, error)
 
     def _denied(self, fetch: Fetch, handle: BlobHandle, error: AccessDenied) -> None:
-        """The Hub access remembers what is refused, and learns of a new token first: readers get the error at once.
+        """The source's access remembers denials, and learns of a new token first: readers get the error at once.
         What background work had access to before stays wanted and is tried again after a pause or at ``resume``;
         watchers are not notified of that, and want again what only a reader had wanted, as always."""
         lapsed = isinstance(error, AccessLapsed)

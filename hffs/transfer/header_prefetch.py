@@ -22,8 +22,7 @@ log = logging.getLogger(__name__)
 
 # Plans kept for later opens: the shards of a large model. The largest plan takes 1.5 MiB.
 MOST_PLANS: Final = 64
-# Lookups waiting to be parsed; one that finds no place is submitted again with the next read. A parse takes
-# milliseconds.
+# Lookups waiting to be parsed, which takes milliseconds; one beyond these is submitted again with the next read.
 MOST_WAITING: Final = 64
 # A GGUF header of the longest kind doubles five times; a format that asks for more than this loops.
 _MOST_STEPS: Final = 16

@@ -42,8 +42,7 @@ log = logging.getLogger(__name__)
 MOST_OPEN = 64
 # Big ones among them: the next one's first blocks are wanted when the last of this one's are taken.
 MOST_BIG = 2
-# So many files in a row that the same source does not serve, after six attempts each, and it serves none; or that the
-# same folder does not take.
+# A source that does not serve so many files in a row, after six attempts each, serves none; a folder likewise.
 MOST_FAILURES = 8
 # Wanted blocks may be dropped with another hydration that is cancelled, or meet a failure that is remembered for five
 # seconds: what is missing is wanted again this often, whatever else happens.
@@ -243,8 +242,7 @@ class Hydration:
             self._fetcher.clear_quarantine(file.blob)
 
     def _advance(self, work: _Work, error: HffsError | None, *, again: bool = False) -> None:
-        """The next step of a file after an event: wants what is missing, has it hashed, or ends it. ``again``: wants
-        also what was wanted before."""
+        """The next step of a file: wants what is missing (``again``: once more), has it hashed, or ends it."""
         if work.handle is None:  # an event that came too late
             return
         if isinstance(error, Cancelled):  # of a fetch for other users; or of all, which the next look finds out

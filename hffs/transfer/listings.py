@@ -49,8 +49,7 @@ class Listings:
         self._rest: tuple[list[Entry], Iterator[Entry]] | None = None
 
     def load(self) -> None:
-        """Makes the first request unless the index has the answer. Raises EntryNotFound when ``root`` is no
-        directory."""
+        """Makes the first request unless the index has it. Raises EntryNotFound when ``root`` is no directory."""
         entries = self._stored.get("all", self.root)
         if entries is not None:
             self._stored.renew("all", self.root, entries)
@@ -259,8 +258,7 @@ class Listings:
 
 
 def cached_files(index: Index, commit: Commit, root: str = "") -> tuple[list[Entry], bool]:
-    """The files at or below ``root`` that the index has, in path order, and whether these are all; ``root`` may be a
-    file. No request."""
+    """The files at or below ``root`` (or that file) in the index, by path, and whether these are all; no request."""
     stored = _CommitIndex(index, commit)
     folder, found = root, dict[str, Entry]()
     while (whole := stored.get("all", folder)) is None and folder:

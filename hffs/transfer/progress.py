@@ -14,8 +14,7 @@ Outcome = Literal["running", "done", "failed", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class FileProgress:
-    """One file of a hydration at a moment: ``local`` of the ``size`` bytes to be fetched are on the disk; the error
-    that ended it, if it failed."""
+    """One file at a moment: ``local`` of the ``size`` bytes to be had are on the disk; the error of a failed one."""
 
     file: RemoteFile
     size: int

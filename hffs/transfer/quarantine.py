@@ -64,8 +64,7 @@ class Quarantine:
         handle.refusal = None
 
     def discard_if_refused(self, handle: BlobHandle) -> None:
-        """To be called after each fetch: one that was running when the content was refused may have stored blocks.
-        Raises CacheUnusable."""
+        """After each fetch: one that ran when the content was refused may have stored blocks. Raises CacheUnusable."""
         if handle.refusal is not None:
             self._discard(handle)
 

@@ -39,8 +39,7 @@ class Unused(NamedTuple):
 
 
 class Scheduler:
-    """``run`` carries out one fetch on a worker; ``sample`` is called on the timer thread while big files are
-    fetched."""
+    """``run`` carries out one fetch on a worker; the timer thread calls ``sample`` while big files are fetched."""
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class Scheduler:
         )
 
     def stop(self) -> list[Waiter]:
-        """No work is handed out any more; workers end with what they are at. Returns all waiters."""
+        """Workers end with their current fetches. Returns all waiters."""
         with self._lock:
             self.stopped = True
             waiters = self._take_waiters(list(self._waiters))
@@ -96,8 +95,7 @@ class Scheduler:
     # --- handles ----------------------------------------------------------------------------------------------------
 
     def attach(self, fresh: BlobHandle) -> BlobHandle | None:
-        """Counts one more reader of the blob and returns its handle: ``fresh`` when there was none. None when
-        stopped."""
+        """Counts one more reader of the blob; returns its handle, ``fresh`` if there was none, or None when stopped."""
         with self._lock:
             if self.stopped:
                 return None

@@ -16,9 +16,8 @@ from .timers import Timer
 log = logging.getLogger(__name__)
 
 # A read that missed its deadline fails at once when it is repeated so soon: the kernel does, two times or three (it
-# fetches single pages after a failed read-ahead), and would make that many deadlines of one. As long as a failed fetch
-# is remembered (policy.BlockQueue).
-LATE_SECONDS = 5.0
+# fetches single pages after a failed read-ahead), and would make that many deadlines of one.
+LATE_SECONDS = 5.0  # as long as policy.BlockQueue remembers a failed fetch
 MOST_LATE = 4096  # blocks remembered; the kernel asks again for the one that has just failed
 
 Callback = Callable[[Exception | None], None]
