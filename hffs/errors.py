@@ -1,8 +1,8 @@
-"""The errors of hffs.
+"""The exceptions of hffs, one class for each kind of failure.
 
-The class names what happened, attributes name to what, ``transient`` says whether a retry may help. Exceptions of
-libraries are translated into these in the room that calls the library, and never leave it. ``exit_code`` is the command
-line's; errnos are chosen in ``fuse.errnos`` only.
+Exceptions of libraries are translated into these by the room that calls the library. ``exit_code`` is the command
+line's, inherited unless a class sets its own; ``transient`` says whether a retry may help. The errno that a program
+gets through a mount is the class's row in ``fuse.errnos``, repeated in its docstring.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-# Of several failures, those that a second run would not mend come before those that it may. So 5 (the Hub is
-# unreachable) means that nothing else was wrong, and that a later run may succeed.
+# Of several failures, those that another run would not mend precede those that it may. So 5 (the Hub is unreachable)
+# means that there was no other failure, and that trying later makes sense.
 _WORST_FIRST: Final = (6, 7, 4, 3, 1, 5)
 
 
 class HffsError(Exception):
-    """A failure as two sentences for the user: ``what`` happened, and the ``remedy`` where there is one."""
+    """A failure: ``what`` happened and its ``remedy``, texts for the user ("": no remedy). Exit code 1, EIO."""
 
     exit_code = 1
     transient = False
@@ -31,36 +31,36 @@ class HffsError(Exception):
 
 
 class UsageError(HffsError):
-    """The request makes no sense: a malformed name, contradicting options."""
+    """The request is invalid: a malformed name, contradicting options. Exit code 2, EINVAL."""
 
     exit_code = 2
 
 
 class NotFound(HffsError):
-    """Repo, revision, file or mount does not exist (or, for a repo, may not be seen)."""
+    """A repo, revision, file or mount does not exist, or a repo is hidden from this user. Exit code 3, ENOENT."""
 
     exit_code = 3
 
 
 class RepoNotFound(NotFound):
-    pass
+    """The repo does not exist, or is private. ENOENT."""
 
 
 class RevisionNotFound(NotFound):
-    pass
+    """The repo has no such branch, tag or commit. ENOENT."""
 
 
 class EntryNotFound(NotFound):
-    pass
+    """The snapshot has no file or directory of this name. ENOENT."""
 
 
 class MountNotFound(NotFound):
-    pass
+    """No daemon serves this mountpoint or socket. ENOENT."""
 
 
 class AccessDenied(HffsError):
-    """The server refuses access: a gated, private or disabled repo, a bad token. ``token``: it refuses the token for
-    every request."""
+    """The server refuses access: a gated or disabled repo, an invalid token. ``token``: the token is refused for every
+    repo. Exit code 4, EACCES."""
 
     exit_code = 4
 
@@ -70,12 +70,12 @@ class AccessDenied(HffsError):
 
 
 class AccessLapsed(AccessDenied):
-    """The server refuses what it granted before: the token has expired or was revoked, and may be replaced soon."""
+    """The server refuses access it gave before: the token expired or was revoked, and may be replaced. EACCES."""
 
 
 class HubUnreachable(HffsError):
-    """The server did not answer: network down, timeout, server error. ``retry_after`` is the wait in seconds that the
-    server asked for, five minutes at most; None where it named none."""
+    """No usable response: network down, timeout, server error. ``retry_after``: the pause the server asked for, in
+    seconds, 300 at most. Exit code 5, EIO."""
 
     exit_code = 5
     transient = True
@@ -86,19 +86,19 @@ class HubUnreachable(HffsError):
 
 
 class RateLimited(HubUnreachable):
-    """Too many requests: the server asks for a wait."""
+    """The server refuses requests for a while: its rate limit is reached. EIO."""
 
 
 class Offline(HubUnreachable):
-    """No request was sent: hffs is set offline, or the Hub was unreachable just now. A retry at once is useless."""
+    """No request was sent: hffs is set offline, or the Hub was unreachable just now. An immediate retry fails. EIO."""
 
     transient = False
 
 
 class BadResponse(HubUnreachable):
-    """A response that breaks the protocol: wrong status, range, length or encoding. None of its bytes is used.
+    """A response breaks the protocol: wrong status, range, length or encoding. Its bytes are not used. EIO.
 
-    ``lasting``: the server is made so, and would answer the same again."""
+    ``lasting``: the server always responds like this, so a retry does not help."""
 
     def __init__(self, what: str, remedy: str = "", retry_after: float | None = None, *, lasting: bool = False) -> None:
         super().__init__(what, remedy, retry_after)
@@ -106,11 +106,12 @@ class BadResponse(HubUnreachable):
 
 
 class LinkExpired(BadResponse):
-    """A fresh signed URL was refused; a later one may work."""
+    """A signed URL was refused; a new one may work. EIO."""
 
 
 class IntegrityError(HffsError):
-    """Bytes are not what their hash says; ``expected`` and ``got`` are hex digests where a whole blob was hashed."""
+    """Content does not match its hash; ``expected`` and ``got`` are hex digests if a whole blob was hashed. Exit code
+    6, EIO."""
 
     exit_code = 6
 
@@ -121,70 +122,70 @@ class IntegrityError(HffsError):
 
 
 class ContentChanged(HffsError):
-    """The source now has other content under the same name."""
+    """The source has other content under the same name now. ESTALE."""
 
 
 class NoSpace(HffsError):
-    """The disk is full or the budget is spent."""
+    """The disk is full, or the cache limit is reached and nothing can be evicted. Exit code 7, EIO."""
 
     exit_code = 7
 
 
 class CacheUnusable(HffsError):
-    """The cache directory cannot be used: unsupported file system, no permission, a newer format."""
+    """The cache directory cannot be used: unsupported file system, no permission, a newer format. EIO."""
 
 
 class BlockAbsent(HffsError):
-    """A block that was to be read is not in the store (any more); it can be fetched again."""
+    """The store does not have the requested block, or no longer; fetch it again. EIO."""
 
     transient = True
 
 
 class DeadlineExceeded(HffsError):
-    """A wait ended before its result came."""
+    """A wait reached its deadline. ETIMEDOUT."""
 
     transient = True
 
 
 class Cancelled(HffsError):
-    """The operation was cancelled: by the user, or because hffs is shutting down."""
+    """A wait or job was given up: interrupted, or hffs is shutting down. Exit code 130, EINTR."""
 
     exit_code = 130
 
 
 class MountFailed(HffsError):
-    """The kernel or libfuse refused the mount, or the mountpoint is not usable."""
+    """The kernel or libfuse refused the mount, or the mountpoint is not usable. EIO."""
 
 
 class NameRefused(HffsError):
-    """A name from a server, archive or definition that must not become a path."""
+    """A name from a server, archive or definition must not become a path. ENOENT."""
 
 
 class ReadOnly(HffsError):
-    """A change to a read-only file system was requested."""
+    """The file system is read-only. EROFS."""
 
 
 class IsDirectory(HffsError):
-    pass
+    """A file is needed. EISDIR."""
 
 
 class NotDirectory(HffsError):
-    pass
+    """A directory is needed. ENOTDIR."""
 
 
 class NoAttribute(HffsError):
-    """The extended attribute does not exist."""
+    """The extended attribute does not exist. ENODATA."""
 
 
 class AttributeTooLong(HffsError):
-    """The extended attribute does not fit into the caller's buffer."""
+    """The extended attribute is longer than the caller's buffer. ERANGE."""
 
 
 class BadHandle(HffsError):
-    """The handle is not open."""
+    """The handle is not open. EBADF."""
 
 
 def worst(exit_codes: Iterable[int]) -> int:
-    """The exit code of several failures together; 1 for none."""
+    """Returns the exit code of several failures together; 1 for none."""
     known = [code if code in _WORST_FIRST else 1 for code in exit_codes]
     return min(known, key=_WORST_FIRST.index, default=1)

@@ -1,4 +1,4 @@
-"""The values that all rooms share: repos, commits, entries, blobs. Frozen, and free of I/O."""
+"""Values shared by all rooms: repos, commits, entries, blobs. Immutable, without I/O."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class RepoType(StrEnum):
 
     @property
     def prefix(self) -> str:
-        """The prefix of the id in URLs and in names that users write: none for models."""
+        """The prefix of an id in URLs and in names typed by users: "" for models."""
         return "" if self is RepoType.MODEL else f"{self.value}s/"
 
 
 @dataclass(frozen=True, slots=True)
 class RepoRef:
-    """A repo as the user names it: at a revision (None: its default branch), perhaps only a folder of it."""
+    """A repo as named by the user: at a revision (None: the default branch), limited to ``subfolder`` ("": all)."""
 
     type: RepoType
     id: str
@@ -38,8 +38,8 @@ class RepoRef:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A revision resolved: nothing of it ever changes. ``date`` is seconds since the epoch, ``source`` the id of the
-    source that resolved it and has its files: of a Hub its endpoint (``https://huggingface.co``)."""
+    """A resolved revision, whose content never changes. ``date`` is in seconds since the epoch; ``source`` is the id of
+    the source that resolved it and has its files, for a Hub its endpoint (``https://huggingface.co``)."""
 
     type: RepoType
     id: str
@@ -51,7 +51,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A hash of content: ``sha256`` of the bytes, or git's sha1 of ``blob <size>\\0`` and the bytes."""
+    """A hash of content: ``sha256`` of the bytes, or ``git-sha1`` of ``blob <size>\\0`` and the bytes."""
 
     algorithm: Literal["sha256", "git-sha1"]
     hex: str
@@ -59,8 +59,9 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """The identity of content, shared by every path, revision and repo that has it: by its ``digest``, or where the
-    listing has none by an opaque ``etag``. Until it is verified it belongs to ``origin``, the id of its source."""
+    """The identity of content, shared by every path, revision and repo with the same content: its ``digest``, or an
+    opaque ``etag`` if the listing has no digest. Unverified content is trusted for ``origin`` only, the id of its
+    source."""
 
     etag: str
     size: int
@@ -70,8 +71,8 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A blob and a place to fetch it from: ``path`` (from the repo's root) in a commit of a source. ``etag`` is the
-    source's, where it differs from the blob's, as it does when it is no hash."""
+    """A blob and where to fetch it: ``path`` (from the repo's root) in a commit of a source. ``etag`` is the source's
+    if it differs from the blob's, which it does if it is no hash."""
 
     commit: Commit
     path: str
@@ -92,15 +93,15 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name in a snapshot. ``path`` counts from the repo's root, no leading slash. A file whose listing gave no size
-    has ``size`` None until a HEAD gave it; directories have neither size nor etag."""
+    """A file or directory of a snapshot. ``path`` is relative to the repo's root. ``size`` of a file is None until the
+    listing or a HEAD gives it; directories have neither size nor etag."""
 
     path: str
     kind: Literal["file", "directory"]
     size: int | None = None
     etag: str | None = None
     lfs: bool = False
-    etag_from: Literal["listing", "server"] = "listing"  # a HEAD is the server's own answer
+    etag_from: Literal["listing", "server"] = "listing"  # server: of a HEAD response
 
     @property
     def name(self) -> str:
@@ -111,8 +112,8 @@ class Entry:
         return self.path.rpartition("/")[0]
 
     def blob(self, commit: Commit) -> Blob | None:
-        """The content; None until size and etag are known. An etag that is no hash identifies the content of its file
-        only, other files may have the same: the blob's etag then includes commit and path."""
+        """Returns the content; None until size and etag are known. An etag that is no hash identifies content within
+        its file only, since other files may have the same: the blob's etag then includes commit and path."""
         if self.size is None or self.etag is None:
             return None
         digest, name = self.digest(), self.etag
@@ -121,14 +122,14 @@ class Entry:
         return Blob(name, self.size, commit.source, digest)
 
     def remote(self, commit: Commit) -> RemoteFile | None:
-        """The file at its source; None until size and etag are known."""
+        """Returns the file at its source; None until size and etag are known."""
         blob = self.blob(commit)
         if blob is None or self.etag is None:
             return None
         return RemoteFile(commit, self.path, blob, self.lfs, "" if blob.etag == self.etag else self.etag)
 
     def digest(self) -> Digest | None:
-        """The hash that the etag is: 64 hex digits of an LFS file are its sha256, 40 of a git file its sha1."""
+        """Returns the hash in the etag: 64 hex digits of an LFS file are its sha256, 40 of a git file its git-sha1."""
         if self.etag is None or not _HEX.fullmatch(self.etag):
             return None
         if self.lfs and len(self.etag) == 64:

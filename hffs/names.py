@@ -12,8 +12,7 @@ from .errors import NameRefused
 
 NAME_BYTES: Final = 255  # NAME_MAX of every file system Linux mounts
 PATH_BYTES: Final = 4096  # PATH_MAX
-# Folders that a path may go through. Those of checkpoints are some five deep, of datasets ten; each level of each path
-# costs memory, and a path of 4096 bytes has room for 2048.
+# Parts of a path. Checkpoints have some five, datasets ten; each level costs memory, and 4096 bytes could contain 2048.
 DEPTH: Final = 64
 # Bytes. Bigger sizes in a listing are refused: this is the biggest file of ext4, and 30 times the Hub's own limit. The
 # state of such a blob takes 400 MB; for the 2**63 bytes that a listing could claim it would fit into no memory.
@@ -21,16 +20,16 @@ MOST_SIZE: Final = 1 << 44
 
 
 def is_below(path: str, folder: str) -> bool:
-    """Whether ``path`` is ``folder`` or in it; every path is in ""."""
+    """Returns whether ``path`` is ``folder`` or below it; every path is below ""."""
     return not folder or path == folder or path.startswith(f"{folder}/")
 
 
 def check_name(path: str) -> str:
-    """The path itself, when it can safely be shown below a directory as a relative path.
+    """Returns ``path`` if it is safe as a path relative to a directory.
 
-    Raises NameRefused for what would leave the directory or cannot be a name on Linux: empty, absolute, ``.`` or
-    ``..`` or nothing between slashes, a NUL, a part above 255 bytes, above 4096 bytes or 64 parts in all, no valid
-    Unicode.
+    Raises NameRefused for a path that would leave the directory or cannot exist on Linux: empty, absolute, with a part
+    that is empty, ``.`` or ``..``, with a NUL, not valid Unicode, with a part over 255 bytes, over 4096 bytes or 64
+    parts in all.
     """
     if not isinstance(path, str) or not path:
         raise NameRefused(f"{path!r} is not a name")
@@ -38,7 +37,7 @@ def check_name(path: str) -> str:
     if path.startswith("/"):
         raise NameRefused(f"{text} is an absolute path", "it must be relative")
     if "\0" in path:
-        raise NameRefused(f"{text} holds a NUL character")
+        raise NameRefused(f"{text} contains a NUL character")
     try:
         encoded = path.encode()
     except UnicodeEncodeError:
@@ -57,8 +56,8 @@ def check_name(path: str) -> str:
 
 
 def shown(text: str, keep: str = "") -> str:
-    """``text`` with every character that a terminal would interpret or hide (control, direction, undecodable) escaped,
-    except those of ``keep``."""
+    """Returns ``text`` with the characters that a terminal may interpret or hide (control, direction, undecodable)
+    escaped, except those of ``keep``."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() or each in keep else _escape(each) for each in text)

@@ -1,7 +1,7 @@
 """Arithmetic of bytes and blocks; values only.
 
-A *block* is an aligned piece of a blob, named by its index; a *span* is a run of neighbouring blocks, written as a
-plain ``range`` of indices with step 1. Byte ranges are half-open everywhere; only the HTTP header counts inclusively.
+A *block* is an aligned piece of a blob, identified by its index; a *span* is a run of adjacent blocks: a ``range`` of
+indices with step 1. Byte ranges are half-open; only the HTTP header is inclusive.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-# The unit of presence and checking. Fixed by the cache format: a cold random read costs one of these, a CRC32 over it
-# takes 40 us, and 100 GiB of blob need 2 MiB of state.
+# The unit of presence and checking, fixed by the cache format: a cold random read fetches one, a CRC32 over it takes
+# 40 us, and a blob of 100 GiB needs 2 MiB of state.
 BLOCK_SIZE: Final = 256 * 1024
 
 
@@ -31,42 +31,42 @@ class ByteRange:
         return self.stop - self.start
 
     def header(self) -> str:
-        """The value of an HTTP Range header (RFC 9110, 14.2); an empty range has none."""
+        """Returns the value of an HTTP Range header (RFC 9110, 14.2). Raises ValueError for an empty range."""
         if not self.length:
-            raise ValueError("an empty range cannot be asked for")
+            raise ValueError("an empty range cannot be requested")
         return f"bytes={self.start}-{self.stop - 1}"
 
 
 def block_count(size: int) -> int:
-    """How many blocks a blob of ``size`` bytes has; the last may be short."""
+    """Returns the number of blocks of a blob of ``size`` bytes; the last may be short."""
     return -(-size // BLOCK_SIZE)
 
 
 def clip(offset: int, length: int, size: int) -> ByteRange:
-    """The part of ``[offset, offset + length)`` that lies inside a blob of ``size`` bytes (empty past its end)."""
+    """Returns the part of ``[offset, offset + length)`` inside a blob of ``size`` bytes (empty past its end)."""
     start = min(max(offset, 0), size)
     return ByteRange(start, max(start, min(offset + length, size)))
 
 
 def span_of(asked: ByteRange) -> range:
-    """The blocks that cover a byte range; empty for an empty one."""
+    """Returns the blocks that cover a byte range; empty for an empty one."""
     if not asked.length:
         return range(0)
     return range(asked.start // BLOCK_SIZE, (asked.stop - 1) // BLOCK_SIZE + 1)
 
 
 def bytes_of(span: range, size: int) -> ByteRange:
-    """The bytes that a non-empty span of a blob of ``size`` bytes holds."""
+    """Returns the bytes of a non-empty span of a blob of ``size`` bytes."""
     return ByteRange(span.start * BLOCK_SIZE, min(span.stop * BLOCK_SIZE, size))
 
 
 def block_length(block: int, size: int) -> int:
-    """Bytes in this block of a blob of ``size`` bytes."""
+    """Returns the length of this block of a blob of ``size`` bytes."""
     return min(BLOCK_SIZE, size - block * BLOCK_SIZE)
 
 
 def runs(blocks: Iterable[int]) -> list[range]:
-    """Ascending block indices gathered into runs of neighbours."""
+    """Returns ascending block indices as runs of adjacent blocks."""
     found: list[range] = []
     for block in blocks:
         if found and found[-1].stop == block:
