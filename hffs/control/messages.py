@@ -188,11 +188,9 @@ class FileProblem(TypedDict):
     what: str
 
 
-class SnapshotStatus(TypedDict):
-    """A commit, or its folder ``root``, that the mount shows at ``path`` below its mountpoint. The other keys are
-    those of ``Status``."""
+class CommitStatus(TypedDict):
+    """What a mount shows of a repo: a commit, or its folder ``root``."""
 
-    path: str
     repo: str
     type: str
     revision: str
@@ -207,30 +205,25 @@ class SnapshotStatus(TypedDict):
     problems: list[FileProblem]
 
 
-class Status(TypedDict):
-    """The keys that ``SnapshotStatus`` has too are those of the first of ``snapshots``; daemons before 0.2.0 send no
-    ``snapshots``."""
+class SnapshotStatus(CommitStatus):
+    """``path`` is the directory below the mountpoint."""
+
+    path: str
+
+
+class Status(CommitStatus):
+    """The keys of ``CommitStatus`` are those of the first of ``snapshots``; daemons of 0.1.0 send no ``snapshots``."""
 
     mountpoint: str
-    repo: str
-    type: str
-    revision: str
-    commit: str
     pid: int
     state: State
     socket: str
     binding: str
     supervisor: SupervisorStatus | None
-    endpoint: str
     uptime_s: float
-    listing: Literal["complete", "partial"]
-    files: int | None
-    bytes_total: int | None
-    bytes_local: int
     bytes_fetched: int
     requests: int
     hydration: HydrationStatus
-    verification: VerificationStatus
     workers: Workers
     open_files: list[OpenFile]
     cache: CacheUse
@@ -239,8 +232,6 @@ class Status(TypedDict):
     read_ahead: ReadAheadStatus
     bandwidth: BandwidthStatus
     hub: HubStatus
-    root: str  # the folder of the repo that is mounted, "" for all of it
-    problems: list[FileProblem]
     log: str  # the file it logs to; "" where that is none: a terminal, the journal
     snapshots: list[SnapshotStatus]
 

@@ -28,8 +28,8 @@ from .mount_spec import MountSpec
 from .supervisor_link import NO_SUPERVISOR, SupervisorLink
 
 _PROBLEMS: Final = 16  # as many as last errors: a repo cloned without git-lfs has a pointer for every weight
-NO_SNAPSHOT: Final[messages.SnapshotStatus] = {
-    "path": "", "repo": "", "type": "", "revision": "", "commit": "", "endpoint": "", "root": "",
+NO_SNAPSHOT: Final[messages.CommitStatus] = {
+    "repo": "", "type": "", "revision": "", "commit": "", "endpoint": "", "root": "",
     "listing": "complete", "files": 0, "bytes_total": 0, "bytes_local": 0,
     "verification": {"verified": 0, "pending": 0, "failed": []}, "problems": [],
 }  # fmt: skip
@@ -105,29 +105,20 @@ class Reporter:
 
     def status(self) -> messages.Status:
         """The mount, its first snapshot, and all of its snapshots."""
-        snapshots = [snapshot_status(each) for each in self._view.snapshots()]
-        first = snapshots[0] if snapshots else NO_SNAPSHOT
+        snapshots = [(each.path, commit_status(each)) for each in self._view.snapshots()]
+        first = snapshots[0][1] if snapshots else NO_SNAPSHOT
         return {
             "mountpoint": self._where,
-            "repo": first["repo"],
-            "type": first["type"],
-            "revision": first["revision"],
-            "commit": first["commit"],
+            **first,
             "pid": self.pid,
             "state": self._state(),
             "socket": messages.socket_path(self._spec.settings.runtime_dir, self._where),
             "binding": self._binding.name,
             "supervisor": None if self._link is None else self._link.supervisor(),
-            "endpoint": first["endpoint"],
             "uptime_s": round(time.monotonic() - self.started, 3),
-            "listing": first["listing"],
-            "files": first["files"],
-            "bytes_total": first["bytes_total"],
-            "bytes_local": first["bytes_local"],
             "bytes_fetched": self._fetcher.bytes_fetched,
             "requests": self._sources.requests,
             "hydration": self._jobs.hydration(),
-            "verification": first["verification"],
             "workers": worker_report(self._fetcher),
             "open_files": self._open_files(),
             "cache": {
@@ -150,10 +141,8 @@ class Reporter:
             "read_ahead": {"kb": self.read_ahead.kb, "command": self.read_ahead.command},
             "bandwidth": {"limit": self._fetcher.throttle.rate},
             "hub": hub_status(self._access),
-            "root": first["root"],
-            "problems": first["problems"],
             "log": log_setup.where(),
-            "snapshots": snapshots,
+            "snapshots": [{"path": path, **each} for path, each in snapshots],
         }
 
     def progress(self) -> messages.ProgressEvent:
@@ -209,7 +198,7 @@ class Reporter:
         return sorted(found, key=lambda each: each["path"])
 
 
-def snapshot_status(snapshot: MountedSnapshot) -> messages.SnapshotStatus:
+def commit_status(snapshot: MountedSnapshot) -> messages.CommitStatus:
     """The status of a snapshot's visible files, as far as the listing is known; sends no request."""
     files, commit = snapshot.files, snapshot.commit
     complete = files.listings.complete
@@ -217,7 +206,6 @@ def snapshot_status(snapshot: MountedSnapshot) -> messages.SnapshotStatus:
     states = {entry: files.state(entry) for entry in entries}
     counts = Counter(states.values())
     return {
-        "path": snapshot.path,
         "repo": commit.id,
         "type": commit.type.value,
         "revision": commit.revision,

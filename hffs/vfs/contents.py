@@ -75,8 +75,26 @@ class Content(Protocol):
         """By name, without the prefix ``user.hffs.``."""
 
 
+class _LocalContent:
+    """What contents have in common that need no network."""
+
+    __slots__ = ()
+    format: ClassVar[int] = stat.S_IFREG
+
+    @property
+    def page_cache(self) -> PageCache:
+        return PageCache.KEEP
+
+    @property
+    def may_wait(self) -> bool:
+        return False
+
+    def xattrs(self) -> Mapping[str, str]:
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(_LocalContent):
     """``snapshot``: the one it is a directory of, if any. ``fixed``: its names, and the names it does not have, never
     change, so that the kernel may keep both; else it sends LOOKUP for each use of a name."""
 
@@ -85,7 +103,6 @@ class Directory:
     mtime: float = 0.0
 
     format: ClassVar[int] = stat.S_IFDIR
-    may_wait: ClassVar[bool] = False
 
     @property
     def page_cache(self) -> PageCache:
@@ -147,16 +164,13 @@ class SnapshotFile:
 
 
 @dataclass(frozen=True, slots=True)
-class LiteralFile:
+class LiteralFile(_LocalContent):
     """Bytes made by hffs. ``changing``: a later open may find others, as of a branch that moves; a handle reads to its
     end what its own open found."""
 
     data: bytes
     changing: bool = False
     mtime: float = 0.0
-
-    format: ClassVar[int] = stat.S_IFREG
-    may_wait: ClassVar[bool] = False
 
     @property
     def page_cache(self) -> PageCache:
@@ -168,18 +182,13 @@ class LiteralFile:
     def open(self) -> BytesReader:
         return BytesReader(self.data)
 
-    def xattrs(self) -> Mapping[str, str]:
-        return {}
-
 
 @dataclass(frozen=True, slots=True)
-class Symlink:
+class Symlink(_LocalContent):
     target: str
     mtime: float = 0.0
 
     format: ClassVar[int] = stat.S_IFLNK
-    page_cache: ClassVar[PageCache] = PageCache.KEEP
-    may_wait: ClassVar[bool] = False
 
     def stat(self) -> ContentStat:
         size = len(os.fsencode(self.target))
@@ -188,21 +197,14 @@ class Symlink:
     def open(self) -> FileReader:
         raise NotFound("a symbolic link cannot be opened as a file")  # the kernel follows links by itself
 
-    def xattrs(self) -> Mapping[str, str]:
-        return {}
-
 
 @dataclass(frozen=True, slots=True)
-class ArchiveMember:
+class ArchiveMember(_LocalContent):
     """A member of an archive: ``opener`` returns a reader of its bytes, of which ``size`` is the number."""
 
     size: int
     opener: Callable[[], FileReader]
     mtime: float = 0.0
-
-    format: ClassVar[int] = stat.S_IFREG
-    page_cache: ClassVar[PageCache] = PageCache.KEEP
-    may_wait: ClassVar[bool] = False
 
     def stat(self) -> ContentStat:
         return ContentStat(self.size, self.size, self.mtime, True)
@@ -210,19 +212,16 @@ class ArchiveMember:
     def open(self) -> FileReader:
         return self.opener()
 
-    def xattrs(self) -> Mapping[str, str]:
-        return {}
-
 
 @dataclass(frozen=True, slots=True)
-class DiskFile:
+class DiskFile(_LocalContent):
     """A regular file of this machine's disk, by its absolute path. It belongs to the user and may change."""
 
     path: str
 
-    format: ClassVar[int] = stat.S_IFREG
-    page_cache: ClassVar[PageCache] = PageCache.DROP_AT_OPEN
-    may_wait: ClassVar[bool] = False
+    @property
+    def page_cache(self) -> PageCache:
+        return PageCache.DROP_AT_OPEN
 
     def stat(self) -> ContentStat:
         try:
@@ -233,9 +232,6 @@ class DiskFile:
 
     def open(self) -> DiskReader:
         return DiskReader(self.path)
-
-    def xattrs(self) -> Mapping[str, str]:
-        return {}
 
 
 class BytesReader:

@@ -345,7 +345,7 @@ def test_a_mount_whose_supervisor_was_killed_serves_on_and_says_so(
     assert eventually(lambda: mount.mounted.status()["supervisor"] is None, 10)
     said = mount.mounted.status()
     assert said["state"] == "serving"
-    assert "supervisor is gone" in said["last_errors"][-1]["what"]
+    assert "supervisor has ended" in said["last_errors"][-1]["what"]
     assert (mount.mounted / "local-0.bin").read_bytes() == (files / "local-0.bin").read_bytes()
     refused = mount.mounted.commands.run("restart", str(mount.mounted.path))
     assert (refused.returncode, "no supervisor" in refused.stderr) == (1, True)
