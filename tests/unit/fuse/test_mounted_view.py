@@ -1,4 +1,4 @@
-"""A view with every kind of content, mounted: what a program finds there is what the view says. A real mount."""
+"""A real mount of a view with every kind of content: programs find there exactly what the view has."""
 
 from __future__ import annotations
 
