@@ -107,8 +107,7 @@ class Downloader:
             return bool(lease.busy)
 
     def _is_useful(self, fetch: Fetch, reservation: WriteReservation) -> bool:
-        """Whether to fetch what cannot be stored now: only for a reader that waits or will soon, who gets it from
-        memory.
+        """Whether to fetch what cannot be stored now: only for a read from memory, that waits or is ahead of a reader.
 
         Of what is left out, blocks that a reader begins to wait for at this very moment are queued again."""
         return reservation.error is None or fetch.priority < Priority.BACKGROUND or self._is_awaited(fetch)

@@ -110,7 +110,7 @@ class Fetcher:
             controller=controller,
             late_seconds=late_seconds,
         )
-        # Decisions and figures that nothing has to be done about.
+        # Answers of the scheduler that leave nothing to do outside its lock.
         self.cancel_background = self._scheduler.cancel_background
         self.watch = self._scheduler.watch
         self.unwatch = self._scheduler.unwatch
@@ -154,8 +154,8 @@ class Fetcher:
             self._close_unused(handle, self._scheduler.unused(handle))
 
     def cancel_waiters(self) -> None:
-        """Ends all waits with Cancelled: the mount is gone, their answers have no receiver."""
-        call_back(self._scheduler.cancel_waiters(), Cancelled("the mount is gone"))
+        """Ends all waits with Cancelled, for a mount that has ended: their answers have no receiver."""
+        call_back(self._scheduler.cancel_waiters(), Cancelled("the mount has ended"))
 
     # --- readers and hydrations -------------------------------------------------------------------------------------
 

@@ -129,7 +129,7 @@ def test_reads_that_wait_when_the_second_copy_is_wrong_fail_at_once(
     fetcher: Fetcher = fetcher_of()
     reader = wrong_once(fetcher, source, file)
     source.gate.set()
-    until(lambda: reader.handle.refusal is not None)
+    until(lambda: reader.handle.refusal is not None and store.local_bytes(file.blob) == 0)
     source.gate.clear()
     # A fetch that was running meanwhile: what it stores is neither served nor kept.
     refusal, reader.handle.refusal = reader.handle.refusal, None
