@@ -1,7 +1,7 @@
 """The commit of each revision as the Hub last reported it, for use without network.
 
-Stored in the metadata index, a row for each revision of each repo: a convenience, which may be lost, and of two
-processes that record at once one may be lost. A branch moves, so a row holds the times at which each commit was first
+Stored in the metadata index, a row for each revision of each repo: a convenience, which may be lost; if two processes
+record at once, one of the records may be lost. A branch moves, so a row holds the times at which each commit was first
 seen and last confirmed; a commit itself never changes. Sends no requests. Any thread.
 """
 

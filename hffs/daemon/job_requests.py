@@ -1,6 +1,6 @@
 """Requests for the jobs of a mount, as the control socket gets them and the file beside it records them.
 
-``jobs`` carries them out. The client, and the worker that wrote the file, may be of another version or other programs.
+``jobs`` carries them out. Every field is checked, since a request may come from another version or another program.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether a source is asked: never when hffs is set offline, seldom while the source is unreachable.
+"""The gate in front of a source: no requests when hffs is set offline, few while the source is unreachable.
 
 ``session`` puts a ``GatedSource`` between each source and what uses it. While the source is unreachable its users get
 Offline at once, which is not worth a retry; one request every ``REST_SECONDS`` is let through to find out whether that

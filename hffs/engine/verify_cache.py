@@ -1,7 +1,7 @@
 """Verifies files in the cache: those that a mount shows, by its daemon, and those of repos without a mount.
 
-A file that is whole on the disk is checked by its hash; of one that is partly there each block is checked by its CRC,
-which proves that it is what was written and no more. Mending drops what is bad and fetches just that again.
+A complete file is checked by its hash. The blocks of an incomplete file are checked by their CRCs, which shows that the
+disk kept what was written, not that it matches the Hub. Mending drops damaged data and fetches just that again.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Mending replaces a file as a whole, by content that was verified in the cache first, and only where nothing of the
 user's can be lost: in huggingface_hub's cache, whose files are named by their hash; in a folder of ``hf download``,
 where the file was not written since; and anywhere a git-LFS pointer to just that content, or a file that was merely
-cut short. In a git clone it is the pointer alone. Files that the repo does not have are never touched.
+truncated. In a git clone only LFS pointers are replaced. Files that the repo does not have are never touched.
 """
 
 from __future__ import annotations

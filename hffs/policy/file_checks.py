@@ -1,8 +1,8 @@
 """Whether a file can be what its name says: git-LFS pointers in place of content, weights of too few bytes, headers
 that do not match the file.
 
-For ``hffs verify``. ``problem_of`` reads through a callable of the caller, little of most files, and raises only what
-that raises, whatever the file contains. A file that cannot be judged has no problem. Pure otherwise.
+For ``hffs verify``. ``problem_of`` reads with a function given by the caller, usually a small part of the file. Bad
+content never raises; only that function may. A file that cannot be judged has no problem. Pure otherwise.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Pacing of background requests against a server's rate limit: unpaced while most of the quota is left, spread over the
-rest of the window when it runs short, and never using the last part, which is for readers.
+"""Pacing of background requests against a server's rate limit: full speed while most of the quota is left, spread over
+the rest of the window when it runs short; the last part is reserved for readers.
 
 Used by the access state of a source, with ``now`` in monotonic seconds. Not thread-safe by itself.
 """

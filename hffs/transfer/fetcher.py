@@ -344,8 +344,8 @@ class Fetcher:
 
     def _denied(self, fetch: Fetch, handle: BlobHandle, error: AccessDenied) -> None:
         """The source's access remembers denials, and learns of a new token first: readers get the error at once.
-        What background work had access to before stays wanted and is tried again after a pause or at ``resume``;
-        watchers are not notified of that, and want again what only a reader had wanted, as always."""
+        If access had worked before, background blocks stay queued, and are retried after a pause or at ``resume``;
+        watchers are not notified of that. Blocks that only a reader wanted are dropped; a watcher wants them again."""
         lapsed = isinstance(error, AccessLapsed)
         absent = handle.missing(fetch.blocks) if lapsed and fetch.priority >= Priority.BACKGROUND else None
         call_back(self._scheduler.deny(fetch, error, handle, absent), error)

@@ -1,10 +1,10 @@
-"""Hashes what comes: one thread at low priority, so that no reader waits for it.
+"""Hashes blobs as they arrive: one thread at low priority, so that no reader waits for it.
 
-The fetcher reports with ``grown`` that blocks of a handle have come: the blob is hashed in order as far as it is local,
-also what is evicted before the rest comes; a little later, where fetching leaves no processor to spare. ``submit`` has
-a handle hashed whatever has come, as when a whole blob is opened that was never hashed. A blob that is right is marked
-verified in the store, and may then be read without the daemon (passthrough). ``Quarantine`` deals with one that is
-wrong.
+The fetcher reports with ``grown`` that blocks of a handle have landed. The local prefix of the blob is then hashed,
+blocks about to be evicted included; if fetching leaves no processor to spare, this waits a little. ``submit`` has a
+handle hashed without new blocks, as for a complete blob that was never hashed. A blob whose hash matches is marked
+verified in the store, and may then be read without the daemon (passthrough). ``Quarantine`` handles one whose hash does
+not match.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Learns the layout of a file's tensors from its header, beside the reads: one thread, one plan for each blob.
 
-A reader gets a ``lookup`` at its first read, wants the bytes that it needs, and submits it with every read until it is
-``done``: the bytes are parsed here once they have landed. No read waits for it or fails because of it; a file that
-cannot be parsed has no plan. The formats themselves are in ``formats``. Any thread may call anything here.
+The first read of a file gets a ``lookup``. The reader wants the header's bytes, and submits the lookup with every read
+until it is ``done``: the bytes are parsed here once they have landed. No read waits for that or fails because of it; a
+file that cannot be parsed has no plan. The formats themselves are in ``formats``. Any thread may call anything here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Fetches files wholly: wanted in the background, small ones first, each verified as it completes.
 
-``run`` takes one thread, a job's, which decides what to want next and receives from the fetcher what became of it; the
-bytes come through the same queue and the same workers as a reader's, behind all readers. What is local is not fetched
-again, so a hydration that follows an interrupted one continues it. Progress is what the store says, never a count of
-its own.
+``run`` occupies the thread of a job: it wants the next files and waits for the fetcher's results. The bytes come
+through the same queue and worker threads as those of readers, at lower priorities. Local blocks are not fetched again,
+so a hydration after an interrupted one continues it. Progress is derived from the store, never counted separately.
 """
 
 from __future__ import annotations

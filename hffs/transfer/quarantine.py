@@ -1,9 +1,9 @@
 """Content that proved wrong: it is dropped, recorded, fetched once more, and then refused for a while.
 
 The hash worker and verifications call ``found_wrong`` for a copy whose hash did not match. The copy is dropped from the
-disk and from the kernel's pages, and the mismatch recorded (``cache.integrity.mismatches``). The first of a row is
-fetched once more from a fresh URL; the next ones leave the handle with a ``refusal`` for as long as
-``policy.integrity_backoff`` says, or until ``clear``. Any thread; nothing here holds the scheduler's lock.
+disk and from the kernel's pages, and the mismatch recorded (``cache.integrity.mismatches``). After the first of several
+in a row the content is fetched once more from a fresh URL; later ones leave the handle with a ``refusal`` for as long
+as ``policy.integrity_backoff`` says, or until ``clear``. Any thread; nothing here holds the scheduler's lock.
 """
 
 from __future__ import annotations

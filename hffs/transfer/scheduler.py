@@ -27,7 +27,8 @@ from .worker_pool import PoolTask, WorkerPool
 
 # How often the number of workers for big files is reconsidered: the controller counts in quarters of a second.
 SAMPLE_SECONDS = 0.25
-# How long background work waits after access to a file was withdrawn: the Hub access lets one request through so often.
+# How long background work waits after access to a file was withdrawn; the Hub's access lets one request through in 30 s
+# for a refused token (hub/access.py, TOKEN_REST).
 DENIED_SECONDS = 30.0
 
 

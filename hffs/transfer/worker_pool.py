@@ -1,8 +1,8 @@
 """The threads of the workers: started when there is work for one more, and woken one at a time.
 
-``Scheduler`` owns it, and shares its lock: it holds it around ``wake`` and ``tasks``, the pool around ``take``, ``due``
-and ``more``. A task itself is run without the lock. Decides nothing. No error ends a worker: no other thread would
-start a new one.
+``Scheduler`` owns the pool and shares its lock with it: the scheduler holds the lock when it calls ``wake`` or
+``tasks``, the pool holds it when it calls ``take``, ``due`` or ``more``. A task runs without the lock. Decides nothing.
+No error ends a worker: no other thread would start a new one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A View is what a mountpoint shows: names, nodes and their contents. Each kind of mount is one file in ``views/``.
 
 The file system, status, jobs and the other parts of a daemon work on a View and on its ``snapshots()``; none of them
-knows which view it is. Its methods may be called on any thread; beside a method that may wait for the network is
-one, ``…_wait`` or ``…_waits``, that returns beforehand whether it could.
+knows which view it is. Its methods may be called on any thread. Each method that may wait for the network has a
+companion ``…_wait`` or ``…_waits``, which tells without waiting whether it would.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 All of it is hashed first; content that does not match its name is not used. Then the blob is stored in one of two ways:
 
-- a reflink, which parts from the other file at the first write to either; or
+- a reflink (copy-on-write: a write to either file leaves the other unchanged); or
 - a symbolic link in place of the data file, with its own state file beside it. Such a file is opened for reading only,
   so the kernel itself refuses every write and hole, and it is trusted only while its device, inode, size and times are
   those it was hashed with (``is_unchanged``).

@@ -1,12 +1,12 @@
 """Hashing a blob in order while it grows, until it is verified.
 
-The hash worker makes one for each blob it handles, before anything of it can be evicted. So a file is verified a moment
-after its last byte, however big; and what is evicted before the rest has come was hashed (``hash_before_evict``), so
-that a file larger than the cache is known to be right once all of it has passed through in order. The CRC of every byte
-hashed is checked, and once more, when the blob is complete, of what was hashed while it grew: a bit may have flipped on
-the disk since. A block published again after it was hashed restarts the hash when the blob is complete.
+The hash worker makes one for each blob it handles, before any block of it can be evicted. So a file of any size is
+verified a moment after its last byte. Blocks are hashed before they are evicted (``hash_before_evict``), so even a file
+larger than the cache is verified when it is read in order. Each block's CRC is checked when it is hashed; when the blob
+is complete, blocks hashed while it grew are checked once more, since a bit may have flipped on the disk. A block
+published again after it was hashed restarts the hash when the blob is complete.
 
-Only one thread hashes at a time (``acquire``): the hash worker's, or one that evicts. While the blob is open.
+Only one thread hashes at a time (``acquire``): the hash worker's, or one that evicts. Used only while the blob is open.
 """
 
 from __future__ import annotations

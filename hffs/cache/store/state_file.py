@@ -3,9 +3,9 @@
     header, 1024 bytes | presence, 1 a block | counts, 1 a block | CRC32s, 4 a block | last uses, 4 for 64 blocks
 
 A presence byte is 0 for absent, else 1..250, counting up with each publication, so that a reader that sees the same
-byte before and after it read the data knows that the block did not change meanwhile; counts keep the number while the
-block is absent. Everything is little-endian, allocated at creation, and read and written by pread and pwrite: a store
-into a hole of a mapped file is SIGBUS when the disk is full.
+byte before and after it read the data knows that the block did not change meanwhile; while a block is absent,
+``counts`` keeps the last number used. Everything is little-endian, allocated at creation, and read and written by pread
+and pwrite: a store into a hole of a mapped file is SIGBUS when the disk is full.
 
 Takes no locks: the callers hold them. OSErrors are not translated. Any thread.
 """

@@ -1,11 +1,12 @@
-"""One blob on disk: a sparse data file, the truth of which of its blocks are present, and its verification.
+"""One blob on disk: a sparse data file, the record of its present blocks, and whether the whole has been verified.
 
-Present means written, checked, then announced. Publishing is data, CRC, presence byte; dropping is presence byte, hole;
-both under the block's lock, which the kernel releases when its holder dies. Readers take no lock: presence byte, data,
-presence byte again. Lock order: blocks, then PUNCHING, then HEADER.
+Present means written, checked, then announced. To publish a block, its data is written, then its CRC, then its presence
+byte; to drop it, the presence byte is cleared, then the hole punched. Both happen under the block's lock, which the
+kernel releases when its holder dies. Readers take no lock: they read the presence byte, the data, and the presence byte
+again. Lock order: blocks, then PUNCHING, then HEADER.
 
 Made by BlobStore. It fetches nothing, waits only for the last two locks (10 s at most), and decides no eviction. Any
-thread that holds the blob open: a user ends its calls before its ``close``.
+thread may call it while the blob is open; every call ends before ``close``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The state of access to one Hub: whether it refuses us, and how many requests it still allows.
 
 Every request to the Hub's own origin goes through ``HubAccess.exchange``, which adds the present token and records the
-response. A refusal or a wait that the Hub asked for is remembered: later requests fail at once with the same error,
-except for one now and then that finds out whether it still holds, and for those with another token. ``HubAccess`` sends
+response. A refusal or a wait that the Hub asked for is remembered: later requests fail at once with the same error.
+Requests with another token are sent, and one request per ``TOKEN_REST`` or ``REPO_REST`` seconds, to learn whether the
+refusal still holds. ``HubAccess`` sends
 nothing itself. Any thread; no request is sent and no token is read under the lock.
 """
 

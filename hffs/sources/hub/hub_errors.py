@@ -1,7 +1,8 @@
 """Refusals of a Hub and exceptions of huggingface_hub, as HffsErrors.
 
 Everything that calls huggingface_hub does so inside ``hub_errors``; a status other than the wanted one becomes an error
-by ``refusal``. Messages of libraries and headers that were sent are never passed on: they hold signatures and tokens.
+by ``refusal``. Messages of libraries and request headers never become part of an error: they contain signatures and
+tokens.
 Any thread.
 """
 

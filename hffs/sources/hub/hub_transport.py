@@ -1,7 +1,7 @@
 """Bytes of a Hub's files by ranged GETs, of which each response must be of the commit and content that was listed.
 
-The fetcher's workers call ``HubTransport.open_range``, each on its own connection. Retried is only what the expiry of a
-signed URL, a rotated token or the CDN's new name for the same content need, which is once each. The token goes to the
+The fetcher's workers call ``HubTransport.open_range``, each on its own connection. It retries in three cases only, once
+each: an expired signed URL, a rotated token, and a new ETag of the CDN for the same content. The token goes to the
 Hub's own origin only, hop by hop. Any thread.
 """
 
