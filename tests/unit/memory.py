@@ -39,8 +39,10 @@ class MemoryBody:
 class MemorySource:
     """Contents by path; ``asked`` is every range asked for; ``failures`` are raised first, one an ask."""
 
-    contents: dict[str, bytes] = field(default_factory=dict, repr=False)
-    asked: list[tuple[str, ByteRange]] = field(default_factory=list, repr=False)
+    # init=False: hypothesis prints every field that can be passed to __init__, also those with repr=False, and these
+    # take megabytes.
+    contents: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
+    asked: list[tuple[str, ByteRange]] = field(default_factory=list, init=False, repr=False)
     failures: list[Exception] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     forgotten: list[str] = field(default_factory=list)

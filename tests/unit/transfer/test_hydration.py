@@ -38,8 +38,6 @@ from tests.unit.memory import MemoryBody, MemorySource
 BIG = 4 * BLOCK_SIZE  # what counts as big in these tests
 FRESH = itertools.count(1)
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 
 @dataclass
 class Source(MemorySource):
@@ -638,9 +636,11 @@ def test_progress_grows_and_adds_up_on_any_thread(fetcher_of, source: Source, hy
     assert now.bytes_done == now.bytes_total == sum(file.blob.size for file in files)
 
 
+# At least 8 bytes: all examples share one store, and two files of one byte have the same content in some runs, so that
+# a file whose fetch is refused is served from the other one.
 @pytest.mark.allow_warnings("failures are logged")
 @given(
-    sizes=st.lists(st.sampled_from([0, 1, BLOCK_SIZE - 1, BLOCK_SIZE, 3 * BLOCK_SIZE + 7, BIG, BIG + 1]), max_size=12),
+    sizes=st.lists(st.sampled_from([0, 8, BLOCK_SIZE - 1, BLOCK_SIZE, 3 * BLOCK_SIZE + 7, BIG, BIG + 1]), max_size=12),
     absent=st.sets(st.integers(0, 11)),
     local=st.sets(st.integers(0, 11)),
 )
