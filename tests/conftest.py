@@ -14,8 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from .support import caller
+from .support.last_resort import LastResort
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    caller.inherit_nothing()
+    config.pluginmanager.register(LastResort(config), "last-resort")
     config.addinivalue_line("markers", "allow_warnings(*words): log records of WARNING and above are part of the test")
     config.addinivalue_line("markers", "allow_leaks: threads or descriptors may outlive the test (say why)")
 
