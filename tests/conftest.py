@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from .support import caller
+from .support import caller, profile
 from .support.last_resort import LastResort
+
+profile.load()  # before any test is decorated
 
 
 def pytest_configure(config: pytest.Config) -> None:

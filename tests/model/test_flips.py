@@ -17,11 +17,12 @@ from hffs.errors import BlockAbsent, IntegrityError
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE, block_count, bytes_of
 from tests.support.blobs import verify_blob
+from tests.support.profile import examples
 from tests.unit.cache.content import some_bytes
 
 LONGEST = 5 * BLOCK_SIZE + 123
 CONTENT = some_bytes(LONGEST)
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Around block edges as often as anywhere.
 sizes = st.one_of(
     st.integers(1, LONGEST),

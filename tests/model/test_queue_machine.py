@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hffs.policy import BlockQueue, Fetch, Priority
+from tests.support.profile import examples
 
 KEYS = ("a", "b")
 BLOCKS = 14
@@ -294,4 +295,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=400, stateful_step_count=50, deadline=None, derandomize=True)
+TestQueue.settings = settings(max_examples=examples(400), stateful_step_count=50, deadline=None, derandomize=True)

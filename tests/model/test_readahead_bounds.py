@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hffs.formats import ReadPlan
 from hffs.policy import ReadCursors
 from hffs.ranges import BLOCK_SIZE, ByteRange, span_of
+from tests.support.profile import examples
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 REQUEST = 128 * KIB  # what the kernel asks at a time, as it mounts
@@ -111,7 +112,7 @@ def plan_of(header: int, *tensors: int, order: Iterable[int] | None = None) -> R
     seed=st.integers(0, 2**16),
     weight=st.sampled_from([300 * KIB, 3 * MIB, 20 * MIB]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_loading_tensors_in_any_order_wants_at_most_three_times_the_reads(
     order: list[int], taken: list[int] | None, threads: int, seed: int, weight: int
 ) -> None:
@@ -144,7 +145,7 @@ def test_loading_tensors_in_any_order_wants_at_most_three_times_the_reads(
 @given(
     start=st.integers(0, GIB), size=st.sampled_from([4 * KIB, REQUEST, MIB, 16 * MIB]), limit=st.integers(0, 64 * MIB)
 )
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_a_sequential_reader_wants_each_byte_once_within_the_limit(start: int, size: int, limit: int) -> None:
     cursors = ReadCursors(2 * GIB)
     wanted = start
@@ -236,7 +237,7 @@ tensor_sizes = st.one_of(st.integers(1, 8 * MIB), st.integers(1, 700 * MIB))
 @given(header=st.integers(8, 8 * MIB), tensor=tensor_sizes, where=st.floats(0, 1))
 @example(header=8, tensor=8 * MIB, where=0.5)
 @example(header=8 * MIB, tensor=8 * MIB, where=0.0)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_without_a_plan_one_tensor_costs_at_most_twice_its_size_and_8_mib(
     header: int, tensor: int, where: float
 ) -> None:
@@ -259,7 +260,7 @@ def test_without_a_plan_one_tensor_costs_at_most_twice_its_size_and_8_mib(
 @example(header=8 * MIB, tensor=8 * MIB, where=0.0, around=0, overshot=4 * MIB, step=MIB)
 @example(header=8, tensor=6 * MIB, where=0.0, around=0, overshot=4 * MIB, step=MIB)
 @example(header=2000, tensor=1, where=0.5, around=MIB, overshot=4 * MIB, step=REQUEST)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_with_a_plan_one_tensor_costs_at_most_a_fifth_more_and_8_mib(
     header: int, tensor: int, where: float, around: int, overshot: int, step: int
 ) -> None:
@@ -281,7 +282,7 @@ def test_with_a_plan_one_tensor_costs_at_most_a_fifth_more_and_8_mib(
 
 
 @given(seed=st.integers(0, 2**16))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_reordered_requests_stay_one_reader(seed: int) -> None:
     """The kernel hands over one read-ahead's requests in any order: here within four of 128 KiB."""
     rng = random.Random(seed)

@@ -16,6 +16,7 @@ from hffs.errors import EntryNotFound, NotDirectory
 from hffs.transfer import CommitFiles, Fetcher, Listings, Timers
 from hffs.vfs import Patterns
 from hffs.vfs.views import RepoView
+from tests.support.profile import examples
 from tests.unit.memory import COMMIT, MemoryCatalog, MemorySource
 
 NAMES = st.sampled_from(["a", "b", "c.txt", "ü", "x y", "#", "%41", "d.bin"])
@@ -61,7 +62,7 @@ def walk(view: RepoView, path: str = "/") -> Iterator[str]:
             yield node.path
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     paths=st.sets(PATHS, max_size=12).map(without_clashes),
     include=PATTERNS,

@@ -21,6 +21,7 @@ from hffs.cache.store.state_file import PRESENCE
 from hffs.errors import BlockAbsent
 from hffs.ranges import BLOCK_SIZE, block_count, block_length, runs
 from tests.support.blobs import verify_blob
+from tests.support.profile import examples
 from tests.unit.cache.content import blob_of, pieces, some_bytes
 
 CONTENT = some_bytes(4 * BLOCK_SIZE + 4321)
@@ -226,5 +227,5 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStore = pytest.mark.allow_warnings("begins anew, is damaged: both are made to happen")(StoreMachine.TestCase)
 TestStore.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(60), stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

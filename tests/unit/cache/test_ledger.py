@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hffs.cache.budget import ledger as ledger_module
 from hffs.cache.budget.ledger import SLOTS, Account, Ledger
 from hffs.errors import CacheUnusable
+from tests.support.profile import examples
 from tests.unit.cache.content import ROOT
 
 Open = Callable[..., Ledger]
@@ -305,5 +306,5 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(40), stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

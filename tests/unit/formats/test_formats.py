@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hffs.formats import ReadPlan, format_of
 from hffs.formats.format import LONGEST
 from hffs.ranges import ByteRange
+from tests.support.profile import examples
 
 MIB = 1024**2
 
@@ -262,7 +263,7 @@ HEADERS = [
 
 @given(path=st.sampled_from(PATHS), data=st.binary(min_size=32, max_size=300), size=st.integers(32, 1 << 40))
 @example(path="a.gguf", data=bytes(32), size=32)
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 def test_any_bytes_under_any_name_are_learnt_without_an_error(path: str, data: bytes, size: int) -> None:
     learn(path, data, max(size, len(data)))
     learn(path, data)
@@ -277,7 +278,7 @@ def test_any_bytes_under_any_name_are_learnt_without_an_error(path: str, data: b
     at=st.integers(0, 300),
     more=st.sampled_from([0, 1, 100, 1 << 30]),
 )
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=examples(3000), deadline=None)
 def test_headers_with_a_few_bytes_wrong_are_learnt_without_an_error(
     path: str,
     header: bytes,

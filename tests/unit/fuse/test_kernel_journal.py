@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hffs.fuse.kernel import journal as module
 from hffs.fuse.kernel.journal import RECORD_SIZE, Journal, OpenNode, encode, replay
+from tests.support.profile import examples
 
 Operation = tuple[bool, int, int, int | None]  # opened or released, handle, node, backing id
 
@@ -65,7 +66,7 @@ def test_a_damaged_record_ends_the_replay(done: list[Operation], data: st.DataOb
     assert replay(bytes(written)).nodes == model(done[:at])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(50))
 @given(histories(), st.booleans())
 def test_what_was_open_is_open_after_any_number_of_restarts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: list[Operation], often: bool

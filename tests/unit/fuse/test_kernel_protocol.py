@@ -16,6 +16,7 @@ from hffs.fuse.kernel import KernelBinding, abi
 from hffs.fuse.kernel.binding import SLOW
 from hffs.fuse.kernel.device import Device
 from hffs.vfs import Filesystem
+from tests.support.profile import examples
 from tests.unit.memory import COMMIT, MemorySource
 
 
@@ -203,7 +204,7 @@ def test_forgets_and_late_interrupts_are_not_answered(kernel: Kernel) -> None:
 
 
 @pytest.mark.allow_warnings("malformed")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(opcode=st.integers(1, 60), node=st.integers(0, 2**64 - 1) | st.just(1), body=st.binary(max_size=120))
 def test_no_message_ends_the_loop(kernel: Kernel, opcode: int, node: int, body: bytes) -> None:
     if opcode in (abi.Op.DESTROY, abi.Op.INIT):
@@ -217,7 +218,7 @@ def test_no_message_ends_the_loop(kernel: Kernel, opcode: int, node: int, body: 
 
 
 @pytest.mark.allow_warnings("malformed")
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(message=st.binary(min_size=1, max_size=100))
 def test_no_bytes_end_the_loop(kernel: Kernel, message: bytes) -> None:
     if len(message) >= 8 and struct.unpack_from("=I", message)[0] == len(message):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hffs.policy import ConcurrencyController
+from tests.support.profile import examples
 from tests.unit.policy.lines import FIRST, MIB, Line, hydration
 
 PAUSES = st.sampled_from([0.0, 0.001, 0.1, 0.2, 0.249, 0.25, 0.25, 0.25, 0.3, 1.0, 5.0])
@@ -95,7 +96,7 @@ def test_the_first_stretch_is_over_in_time_whatever_the_line_does(
             assert limiter.why != FIRST
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     each=st.floats(4e6, 1e9),
     full=st.floats(0.5, 40.0),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hffs.formats import POINTER_BELOW, pointer_of
 from hffs.policy import is_tiny, problem_of
+from tests.support.profile import examples
 
 OID = "ab" * 32
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{OID}\nsize 548105171\n".encode()
@@ -207,7 +208,7 @@ def test_a_parquet_file_begins_and_ends_as_one() -> None:
     assert kind("a.parquet", bytes(100) + b"PAR1") == "structure"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.sampled_from(["a.safetensors", "a.gguf", "a.json", "a.bin", "a.npz", "a.parquet", "a"]),
     st.one_of(

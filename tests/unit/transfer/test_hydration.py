@@ -32,6 +32,7 @@ from hffs.ranges import BLOCK_SIZE, ByteRange
 from hffs.transfer import BlobReader, Fetcher, HydrationProgress, Pending, Throttle
 from hffs.transfer.hydrate import MOST_BIG, MOST_FAILURES, MOST_OPEN, _Work
 from tests.support.hydrations import HydrationThread
+from tests.support.profile import examples
 from tests.support.waiting import SOON, until
 from tests.unit.memory import MemoryBody, MemorySource
 
@@ -644,7 +645,7 @@ def test_progress_grows_and_adds_up_on_any_thread(fetcher_of, source: Source, hy
     absent=st.sets(st.integers(0, 11)),
     local=st.sets(st.integers(0, 11)),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_totals_are_those_of_the_files_for_any_plan(
     fetcher_of, source: Source, store: BlobStore, hydrate, sizes: list[int], absent: set[int], local: set[int]
 ) -> None:
