@@ -13,6 +13,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,23 @@ def paths() -> Iterator[Fault]:
                 yield path, number, "a path of one machine"
 
 
+def lock() -> Iterator[Fault]:
+    """Every package that pyproject.toml names has its version in requirements.lock."""
+    path = ROOT / "pyproject.toml"
+    if not path.exists():
+        return
+    locked = set(re.findall(r"^([a-z0-9-]+)==", text_of(ROOT / "requirements.lock"), re.MULTILINE))
+    project = tomllib.loads(text_of(path))
+    groups = [project["build-system"]["requires"], project["project"]["dependencies"]]
+    groups += project.get("dependency-groups", {}).values()
+    for requirement in (each for group in groups for each in group):
+        name = re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement, maxsplit=1)[0]).lower()
+        if name not in locked:
+            lines = text_of(path).splitlines()
+            number = next((n for n, line in enumerate(lines, 1) if f'"{requirement}"' in line), 1)
+            yield path, number, f"{name} is not in requirements.lock: run scripts/lock"
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -148,7 +166,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-CHECKS = {check.__name__: check for check in (words, classes, modules, cycles, conflicts, paths)}
+CHECKS = {check.__name__: check for check in (words, classes, modules, cycles, conflicts, paths, lock)}
 
 
 def main(names: list[str]) -> int:

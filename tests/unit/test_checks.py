@@ -61,6 +61,17 @@ def test_a_planted_fault_is_found(checks: Any, name: str, file: str, text: str, 
     assert faults(checks, name) == found
 
 
+def test_a_dependency_without_a_locked_version_is_found(checks: Any) -> None:
+    project = (
+        '[build-system]\nrequires = ["hatchling>=1"]\n[project]\ndependencies = [\n  "Some_thing[all]>=1,<2",\n]\n'
+    )
+    (checks.ROOT / "pyproject.toml").write_text(project)
+    (checks.ROOT / "requirements.lock").write_text("# Python 3.11\nhatchling==1.33.0\n")
+    assert faults(checks, "lock") == ["pyproject.toml:5"]
+    (checks.ROOT / "requirements.lock").write_text("hatchling==1.33.0\nsome-thing==1.5\n")
+    assert faults(checks, "lock") == []
+
+
 def test_words_inside_other_words_and_paths_are_no_faults(checks: Any) -> None:
     (checks.ROOT / "a.md").write_text("whole this whose/what \n")
     assert faults(checks, "words") == []
