@@ -1,4 +1,4 @@
-"""What files of a repo say of themselves: headers and footers that steer read-ahead."""
+"""Headers and footers of a repo's files, which steer read-ahead."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ SAMPLES = {
 }
 
 
-def test_the_samples_are_right() -> None:
+def test_the_samples_are_valid() -> None:
     for name in ("model.safetensors", "model.gguf"):
         (data,) = SAMPLES[name]
         assert isinstance(learnt(name, data, 0, front=True), ReadPlan)
 
 
 def learnt(name: str, data: bytes, more: int, *, front: bool) -> ReadPlan | None:
-    """What comes of a file of ``data`` with ``more`` bytes of nothing behind it, or before."""
+    """Returns the plan of a file of ``data`` followed by ``more`` zero bytes, or preceded by them."""
     size = len(data) + more
     found = format_of(name, size)
     if found is None:
@@ -80,12 +80,12 @@ def learnt(name: str, data: bytes, more: int, *, front: bool) -> ReadPlan | None
         start, stop = max(wanted.start, at), min(wanted.stop, at + len(data))
         if start < stop:
             seen[start - wanted.start : stop - wanted.start] = data[start - at : stop - at]
-        told = found.learn(size, wanted, bytes(seen))
-        if not isinstance(told, ByteRange):
-            return told
-        assert told != wanted
-        wanted = told
-    raise AssertionError("it goes round in circles")
+        found_next = found.learn(size, wanted, bytes(seen))
+        if not isinstance(found_next, ByteRange):
+            return found_next
+        assert found_next != wanted
+        wanted = found_next
+    raise AssertionError("learning does not end")
 
 
 def fuzz(name: str) -> None:
@@ -123,5 +123,5 @@ def test_zip() -> None:
     fuzz("a.zip")
 
 
-def test_what_may_be_a_zip() -> None:
+def test_possible_zip() -> None:
     fuzz("pytorch_model.bin")

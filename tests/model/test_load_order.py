@@ -1,4 +1,4 @@
-"""A Llama of 15 GiB as transformers loads it: by some threads, in natural order, from a file in order of names."""
+"""A Llama of 15 GiB loaded by transformers: by several threads, in natural order, from a file sorted by name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plan_of_file() -> ReadPlan:
 
 
 def requests(plan: ReadPlan, piece: int) -> Iterator[int]:
-    """As the kernel asks, 1 MiB each: from before the first page that is touched to behind the last one."""
+    """Returns the kernel's requests of 1 MiB each, from before the first touched page to past the last one."""
     start = max(plan.start_of(piece) // 4096 * 4096 - MIB, 4096)
     behind = 2 * MIB if WEIGHTS[NAMES[piece]] > MIB else MIB
     return iter(range(start, min(plan.end_of(piece) + behind, plan.size), MIB))
@@ -41,8 +41,8 @@ def requests(plan: ReadPlan, piece: int) -> Iterator[int]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("threads", "learnt_by"), [(1, 3), (2, 0), (4, 0)])
-def test_where_the_load_order_jumps_the_window_has_gone_before(threads: int, learnt_by: int, seed: int) -> None:
-    """From layer 1 to 2, past 10 to 19, and five times more. One thread shows its order by these jumps alone."""
+def test_the_window_precedes_the_reader_where_the_load_order_jumps(threads: int, learnt_by: int, seed: int) -> None:
+    """From layer 1 to 2 across 10 to 19, and five more times. With one thread only these jumps show the order."""
     rng = random.Random(seed)
     plan = plan_of_file()
     cursors = ReadCursors(plan.size)
@@ -51,7 +51,7 @@ def test_where_the_load_order_jumps_the_window_has_gone_before(threads: int, lea
     readers: list[Iterator[int]] = []
     wanted: set[int] = set()  # by MiB
     times = 0
-    foreseen: list[bool] = []
+    predicted: list[bool] = []
     while waiting or readers:
         while waiting and len(readers) < threads:
             piece = waiting.pop(0)
@@ -60,7 +60,7 @@ def test_where_the_load_order_jumps_the_window_has_gone_before(threads: int, lea
                 layer = int(NAMES[piece].split(".")[2])
                 follows = layer == 0 or NAMES[piece - 2] == f"model.layers.{layer - 1}.self_attn.v_proj"
                 if not follows:
-                    foreseen.append(plan.start_of(piece) // MIB + 2 in wanted)
+                    predicted.append(plan.start_of(piece) // MIB + 2 in wanted)
         reader = rng.choice(readers)
         at = next(reader, None)
         if at is None:
@@ -70,6 +70,6 @@ def test_where_the_load_order_jumps_the_window_has_gone_before(threads: int, lea
         assert ahead.length <= 256 * MIB
         times += ahead.length
         wanted.update(range(ahead.start // MIB, -(-ahead.stop // MIB)))
-    assert len(foreseen) == 6
-    assert all(foreseen[learnt_by:]), foreseen
-    assert times <= 3 * plan.size, "each thread may want what its neighbours have wanted"
+    assert len(predicted) == 6
+    assert all(predicted[learnt_by:]), predicted
+    assert times <= 3 * plan.size, "each thread may want bytes that other threads wanted"

@@ -1,4 +1,4 @@
-"""Every interleaving of wants, waits, landings, failures and time, against a queue naive enough to be believed."""
+"""Interleavings of wants, waits, landings, failures and time, compared with a naive queue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ spans = st.tuples(st.integers(0, BLOCKS - 1), st.integers(1, 9)).map(lambda p: r
 
 @dataclass
 class Block:
-    """What is known of one block that is not absent."""
+    """One block that is not absent."""
 
     state: str
     priority: Priority
@@ -132,7 +132,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.naive.waiters)
     @rule(data=st.data())
-    def look_what_brings_it(self, data: st.DataObject) -> None:
+    def list_fetches_of_a_ticket(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(sorted(self.naive.waiters)))
         waiter = self.naive.waiters[ticket]
         expected = {
@@ -177,7 +177,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.awaited(fetch) == any(self.naive.needed(fetch.key, number) for number in fetch.blocks)
 
     @rule(key=keys, priority=priorities)
-    def relinquish(self, key: str, priority: Priority) -> None:
+    def withdraw(self, key: str, priority: Priority) -> None:
         self.queue.withdraw(key, priority)
         for (other, number), block in list(self.naive.blocks.items()):
             unwanted = block.state == "queued" and block.priority >= priority and not self.naive.needed(key, number)
@@ -226,7 +226,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.fetches)
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
-        """Settled without error: what somebody waits for is queued again, the rest is absent."""
+        """Settles without an error: awaited blocks are queued again, the others are absent."""
         fetch = self.pick(data)
         for number in self.naive.awaited(fetch):
             block = self.naive.blocks[fetch.key, number]
@@ -254,7 +254,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.now += seconds
 
     @invariant()
-    def the_queue_counts_what_is_there(self) -> None:
+    def the_counts_are_those_of_the_naive_queue(self) -> None:
         counted = dict.fromkeys(Priority, 0)
         for block in self.naive.blocks.values():
             if block.state == "queued":
@@ -269,11 +269,11 @@ class QueueMachine(RuleBasedStateMachine):
     def the_next_due_time_is_known(self) -> None:
         later = [b.until for b in self.naive.blocks.values() if b.state == "queued" and b.until > self.now]
         due = self.queue.due(self.now)
-        if due is None or due > self.now:  # what became due since the last `next` may still be reported as due now
+        if due is None or due > self.now:  # blocks due since the last `next` may still be reported as due now
             assert due == min(later, default=None)
 
     def teardown(self) -> None:
-        """Workers that do their work end every wait, and leave nothing behind."""
+        """Workers that complete every fetch end every wait and leave no state."""
         for given in list(self.fetches.values()):
             self.queue.settle(given, None, self.now)
         self.now += 60.0

@@ -1,4 +1,4 @@
-"""Headers and footers, right and wrong: a plan, more to see, or nothing; never an error and never without end."""
+"""Valid and invalid headers and footers give a plan, a further range, or nothing; they never raise and always end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 1024**2
 
 
 def learn(path: str, data: bytes, size: int | None = None) -> tuple[ReadPlan | None, list[ByteRange]]:
-    """What comes of a file that begins (or, with a tail, ends) with ``data``, and what was to be seen on the way."""
+    """Returns the plan of a file that starts (or, for a footer, ends) with ``data``, and the requested ranges."""
     size = len(data) if size is None else size
     found = format_of(path, size)
     assert found is not None
@@ -28,7 +28,7 @@ def learn(path: str, data: bytes, size: int | None = None) -> tuple[ReadPlan | N
         at = seen[-1]
         assert 0 <= at.start < at.stop <= size
         assert at.length <= LONGEST
-        assert len(seen) <= 12, "it goes round in circles"
+        assert len(seen) <= 12, "learning does not end"
         piece = data[at.start : at.stop].ljust(at.length, b"\0")
         learnt = found.learn(size, at, piece)
         if not isinstance(learnt, ByteRange):
@@ -52,7 +52,7 @@ def text(value: bytes) -> bytes:
 
 
 def gguf(keys: Mapping[str, bytes], offsets: list[int], version: int = 3) -> bytes:
-    """A header; the values of ``keys`` are their type and what follows it."""
+    """Returns a header; the values of ``keys`` are type and value."""
     body = struct.pack("<4sIQQ", b"GGUF", version, len(offsets), len(keys))
     body += b"".join(text(name.encode()) + value for name, value in keys.items())
     for number, offset in enumerate(offsets):
@@ -64,7 +64,7 @@ def array_of_texts(words: list[bytes]) -> bytes:
     return struct.pack("<IIQ", 9, 8, len(words)) + b"".join(map(text, words))
 
 
-def test_a_name_tells_the_format() -> None:
+def test_the_suffix_selects_the_format() -> None:
     known = {
         path: found.name
         for path in ("a/b.safetensors", "A.GGUF", "x.parquet", "x.npz", "x.zip", "x.pt", "pytorch_model.bin", "e.ckpt")
@@ -77,7 +77,7 @@ def test_a_name_tells_the_format() -> None:
     assert format_of("a.safetensors", 7) is None
 
 
-def test_a_safetensors_header_is_wanted_as_long_as_it_says_and_gives_its_tensors() -> None:
+def test_a_safetensors_header_is_requested_in_full_and_gives_its_tensors() -> None:
     header = safetensors(
         {"layers.10.w": (0, 100), "layers.2.w": (100, 200), "empty": (200, 200), "lm_head": (200, 250)},
         __metadata__={"format": 'p{t}"', "x": "\\"},
@@ -120,18 +120,18 @@ def member(offsets: object) -> bytes:
         *map(member, ([0, 101], [-1, 4], [4, 0], [0], [0, 1, 2], ["0", "4"], None, [0, 10**30], [0.0, 4.0])),
     ],
 )
-def test_what_is_no_safetensors_header_gives_nothing(wrong: bytes) -> None:
+def test_an_invalid_safetensors_header_gives_no_plan(wrong: bytes) -> None:
     header = struct.pack("<Q", len(wrong)) + wrong
     plan, _ = learn("a.safetensors", header.ljust(40), max(len(header) + 100, 40))
     assert plan is None
 
 
 @pytest.mark.parametrize("length", [0, 1, 1000, LONGEST, 100_000_001, 2**63, 2**64 - 1])
-def test_a_length_that_is_none_asks_for_nothing(length: int) -> None:
+def test_an_impossible_header_length_requests_nothing(length: int) -> None:
     assert learn("a.safetensors", struct.pack("<Q", length), 900) == (None, [ByteRange(0, 8)])
 
 
-def test_too_many_tensors_are_no_plan() -> None:
+def test_too_many_tensors_give_no_plan() -> None:
     header = safetensors({f"t{n}": (n, n + 1) for n in range(65537)})
     assert learn("a.safetensors", header, len(header) + 65537)[0] is None
 
@@ -155,13 +155,13 @@ def test_a_gguf_header_gives_its_tensors_in_file_order(version: int) -> None:
     assert plan == ReadPlan(data + 4096, [data, data + 1024, data + 2048], [0, 1, 2])
 
 
-def test_a_gguf_may_say_how_its_data_is_aligned() -> None:
+def test_a_gguf_header_may_set_the_alignment() -> None:
     header = gguf({**KEYS, "general.alignment": struct.pack("<II", 4, 4096)}, [0])
     data = -(-len(header) // 4096) * 4096
     assert learn("a.gguf", header, data + 10)[0] == ReadPlan(data + 10, [data], [0])
 
 
-def test_a_long_gguf_header_is_asked_for_in_doubling_steps() -> None:
+def test_a_long_gguf_header_is_requested_in_doubling_steps() -> None:
     header = gguf({"words": array_of_texts([b"x" * 92] * 50_000)}, [0])
     plan, seen = learn("a.gguf", header, 1 << 30)
     assert [at.stop // MIB for at in seen] == [1, 4, 8] or [at.stop // MIB for at in seen] == [1, 2, 4, 8]
@@ -191,13 +191,13 @@ def test_a_long_gguf_header_is_asked_for_in_doubling_steps() -> None:
         struct.pack("<4sIQQ", b"GGUF", 3, 1, 0) + text(b"a") + struct.pack("<I", 9),
     ],
 )
-def test_what_is_no_gguf_header_gives_nothing(wrong: bytes) -> None:
+def test_an_invalid_gguf_header_gives_no_plan(wrong: bytes) -> None:
     plan, _ = learn("a.gguf", wrong, len(wrong) + 64 * MIB)
     assert plan is None
 
 
-def test_counts_that_lie_are_not_counted_up_to() -> None:
-    """Zeros are keys without names and empty arrays without end."""
+def test_false_counts_in_a_gguf_header_are_not_iterated() -> None:
+    """Zero bytes parse as keys without names and as empty arrays, indefinitely."""
     keys = struct.pack("<4sIQQ", b"GGUF", 3, 1, 2_000_000)
     assert learn("a.gguf", keys, 1 << 30) == (None, [ByteRange(0, MIB)])
     nested = gguf({"a": struct.pack("<IIQ", 9, 9, 2_000_000)}, [0])
@@ -210,7 +210,7 @@ def test_counts_that_lie_are_not_counted_up_to() -> None:
     assert len(seen) == 2
 
 
-def test_the_footer_of_a_parquet_file_is_wanted_where_the_tail_does_not_hold_it() -> None:
+def test_a_parquet_footer_longer_than_the_first_range_is_requested() -> None:
     short = b"PAR1".ljust(200_000) + struct.pack("<I", 1000) + b"PAR1"
     assert learn("a.parquet", short) == (None, [ByteRange(len(short) - 65536, len(short))])
     long = b"PAR1".ljust(200_000) + struct.pack("<I", 100_000) + b"PARE"
@@ -225,7 +225,7 @@ def zip_end(directory: int, comment: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("comment", [b"", b"hello", b"PK\5\6" * 10])
-def test_the_directory_of_a_zip_is_wanted_where_the_tail_does_not_hold_it(comment: bytes) -> None:
+def test_a_zip_directory_longer_than_the_first_range_is_requested(comment: bytes) -> None:
     whole = bytes(500_000) + zip_end(150_000, comment)
     tail = ByteRange(len(whole) - 65557, len(whole))
     assert learn("a.zip", whole) == (None, [tail, ByteRange(350_000, len(whole))])
@@ -233,7 +233,7 @@ def test_the_directory_of_a_zip_is_wanted_where_the_tail_does_not_hold_it(commen
     assert learn("a.zip", bytes(500_000) + zip_end(500_001, comment))[1] == [tail]
 
 
-def test_a_zip64_says_so_before_its_end() -> None:
+def test_the_directory_of_a_zip64_is_found() -> None:
     record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, 150_000, 0)
     where = struct.pack("<4sIQI", b"PK\6\7", 0, 500_000, 1)
     whole = bytes(500_000) + record + where + zip_end(0xFFFFFFFF)
@@ -242,7 +242,7 @@ def test_a_zip64_says_so_before_its_end() -> None:
     assert len(learn("a.pt", lost)[1]) == 1
 
 
-def test_of_what_may_be_no_zip_the_tail_is_wanted_only_after_its_head_was_seen() -> None:
+def test_the_tail_of_a_possible_zip_is_requested_only_after_its_signature() -> None:
     found = format_of("pytorch_model.bin", 500_022)
     assert found is not None
     assert not found.eager
@@ -264,7 +264,7 @@ HEADERS = [
 @given(path=st.sampled_from(PATHS), data=st.binary(min_size=32, max_size=300), size=st.integers(32, 1 << 40))
 @example(path="a.gguf", data=bytes(32), size=32)
 @settings(max_examples=examples(1000), deadline=None)
-def test_any_bytes_under_any_name_are_learnt_without_an_error(path: str, data: bytes, size: int) -> None:
+def test_learning_from_any_bytes_raises_nothing(path: str, data: bytes, size: int) -> None:
     learn(path, data, max(size, len(data)))
     learn(path, data)
 
@@ -279,7 +279,7 @@ def test_any_bytes_under_any_name_are_learnt_without_an_error(path: str, data: b
     more=st.sampled_from([0, 1, 100, 1 << 30]),
 )
 @settings(max_examples=examples(3000), deadline=None)
-def test_headers_with_a_few_bytes_wrong_are_learnt_without_an_error(
+def test_learning_from_headers_with_wrong_bytes_raises_nothing(
     path: str,
     header: bytes,
     changes: list[tuple[int, int]],

@@ -1,4 +1,4 @@
-"""Plans of what the real libraries write, against what they themselves say lies where."""
+"""Plans of files written by the real libraries, compared with the positions that these report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_safetensors(tmp_path: Path) -> None:
     made = {f"model.layers.{n}.{kind}": numpy.full((n + 1, 8), n, "f4") for n in range(12) for kind in ("mlp", "norm")}
     made |= {"lm_head.weight": numpy.ones((3, 3), "f2"), "empty": numpy.zeros((0, 4), "f4"), "odd": numpy.ones(3, "u1")}
     path = tmp_path / "model.safetensors"
-    save_file(made, path, metadata={"format": "np", "who": 'we said "{hi}"'})
+    save_file(made, path, metadata={"format": "np", "author": 'we said "{hi}"'})
     plan, _ = learn(path)
     assert plan is not None
     assert len(plan) == len(made) - 1

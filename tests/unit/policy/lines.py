@@ -1,4 +1,4 @@
-"""Simulated lines, and a hydration over them on a clock of its own; for the tests of ``ConcurrencyController``."""
+"""Simulated lines, and a hydration over them with its own clock; for the tests of ``ConcurrencyController``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Line:
     round_trip: float = 0.03
     opened: list[float] = field(default_factory=list)
 
-    def bring(self, workers: int, now: float, seconds: float) -> float:
-        """Bytes that come from ``now`` on."""
+    def receive(self, workers: int, now: float, seconds: float) -> float:
+        """Returns the bytes received in ``seconds`` from ``now`` on."""
         self.opened = (self.opened + [now] * workers)[:workers]
         step = seconds / 10
         return sum(
@@ -42,38 +42,40 @@ class Table:
 
     speeds: dict[int, float]
 
-    def bring(self, workers: int, now: float, seconds: float) -> float:
+    def receive(self, workers: int, now: float, seconds: float) -> float:
         return self.speeds[workers] * seconds
 
 
 @dataclass
 class Hydration:
-    """Asks four times a second, not quite on time, and sees whole blocks, up to a twentieth more or less of them."""
+    """Samples four times a second with some delay, and counts whole blocks, with 5 % of noise."""
 
-    limiter: ConcurrencyController
+    controller: ConcurrencyController
     line: Line | Table
     now: float = 100.0
     load: float = 0.5
-    work: int = 1000  # workers that there is work for
+    work: int = 1000  # the workers that there is work for
     noise: float = 0.05
-    brought: float = 0.0
+    received: float = 0.0
     dice: random.Random = field(default_factory=lambda: random.Random(1))
     past: list[tuple[float, int, str]] = field(default_factory=list)
 
     def run(self, seconds: float) -> int:
         ends = self.now + seconds
         while self.now < ends:
-            active = min(self.limiter.limit, self.work)
+            active = min(self.controller.limit, self.work)
             pause = 0.25 + self.dice.uniform(0, 0.01)
-            self.brought += self.line.bring(active, self.now, pause) * self.dice.uniform(1 - self.noise, 1 + self.noise)
+            self.received += self.line.receive(active, self.now, pause) * self.dice.uniform(
+                1 - self.noise, 1 + self.noise
+            )
             self.now += pause
-            whole = int(self.brought) // BLOCK_SIZE * BLOCK_SIZE
-            self.limiter.sample(self.now, whole, active, self.load, 2)
-            self.past.append((self.now, self.limiter.limit, self.limiter.why))
-        return self.limiter.limit
+            whole = int(self.received) // BLOCK_SIZE * BLOCK_SIZE
+            self.controller.sample(self.now, whole, active, self.load, 2)
+            self.past.append((self.now, self.controller.limit, self.controller.why))
+        return self.controller.limit
 
     def limits(self) -> list[int]:
-        """What it went through, each once."""
+        """Returns the sequence of limits without repetitions."""
         found = [self.past[0][1]]
         found += [after for (_, before, _), (_, after, _) in pairwise(self.past) if before != after]
         return found

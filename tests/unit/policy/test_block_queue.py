@@ -19,7 +19,7 @@ def taken(queue: BlockQueue[str], now: float = 0.0, among: Collection[Priority] 
     return fetch
 
 
-def test_all_who_want_a_block_share_one_fetch() -> None:
+def test_all_tickets_for_a_block_share_one_fetch() -> None:
     queue = a_queue()
     for ticket in (1, 2):
         queue.want("a", range(3, 5), DEMAND, 0.0)
@@ -32,7 +32,7 @@ def test_all_who_want_a_block_share_one_fetch() -> None:
     assert queue.settle(fetch, None, 0.0) == []
 
 
-def test_a_want_that_joins_a_running_fetch_waits_for_that() -> None:
+def test_a_want_of_a_running_block_waits_for_its_fetch() -> None:
     queue = a_queue()
     assert queue.want("a", range(2), BACKGROUND, 0.0)
     fetch = taken(queue)
@@ -42,7 +42,7 @@ def test_a_want_that_joins_a_running_fetch_waits_for_that() -> None:
     assert queue.landed(fetch, 1) == [1]
 
 
-def test_demand_goes_before_read_ahead_and_that_before_hydration() -> None:
+def test_demand_precedes_read_ahead_and_read_ahead_precedes_hydration() -> None:
     queue = a_queue()
     queue.want("hydrated", range(4), BACKGROUND, 0.0)
     queue.want("ahead", range(4), AHEAD, 0.0)
@@ -50,14 +50,14 @@ def test_demand_goes_before_read_ahead_and_that_before_hydration() -> None:
     assert [taken(queue).key for _ in range(3)] == ["demanded", "ahead", "hydrated"]
 
 
-def test_the_oldest_demand_goes_first() -> None:
+def test_the_oldest_demand_is_fetched_first() -> None:
     queue = a_queue()
     for block in (40, 20, 60):
         queue.want("a", range(block, block + 1), DEMAND, 0.0)
     assert [taken(queue).blocks.start for _ in range(3)] == [40, 20, 60]
 
 
-def test_a_demanded_block_inside_a_hydrated_file_goes_at_once_and_takes_what_follows_along() -> None:
+def test_a_demanded_block_of_a_hydrated_file_is_fetched_next_with_its_successors() -> None:
     queue = a_queue(demand_blocks=16)
     queue.want("a", range(400_000), BACKGROUND, 0.0)
     queue.want("a", range(1000, 1001), DEMAND, 0.0)
@@ -67,7 +67,7 @@ def test_a_demanded_block_inside_a_hydrated_file_goes_at_once_and_takes_what_fol
     assert queue.queued() == {DEMAND: 0, AHEAD: 0, BACKGROUND: 400_000 - 16, BULK: 0}
 
 
-def test_a_demand_takes_neighbours_before_it_only_if_they_are_demanded_and_few() -> None:
+def test_a_demand_is_joined_by_preceding_blocks_only_if_demanded_and_few() -> None:
     queue = a_queue(demand_blocks=16)
     queue.want("a", range(10, 11), DEMAND, 0.0)
     queue.want("a", range(4, 10), DEMAND, 0.0)
@@ -78,14 +78,14 @@ def test_a_demand_takes_neighbours_before_it_only_if_they_are_demanded_and_few()
     assert taken(queue).blocks == range(20, 21)
 
 
-def test_a_fetch_of_one_block_never_begins_before_the_urgent_one() -> None:
+def test_a_fetch_limited_to_one_block_starts_at_the_urgent_block() -> None:
     queue = a_queue(demand_blocks=1)
     queue.want("a", range(1, 2), DEMAND, 0.0)
     queue.want("a", range(1), DEMAND, 0.0)
     assert [taken(queue).blocks for _ in range(2)] == [range(1, 2), range(1)]
 
 
-def test_a_window_of_32_mib_is_split_over_all_workers_and_a_big_file_goes_in_long_fetches() -> None:
+def test_32_mib_are_split_over_all_workers_and_big_files_use_long_fetches() -> None:
     queue = a_queue(workers=8, demand_blocks=16, max_blocks=64)
     queue.want("window", range(128), AHEAD, 0.0)
     assert [len(taken(queue).blocks) for _ in range(8)] == [16] * 8
@@ -93,26 +93,26 @@ def test_a_window_of_32_mib_is_split_over_all_workers_and_a_big_file_goes_in_lon
     assert len(taken(queue).blocks) == 64
 
 
-def test_a_long_demand_is_split_too() -> None:
+def test_a_long_demand_is_split() -> None:
     queue = a_queue(demand_blocks=16)
     queue.want("a", range(40), DEMAND, 0.0)
     assert [taken(queue).blocks for _ in range(3)] == [range(16), range(16, 32), range(32, 40)]
 
 
-def test_a_usual_length_above_the_longest_is_the_longest() -> None:
+def test_a_usual_length_above_the_maximum_is_clamped() -> None:
     queue = a_queue(demand_blocks=128, max_blocks=64)
     queue.want("a", range(128), DEMAND, 0.0)
     assert len(taken(queue).blocks) == 64
 
 
-def test_windows_wanted_one_after_another_are_fetched_as_one_run() -> None:
+def test_adjacent_windows_are_fetched_as_one_run() -> None:
     queue = a_queue(workers=1)
     queue.want("a", range(8), AHEAD, 0.0)
     queue.want("a", range(4, 24), AHEAD, 0.0)
     assert taken(queue).blocks == range(24)
 
 
-def test_a_failure_reaches_all_who_wait_and_those_who_come_just_after() -> None:
+def test_a_failure_ends_all_waiting_tickets_and_those_of_the_next_seconds() -> None:
     queue = a_queue(failure_seconds=5)
     queue.want("a", range(2), DEMAND, 10.0)
     queue.wait(1, "a", [0, 1], 10.0)
@@ -127,7 +127,7 @@ def test_a_failure_reaches_all_who_wait_and_those_who_come_just_after() -> None:
     assert queue.next(14.9) is None
 
 
-def test_a_failure_is_forgotten_and_the_block_tried_anew() -> None:
+def test_an_expired_failure_allows_a_new_attempt() -> None:
     queue = a_queue(failure_seconds=5)
     queue.want("a", range(1), DEMAND, 10.0)
     queue.settle(taken(queue, 10.0), "refused", 10.0)
@@ -136,18 +136,18 @@ def test_a_failure_is_forgotten_and_the_block_tried_anew() -> None:
     assert taken(queue, 15.0).attempt == 0
 
 
-def test_a_newer_failure_is_not_forgotten_with_an_older_one_of_the_same_block() -> None:
+def test_a_newer_failure_survives_the_expiry_of_an_older_one() -> None:
     queue = a_queue(failure_seconds=5)
     queue.want("a", range(1), DEMAND, 10.0)
     queue.settle(taken(queue, 10.0), "first", 10.0)
-    queue.found("a", [0])  # another process brought it; then it was evicted
+    queue.found("a", [0])  # another process published it; then it was evicted
     queue.want("a", range(1), DEMAND, 12.0)
     queue.settle(taken(queue, 12.0), "second", 12.0)
     queue.want("a", range(1), DEMAND, 16.0)
     assert queue.wait(1, "a", [0], 16.0) == "second"
 
 
-def test_a_reader_that_gives_up_makes_its_blocks_less_urgent() -> None:
+def test_abandoning_a_ticket_lowers_the_priority_of_its_blocks() -> None:
     queue = a_queue()
     queue.want("a", range(2), DEMAND, 0.0)
     queue.wait(1, "a", [0, 1], 0.0)
@@ -160,7 +160,7 @@ def test_a_reader_that_gives_up_makes_its_blocks_less_urgent() -> None:
     assert queue.waiting() == []
 
 
-def test_an_abandoned_fetch_goes_on_but_comes_back_less_urgent() -> None:
+def test_an_abandoned_fetch_continues_and_is_retried_at_lower_priority() -> None:
     queue = a_queue()
     queue.want("a", range(1), DEMAND, 0.0)
     queue.wait(1, "a", [0], 0.0)
@@ -171,7 +171,7 @@ def test_an_abandoned_fetch_goes_on_but_comes_back_less_urgent() -> None:
     assert taken(queue).priority is AHEAD
 
 
-def test_a_background_fetch_that_a_reader_came_to_need_comes_back_as_demand() -> None:
+def test_a_background_fetch_with_a_new_ticket_is_retried_as_demand() -> None:
     queue = a_queue()
     queue.want("a", range(4), BACKGROUND, 0.0)
     fetch = taken(queue)
@@ -182,7 +182,7 @@ def test_a_background_fetch_that_a_reader_came_to_need_comes_back_as_demand() ->
     assert (again.priority, again.blocks) == (DEMAND, range(1, 4))
 
 
-def test_deferred_blocks_wait_for_their_time_and_keep_their_attempt() -> None:
+def test_deferred_blocks_become_due_later_with_the_same_attempt() -> None:
     queue = a_queue()
     queue.want("a", range(4), DEMAND, 0.0)
     fetch = taken(queue)
@@ -196,7 +196,7 @@ def test_deferred_blocks_wait_for_their_time_and_keep_their_attempt() -> None:
     assert taken(queue, 2.5).blocks == range(3, 4)
 
 
-def test_a_reader_does_not_wait_for_what_was_put_off_as_nobody_waited() -> None:
+def test_a_demand_for_a_deferred_block_makes_it_due_at_once() -> None:
     queue = a_queue()
     queue.want("a", range(4), BACKGROUND, 0.0)
     queue.defer(taken(queue), 300.0)
@@ -208,7 +208,7 @@ def test_a_reader_does_not_wait_for_what_was_put_off_as_nobody_waited() -> None:
     assert queue.due(1.0) == 300.0
 
 
-def test_a_reader_waits_for_a_retry_as_its_server_wished() -> None:
+def test_a_demand_does_not_shorten_the_wait_before_a_retry() -> None:
     queue = a_queue()
     queue.want("a", range(1), BACKGROUND, 0.0)
     queue.retry(taken(queue), 9.0)
@@ -217,7 +217,7 @@ def test_a_reader_waits_for_a_retry_as_its_server_wished() -> None:
     assert taken(queue, 9.0).priority is DEMAND
 
 
-def test_a_failure_that_is_not_remembered_ends_who_waits_and_nobody_after() -> None:
+def test_an_unremembered_failure_ends_waiting_tickets_and_no_later_ones() -> None:
     queue = a_queue()
     queue.want("a", range(2), DEMAND, 0.0)
     queue.wait(1, "a", [0], 0.0)
@@ -228,14 +228,14 @@ def test_a_failure_that_is_not_remembered_ends_who_waits_and_nobody_after() -> N
     assert taken(queue).blocks == range(2)
 
 
-def test_a_due_block_is_due_now_however_late_one_asks() -> None:
+def test_due_is_never_in_the_past() -> None:
     queue = a_queue()
     queue.want("a", range(1), DEMAND, 0.0)
     queue.defer(taken(queue), 2.5)
     assert queue.due(9.0) == 9.0
 
 
-def test_a_deferred_block_that_turns_out_to_be_there_is_not_due() -> None:
+def test_a_deferred_block_found_in_the_store_is_no_longer_due() -> None:
     queue = a_queue()
     queue.want("a", range(1), DEMAND, 0.0)
     queue.wait(1, "a", [0], 0.0)
@@ -244,7 +244,7 @@ def test_a_deferred_block_that_turns_out_to_be_there_is_not_due() -> None:
     assert queue.due(0.0) is None
 
 
-def test_a_retried_block_counts_its_attempts_and_lends_them_to_no_neighbour() -> None:
+def test_attempts_are_counted_per_block_and_not_shared_with_neighbours() -> None:
     queue = a_queue()
     queue.want("a", range(2), DEMAND, 0.0)
     queue.retry(taken(queue), 1.0)
@@ -254,7 +254,7 @@ def test_a_retried_block_counts_its_attempts_and_lends_them_to_no_neighbour() ->
     assert (second.blocks, second.attempt) == (range(2, 4), 0)
 
 
-def test_a_fetch_that_ends_without_error_leaves_only_what_is_waited_for() -> None:
+def test_a_fetch_that_ends_early_requeues_only_awaited_blocks() -> None:
     queue = a_queue()
     queue.want("a", range(6), DEMAND, 0.0)
     queue.wait(1, "a", [2, 4], 0.0)
@@ -262,7 +262,7 @@ def test_a_fetch_that_ends_without_error_leaves_only_what_is_waited_for() -> Non
     assert [taken(queue).blocks for _ in range(2)] == [range(2, 3), range(4, 5)]
 
 
-def test_a_block_evicted_and_wanted_again_belongs_to_its_new_fetch() -> None:
+def test_a_block_evicted_and_wanted_again_belongs_to_the_new_fetch() -> None:
     queue = a_queue()
     queue.want("a", range(3), DEMAND, 0.0)
     old = taken(queue)
@@ -277,7 +277,7 @@ def test_a_block_evicted_and_wanted_again_belongs_to_its_new_fetch() -> None:
     assert queue.landed(new, 1) == [1]
 
 
-def test_a_dropped_file_ends_who_waited_for_queued_blocks_and_leaves_fetches_running() -> None:
+def test_drop_ends_tickets_of_queued_blocks_and_leaves_fetches_running() -> None:
     queue = a_queue(demand_blocks=2)
     queue.want("a", range(4), DEMAND, 0.0)
     queue.want("b", range(1), DEMAND, 0.0)
@@ -291,7 +291,7 @@ def test_a_dropped_file_ends_who_waited_for_queued_blocks_and_leaves_fetches_run
     assert taken(queue).key == "b"
 
 
-def test_a_dropped_file_is_tried_again_though_it_had_failed() -> None:
+def test_drop_forgets_failures() -> None:
     queue = a_queue()
     queue.want("a", range(1), DEMAND, 0.0)
     queue.settle(taken(queue), "refused", 0.0)
@@ -299,7 +299,7 @@ def test_a_dropped_file_is_tried_again_though_it_had_failed() -> None:
     assert queue.want("a", range(1), DEMAND, 0.0)
 
 
-def test_a_file_that_nobody_reads_any_more_goes_on_being_hydrated() -> None:
+def test_drop_keeps_queued_hydration() -> None:
     queue = a_queue(demand_blocks=1)
     queue.want("a", range(10), BACKGROUND, 0.0)
     queue.want("a", range(2, 4), AHEAD, 0.0)
@@ -311,7 +311,7 @@ def test_a_file_that_nobody_reads_any_more_goes_on_being_hydrated() -> None:
     assert [waiting.ticket for waiting in queue.waiting()] == [2]
 
 
-def test_a_file_is_busy_until_its_last_fetch_has_ended() -> None:
+def test_a_file_is_busy_until_its_last_fetch_ends() -> None:
     queue = a_queue()
     assert not queue.busy("a")
     queue.want("a", range(1), AHEAD, 0.0)
@@ -324,14 +324,14 @@ def test_a_file_is_busy_until_its_last_fetch_has_ended() -> None:
     assert not queue.busy("a")
 
 
-def test_a_file_whose_fetch_just_failed_is_not_busy() -> None:
+def test_a_file_with_only_failed_blocks_is_not_busy() -> None:
     queue = a_queue()
     queue.want("a", range(1), AHEAD, 0.0)
     queue.settle(taken(queue), "refused", 0.0)
     assert not queue.busy("a")
 
 
-def test_status_sees_who_waits_for_what_since_when() -> None:
+def test_waiting_lists_tickets_with_blocks_and_start_time() -> None:
     queue = a_queue()
     queue.want("a", range(3), DEMAND, 7.0)
     queue.wait(5, "a", [2, 1], 7.0)
@@ -339,11 +339,11 @@ def test_status_sees_who_waits_for_what_since_when() -> None:
     assert (waiting.ticket, waiting.key, waiting.blocks, waiting.since) == (5, "a", (1, 2), 7.0)
 
 
-def test_what_is_found_unasked_is_no_news() -> None:
+def test_found_ignores_blocks_that_are_not_queued() -> None:
     assert a_queue().found("a", [1, 2]) == []
 
 
-def test_misuse_is_refused() -> None:
+def test_misuse_raises() -> None:
     queue = a_queue()
     with pytest.raises(AssertionError, match="WAIT is impossible for a block that is ABSENT"):
         queue.wait(1, "a", [0], 0.0)
@@ -370,7 +370,7 @@ def test_misuse_is_refused() -> None:
         BlockQueue[str](workers=0)
 
 
-def test_ten_thousand_deferrals_of_one_block_leave_no_trail() -> None:
+def test_ten_thousand_deferrals_of_one_block_leave_no_stale_entries() -> None:
     queue = a_queue()
     queue.want("a", range(1), BACKGROUND, 0.0)
     for second in range(10_000):
@@ -378,11 +378,11 @@ def test_ten_thousand_deferrals_of_one_block_leave_no_trail() -> None:
         queue.want("a", range(1), DEMAND, float(second))
         queue.wait(second, "a", [0], float(second))
         queue.abandon(second)
-    agenda = queue._ready
-    assert sum(map(len, agenda._ready)) + len(agenda._deferred) < 5_000
+    ready = queue._ready
+    assert sum(map(len, ready._ready)) + len(ready._deferred) < 5_000
 
 
-def test_a_thousand_readers_that_give_up_while_nothing_moves_leave_no_trail() -> None:
+def test_a_thousand_abandoned_tickets_leave_no_stale_entries() -> None:
     queue = a_queue()
     for ticket in range(10_000):
         queue.want("a", range(1), DEMAND, 0.0)
@@ -392,13 +392,13 @@ def test_a_thousand_readers_that_give_up_while_nothing_moves_leave_no_trail() ->
     assert queue.queued() == {DEMAND: 0, AHEAD: 1, BACKGROUND: 0, BULK: 0}
 
 
-def test_a_background_want_of_a_huge_file_is_one_object() -> None:
+def test_a_background_want_of_a_huge_file_is_one_run() -> None:
     queue = a_queue()
     queue.want("a", range(400_000), BACKGROUND, 0.0)
     assert len(list(queue._maps["a"])) == 1
 
 
-def test_big_files_come_last_and_only_where_they_may() -> None:
+def test_big_files_come_last_and_only_if_allowed() -> None:
     queue = a_queue()
     queue.want("big", range(4), BULK, 0.0)
     queue.want("small", range(1), BACKGROUND, 0.0)
@@ -407,7 +407,7 @@ def test_big_files_come_last_and_only_where_they_may() -> None:
     assert taken(queue).key == "big"
 
 
-def test_what_is_relinquished_is_fetched_only_where_somebody_waits() -> None:
+def test_withdraw_keeps_only_awaited_blocks() -> None:
     queue = a_queue()
     queue.want("a", range(10), BULK, 0.0)
     queue.want("a", range(4, 5), DEMAND, 0.0)
@@ -424,7 +424,7 @@ def test_what_is_relinquished_is_fetched_only_where_somebody_waits() -> None:
     assert not queue.busy("a")
 
 
-def test_what_is_queued_and_what_is_under_way_is_told_in_order() -> None:
+def test_runs_lists_queued_and_running_ranges_in_order() -> None:
     queue = a_queue(max_blocks=2, demand_blocks=2)
     assert queue.runs("a") == []
     queue.want("a", range(4, 8), BACKGROUND, 0.0)

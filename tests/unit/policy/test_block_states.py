@@ -10,7 +10,7 @@ from hffs.policy.blocks import TRANSITIONS, BlockMap, Event, Priority, Run, Stat
 
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)))
-def test_an_event_outside_the_table_is_refused_with_state_and_event_named(state: State, event: Event) -> None:
+def test_an_impossible_event_raises_with_state_and_event_named(state: State, event: Event) -> None:
     if (state, event) in TRANSITIONS:
         assert after(state, event) is TRANSITIONS[state, event]
     else:
@@ -18,17 +18,17 @@ def test_an_event_outside_the_table_is_refused_with_state_and_event_named(state:
             after(state, event)
 
 
-def test_every_state_is_entered_and_left() -> None:
+def test_every_state_can_be_entered_and_left() -> None:
     for state in State:
         assert any(to is state and of is not state for (of, _), to in TRANSITIONS.items())
         assert any(of is state and to is not state for (of, _), to in TRANSITIONS.items())
 
 
-def test_a_block_in_the_store_is_absent_from_the_queue_whatever_it_was() -> None:
+def test_a_present_block_becomes_absent_from_every_state() -> None:
     assert {after(state, Event.PRESENT) for state in State} == {State.ABSENT}
 
 
-def test_a_cut_leaves_both_parts_with_all_that_is_known() -> None:
+def test_both_parts_of_a_cut_keep_all_attributes() -> None:
     table: BlockMap[str] = BlockMap()
     whole = Run("a", 2, 10, State.QUEUED, Priority.AHEAD, 7, attempt=3, until=5.0, entry=9, fetch=4, error="x")
     table.insert(whole)
@@ -37,18 +37,18 @@ def test_a_cut_leaves_both_parts_with_all_that_is_known() -> None:
     assert (whole.start, whole.stop, right.start, right.stop) == (2, 6, 6, 10)
     assert (right.key, right.state, right.priority, right.since) == ("a", State.QUEUED, Priority.AHEAD, 7)
     assert (right.attempt, right.until, right.fetch, right.error) == (3, 5.0, 4, "x")
-    assert right.entry == 0, "an entry on the agenda belongs to one run"
+    assert right.entry == 0, "an entry of the ready queue belongs to one run"
 
 
 @pytest.mark.parametrize("edge", [0, 2, 10, 12])
-def test_a_cut_where_no_run_lies_across_changes_nothing(edge: int) -> None:
+def test_a_cut_at_no_straddling_run_changes_nothing(edge: int) -> None:
     table: BlockMap[str] = BlockMap()
     table.insert(Run("a", 2, 10, State.QUEUED, Priority.AHEAD, 1))
     assert table.cut(edge) is None
     assert [(run.start, run.stop) for run in table] == [(2, 10)]
 
 
-def test_a_look_tells_the_run_or_where_the_gap_ends() -> None:
+def test_look_returns_the_run_or_the_end_of_the_gap() -> None:
     table: BlockMap[str] = BlockMap()
     run: Run[str] = Run("a", 2, 4, State.QUEUED, Priority.AHEAD, 1)
     table.insert(run)
@@ -60,7 +60,7 @@ def test_a_look_tells_the_run_or_where_the_gap_ends() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["insert", "cut", "trim", "remove"]), st.integers(0, 60)), max_size=120))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_runs_stay_in_order_however_many_chunks_they_fill(
+def test_runs_stay_in_order_over_any_number_of_chunks(
     monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int]]
 ) -> None:
     monkeypatch.setattr("hffs.policy.blocks._CHUNK", 4)
@@ -90,7 +90,7 @@ def test_runs_stay_in_order_however_many_chunks_they_fill(
             assert table.holds(at) == any(run.start <= at < run.stop for run in plain)
 
 
-def test_emptied_chunks_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_chunks_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hffs.policy.blocks._CHUNK", 4)
     table: BlockMap[str] = BlockMap()
     for block in range(0, 200, 2):
@@ -102,7 +102,7 @@ def test_emptied_chunks_go(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [run.start for run in table] == [198]
 
 
-def test_a_run_that_reaches_across_the_floor_of_the_next_chunk_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_extends_past_the_next_floor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hffs.policy.blocks._CHUNK", 4)
     table: BlockMap[str] = BlockMap()
     for block in range(0, 50, 10):

@@ -10,24 +10,24 @@ REQUEST = 128 * KIB
 
 
 def read_on(cursors: ReadCursors, start: int, length: int, step: int = REQUEST) -> int:
-    """Read in order; bytes wanted ahead."""
+    """Reads in order and returns the bytes wanted ahead."""
     return sum(cursors.observe(at, min(step, start + length - at)).length for at in range(start, start + length, step))
 
 
-def test_a_first_read_wants_nothing_ahead_not_even_at_the_start_of_the_file() -> None:
+def test_a_first_read_wants_nothing_ahead_even_at_the_start_of_a_file() -> None:
     cursors = ReadCursors(GIB)
     assert cursors.observe(0, MIB).length == 0
     assert cursors.observe(500 * MIB, 4 * MIB).length == 0
 
 
-def test_the_second_read_in_order_wants_a_quarter_of_what_was_read() -> None:
+def test_the_second_sequential_read_wants_a_quarter_of_the_bytes_read() -> None:
     cursors = ReadCursors(GIB)
     cursors.observe(0, MIB // 2)
     ahead = cursors.observe(MIB // 2, MIB // 2)
     assert (ahead.start, ahead.stop) == (MIB, MIB + MIB // 4)
 
 
-def test_a_reader_of_8_mib_in_order_is_believed() -> None:
+def test_after_8_mib_in_order_the_trial_ends() -> None:
     cursors = ReadCursors(GIB)
     read_on(cursors, 0, 8 * MIB - REQUEST)
     assert cursors.windows()[0].window == MIB // 2
@@ -35,14 +35,14 @@ def test_a_reader_of_8_mib_in_order_is_believed() -> None:
     assert cursors.windows()[0].window == 2 * MIB
 
 
-def test_a_window_never_passes_what_its_reader_has_read() -> None:
+def test_a_window_never_exceeds_the_bytes_read() -> None:
     cursors = ReadCursors(GIB)
     for at in range(0, 200 * MIB, MIB):
         cursors.observe(at, MIB)
         assert cursors.windows()[0].window <= max(8 * MIB, at + MIB)
 
 
-def test_nothing_new_is_wanted_before_half_the_window_is_used() -> None:
+def test_a_new_window_is_wanted_only_after_half_of_it_is_used() -> None:
     cursors = ReadCursors(GIB)
     read_on(cursors, 0, 64 * MIB)
     window = cursors.windows()[0]
@@ -51,14 +51,14 @@ def test_nothing_new_is_wanted_before_half_the_window_is_used() -> None:
     assert read_on(cursors, window.position, used // REQUEST * REQUEST - REQUEST) == 0
 
 
-def test_an_empty_read_and_one_past_the_end_leave_no_trace() -> None:
+def test_an_empty_read_or_one_past_the_end_creates_no_cursor() -> None:
     cursors = ReadCursors(MIB)
     assert cursors.observe(0, 0).length == 0
     assert cursors.observe(MIB, 4096).length == 0
     assert cursors.windows() == []
 
 
-def test_the_last_short_block_is_wanted_and_nothing_beyond() -> None:
+def test_the_last_short_block_is_wanted_and_no_byte_beyond() -> None:
     size = 2 * MIB + 100
     cursors = ReadCursors(size)
     cursors.observe(0, MIB)
@@ -66,7 +66,7 @@ def test_the_last_short_block_is_wanted_and_nothing_beyond() -> None:
     assert cursors.observe(2 * MIB - 4096, 4096 + 100).length == 0
 
 
-def test_a_window_limit_of_nothing_wants_nothing_and_a_later_one_catches_up() -> None:
+def test_a_window_limit_of_zero_wants_nothing_and_a_later_one_catches_up() -> None:
     cursors = ReadCursors(GIB)
     for at in range(0, 32 * MIB, MIB):
         assert cursors.observe(at, MIB, window_limit=0).length == 0
@@ -79,20 +79,20 @@ def test_the_window_stops_at_its_maximum() -> None:
     assert cursors.windows()[0].window == 16 * MIB
 
 
-def test_a_skip_inside_what_was_wanted_keeps_the_window() -> None:
+def test_a_skip_within_the_wanted_range_keeps_the_window() -> None:
     cursors = ReadCursors(GIB)
     read_on(cursors, 0, 64 * MIB, MIB)
     before = cursors.windows()[0]
     start = before.position + 10 * MIB
     assert start < before.wanted
-    assert cursors.observe(start, MIB).length == 0, "the first read there may be a single one"
+    assert cursors.observe(start, MIB).length == 0, "the first read there may be the only one"
     assert cursors.windows()[0].window == before.window
     ahead = cursors.observe(start + MIB, MIB)
     assert cursors.windows()[0].window >= before.window
-    assert ahead.length == 0 or ahead.start >= before.wanted, "never the same bytes twice"
+    assert ahead.length == 0 or ahead.start >= before.wanted, "no byte is wanted twice"
 
 
-def test_a_skip_past_what_was_wanted_halves_the_window_instead_of_resetting_it() -> None:
+def test_a_skip_past_the_wanted_range_halves_the_window() -> None:
     cursors = ReadCursors(GIB)
     read_on(cursors, 0, 14 * MIB, MIB)
     before = cursors.windows()[0]
@@ -103,7 +103,7 @@ def test_a_skip_past_what_was_wanted_halves_the_window_instead_of_resetting_it()
     assert cursors.observe(start + MIB, MIB).length >= before.window // 2 - BLOCK_SIZE
 
 
-def test_a_farther_jump_begins_anew() -> None:
+def test_a_farther_jump_starts_a_new_cursor() -> None:
     cursors = ReadCursors(GIB)
     read_on(cursors, 0, 8 * MIB)
     far = cursors.windows()[0].position + 16 * MIB + 1
@@ -112,7 +112,7 @@ def test_a_farther_jump_begins_anew() -> None:
     assert cursors.windows()[0].read == REQUEST
 
 
-def test_a_reader_goes_on_with_its_window_after_another_read_just_ahead_of_it() -> None:
+def test_a_reader_keeps_its_window_after_another_reads_just_ahead_of_it() -> None:
     cursors = ReadCursors(GIB)
     read_on(cursors, 0, 8 * MIB)
     before = cursors.windows()[0]
@@ -122,28 +122,28 @@ def test_a_reader_goes_on_with_its_window_after_another_read_just_ahead_of_it() 
     assert cursors.windows()[0].window >= before.window
 
 
-def test_the_least_recently_used_cursor_goes_first() -> None:
+def test_the_least_recently_used_cursor_is_dropped_first() -> None:
     cursors = ReadCursors(GIB, max_cursors=2)
     for at in (0, 100 * MIB, 0 + 4096, 200 * MIB):
         cursors.observe(at, 4096)
     assert [w.position for w in cursors.windows()] == [200 * MIB + 4096, 2 * 4096]
 
 
-def test_the_same_bytes_read_over_and_over_earn_no_window() -> None:
+def test_reading_the_same_bytes_repeatedly_gives_no_window() -> None:
     cursors = ReadCursors(GIB)
     for _ in range(1000):
         assert cursors.observe(0, REQUEST).length == 0
     assert [window.read for window in cursors.windows()] == [REQUEST]
 
 
-def test_bytes_that_come_late_count_once() -> None:
+def test_reordered_bytes_count_once() -> None:
     cursors = ReadCursors(GIB)
     for at in (0, 3 * REQUEST, REQUEST, 2 * REQUEST, 2 * REQUEST):
         cursors.observe(at, REQUEST)
     assert [window.read for window in cursors.windows()] == [4 * REQUEST]
 
 
-def test_trust_is_earned_anew_after_a_misprediction() -> None:
+def test_a_misprediction_starts_a_new_trial() -> None:
     cursors = ReadCursors(GIB)
     read_on(cursors, 0, 6 * MIB)
     read_on(cursors, cursors.windows()[0].wanted + MIB, 4 * MIB)
@@ -151,14 +151,14 @@ def test_trust_is_earned_anew_after_a_misprediction() -> None:
     assert cursors.windows()[0].window == MIB // 2
 
 
-def test_a_read_belongs_to_the_nearest_of_two_cursors() -> None:
+def test_a_read_continues_the_nearer_of_two_cursors() -> None:
     cursors = ReadCursors(GIB)
     for at in (0, 4 * MIB, REQUEST, 4 * MIB + REQUEST, 2 * REQUEST):
         cursors.observe(at, REQUEST)
     assert [window.position for window in cursors.windows()] == [3 * REQUEST, 4 * MIB + 2 * REQUEST]
 
 
-def test_where_a_reader_skipped_from_is_forgotten_first() -> None:
+def test_the_cursor_that_was_skipped_from_is_dropped_first() -> None:
     cursors = ReadCursors(GIB, max_cursors=3)
     for at in (0, 100 * MIB, 110 * MIB, 500 * MIB):
         cursors.observe(at, REQUEST)
@@ -171,6 +171,6 @@ def test_reading_backwards_wants_nothing_ahead() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"size": -1}, {"size": 1, "max_cursors": 0}, {"size": 1, "max_window": -1}])
-def test_bounds_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
+def test_invalid_bounds_raise_value_error(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least one cursor"):
         ReadCursors(**wrong)

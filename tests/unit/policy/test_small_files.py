@@ -17,7 +17,7 @@ def names(entries: list[Entry], repo_type: RepoType = RepoType.MODEL, requests_l
     return [entry.path for entry in small_files(entries, repo_type=repo_type, requests_left=requests_left)]
 
 
-def test_of_a_model_what_a_loader_opens_first_comes_first_and_weights_not_at_all() -> None:
+def test_files_a_model_loader_opens_first_come_first_and_weights_never() -> None:
     listing = [
         a_file("README.md"),
         a_file("onnx/model.onnx_data", 400 * KIB),
@@ -34,7 +34,7 @@ def test_of_a_model_what_a_loader_opens_first_comes_first_and_weights_not_at_all
     ]  # fmt: skip
 
 
-def test_small_is_below_one_mib_and_known() -> None:
+def test_files_of_1_mib_or_unknown_size_are_left_out() -> None:
     listing = [a_file("a", MIB), a_file("b", MIB - 1), a_file("c", None), a_file("d", 0), Entry("e", "directory")]
     assert names(listing) == ["b"]
 
@@ -48,7 +48,7 @@ def test_at_most_64_mib() -> None:
     assert len(chosen) == 64 * MIB // (900 * KIB)
 
 
-def test_at_most_half_of_the_requests_left_the_most_useful_first() -> None:
+def test_at_most_half_of_the_requests_left_are_used() -> None:
     listing = [a_file("notes.txt"), a_file("b.json"), a_file("config.json"), a_file("model.safetensors.index.json")]
     assert names(listing, requests_left=5) == ["config.json", "model.safetensors.index.json"]
     assert len(names(listing, requests_left=8)) == 4
@@ -56,7 +56,7 @@ def test_at_most_half_of_the_requests_left_the_most_useful_first() -> None:
     assert names(listing, requests_left=-5) == []
 
 
-def test_of_a_dataset_only_what_it_says_about_itself() -> None:
+def test_of_a_dataset_only_metadata_is_prefetched() -> None:
     listing = [
         a_file("data/train-00000.parquet", 9 * KIB),
         a_file("data/labels.json"),
@@ -73,7 +73,7 @@ def test_of_a_dataset_only_what_it_says_about_itself() -> None:
     ]  # fmt: skip
 
 
-def test_of_a_space_its_card_and_requirements_but_not_its_code() -> None:
+def test_of_a_space_its_card_and_requirements_are_prefetched_but_not_its_code() -> None:
     listing = [a_file("app.py"), a_file("requirements.txt"), a_file("README.md"), a_file("img/logo.png")]
     assert names(listing, RepoType.SPACE) == ["README.md", "requirements.txt"]
 
@@ -91,7 +91,7 @@ paths = st.sampled_from(
     st.sampled_from(RepoType),
     st.none() | st.integers(0, 700),
 )
-def test_the_bounds_hold_for_every_listing_and_the_order_of_the_listing_does_not_matter(
+def test_the_bounds_hold_for_every_listing_in_any_order(
     listing: list[Entry], repo_type: RepoType, requests_left: int | None
 ) -> None:
     chosen = small_files(listing, repo_type=repo_type, requests_left=requests_left)
