@@ -1,7 +1,7 @@
-"""The portable binding: libfuse through mfusepy. Paths in, nodes of ``vfs`` behind, errnos out.
+"""The portable binding: libfuse through mfusepy. Translates paths to nodes of ``vfs`` and exceptions to errnos.
 
-``serve`` blocks the calling thread (the main one, so that libfuse can take SIGTERM) until the mount is gone; libfuse
-calls the operations on threads of its own, and a read that waits holds one of them. Nothing here knows the Hub.
+``serve`` blocks the main thread, on which libfuse handles SIGTERM, until the mount is gone. libfuse calls the
+operations on its own threads, and a waiting read holds one of them.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # The largest request the kernel makes of FUSE without a raised fs.fuse.max_pages_limit: 256 pages.
 MAX_READ = 1024 * 1024
-# A waiting read holds a libfuse thread, and libfuse starts ten unless told: as many as the kernel's background queue
-# below, so that stalled reads of one file leave room for others. The kernel binding has no such bound.
+# A waiting read holds a thread, and libfuse starts ten by default. As many as the kernel's background queue below, so
+# that stalled reads of one file leave threads for others. The kernel binding has no such bound.
 THREADS = 64
-# fuse_main's return code in libfuse 3 (helper.c): the event loop was left because of a signal.
+# fuse_main's return code in libfuse 3 (helper.c): a signal ended the event loop.
 ENDED_BY_SIGNAL = 8
-# Names and content of a commit never change, so names may be kept for long; sizes too, but st_blocks grows as blocks
-# arrive and may be a minute old.
+# Names and content of a commit never change, so the kernel may cache names and sizes for long; st_blocks grows with the
+# local blocks and may be a minute old.
 NAME_SECONDS = 3600.0
 ATTRIBUTE_SECONDS = 60.0
 
 
 def load_library() -> Any:
-    """mfusepy on libfuse 3 where there is one (libfuse 2 reads at most 128 KiB at a time). Raises MountFailed."""
+    """Returns mfusepy, on libfuse 3 if present (libfuse 2 reads at most 128 KiB at a time). Raises MountFailed."""
     chosen = os.environ.get("FUSE_LIBRARY_PATH")
     library = chosen or find_library("fuse3")
     if library:
@@ -51,7 +51,7 @@ def load_library() -> Any:
 
 
 def answers(method: F) -> F:
-    """Any exception becomes an OSError with the errno of the table; mfusepy would make EINVAL of it."""
+    """Turns any exception of ``method`` into an OSError with its errno; mfusepy would turn it into EINVAL."""
 
     @functools.wraps(method)
     def guarded(*args: Any) -> Any:
@@ -78,22 +78,22 @@ class LibfuseBinding:
         self._allow_other = allow_other
 
     def served(self, node: int) -> tuple[bool, str]:
-        """Whether the open handles of a node are read by the kernel itself, and if not, why."""
+        """Returns whether the kernel reads the open handles of a node directly, and if not, why."""
         del node
         return False, "libfuse reads through the daemon"
 
-    connection = None  # libfuse keeps its descriptor to itself
+    connection = None  # libfuse does not give its descriptor away
 
     def open_nodes(self) -> dict[int, int]:
-        """Open handles by node, where the binding knows of more than the file system; libfuse does not."""
+        """Returns open handles by node that the file system does not count: none with libfuse."""
         return {}
 
     def leave(self) -> None:
-        """Nobody could go on: there is nothing to leave."""
+        """Does nothing: no other process can take over this mount."""
 
     def serve(self, on_ready: Callable[[], None], on_signal: Callable[[], None]) -> None:
-        """Mounts, calls ``on_ready`` from the INIT request, returns when unmounted. Signals are libfuse's: it unmounts
-        by itself, and ``on_signal`` is not called. Raises MountFailed."""
+        """Mounts, calls ``on_ready`` on INIT, returns when unmounted. libfuse handles the signals and unmounts, so
+        ``on_signal`` is not called. Raises MountFailed."""
         del on_signal
         library = self._library
         options: dict[str, Any] = {
@@ -107,7 +107,7 @@ class LibfuseBinding:
             "negative_timeout": NAME_SECONDS,
             "attr_timeout": ATTRIBUTE_SECONDS,
             "max_read": MAX_READ,
-            "raw_fi": True,  # else an open could not say whether pages are kept
+            "raw_fi": True,  # else an open could not control the page cache
         }
         if self._allow_other:
             options["allow_other"] = True
@@ -125,24 +125,24 @@ class LibfuseBinding:
         try:
             library.FUSE(operations, self._mountpoint, **options)
         except RuntimeError as error:
-            # fuse_main(3): 8 says that a signal ended the loop, which is how we are told to unmount.
+            # A signal ended the loop, and libfuse has unmounted.
             if served and error.args == (ENDED_BY_SIGNAL,):
                 return
             raise MountFailed(
                 f"libfuse could not mount {self._mountpoint} (code {error})",
-                "the log has libfuse's own words; hffs needs /dev/fuse and, without root, fusermount3",
+                "see libfuse's messages in the log; hffs needs /dev/fuse and, without root, fusermount3",
             ) from None
 
 
 def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], None]) -> Any:
-    """mfusepy takes an instance of its own class, which exists only once libfuse has been loaded."""
+    """Returns the operations as an instance of mfusepy's class, which exists only after libfuse was loaded."""
     uid, gid = os.getuid(), os.getgid()
     view = filesystem.view
-    # Files whose content was wrong once. Pages are kept over opens, since content never changes, but of these each open
-    # drops what the kernel has: it cannot be told to earlier, for whoever tells it waits, not to be killed, for reads
-    # under way, and a process of its own, as the kernel binding's, does not know the numbers that libfuse gives nodes.
-    mistrusted: set[int] = set()
-    view.on_content_wrong(mistrusted.add)
+    # Nodes whose content failed verification once. The kernel keeps pages over opens, since content never changes; of
+    # these nodes each open drops them. They cannot be dropped earlier: the notification waits for running reads and
+    # cannot be killed meanwhile, and a helper process, as in the kernel binding, does not know libfuse's node numbers.
+    failed: set[int] = set()
+    view.on_content_wrong(failed.add)
 
     class LibfuseOperations(library.Operations):  # type: ignore[misc]
         use_ns = True
@@ -180,7 +180,7 @@ def _operations(library: Any, filesystem: Filesystem, on_ready: Callable[[], Non
         def open(self, path: str, fi: Any) -> int:
             node = view.find(path)
             fi.fh = filesystem.open(node)
-            fi.keep_cache = node.content.page_cache is PageCache.KEEP and node.id not in mistrusted
+            fi.keep_cache = node.content.page_cache is PageCache.KEEP and node.id not in failed
             fi.direct_io = node.content.page_cache is PageCache.BYPASS
             return 0
 

@@ -56,6 +56,8 @@ class NaiveQueue:
             block = self.blocks.setdefault((key, number), Block("queued", priority, self.wants))
             if block.state != "failed" and priority < block.priority:
                 block.priority, block.since = priority, self.wants
+                if block.state == "queued" and priority is Priority.DEMAND and not block.attempt:
+                    block.until = 0.0  # a deferred block is due as soon as a reader demands it
 
     def ready(self, now: float) -> dict[tuple[str, int], Block]:
         return {p: b for p, b in self.blocks.items() if b.state == "queued" and b.until <= now}

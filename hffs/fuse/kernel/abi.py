@@ -1,23 +1,24 @@
 """The kernel's FUSE messages: each struct beside its name in linux/fuse.h (7.45), each constant by its name there.
 
-Packing and unpacking only. The byte order is the machine's own: the device speaks to this machine's kernel.
+Packing and unpacking only. The byte order is the machine's own.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 from struct import Struct
+from struct import error as StructError  # noqa: N812
 from typing import Final, NamedTuple
 
 MAJOR: Final = 7
-MINOR: Final = 40  # the first with passthrough; an older kernel's lower number is taken over in INIT
+MINOR: Final = 40  # the first with passthrough; an older kernel's lower number is used in INIT
 ROOT_ID: Final = 1  # FUSE_ROOT_ID
 MIN_READ_BUFFER: Final = 8192  # FUSE_MIN_READ_BUFFER
 UNIQUE_RESEND: Final = 1 << 63  # FUSE_UNIQUE_RESEND
 
 
 class Op(IntEnum):
-    """enum fuse_opcode, as far as a read-only file system answers it with anything but ENOSYS."""
+    """enum fuse_opcode: the operations that a read-only file system answers other than with ENOSYS."""
 
     LOOKUP = 1
     FORGET = 2
@@ -40,12 +41,12 @@ class Op(IntEnum):
     READDIRPLUS = 44
 
 
-# Requests the kernel waits for no answer to.
+# Requests without a reply.
 UNANSWERED: Final = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY_REPLY})
 
 
 class Init(IntFlag):
-    """INIT flags; those from bit 32 on travel in ``flags2``."""
+    """INIT flags; those from bit 32 on are in ``flags2``."""
 
     ASYNC_READ = 1 << 0
     DO_READDIRPLUS = 1 << 13
@@ -113,7 +114,7 @@ class RequestHeader(NamedTuple):
 
 
 def parse_header(message: memoryview) -> RequestHeader:
-    """Raises ValueError for a message that is shorter than it says, or than a header."""
+    """Raises ValueError for a message shorter than a header or of another length than its header says."""
     if len(message) < in_header.size:
         raise ValueError(f"a message of {len(message)} bytes")
     length, opcode, unique, node, *_ = in_header.unpack_from(message)
@@ -122,8 +123,41 @@ def parse_header(message: memoryview) -> RequestHeader:
     return RequestHeader(length, opcode, unique, node)
 
 
+class InitRequest(NamedTuple):
+    """An INIT request: the kernel's protocol version and read-ahead, and the flags it offers."""
+
+    unique: int
+    major: int
+    minor: int
+    readahead: int
+    offered: Init
+
+    def reply(self, flags: Init, *, background: int, congestion: int, write: int, pages: int, stack: int) -> bytes:
+        """Returns the body of a reply that accepts ``flags`` with these limits: background requests, and those until
+        congestion, bytes of a write, pages of a request, depth of stacked file systems."""
+        return init_out.pack(
+            MAJOR, min(self.minor, MINOR), self.readahead, flags & 0xFFFFFFFF, background, congestion,
+            write, 1, pages, 0, flags >> 32, stack, *[0] * 6,
+        )  # fmt: skip
+
+
+def parse_init(message: memoryview) -> InitRequest:
+    """Raises ValueError for a message that is no INIT request."""
+    header = parse_header(message)
+    if header.opcode != Op.INIT:
+        raise ValueError(f"its opcode is {header.opcode}")
+    try:
+        major, minor, readahead, low = init_in.unpack_from(message, in_header.size)
+        # Before 7.36 the bytes after the first flags are no flags.
+        at = in_header.size + init_in.size
+        high = init_in_flags2.unpack_from(message, at)[0] if low & Init.INIT_EXT else 0
+    except StructError as error:
+        raise ValueError(str(error)) from error
+    return InitRequest(header.unique, major, minor, readahead, Init(low | high << 32))
+
+
 def name_in(body: memoryview) -> bytes:
-    """The NUL-terminated name that a body holds. Raises ValueError when there is none."""
+    """Returns the NUL-terminated name at the start of a body. Raises ValueError if there is none."""
     text, end, _ = bytes(body).partition(b"\0")
     if not end or not text:
         raise ValueError("a name without an end")
@@ -131,5 +165,5 @@ def name_in(body: memoryview) -> bytes:
 
 
 def padded(length: int) -> int:
-    """FUSE_REC_ALIGN: records lie on 8 bytes."""
+    """Returns ``length`` rounded up to 8 bytes, the alignment of records (FUSE_REC_ALIGN)."""
     return (length + 7) & ~7

@@ -96,9 +96,9 @@ class KernelBinding:
         self._lock = threading.Lock()
         # guarded by _lock: waiting reads, by the unique number of their request (without the resend bit)
         self._waiting: dict[int, PendingRead] = {}
-        # and requests on the slow pool, with the number to reply to; the thread that removes one answers it
+        # requests on the slow pool, with the number to reply to; the thread that removes one answers it
         self._in_pool: dict[int, int] = {}
-        # and interrupts of requests not registered: answered already, or read but not yet registered by another thread
+        # interrupts of requests not registered: answered already, or read but not yet registered by another thread
         self._early: deque[int] = deque(maxlen=EARLY)
         self._over = threading.Event()
         self._leaving = False
@@ -201,44 +201,38 @@ class KernelBinding:
         try:
             self._device.notify(abi.NotifyCode.RESEND)
         except OSError as error:
-            if error.errno not in OVER:  # unmounted meanwhile: the first read will tell
-                raise MountFailed(f"the kernel does not send its requests again: {error.strerror}") from error
+            if error.errno not in OVER:  # unmounted meanwhile: the first read reports it
+                raise MountFailed(f"the kernel does not resend its requests: {error.strerror}") from error
 
     def _initialise(self) -> Connection:
-        """The first request is INIT; nothing else comes before it is answered. What both sides can. Raises
+        """Answers INIT, which precedes every other request, and returns the negotiated connection. Raises
         MountFailed."""
         buffer = bytearray(BUFFER_SIZE)
         while True:
             length = self._device.receive(buffer)
             if not length:
                 raise MountFailed(f"{self._mountpoint} was unmounted before it answered")
-            message = memoryview(buffer)[:length]
             try:
-                header = abi.parse_header(message)
-                if header.opcode != abi.Op.INIT:
-                    raise MountFailed(f"the kernel's first request is {header.opcode}, not INIT")
-                major, minor, readahead, low = abi.init_in.unpack_from(message, abi.in_header.size)
-            except (ValueError, struct.error) as error:
-                raise MountFailed(f"the kernel's first request is no INIT: {error}") from error
-            if major < abi.MAJOR:
-                self._device.refuse(header.unique, errnos.UNKNOWN_PROTOCOL)
-                raise MountFailed(f"the kernel speaks FUSE {major}.{minor}", "hffs needs Linux 4.20 or newer")
-            at = abi.in_header.size + abi.init_in.size
-            high = abi.init_in_flags2.unpack_from(message, at)[0] if low & abi.Init.INIT_EXT else 0
-            flags = WANTED & abi.Init(low | high << 32)
-            if major == abi.MAJOR:
+                request = abi.parse_init(memoryview(buffer)[:length])
+            except ValueError as error:
+                raise MountFailed(f"the kernel's first request is not INIT: {error}") from error
+            if request.major < abi.MAJOR:
+                self._device.refuse(request.unique, errnos.UNKNOWN_PROTOCOL)
+                kernel = f"{request.major}.{request.minor}"
+                raise MountFailed(f"the kernel speaks FUSE {kernel}", "hffs needs Linux 4.20 or newer")
+            if request.major == abi.MAJOR:
                 break
             # The kernel has a later major version: after this answer it sends INIT again in ours.
-            self._device.reply(header.unique, abi.init_out.pack(abi.MAJOR, abi.MINOR, *[0] * 16))
-        self._device.reply(
-            header.unique,
-            abi.init_out.pack(
-                abi.MAJOR, min(minor, abi.MINOR), readahead, flags & 0xFFFFFFFF, MAX_BACKGROUND, CONGESTION_THRESHOLD,
-                MAX_WRITE, 1, MAX_PAGES, 0, flags >> 32, STACK_DEPTH if flags & abi.Init.PASSTHROUGH else 0, *[0] * 6,
-            ),
+            self._device.reply(request.unique, abi.init_out.pack(abi.MAJOR, abi.MINOR, *[0] * 16))
+        flags = WANTED & request.offered
+        reply = request.reply(
+            flags, background=MAX_BACKGROUND, congestion=CONGESTION_THRESHOLD, write=MAX_WRITE, pages=MAX_PAGES,
+            stack=STACK_DEPTH if flags & abi.Init.PASSTHROUGH else 0,
         )  # fmt: skip
+        self._device.reply(request.unique, reply)
+        minor = min(request.minor, abi.MINOR)
         log.debug("event=init minor=%d flags=%#x", minor, flags)
-        return Connection(self._device.fd, int(flags), min(minor, abi.MINOR))
+        return Connection(self._device.fd, int(flags), minor)
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -284,7 +278,7 @@ class KernelBinding:
                         self._in_pool[number] = header.unique
                 if interrupted:
                     raise Cancelled("interrupted")
-                self._slow.submit(self._answer_slowly, header, memoryview(bytes(body)))
+                self._slow.submit(self._answer_in_pool, header, memoryview(bytes(body)))
                 return
         except RuntimeError:  # the pool is shut down: the mount is ending
             self._device.refuse(header.unique, errnos.errno_of(Cancelled("unmounted")))
@@ -294,7 +288,7 @@ class KernelBinding:
             return
         self._answer(header, body)
 
-    def _answer_slowly(self, header: abi.RequestHeader, body: memoryview) -> None:
+    def _answer_in_pool(self, header: abi.RequestHeader, body: memoryview) -> None:
         """Runs on the slow pool: answers a request that may wait for the network, unless an interrupt has answered
         it."""
         number = header.unique & ~abi.UNIQUE_RESEND
@@ -303,24 +297,24 @@ class KernelBinding:
         answer: Answer | Exception
         try:
             answer = self._operations.answer(header, body)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the request is answered
+        except Exception as error:  # noqa: BLE001 - every request is answered
             answer = error
         with self._lock:
             left = self._in_pool.pop(number, None) is None
         if not left:
-            self._give(header, answer)
+            self._send(header, answer)
         elif not isinstance(answer, Exception):
             self._operations.undo(header)
 
     def _answer(self, header: abi.RequestHeader, body: memoryview) -> None:
         try:
             answer = self._operations.answer(header, body)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the request is answered
+        except Exception as error:  # noqa: BLE001 - every request is answered
             self._refuse(header, error)
             return
-        self._give(header, answer)
+        self._send(header, answer)
 
-    def _give(self, header: abi.RequestHeader, answer: Answer | Exception) -> None:
+    def _send(self, header: abi.RequestHeader, answer: Answer | Exception) -> None:
         if isinstance(answer, Exception):
             self._refuse(header, answer)
             return
@@ -345,7 +339,7 @@ class KernelBinding:
         self._device.refuse(header.unique, errnos.errno_of(error))
 
     def _interrupt(self, body: memoryview) -> None:
-        """The waiting process was signalled: its request ends with EINTR. A request that is not registered was answered
+        """Ends a request with EINTR, since its process was signalled. A request that is not registered was answered
         already, or another thread has just read it and will find the interrupt in ``_early``."""
         try:
             (unique,) = abi.interrupt_in.unpack_from(body)
@@ -353,13 +347,13 @@ class KernelBinding:
             return
         with self._lock:
             pending = self._waiting.get(unique & ~abi.UNIQUE_RESEND)
-            asking = self._in_pool.pop(unique & ~abi.UNIQUE_RESEND, None)
-            if pending is None and asking is None:
+            in_pool = self._in_pool.pop(unique & ~abi.UNIQUE_RESEND, None)
+            if pending is None and in_pool is None:
                 self._early.append(unique & ~abi.UNIQUE_RESEND)
         if pending is not None:
             pending.cancel()
-        if asking is not None:  # a process cannot end while its request is unanswered, not even by SIGKILL
-            self._device.refuse(asking, errnos.errno_of(Cancelled("interrupted")))
+        if in_pool is not None:  # a process cannot end while its request is unanswered, not even by SIGKILL
+            self._device.refuse(in_pool, errnos.errno_of(Cancelled("interrupted")))
 
     def _reply(self) -> None:
         """Runs on a reply thread: reads settled data from the store and writes it to the kernel."""
@@ -373,7 +367,7 @@ class KernelBinding:
             unique, pending = settled
             try:
                 data = pending.take()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the request is answered
+            except Exception as error:  # noqa: BLE001 - every request is answered
                 self._forget(unique)
                 self._device.refuse(unique, errnos.errno_of(error))
                 continue
@@ -382,14 +376,14 @@ class KernelBinding:
                 self._device.reply(unique, data)
 
     def _drop_pages(self, node: int) -> None:
-        """Runs elsewhere than on a serving thread: the call may wait for reads of the same pages."""
+        """Drops the pages of a node on a thread that serves no request: the call may wait for reads of these pages."""
         try:
             self._dropping.submit(drop_pages, self._device.fd, node)
         except RuntimeError:  # the mount is ending, and its pages with it
             log.debug("event=pages-left node=%d", node)
 
     def _drop_attributes(self, node: int) -> None:
-        """Makes the next stat ask again. A negative offset leaves pages alone, so the call does not wait for reads."""
+        """Makes the next stat a request. A negative offset keeps the pages, so the call does not wait for reads."""
         try:
             self._device.notify(abi.NotifyCode.INVAL_INODE, abi.inval_inode_out.pack(node, -1, 0))
         except OSError as error:  # mostly ENOENT: the kernel has forgotten the inode

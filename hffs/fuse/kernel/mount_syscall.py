@@ -59,7 +59,7 @@ def _mount_as_root(mountpoint: str, device_name: str, allow_other: bool) -> int:
 
 
 def _mount_by_helper(mountpoint: str, device_name: str, allow_other: bool) -> int:
-    """fusermount3 (setuid) mounts and sends the descriptor back over the socket named in _FUSE_COMMFD."""
+    """Lets fusermount3 (setuid) mount; it sends the descriptor over the socket named in _FUSE_COMMFD."""
     helper = shutil.which("fusermount3")
     if helper is None:
         raise MountFailed("fusermount3 is not installed, and only root can mount without it", "apt-get install fuse3")
@@ -87,7 +87,7 @@ def _mount_by_helper(mountpoint: str, device_name: str, allow_other: bool) -> in
         theirs.close()
         _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
     if not descriptors:
-        raise MountFailed(f"fusermount3 mounted {mountpoint} but gave no descriptor", f"fusermount3 -u {mountpoint}")
+        raise MountFailed(f"fusermount3 mounted {mountpoint} but sent no descriptor", f"fusermount3 -u {mountpoint}")
     os.set_inheritable(descriptors[0], False)
     return descriptors[0]
 
@@ -105,5 +105,5 @@ def _refused(mountpoint: str, output: str) -> MountFailed:
 
 
 def _escaped(text: str) -> str:
-    """Options are split at commas; libfuse's own escape is a backslash."""
+    """Escapes the commas of an option, by libfuse's backslash."""
     return text.replace("\\", "\\\\").replace(",", "\\,")

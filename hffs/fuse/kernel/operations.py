@@ -1,8 +1,8 @@
-"""What each request means: bodies in, reply bodies out, the file system behind.
+"""The operations of the FUSE protocol on a file system: request bodies in, reply bodies out.
 
-``Operations.answer`` returns the parts of a reply, or a PendingRead whose bytes will be one, and raises our errors. It
-never writes to the device. ``may_wait`` tells beforehand whether a request could ask the network, so that those can be
-kept off the threads that serve everything else. Any thread.
+``Operations.answer`` returns the parts of a reply, or a PendingRead whose bytes will be the reply, and never writes to
+the device. ``may_wait`` predicts whether a request may need the network, so that it does not run on a thread that
+serves all others. Any thread.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from ...vfs import Attributes, Filesystem, Node, PageCache, PendingRead
 from . import abi
 from .passthrough import Passthrough
 
-# Names and content of a commit never change: names, also those that do not exist, may be kept as long as the kernel
-# likes, and so may attributes but for st_blocks of a file that is still arriving. When it has become local its
-# attributes are dropped by a notification; until then they may be a minute old.
+# Names and content of a commit never change, so the kernel may cache names, missing ones included, and attributes. Only
+# st_blocks of an incomplete file changes and may be a minute old; once the file is local a notification drops them.
 VALID_SECONDS: Final = 3600
 ARRIVING_SECONDS: Final = 60
-BLOCK: Final = 4096  # st_blksize, and what statfs counts in
+BLOCK: Final = 4096  # st_blksize, and the unit of statfs
 
 _OPEN_FLAGS: Final = {
     PageCache.KEEP: abi.OpenFlag.KEEP_CACHE,
@@ -37,14 +36,14 @@ Answer = Parts | PendingRead
 
 @dataclass(frozen=True, slots=True)
 class OpenDirectory:
-    """A listing as it was at OPENDIR, so that offsets into it stay true."""
+    """A listing as of OPENDIR, so that offsets into it stay valid."""
 
     node: Node
     children: Sequence[Node]
 
 
 class Operations:
-    """One mounted file system."""
+    """The operations of one mount."""
 
     def __init__(self, filesystem: Filesystem, passthrough: Passthrough) -> None:
         self._filesystem = filesystem
@@ -74,9 +73,9 @@ class Operations:
         return opcode in self._answers
 
     def may_wait(self, header: abi.RequestHeader, body: memoryview) -> bool:
-        """Whether answering could ask the network or take long. Raises EntryNotFound, ValueError."""
+        """Returns whether answering may need the network or take long. Raises EntryNotFound, ValueError."""
         opcode = header.opcode
-        if opcode == abi.Op.READ or opcode == abi.Op.RELEASE:  # noqa: PLR1714 - the two that are most
+        if opcode == abi.Op.READ or opcode == abi.Op.RELEASE:  # noqa: PLR1714 - the two most frequent
             return opcode == abi.Op.READ and self._reopening_waits(header, body)
         if opcode == abi.Op.LOOKUP:
             return self._view.lookup_waits(self._view.node(header.node), abi.name_in(body).decode("utf-8", "replace"))
@@ -92,11 +91,11 @@ class Operations:
         return False
 
     def answer(self, header: abi.RequestHeader, body: memoryview) -> Answer:
-        """Raises HffsError, ValueError and struct.error (a message that makes no sense)."""
+        """Raises HffsError; ValueError and struct.error for a malformed message."""
         return self._answers[header.opcode](header, body)
 
     def undo(self, header: abi.RequestHeader) -> None:
-        """What answering has opened is closed again, since the answer comes too late for its process."""
+        """Closes what ``answer`` opened, if its process was interrupted meanwhile."""
         if header.opcode == abi.Op.OPEN:
             self._passthrough.release(header.node, _number(header))
             self._filesystem.release(_number(header))
@@ -112,7 +111,7 @@ class Operations:
         try:
             node = self._view.lookup(parent, name.decode("utf-8"))
         except (EntryNotFound, UnicodeDecodeError):
-            # Node 0: there is no such name, and that may be remembered.
+            # Node 0: no such name, which the kernel may cache.
             return (abi.entry_out.pack(0, 0, seconds, 0, 0, 0), abi.attr.pack(*[0] * 16))
         return (self._entry(node, seconds),)
 
@@ -123,7 +122,7 @@ class Operations:
         return (abi.attr_out.pack(_valid(node, found), 0, 0) + self._attr(found),)
 
     def _entry(self, node: Node, seconds: int) -> bytes:
-        """``seconds``: how long the kernel may keep the name."""
+        """``seconds``: for how long the kernel may cache the name."""
         found = self._view.attributes(node)
         return abi.entry_out.pack(node.id, 0, seconds, _valid(node, found), 0, 0) + self._attr(found)
 
@@ -155,7 +154,7 @@ class Operations:
         handle = self._filesystem.open(node, _number(header))
         try:
             backing = self._passthrough.open(header.node, handle, lambda: self._filesystem.dup_fd(handle))
-        except BaseException:  # the kernel will never release what it was not given
+        except BaseException:  # the kernel never releases a handle that it was not given
             self._filesystem.release(handle)
             raise
         if backing is None:
@@ -165,7 +164,7 @@ class Operations:
     def _read(self, header: abi.RequestHeader, body: memoryview) -> Answer:
         handle, offset, size, *_ = abi.read_in.unpack_from(body)
         if not self._filesystem.is_open(handle) and self._passthrough.holds(header.node, handle):
-            self._filesystem.open(self._view.node(header.node), handle)  # opened by the worker before us
+            self._filesystem.open(self._view.node(header.node), handle)  # opened under an earlier worker
         answer = self._filesystem.read(handle, offset, size)
         return (answer,) if isinstance(answer, bytes) else answer
 
@@ -199,12 +198,12 @@ class Operations:
         return ()
 
     def _readdir(self, header: abi.RequestHeader, body: memoryview) -> Parts:
-        """As many records from ``offset`` on as fit into ``size`` bytes. A record's ``off`` is where to go on: 1 and 2
-        follow the two dots, then the children in order."""
+        """Returns as many records from ``offset`` on as fit into ``size`` bytes. A record's ``off`` is that of the next
+        record: 1 and 2 follow the two dots, then the children in order."""
         plus = header.opcode == abi.Op.READDIRPLUS
         handle, offset, size, *_ = abi.read_in.unpack_from(body)
         opened = self._directories.get(handle)
-        if opened is None:  # opened by the worker before us; a commit's listing is the same again
+        if opened is None:  # opened under an earlier worker; a commit's listing does not change
             node = self._view.node(header.node)
             opened = OpenDirectory(node, self._view.children(node))
             with self._lock:
@@ -230,7 +229,7 @@ class Operations:
         tail = tail.ljust(abi.padded(len(tail)), b"\0")
         if not plus:
             return tail
-        if dots or self._view.attributes_wait(node):  # node 0: nothing is said of it, and it is not looked up
+        if dots or self._view.attributes_wait(node):  # node 0: without attributes, and not counted as looked up
             return abi.entry_out.pack(0, 0, 0, 0, 0, 0) + abi.attr.pack(*[0] * 16) + tail
         return self._entry(node, seconds) + tail
 
@@ -248,24 +247,25 @@ class Operations:
 
     @staticmethod
     def _sized(value: bytes, size: int) -> Parts:
-        if not size:  # only the length was asked for
+        if not size:  # only the length is requested
             return (abi.getxattr_out.pack(len(value), 0),)
         if len(value) > size:
-            raise AttributeTooLong(f"{len(value)} bytes do not fit into {size}")
+            raise AttributeTooLong(f"the attribute has {len(value)} bytes, and the buffer {size}")
         return (value,)
 
 
 def _names_valid(directory: Node) -> int:
-    """How long the kernel may keep what LOOKUP found in a directory, or did not find."""
+    """Returns for how many seconds the kernel may cache names of a directory, missing ones included."""
     return VALID_SECONDS if directory.content.page_cache is PageCache.KEEP else 0
 
 
 def _valid(node: Node, found: Attributes) -> int:
+    """Returns for how many seconds the kernel may cache attributes."""
     if found.lasting:
         return VALID_SECONDS
     return ARRIVING_SECONDS if node.content.page_cache is PageCache.KEEP else 0
 
 
 def _number(header: abi.RequestHeader) -> int:
-    """A handle's number is its OPEN's own, which comes once in the life of a mount: no worker after us repeats it."""
+    """Returns the handle that an OPEN creates: the request's number, which is unique over all workers of a mount."""
     return header.unique & ~abi.UNIQUE_RESEND

@@ -46,12 +46,13 @@ class Passthrough:
             if self._lost and not refused:
                 self._refused = "the open files were not known after the daemon was restarted"
 
-    def open(self, node: int, handle: int, lend: Callable[[], int | None]) -> int | None:
-        """Decides the mode of a handle that is being opened: returns its backing id, or None for an ordinary one."""
+    def open(self, node: int, handle: int, dup_fd: Callable[[], int | None]) -> int | None:
+        """Decides the mode of a handle that is being opened: returns its backing id, or None for an ordinary one.
+        ``dup_fd`` returns a descriptor of the complete, verified file, or None."""
         with self._lock:
             opened = self._nodes.get(node)
             if opened is None:
-                backing, self._why[node] = self._register(lend)
+                backing, self._why[node] = self._register(dup_fd)
                 opened = self._nodes[node] = OpenNode(backing)
             if handle not in opened.handles:  # else its OPEN was not answered, and is resent
                 opened.handles.add(handle)
@@ -79,7 +80,7 @@ class Passthrough:
             return (False, "") if opened is None else (opened.backing is not None, self._why.get(node, ""))
 
     def holds(self, node: int, handle: int) -> bool:
-        """Whether the kernel holds this handle. Assumed to be so if the journal was lost: the kernel uses no handle
+        """Returns whether the kernel has this handle open. Assumed if the journal was lost: the kernel uses no handle
         that it was not given."""
         with self._lock:
             opened = self._nodes.get(node)
@@ -103,11 +104,11 @@ class Passthrough:
         except OSError as error:
             log.debug("event=backing-close-failed id=%d error=%s", number, error)
 
-    def _register(self, lend: Callable[[], int | None]) -> tuple[int | None, str]:
+    def _register(self, dup_fd: Callable[[], int | None]) -> tuple[int | None, str]:
         if self._refused:
             return None, self._refused
         try:
-            fd = lend()
+            fd = dup_fd()
         except HffsError as error:
             return None, str(error)
         if fd is None:

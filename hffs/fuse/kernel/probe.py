@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,24 +42,16 @@ def probe(mountpoint: str, backing: int) -> KernelFeatures:
         if not select.select([device.fd], [], [], _INIT_SECONDS)[0]:
             raise MountFailed(f"the kernel sent nothing within {_INIT_SECONDS:.0f} s of a mount", "see dmesg")
         buffer = bytearray(BUFFER_SIZE)
-        message = memoryview(buffer)[: device.receive(buffer) or 0]
         try:
-            header = abi.parse_header(message)
-            major, minor, readahead, low = abi.init_in.unpack_from(message, abi.in_header.size)
-            at = abi.in_header.size + abi.init_in.size
-            high = abi.init_in_flags2.unpack_from(message, at)[0] if low & abi.Init.INIT_EXT else 0
-        except (ValueError, struct.error) as error:
-            raise MountFailed(f"the kernel's first request is no INIT: {error}") from error
-        flags = _FLAGS & abi.Init(low | high << 32)
+            request = abi.parse_init(memoryview(buffer)[: device.receive(buffer) or 0])
+        except ValueError as error:
+            raise MountFailed(f"the kernel's first request is not INIT: {error}") from error
+        flags = _FLAGS & request.offered
+        major, minor = request.major, request.minor
         if not flags & abi.Init.PASSTHROUGH:
             return KernelFeatures(major, minor, False, "this kernel has none (Linux 6.9 is the first)")
-        device.reply(
-            header.unique,
-            abi.init_out.pack(
-                abi.MAJOR, min(minor, abi.MINOR), readahead, flags & 0xFFFFFFFF, 1, 1,
-                MAX_WRITE, 1, 256, 0, flags >> 32, 1, *[0] * 6,
-            ),
-        )  # fmt: skip
+        reply = request.reply(flags, background=1, congestion=1, write=MAX_WRITE, pages=256, stack=1)
+        device.reply(request.unique, reply)
         try:
             device.close_backing(device.open_backing(backing))
         except OSError as error:
