@@ -1,4 +1,4 @@
-"""What comes in by the control socket, from a daemon, and from the kernel."""
+"""Input from the control socket, from daemons and from the kernel."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ WISHES = [
 @fuzzed(
     broken([json.dumps(wish).encode() for wish in WISHES]) | misfits(WISHES), st.sampled_from(["hydrate", "verify"])
 )
-def test_wishes_for_jobs(raw: bytes, kind: str) -> None:
+def test_requests_for_jobs(raw: bytes, kind: str) -> None:
     jobs = Quiet("/nowhere")
     try:
         getattr(jobs, kind)(Request("POST", f"/v1/{kind}", {}, raw))
@@ -108,7 +108,7 @@ def requests_of_the_kernel() -> list[bytes]:
     ]
 
 
-def test_requests_of_the_kernel(filesystem_of: Callable[..., Filesystem]) -> None:
+def test_kernel_requests(filesystem_of: Callable[..., Filesystem]) -> None:
     filesystem = filesystem_of()
     operations = Operations(filesystem, Passthrough(None, "not here"))  # type: ignore[arg-type]
     nodes = [1, *(node.id for node in filesystem.view.children(filesystem.view.root)), 2, 2**63]

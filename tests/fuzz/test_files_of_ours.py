@@ -1,4 +1,4 @@
-"""Files of ours that a disk, a crash or somebody else has changed."""
+"""Files of hffs changed by a disk error, a crash or another program."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ STATE = _state()
 
 
 def sealed(raw: bytes) -> bytes:
-    """The checksum of its header put right, as nobody but a liar would do."""
+    """Returns the file with a matching header checksum, as a forger would write it."""
     body = raw[state_file._PREFIX.size : state_file.PRESENCE]
     crc = state_file.crc32(body, state_file.crc32(state_file._PREFIX.pack(state_file._MAGIC, state_file.VERSION, 0)))
     return state_file._PREFIX.pack(state_file._MAGIC, state_file.VERSION, crc) + raw[state_file._PREFIX.size :]
@@ -87,7 +87,7 @@ def test_state_files(tmp_path: Path) -> None:
 
 
 @fuzzed(broken([state_file.StateHeader(SHA, HUB, 5, "boot").encode()]))
-def test_headers_of_states(raw: bytes) -> None:
+def test_state_headers(raw: bytes) -> None:
     for each in (raw, sealed(raw.ljust(state_file.PRESENCE, b"\0"))):
         try:
             header = state_file.StateHeader.decode(each, "x.state")
@@ -117,7 +117,7 @@ KNOWN = [["acme/tiny", "c" * 40, 1.0, 2.0, 3.0]]
 
 
 @fuzzed(broken_text([ROWS, "[]"]) | misfits([ENTRIES]).map(bytes.decode))
-def test_rows_of_listings_in_the_index(text: str) -> None:
+def test_index_rows_of_listings(text: str) -> None:
     for entry in listings.decode(text) or ():
         assert check_name(entry.path) == entry.path
         assert entry.kind in ("file", "directory")
@@ -125,14 +125,14 @@ def test_rows_of_listings_in_the_index(text: str) -> None:
 
 
 @fuzzed(broken_text([json.dumps(KNOWN), "[]"]) | misfits([KNOWN]).map(bytes.decode))
-def test_rows_of_revisions_in_the_index(text: str) -> None:
+def test_index_rows_of_revisions(text: str) -> None:
     for name, sha, date, _, _ in revisions._decode(text):
         assert ".." not in name
         assert len(sha) == 40
         assert 0 <= date < 1e12
 
 
-def test_texts_and_keys_of_the_index(tmp_path: Path) -> None:
+def test_index_texts_and_keys(tmp_path: Path) -> None:
     index = Index(tmp_path / "index")
 
     @fuzzed(broken_text(["revision/1/https://hub|model|a/b|main", "listing/1/all"]), broken_text([ROWS]))
@@ -157,7 +157,7 @@ LINES = [
 ]
 
 
-def test_the_record_of_what_was_wrong(tmp_path: Path) -> None:
+def test_mismatch_records(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     blob = Blob(SHA256, 5, HUB, Digest("sha256", SHA256))
     file = RemoteFile(COMMIT, "a.bin", blob)
@@ -185,7 +185,7 @@ def test_the_record_of_what_was_wrong(tmp_path: Path) -> None:
 TREE = {"files": {"config.json": {"size": 2}, "a/b": {"size": 5}}}
 
 
-def test_trees_of_huggingface_hubs_cache(tmp_path: Path) -> None:
+def test_trees_of_the_huggingface_hub_cache(tmp_path: Path) -> None:
     repo = HubCache(tmp_path).repo(RepoType.MODEL, "acme/tiny")
     for folder in ("trees", "refs", "snapshots/" + "c" * 40):
         os.makedirs(f"{repo.folder}/{folder}")
@@ -231,7 +231,7 @@ def proper(wishes: list[JobRequest]) -> None:
         assert wish.kind in ("hydrate", "verify")
 
 
-def test_jobs_left_by_another_worker(tmp_path: Path) -> None:
+def test_jobs_of_an_earlier_worker(tmp_path: Path) -> None:
     path = tmp_path / "jobs"
 
     @fuzzed(broken([json.dumps(JOBS).encode(), b"[]"]) | misfits([JOBS]))
@@ -250,7 +250,7 @@ RECORD = {
 }  # fmt: skip
 
 
-def test_records_of_mounts(tmp_path: Path) -> None:
+def test_mount_records(tmp_path: Path) -> None:
     directory = str(tmp_path / "run")
     mount_records.runtime_dir(directory)
 
@@ -286,7 +286,7 @@ JOURNAL = b"".join([encode(True, 1, 5), encode(True, 2, 5, 3), encode(False, 1),
 
 
 @fuzzed(broken([JOURNAL]), st.lists(st.tuples(st.booleans(), *[st.integers(0, 4)] * 3), max_size=12))
-def test_journals_of_handles(raw: bytes, history: list[tuple[bool, int, int, int]]) -> None:
+def test_handle_journals(raw: bytes, history: list[tuple[bool, int, int, int]]) -> None:
     for data in (raw, b"".join(encode(*each) for each in history)):
         found = replay(data)
         assert all(opened.handles for opened in found.nodes.values())
@@ -299,7 +299,7 @@ MOUNTINFO = (
 )
 
 
-def test_tables_of_mounts(tmp_path: Path) -> None:
+def test_mount_tables(tmp_path: Path) -> None:
     path = tmp_path / "mountinfo"
 
     @fuzzed(broken([MOUNTINFO]))

@@ -1,4 +1,4 @@
-"""The control socket of a real mount: it keeps what docs/openapi.yaml promises, also while no server answers."""
+"""The control socket of a real mount matches docs/openapi.yaml, also while no server answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NOTHING_AHEAD = ("--prefetch", "none", "--fetch-size", "256K")
 
 
 class Socket:
-    """The socket of a mount; every answer is held against the document."""
+    """The socket of a mount; every answer is checked against the document."""
 
     def __init__(self, mounted: Mounted) -> None:
         name = hashlib.sha256(os.fsencode(mounted.path)).hexdigest()[:16] + ".sock"
@@ -95,15 +95,15 @@ class Socket:
 
 
 def check(value: Any, schema: dict[str, Any]) -> None:
-    """A value against a schema of the document; one that it does not describe wholly is refused, too."""
+    """Checks a value against a schema of the document; undocumented keys are refused."""
     jsonschema.Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(value)
     for name in ("Status", "FileList", "BlockMap", "Job", "LetGo", "Pinned", "Refreshed", "Error"):
         if schema == {"$ref": f"#/components/schemas/{name}"}:
-            assert set(value) <= set(DOCUMENT["components"]["schemas"][name]["properties"]), "all keys are told of"
+            assert set(value) <= set(DOCUMENT["components"]["schemas"][name]["properties"]), "all keys are documented"
 
 
 def documented(method: str, target: str) -> tuple[str, dict[str, Any]]:
-    """The document's path for a target, and its operation; one without a variable goes first."""
+    """Returns the document's path for a target and its operation; paths without a variable take precedence."""
     path = target.partition("?")[0]
     for pattern in sorted(DOCUMENT["paths"], key=lambda each: "{" in each):
         if re.fullmatch(re.sub(r"\\\{\w+\\\}", ".+", re.escape(pattern)), path):
@@ -118,11 +118,11 @@ def mounted(hub: Hub, mount: Mount) -> Mounted:
     return mount("acme/big", *NOTHING_AHEAD)
 
 
-def test_the_document_is_one() -> None:
+def test_the_openapi_document_is_valid() -> None:
     openapi_spec_validator.validate(DOCUMENT)
 
 
-def test_every_answer_of_a_mount_is_as_the_document_says(mounted: Mounted) -> None:
+def test_every_answer_of_a_mount_matches_the_openapi_document(mounted: Mounted) -> None:
     control = Socket(mounted)
     assert control.ask("GET", "/healthz") == {"state": "serving"}
     assert "event=mounted" in Path(control.ask("GET", "/v1/status")["log"]).read_text()
@@ -176,11 +176,11 @@ def test_every_answer_of_a_mount_is_as_the_document_says(mounted: Mounted) -> No
     mounted.pid = mounted.status()["pid"]
     control.ask("POST", "/v1/unmount", {"lazy": False})
     assert eventually(lambda: not mounted.is_mounted(), 30)
-    told = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
-    assert control.asked == {(method, path) for method, path in told if method != "PARAMETERS"}
+    documented = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert control.asked == {(method, path) for method, path in documented if method != "PARAMETERS"}
 
 
-def test_blocks_are_told_apart_while_they_come(hub: Hub, mounted: Mounted) -> None:
+def test_blocks_in_flight_and_queued_and_local_are_distinguished(hub: Hub, mounted: Mounted) -> None:
     control = Socket(mounted)
     assert control.blocks("model.bin") == [("absent", 0, 32)]
     assert control.blocks("empty") == []
@@ -203,7 +203,7 @@ def test_blocks_are_told_apart_while_they_come(hub: Hub, mounted: Mounted) -> No
     assert control.blocks("model.bin") == [("local", 0, 32)]
 
 
-def test_what_was_let_go_is_fetched_anew_and_what_is_pinned_or_shared_stays(hub: Hub, mounted: Mounted) -> None:
+def test_evicted_files_are_fetched_again_and_pinned_or_shared_ones_stay(hub: Hub, mounted: Mounted) -> None:
     control = Socket(mounted)
     control.ask("POST", "/v1/hydrate")
     assert eventually(lambda: control.ask("GET", "/v1/status")["hydration"]["state"] == "done", 60)
@@ -235,7 +235,7 @@ def test_what_was_let_go_is_fetched_anew_and_what_is_pinned_or_shared_stays(hub:
     assert control.ask("GET", "/v1/status")["bytes_local"] == 0
 
 
-def test_a_file_may_be_let_go_under_its_readers(mounted: Mounted) -> None:
+def test_a_file_may_be_evicted_while_it_is_read(mounted: Mounted) -> None:
     control = Socket(mounted)
     with (mounted / "model.bin").open("rb", buffering=0) as file:
         assert os.pread(file.fileno(), BLOCK, 0) == MODEL.read(0, BLOCK)
@@ -247,7 +247,7 @@ def test_a_file_may_be_let_go_under_its_readers(mounted: Mounted) -> None:
         assert control.blocks("model.bin")[0][0] == "local"
 
 
-def test_a_refresh_tells_that_the_branch_moved_and_changes_nothing(hub: Hub, mounted: Mounted) -> None:
+def test_a_refresh_reports_a_moved_branch_and_changes_nothing(hub: Hub, mounted: Mounted) -> None:
     control = Socket(mounted)
     before = control.ask("POST", "/v1/refresh")
     assert (before["moved"], before["newest"], before["revision"]) == (False, before["commit"], "main")
@@ -263,7 +263,7 @@ def test_a_refresh_tells_that_the_branch_moved_and_changes_nothing(hub: Hub, mou
     hub.up()
 
 
-def test_metrics_are_the_status_as_prometheus_reads_it(mounted: Mounted) -> None:
+def test_metrics_are_the_status_in_prometheus_format(mounted: Mounted) -> None:
     control = Socket(mounted)
     (mounted / "model.bin").read_bytes()
     status = control.ask("GET", "/v1/status")
@@ -301,7 +301,7 @@ def test_metrics_are_the_status_as_prometheus_reads_it(mounted: Mounted) -> None
 
 
 @pytest.mark.kernel
-def test_everything_answers_while_a_thousand_reads_wait_and_no_server_does(
+def test_every_route_answers_while_a_thousand_reads_wait_and_no_server_answers(
     hub: Hub, mount: Mount, tmp_path: Path
 ) -> None:
     big = Synthetic(64 << 20, seed=94).write(tmp_path)
@@ -338,7 +338,7 @@ def test_everything_answers_while_a_thousand_reads_wait_and_no_server_does(
     hub.faults.clear()
 
 
-def test_a_hundred_who_follow_and_never_read_change_nothing_for_readers(hub: Hub, mounted: Mounted) -> None:
+def test_a_hundred_followers_that_never_read_do_not_affect_readers(hub: Hub, mounted: Mounted) -> None:
     control = Socket(mounted)
     with ExitStack() as deaf:
         for _ in range(100):
@@ -348,7 +348,7 @@ def test_a_hundred_who_follow_and_never_read_change_nothing_for_readers(hub: Hub
             each.sendall(b"GET /v1/events HTTP/1.1\r\n\r\n")
             assert each.recv(15) == b"HTTP/1.1 200 OK"
         heard = client.events(control.path)
-        for _ in range(BACKLOG + 50):  # each of them an event that nobody of the hundred takes
+        for _ in range(BACKLOG + 50):  # each is an event that no follower reads
             control.ask("POST", "/v1/refresh")
         assert sum(next(heard)["event"] == "refreshed" for _ in range(BACKLOG + 50)) >= BACKLOG
         hub.journal.clear()
@@ -358,7 +358,7 @@ def test_a_hundred_who_follow_and_never_read_change_nothing_for_readers(hub: Hub
         heard.close()
 
 
-def test_a_client_that_dawdles_costs_nobody_else_an_answer(mounted: Mounted) -> None:
+def test_a_slow_client_delays_no_other_answer(mounted: Mounted) -> None:
     control = Socket(mounted)
     with ExitStack() as slow:
         for number in range(60):
@@ -369,14 +369,14 @@ def test_a_client_that_dawdles_costs_nobody_else_an_answer(mounted: Mounted) -> 
         assert (mounted / "config.json").read_bytes() == FILES["config.json"]
 
 
-def test_no_answer_holds_a_token_or_a_signature(hub: Hub, mount: Mount, commands: Commands) -> None:
+def test_no_answer_contains_a_token_or_a_signature(hub: Hub, mount: Mount, commands: Commands) -> None:
     hub.add_repo("acme/private", files=FILES, private=True)
     commands.environment["HF_TOKEN"] = token = "hf_good"
     mounted = mount("acme/private", "--log-level", "debug", "--prefetch", "none")
     control = Socket(mounted)
     heard = client.events(control.path)
     (mounted / "config.json").read_bytes()
-    hub.faults.add(Match(kind="cdn"), faults.status(403, "no"))  # whose message may be tempted to tell the address
+    hub.faults.add(Match(kind="cdn"), faults.status(403, "no"))  # whose message could contain the address
     job = control.ask("POST", "/v1/hydrate")
     assert eventually(lambda: bool(control.ask("GET", "/v1/status")["last_errors"]), 60)
     said = [json.dumps(control.ask("GET", target)) for target in ("/v1/status", "/v1/files", "/v1/jobs", "/metrics")]
@@ -391,7 +391,7 @@ def test_no_answer_holds_a_token_or_a_signature(hub: Hub, mount: Mount, commands
 
 
 @pytest.mark.allow_warnings("a route that is left behind is told")
-def test_a_refresh_that_hangs_keeps_no_mount_from_ending(hub: Hub, mounted: Mounted) -> None:
+def test_a_hanging_refresh_does_not_delay_an_unmount(hub: Hub, mounted: Mounted) -> None:
     control = Socket(mounted)
     hub.faults.add(Match(), faults.hold())
     with socket.socket(socket.AF_UNIX) as asking:

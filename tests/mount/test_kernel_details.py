@@ -1,6 +1,6 @@
-"""What the kernel keeps of a mount by itself, and the system calls that programs seldom make.
+"""What the kernel caches of a mount, and rarely used system calls.
 
-That it asks nobody is shown by a daemon that is stopped: whoever needs an answer of it would wait.
+A stopped daemon shows that the kernel sends no request: a process that needed a reply would hang.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .sample import BIG, BLOCK, FILES, content
 pytestmark = pytest.mark.kernel
 
 WEIGHTS = "weights.safetensors"
-ASKED_NOBODY = 20.0  # seconds; a program that has to ask would wait for ever
+NO_REQUEST_SECONDS = 20.0  # seconds; a program that needs a reply would block
 
 
 @contextmanager
 def stopped(mounted: Mounted) -> Iterator[None]:
-    """The daemon answers nothing meanwhile."""
+    """Stops the daemon meanwhile."""
     os.kill(mounted.pid, signal.SIGSTOP)
     try:
         yield
@@ -41,13 +41,17 @@ def stopped(mounted: Mounted) -> Iterator[None]:
         os.kill(mounted.pid, signal.SIGCONT)
 
 
-def says(code: str, *arguments: str | Path | int, holding: int | None = None) -> bytes:
-    """What a little Python program prints: if it has to wait it is that which is killed, and not pytest that hangs.
-    It may be given a descriptor."""
+def output_of(code: str, *arguments: str | Path | int, pass_fd: int | None = None) -> bytes:
+    """Returns the output of a Python program, which is killed at a timeout; ``pass_fds`` are inherited."""
     command = [sys.executable, "-S", "-c", f"import os, sys\n{code}", *map(str, arguments)]
-    handed = () if holding is None else (holding,)
+    inherited = () if pass_fd is None else (pass_fd,)
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=handed, check=True, timeout=ASKED_NOBODY
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        pass_fds=inherited,
+        check=True,
+        timeout=NO_REQUEST_SECONDS,
     )
     return done.stdout
 
@@ -55,51 +59,51 @@ def says(code: str, *arguments: str | Path | int, holding: int | None = None) ->
 # What is kept.
 
 
-def test_a_listing_brings_what_stat_tells_of_every_file(mounted: Mounted) -> None:
-    """READDIRPLUS: the entries and attributes come with the names."""
+def test_a_listing_includes_the_attributes_of_every_file(mounted: Mounted) -> None:
+    """READDIRPLUS returns entries and attributes with the names."""
     folder = mounted / "blocks"
     names = sorted(os.listdir(folder))
     with stopped(mounted):
-        told = says("for name in sys.argv[2:]: print(os.stat(sys.argv[1] + '/' + name).st_size)", folder, *names)
-    assert list(map(int, told.split())) == [len(content(f"blocks/{name}")) for name in names]
+        output = output_of("for name in sys.argv[2:]: print(os.stat(sys.argv[1] + '/' + name).st_size)", folder, *names)
+    assert list(map(int, output.split())) == [len(content(f"blocks/{name}")) for name in names]
 
 
-def test_a_folder_that_was_listed_is_listed_again_by_the_kernel(mounted: Mounted) -> None:
-    """FOPEN_CACHE_DIR. Opening it is what the daemon is asked for each time."""
+def test_a_second_listing_comes_from_the_kernel(mounted: Mounted) -> None:
+    """FOPEN_CACHE_DIR. Only OPENDIR is sent each time."""
     names = os.listdir(mounted / "blocks")
     folder = os.open(mounted / "blocks", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with stopped(mounted):
-            told = says("print(*os.listdir(int(sys.argv[1])), sep='\\n')", folder, holding=folder)
+            output = output_of("print(*os.listdir(int(sys.argv[1])), sep='\\n')", folder, pass_fd=folder)
     finally:
         os.close(folder)
-    assert told.decode().splitlines() == names
+    assert output.decode().splitlines() == names
 
 
-def test_names_that_do_not_exist_are_remembered(mounted: Mounted) -> None:
+def test_missing_names_are_cached(mounted: Mounted) -> None:
     missing = [mounted / name for name in ("adapter_config.json", "blocks/nope", "nope")]
     assert not any(os.path.exists(path) for path in missing)
     with stopped(mounted):
-        told = says("for path in sys.argv[1:]: print(os.path.exists(path))", *missing)
-    assert told.split() == [b"False"] * len(missing)
+        output = output_of("for path in sys.argv[1:]: print(os.path.exists(path))", *missing)
+    assert output.split() == [b"False"] * len(missing)
 
 
-def test_pages_outlive_the_handle_that_brought_them(mounted: Mounted) -> None:
+def test_pages_outlive_their_handle(mounted: Mounted) -> None:
     """FOPEN_KEEP_CACHE: the content of a commit never changes."""
     length = 2 * BLOCK
     with (mounted / WEIGHTS).open("rb", buffering=0) as file:
         assert os.pread(file.fileno(), length, 0) == BIG.read(0, length)
     with (mounted / WEIGHTS).open("rb", buffering=0) as again, stopped(mounted):
         code = "sys.stdout.buffer.write(os.pread(int(sys.argv[1]), int(sys.argv[2]), 0))"
-        told = says(code, again.fileno(), length, holding=again.fileno())
-    assert told == BIG.read(0, length)
+        output = output_of(code, again.fileno(), length, pass_fd=again.fileno())
+    assert output == BIG.read(0, length)
 
 
-def test_stat_sees_what_has_become_local_though_attributes_are_kept(mounted: Mounted) -> None:
+def test_stat_shows_new_local_blocks_despite_cached_attributes(mounted: Mounted) -> None:
     path = mounted / WEIGHTS
     assert os.stat(path).st_blocks == 1
     with stopped(mounted):
-        assert says("print(os.stat(sys.argv[1]).st_blocks)", path).split() == [b"1"]
+        assert output_of("print(os.stat(sys.argv[1]).st_blocks)", path).split() == [b"1"]
     assert path.read_bytes() == content(WEIGHTS)
     # A minute is promised.
     assert eventually(lambda: os.stat(path).st_blocks == -(-BIG.size // 512), 60), os.stat(path).st_blocks
@@ -108,9 +112,9 @@ def test_stat_sees_what_has_become_local_though_attributes_are_kept(mounted: Mou
 # Ways to read.
 
 
-def test_direct_reads_are_right_whether_the_file_is_here_or_not(mounted: Mounted) -> None:
+def test_direct_reads_of_remote_and_local_files_are_correct(mounted: Mounted) -> None:
     def direct() -> bytes:
-        """Aligned memory, as O_DIRECT wants it."""
+        """Returns aligned memory, as O_DIRECT requires."""
         found = bytearray()
         file = os.open(mounted / WEIGHTS, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
         try:
@@ -128,7 +132,7 @@ def test_direct_reads_are_right_whether_the_file_is_here_or_not(mounted: Mounted
         assert direct() == content(WEIGHTS)
 
 
-def test_a_file_may_be_asked_for_before_it_is_read(hub: Hub, mounted: Mounted) -> None:
+def test_readahead_and_fadvise_fetch_a_file_before_it_is_read(hub: Hub, mounted: Mounted) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     with (mounted / WEIGHTS).open("rb", buffering=0) as file:
         assert libc.readahead(file.fileno(), ctypes.c_int64(0), ctypes.c_size_t(BLOCK)) == 0
@@ -159,13 +163,13 @@ def test_a_file_can_be_spliced_and_copied_by_the_kernel(mounted: Mounted, tmp_pa
         assert (tmp_path / "copy").read_bytes() == BIG.read(7, count)
 
 
-def test_locks_are_between_the_processes_of_this_machine(mounted: Mounted) -> None:
+def test_locks_work_between_local_processes(mounted: Mounted) -> None:
     def blocked() -> bool:
         code = (
             "import fcntl\nfile = open(sys.argv[1], 'rb')\n"
             "try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\nexcept BlockingIOError: print('blocked')"
         )
-        return says(code, mounted / WEIGHTS) == b"blocked\n"
+        return output_of(code, mounted / WEIGHTS) == b"blocked\n"
 
     for _ in ("ordinary", "then passthrough, where that is offered"):
         with (mounted / WEIGHTS).open("rb") as file:
@@ -184,21 +188,21 @@ def test_locks_are_between_the_processes_of_this_machine(mounted: Mounted) -> No
 # What is refused.
 
 
-def test_nothing_of_a_repo_can_be_run(hub: Hub, mount: Mount) -> None:
-    """Modes are 0444, set-user-ids and devices are off: a script of a repo runs only for who reads it with a shell."""
+def test_no_file_of_a_repo_is_executable(hub: Hub, mount: Mount) -> None:
+    """Modes are 0444, set-user-ids and devices are off: a script of a repo runs only as an argument of a shell."""
     hub.add_repo("acme/tiny", files={"run.sh": b"#!/bin/sh\necho ran\n"})
     mounted = mount("acme/tiny")
     assert not os.access(mounted / "run.sh", os.X_OK)
     with pytest.raises(PermissionError):
         subprocess.run([str(mounted / "run.sh")], check=False)
     assert os.statvfs(mounted.path).f_flag & (os.ST_NOSUID | os.ST_NODEV) == os.ST_NOSUID | os.ST_NODEV
-    assert says("print(open(sys.argv[1]).read())", mounted / "run.sh").startswith(b"#!/bin/sh")
+    assert output_of("print(open(sys.argv[1]).read())", mounted / "run.sh").startswith(b"#!/bin/sh")
 
 
 TOO_LONG = {255: {errno.ENOENT}, 256: {errno.ENOENT, errno.ENAMETOOLONG}, 5000: {errno.ENAMETOOLONG}}
 
 
-def test_a_name_that_is_too_long_is_no_name(mounted: Mounted) -> None:
+def test_a_name_that_is_too_long_is_refused(mounted: Mounted) -> None:
     ways: list[Callable[[Path], object]] = [os.stat, os.listdir, lambda path: os.getxattr(path, "user.hffs.state")]
     for length, numbers in TOO_LONG.items():
         for way in ways:
@@ -214,7 +218,7 @@ HOLDING = {
 }
 
 
-def test_a_mount_that_is_in_use_is_busy_until_it_is_not(mounted: Mounted) -> None:
+def test_a_mount_in_use_is_busy_until_its_last_close(mounted: Mounted) -> None:
     for kind, program in HOLDING.items():
         code = f"import os, sys\n{program}\nprint('held', flush=True)\nsys.stdin.read()"
         command = [sys.executable, "-S", "-c", code, str(mounted.path)]

@@ -1,5 +1,5 @@
-"""Files that are wholly local and verified are read by the kernel itself: never an EIO, never a zero, and status says
-which files are and why the others are not."""
+"""The kernel reads local, verified files directly: never an EIO or zeros, and status lists these files and the reason
+for the others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytestmark = [
 
 
 def served(mounted: Mounted, name: str = NAME) -> tuple[int, str, str]:
-    """Handles of a file, how they are served, and why not by passthrough."""
+    """Returns the handles of a file, how they are served, and why not by passthrough."""
     for each in mounted.status()["open_files"]:
         if each["path"] == name:
             return each["handles"], each["served"], each["why"]
@@ -44,12 +44,12 @@ def served(mounted: Mounted, name: str = NAME) -> tuple[int, str, str]:
 
 
 def closed(mounted: Mounted, name: str = NAME) -> None:
-    """The kernel tells of a close a moment later."""
+    """Waits for the release, which the kernel sends a moment after the close."""
     assert eventually(lambda: served(mounted, name)[0] == 0, 10), served(mounted, name)
 
 
 def verified(mounted: Mounted, name: str = NAME) -> None:
-    """All of the file is brought and hashed, and nobody has it open."""
+    """Waits until the file is local, verified and closed."""
     (mounted / name).read_bytes()
     assert eventually(lambda: state(mounted, name) == "verified", 20), state(mounted, name)
     closed(mounted, name)
@@ -60,7 +60,7 @@ def state(mounted: Mounted, name: str = NAME) -> str:
 
 
 def sent_through(path: Path) -> bytes:
-    """The file by sendfile(2) into a socket."""
+    """Returns the file as sent into a socket by sendfile(2)."""
     ours, theirs = socket.socketpair()
     received = bytearray()
 
@@ -79,7 +79,7 @@ def sent_through(path: Path) -> bytes:
 
 
 def is_passthrough(mounted: Mounted) -> None:
-    """A new open is passthrough, and every way of reading gives the right bytes."""
+    """Asserts that a new open is passthrough and that all ways of reading give the right bytes."""
     with (mounted / NAME).open("rb") as file:
         assert served(mounted) == (1, "passthrough", "")
         assert file.read() == content(NAME)
@@ -89,7 +89,7 @@ def is_passthrough(mounted: Mounted) -> None:
 
 
 def is_ordinary(mounted: Mounted) -> str:
-    """A new open is not, gives the right bytes as well, and the reason is told."""
+    """Asserts that a new open is not passthrough, gives the right bytes, and that status has the reason."""
     with (mounted / NAME).open("rb") as file:
         handles, kind, why = served(mounted)
         assert (handles, kind) == (1, "kernel-cache")
@@ -98,7 +98,7 @@ def is_ordinary(mounted: Mounted) -> str:
     return str(why)
 
 
-def test_a_file_that_became_local_while_open_turns_passthrough_after_the_last_close(
+def test_a_file_that_became_local_while_open_is_passthrough_after_the_last_close(
     mounted: Mounted, source: Path
 ) -> None:
     with ExitStack() as stack:
@@ -127,7 +127,7 @@ def test_a_file_that_became_local_while_open_turns_passthrough_after_the_last_cl
     read("private", mounted / NAME, source / NAME)
 
 
-def test_handles_that_are_open_at_the_same_time_share_one_backing_file(mounted: Mounted, source: Path) -> None:
+def test_concurrent_handles_share_one_backing_file(mounted: Mounted, source: Path) -> None:
     verified(mounted)
     with ExitStack() as stack:
         files = [stack.enter_context((mounted / NAME).open("rb")) for _ in range(5)]
@@ -142,7 +142,7 @@ def test_handles_that_are_open_at_the_same_time_share_one_backing_file(mounted: 
     is_passthrough(mounted)
 
 
-def test_opens_and_closes_that_meet_never_fail(mounted: Mounted) -> None:
+def test_concurrent_opens_and_closes_never_fail(mounted: Mounted) -> None:
     """While the file turns from remote to verified: the kernel refuses an open of the wrong kind with EIO."""
     wrong: list[object] = []
     start = threading.Barrier(8)
@@ -181,7 +181,7 @@ ORDINARY = "not completely local and verified when it was opened"
 
 @pytest.fixture
 def place(hub: Hub, mounted: Mounted) -> BlobPaths:
-    """Where the cache keeps the file."""
+    """Returns the paths of the file in the cache."""
     return Layout(str(mounted.commands.cache)).paths(SHA256, hub.endpoint)
 
 
@@ -207,9 +207,7 @@ def test_a_passthrough_file_is_never_punched_under_its_reader(hub: Hub, mounted:
         store.close()
 
 
-def test_a_file_that_is_read_in_the_ordinary_way_may_be_punched_and_is_fetched_again(
-    hub: Hub, mounted: Mounted
-) -> None:
+def test_an_ordinary_file_may_be_punched_and_is_fetched_again(hub: Hub, mounted: Mounted) -> None:
     store = BlobStore(Layout(str(mounted.commands.cache)))
     with (mounted / NAME).open("rb") as file:
         assert file.read() == content(NAME)
@@ -227,7 +225,7 @@ def test_a_file_that_is_read_in_the_ordinary_way_may_be_punched_and_is_fetched_a
 
 
 @pytest.mark.allow_warnings
-def test_what_was_damaged_on_disk_is_read_in_the_ordinary_way_and_mended(mounted: Mounted, place: BlobPaths) -> None:
+def test_a_file_damaged_on_disk_is_read_through_the_daemon_and_mended(mounted: Mounted, place: BlobPaths) -> None:
     verified(mounted)
     with open(place.data, "r+b") as data:
         data.seek(BLOCK + 100)
@@ -235,14 +233,14 @@ def test_what_was_damaged_on_disk_is_read_in_the_ordinary_way_and_mended(mounted
     assert state(mounted) == "local"
     assert is_ordinary(mounted) == ORDINARY
     closed(mounted)
-    forget_pages(mounted / NAME)  # of pages that it holds the kernel tells nobody when they are read
+    forget_pages(mounted / NAME)  # the kernel reads cached pages without a request
     verified(mounted)
     is_passthrough(mounted)
 
 
 @pytest.fixture
 def cache_on(request: pytest.FixtureRequest, commands: Commands) -> Iterator[str]:
-    """The cache on a file system of its own, there before the daemon starts."""
+    """The cache on its own file system, mounted before the daemon starts."""
     layers = str(request.param).split(" on ")[::-1]
     commands.cache.mkdir()
     places = [commands.home / f"below-{number}" for number in range(len(layers))]
@@ -272,7 +270,7 @@ def cache_on(request: pytest.FixtureRequest, commands: Commands) -> Iterator[str
 
 
 @pytest.mark.parametrize("cache_on", ["tmpfs", "overlay on tmpfs"], indirect=True)
-def test_a_cache_on_a_stacked_file_system_serves_passthrough_too(cache_on: str, mounted: Mounted) -> None:
+def test_a_cache_on_a_stacked_file_system_serves_passthrough(cache_on: str, mounted: Mounted) -> None:
     verified(mounted)
     is_passthrough(mounted)
     with (mounted / NAME).open("rb") as one, (mounted / NAME).open("rb") as other:

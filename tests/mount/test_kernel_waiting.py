@@ -1,4 +1,4 @@
-"""Reads that wait for a CDN that never answers: they hold up nobody, end when they are told to, and cost nothing."""
+"""Reads waiting for a CDN that never answers delay no other process, end on a signal, and use no processor time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stalled(hub: Hub, mount: Mount, big: Path) -> Iterator[Mounted]:
-    """A mount with one file that no byte comes of, and one that is local but for its end."""
+    """A mount with a file that never arrives, and one that is local except for its end."""
     hub.add_repo("acme/big", files={NAME: big, "other.bin": OTHER, "config.json": b"{}"})
     mounted = mount("acme/big", "--prefetch", "none")
     with (mounted / "other.bin").open("rb", buffering=0) as file:
@@ -47,7 +47,7 @@ def stalled(hub: Hub, mount: Mount, big: Path) -> Iterator[Mounted]:
 
 @contextmanager
 def started(*commands: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
-    """These programs at the same time; none outlives the block."""
+    """Runs these programs concurrently; none outlives the block."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     running = [subprocess.Popen(command, cwd=CHECKOUT, text=True, **pipes) for command in commands]  # type: ignore[call-overload]
     try:
@@ -59,7 +59,7 @@ def started(*commands: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def waiting(mounted: Mounted, count: int = 1) -> None:
-    """Until at least so many reads wait in the daemon."""
+    """Waits until at least this many reads wait in the daemon."""
     reads = [0]
 
     def enough() -> bool:
@@ -70,13 +70,13 @@ def waiting(mounted: Mounted, count: int = 1) -> None:
 
 
 def gone_after(pids: list[int]) -> float:
-    """Seconds until these processes have ended."""
+    """Returns the seconds until these processes ended."""
     began = time.monotonic()
     assert eventually(lambda: not any(process_start(pid) for pid in pids), 30), "they wait for the file system"
     return time.monotonic() - began
 
 
-def test_a_thousand_waiting_reads_hold_up_neither_a_local_file_nor_their_own_end(
+def test_a_thousand_waiting_reads_delay_neither_local_reads_nor_their_own_end(
     hub: Hub, stalled: Mounted, big: Path
 ) -> None:
     readers = [python("reading", "at_once", stalled / NAME, big, 1 + 100 * number, 100, STEP) for number in range(10)]
@@ -109,10 +109,8 @@ def test_a_thousand_waiting_reads_hold_up_neither_a_local_file_nor_their_own_end
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 @pytest.mark.parametrize("way", ["read", "direct", "fault"])
-def test_a_reader_that_waits_ends_when_it_is_told_to(
-    stalled: Mounted, big: Path, way: str, number: signal.Signals
-) -> None:
-    """SIGINT as most programs take it. One that has a handler for it goes on waiting for a page, as on every disk."""
+def test_a_waiting_reader_ends_on_a_signal(stalled: Mounted, big: Path, way: str, number: signal.Signals) -> None:
+    """SIGINT with its default action. A process with a handler continues to wait for a page, as on every disk."""
     read = {
         "read": ["cat", str(stalled / NAME)],
         "direct": ["dd", f"if={stalled / NAME}", "of=/dev/null", "bs=64K", "iflag=direct"],
@@ -127,7 +125,7 @@ def test_a_reader_that_waits_ends_when_it_is_told_to(
         assert ended < SOON
 
 
-def test_a_read_that_got_no_bytes_in_time_says_so(hub: Hub, mount: Mount, big: Path) -> None:
+def test_a_read_without_bytes_until_its_deadline_fails_with_etimedout(hub: Hub, mount: Mount, big: Path) -> None:
     hub.add_repo("acme/big", files={NAME: big})
     mounted = mount("acme/big", "--prefetch", "none", "--read-timeout", "3")
     hub.faults.add(Match(kind="cdn", file=NAME), faults.hold())
@@ -144,7 +142,7 @@ def test_a_read_that_got_no_bytes_in_time_says_so(hub: Hub, mount: Mount, big: P
 # Ending the mount.
 
 
-def test_a_mount_with_waiting_readers_is_busy_and_stays_as_it_was(hub: Hub, stalled: Mounted, big: Path) -> None:
+def test_a_mount_with_waiting_readers_is_busy_and_unchanged(hub: Hub, stalled: Mounted, big: Path) -> None:
     with started(python("reading", "one", stalled / NAME, big, 5000)) as (reader,):
         waiting(stalled)
         done = stalled.commands.run("unmount", str(stalled.path))
@@ -159,7 +157,7 @@ def test_a_mount_with_waiting_readers_is_busy_and_stays_as_it_was(hub: Hub, stal
         assert reader.returncode == 0, said
 
 
-def test_a_lazy_unmount_takes_the_name_away_and_lets_readers_finish(hub: Hub, stalled: Mounted, big: Path) -> None:
+def test_a_lazy_unmount_hides_the_mount_and_lets_readers_finish(hub: Hub, stalled: Mounted, big: Path) -> None:
     with started(python("reading", "one", stalled / NAME, big, 5000)) as (reader,):
         waiting(stalled)
         stalled.commands.expect("unmount", "--lazy", str(stalled.path))
@@ -169,12 +167,10 @@ def test_a_lazy_unmount_takes_the_name_away_and_lets_readers_finish(hub: Hub, st
         hub.faults.clear()
         _, said = reader.communicate(timeout=PROGRAM_SECONDS)
         assert reader.returncode == 0, said
-    assert eventually(lambda: not stalled.is_alive(), 20), "nobody reads any more"
+    assert eventually(lambda: not stalled.is_alive(), 20), "no process reads any more"
 
 
-def test_a_lazily_unmounted_daemon_ends_with_its_last_reader_however_that_ends(
-    hub: Hub, stalled: Mounted, big: Path
-) -> None:
+def test_a_lazily_unmounted_daemon_ends_with_its_last_reader(hub: Hub, stalled: Mounted, big: Path) -> None:
     with started(python("reading", "one", stalled / NAME, big, 5000), ["cat", str(stalled / NAME)]) as readers:
         waiting(stalled)
         stalled.commands.expect("unmount", "--lazy", str(stalled.path))
@@ -182,7 +178,7 @@ def test_a_lazily_unmounted_daemon_ends_with_its_last_reader_however_that_ends(
             reader.kill()
         assert gone_after([reader.pid for reader in readers]) < SOON
     hub.faults.clear()
-    assert eventually(lambda: not stalled.is_alive(), 20), "nobody reads any more"
+    assert eventually(lambda: not stalled.is_alive(), 20), "no process reads any more"
 
 
 # Names that wait for the Hub.
@@ -190,10 +186,10 @@ def test_a_lazily_unmounted_daemon_ends_with_its_last_reader_however_that_ends(
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 @pytest.mark.parametrize("way", ["list", "look up"])
-def test_who_waits_for_a_listing_ends_when_it_is_told_to(
+def test_a_process_waiting_for_a_listing_ends_on_a_signal(
     hub: Hub, mount: Mount, way: str, number: signal.Signals
 ) -> None:
-    """The kernel itself lets nobody go whose request the daemon has in hand: it has to be told by an answer."""
+    """A process whose request was read by the daemon cannot end before the daemon replies."""
     hub.page_size = 10
     hub.add_repo("acme/wide", files={f"deep/{n // 30}/{n:03}.txt": b"x" for n in range(90)})
     mounted = mount("acme/wide", "--prefetch", "none")
@@ -217,25 +213,25 @@ def test_who_waits_for_a_listing_ends_when_it_is_told_to(
 
 
 def ticks(pid: int) -> int:
-    """Processor time of a process in ticks (10 ms), its own and the kernel's for it (proc(5))."""
+    """Returns the processor time of a process in ticks of 10 ms, user and system (proc(5))."""
     after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return int(after_name[11]) + int(after_name[12])
 
 
 def resident(pid: int) -> int:
-    """KiB."""
+    """Returns the memory of a process in KiB."""
     return next(
         int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line[:6] == "VmRSS:"
     )
 
 
 def processes(mounted: Mounted) -> list[int]:
-    """The daemon, and its supervisor if it has one."""
+    """Returns the pids of the daemon and of its supervisor, if any."""
     status = mounted.status()
     return [int(status["pid"]), *([int(status["supervisor"]["pid"])] if status["supervisor"] else [])]
 
 
-def test_an_idle_mount_costs_no_processor_time(hub: Hub, mount: Mount) -> None:
+def test_an_idle_mount_uses_no_processor_time(hub: Hub, mount: Mount) -> None:
     hub.add_repo("acme/tiny", files={"config.json": b"{}"})
     mounted = mount("acme/tiny")
     assert eventually(lambda: mounted.status()["bytes_local"] == 2, 20)

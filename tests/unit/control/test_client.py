@@ -31,7 +31,7 @@ def status_like(record: MountRecord, runtime: str, **more: Any) -> Status:
 
 @contextmanager
 def daemon(runtime: str, record: MountRecord, *, recorded: bool = True, **more: Any) -> Iterator[None]:
-    """A control socket that answers as the daemon of ``record`` would, with its record beside it."""
+    """Serves a control socket like the daemon of ``record``, with its record beside it."""
 
     def unmount(request: Request) -> Any:
         raise MountFailed(f"{record['mountpoint']} is busy", f"close the programs that use it ({request.json()})")
@@ -58,8 +58,8 @@ def daemon(runtime: str, record: MountRecord, *, recorded: bool = True, **more: 
 
 
 @contextmanager
-def saying(path: str, answer: bytes | None) -> Iterator[None]:
-    """A socket whose every client gets these bytes whatever it asks; None: it never answers."""
+def serving_bytes(path: str, answer: bytes | None) -> Iterator[None]:
+    """Serves a socket that sends these bytes to every client; None: it never answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
@@ -78,7 +78,7 @@ def saying(path: str, answer: bytes | None) -> Iterator[None]:
             thread.join(20)
 
 
-def test_the_client_asks_what_the_server_answers(runtime: str, record: MountRecord) -> None:
+def test_the_client_decodes_answers_of_the_server(runtime: str, record: MountRecord) -> None:
     with daemon(runtime, record):
         path = socket_path(runtime, record["mountpoint"])
         assert client.statuses([path]) == [status_like(record, runtime, uptime_s=pytest.approx(0, abs=2e9))]
@@ -87,7 +87,7 @@ def test_the_client_asks_what_the_server_answers(runtime: str, record: MountReco
         assert len(client.ask(path, "GET", "/big", 20)) == 5000
 
 
-def test_an_error_of_the_daemon_is_raised_in_its_words(runtime: str, record: MountRecord) -> None:
+def test_an_error_answer_is_raised_as_refused_with_its_message(runtime: str, record: MountRecord) -> None:
     with daemon(runtime, record):
         path = socket_path(runtime, record["mountpoint"])
         with pytest.raises(client.Refused, match=r"is busy: close the programs that use it \(\{'lazy': True\}\)"):
@@ -96,7 +96,7 @@ def test_an_error_of_the_daemon_is_raised_in_its_words(runtime: str, record: Mou
             client.ask(path, "GET", "/v9", 5)
 
 
-def test_nobody_listening_is_not_found(runtime: str) -> None:
+def test_a_socket_without_a_listener_is_not_found(runtime: str) -> None:
     os.mkdir(runtime)
     with pytest.raises(MountNotFound):
         client.unmount(f"{runtime}/missing.sock")
@@ -106,16 +106,16 @@ def test_nobody_listening_is_not_found(runtime: str) -> None:
         client.files(f"{runtime}/dead.sock")
 
 
-def test_silent_daemons_cost_one_timeout_together(runtime: str, record: MountRecord) -> None:
+def test_unresponsive_daemons_cost_one_timeout_together(runtime: str, record: MountRecord) -> None:
     os.mkdir(runtime)
     silent = [f"{runtime}/{number}.sock" for number in range(4)]
     with ExitStack() as stack:
         for path in silent:
-            stack.enter_context(saying(path, None))
+            stack.enter_context(serving_bytes(path, None))
         stack.enter_context(daemon(runtime, record))
         began = time.monotonic()
         found = client.statuses([*silent, socket_path(runtime, record["mountpoint"])], timeout=1.0)
-        assert time.monotonic() - began < 3.5  # one after the other they would take 4
+        assert time.monotonic() - began < 3.5  # in sequence they would take 4
     assert [type(each) for each in found] == [DeadlineExceeded] * 4 + [dict]
 
 
@@ -131,13 +131,13 @@ def test_silent_daemons_cost_one_timeout_together(runtime: str, record: MountRec
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n\xff",
     ],
 )
-def test_an_answer_that_is_not_whole_is_no_answer(runtime: str, answer: bytes) -> None:
+def test_an_incomplete_answer_is_refused(runtime: str, answer: bytes) -> None:
     os.mkdir(runtime)
-    with saying(f"{runtime}/x.sock", answer), pytest.raises(MountNotFound, match="no whole answer"):
+    with serving_bytes(f"{runtime}/x.sock", answer), pytest.raises(MountNotFound, match="no whole answer"):
         client.ask(f"{runtime}/x.sock", "GET", "/", 5)
 
 
-# Which mounts there are.
+# Mounts.
 
 
 def test_without_mounts_the_list_is_empty(runtime: str) -> None:
@@ -146,13 +146,13 @@ def test_without_mounts_the_list_is_empty(runtime: str) -> None:
         mounts.status_of("acme/tiny", runtime)
 
 
-def test_a_living_mount_speaks_for_itself(runtime: str, record: MountRecord) -> None:
+def test_the_status_of_a_live_mount_is_its_daemons(runtime: str, record: MountRecord) -> None:
     with daemon(runtime, record, requests=7):
         [found] = mounts.status(runtime)
     assert (found["state"], found["requests"]) == ("serving", 7)
 
 
-def test_a_mount_whose_process_is_gone_is_dead_and_says_what_to_do(runtime: str, record: MountRecord) -> None:
+def test_a_mount_without_its_process_is_dead_and_has_a_remedy(runtime: str, record: MountRecord) -> None:
     forget_process(runtime, record)
     [found] = mounts.status(runtime)
     assert (found["state"], found["repo"], found["files"]) == ("dead", "acme/tiny", None)
@@ -160,9 +160,9 @@ def test_a_mount_whose_process_is_gone_is_dead_and_says_what_to_do(runtime: str,
     assert set(found) == Status.__required_keys__
 
 
-def test_a_mount_that_lives_but_does_not_answer_is_degraded(runtime: str, record: MountRecord) -> None:
+def test_a_live_mount_without_an_answer_is_degraded(runtime: str, record: MountRecord) -> None:
     mount_records.write(runtime, record)
-    with saying(socket_path(runtime, record["mountpoint"]), b""):
+    with serving_bytes(socket_path(runtime, record["mountpoint"]), b""):
         [found] = mounts.status(runtime)
     assert found["state"] == "degraded"
     assert "no whole answer" in found["last_errors"][0]["what"]
@@ -177,7 +177,7 @@ def forget_process(runtime: str, record: MountRecord) -> None:
         file.write(text.replace(f'"pid_start": {written["pid_start"]}', '"pid_start": 1'))
 
 
-def test_unmounting_a_dead_mount_removes_its_traces(runtime: str, record: MountRecord) -> None:
+def test_unmounting_a_dead_mount_removes_its_files(runtime: str, record: MountRecord) -> None:
     forget_process(runtime, record)
     assert mounts.unmount("/mnt/model", runtime_dir=runtime) == "/mnt/model"
     assert os.listdir(runtime) == []
@@ -185,13 +185,13 @@ def test_unmounting_a_dead_mount_removes_its_traces(runtime: str, record: MountR
         mounts.unmount("/mnt/model", runtime_dir=runtime)
 
 
-def test_asking_a_dead_mount_for_its_files_says_that_it_is_dead(runtime: str, record: MountRecord) -> None:
+def test_listing_files_of_a_dead_mount_reports_that_it_is_dead(runtime: str, record: MountRecord) -> None:
     forget_process(runtime, record)
     with pytest.raises(MountFailed, match="is dead: hffs unmount /mnt/model"):
         mounts.files("/mnt/model", runtime)
 
 
-def test_files_of_a_folder_are_asked_for_by_its_path_in_the_mount(runtime: str, record: MountRecord) -> None:
+def test_files_of_a_folder_are_requested_by_path_in_the_mount(runtime: str, record: MountRecord) -> None:
     with daemon(runtime, record):
         assert mounts.files("/mnt/model", runtime)[1]["path"] == ""
         assert mounts.files("acme/tiny", runtime)[1]["path"] == ""
@@ -202,7 +202,7 @@ def test_files_of_a_folder_are_asked_for_by_its_path_in_the_mount(runtime: str, 
     ["/mnt/model", "/mnt/./model/", "acme/tiny", "hf://acme/tiny", "acme/tiny@main", "acme/tiny/config.json",
      "acme/tiny@0123456", "acme/tiny@main/sub"],
 )  # fmt: skip
-def test_a_mount_is_found_by_its_place_and_by_its_repo(runtime: str, record: MountRecord, target: str) -> None:
+def test_a_mount_is_found_by_mountpoint_and_by_repo(runtime: str, record: MountRecord, target: str) -> None:
     mount_records.write(runtime, record)
     mount_records.write(runtime, {**record, "mountpoint": "/mnt/other", "repo": "acme/other"})
     assert [found["mountpoint"] for found in mounts.find(target, runtime)] == ["/mnt/model"]
@@ -213,13 +213,13 @@ def test_a_mount_is_found_by_its_place_and_by_its_repo(runtime: str, record: Mou
     ["/mnt", "/mnt/model2", "./acme/tiny", "acme/tin", "acme", "acme/tiny@other", "acme/tiny@012345", "acme/tiny@",
      "datasets/acme/tiny", "tiny", ""],
 )  # fmt: skip
-def test_what_is_not_mounted_is_not_found(runtime: str, record: MountRecord, target: str) -> None:
+def test_a_target_that_is_not_mounted_is_not_found(runtime: str, record: MountRecord, target: str) -> None:
     mount_records.write(runtime, record)
     with pytest.raises(MountNotFound):
         mounts.find(target, runtime)
 
 
-def test_kinds_and_slashed_revisions_and_short_names_are_told_apart(runtime: str, record: MountRecord) -> None:
+def test_repo_types_slashed_revisions_and_short_names_are_distinguished(runtime: str, record: MountRecord) -> None:
     mount_records.write(runtime, {**record, "mountpoint": "/mnt/a", "type": "dataset"})
     mount_records.write(runtime, {**record, "mountpoint": "/mnt/b", "revision": "refs/pr/1"})
     mount_records.write(runtime, {**record, "mountpoint": "/mnt/c", "repo": "gpt2"})
@@ -232,7 +232,7 @@ def test_kinds_and_slashed_revisions_and_short_names_are_told_apart(runtime: str
         assert [found["mountpoint"] for found in mounts.find(target, runtime)] == [place]
 
 
-def test_a_repo_mounted_twice_has_two_states_but_is_not_unmounted_blindly(runtime: str, record: MountRecord) -> None:
+def test_a_repo_mounted_twice_has_two_statuses_and_is_not_unmounted_by_name(runtime: str, record: MountRecord) -> None:
     with daemon(runtime, record), daemon(runtime, {**record, "mountpoint": "/mnt/second"}):
         assert len(mounts.status_of("acme/tiny", runtime)) == 2
         with pytest.raises(UsageError, match="/mnt/model, /mnt/second"):
@@ -241,6 +241,6 @@ def test_a_repo_mounted_twice_has_two_states_but_is_not_unmounted_blindly(runtim
 
 @settings(deadline=None)  # it touches the disk
 @given(st.text())
-def test_any_text_is_a_target_found_or_not(tmp_path_factory: pytest.TempPathFactory, target: str) -> None:
+def test_any_text_is_a_target_that_is_found_or_not(tmp_path_factory: pytest.TempPathFactory, target: str) -> None:
     with pytest.raises((MountNotFound, UsageError)):
         mounts.find(target, str(tmp_path_factory.getbasetemp() / "none"))

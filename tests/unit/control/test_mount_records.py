@@ -16,7 +16,7 @@ from hffs.control.messages import MountRecord, record_path, socket_path
 from hffs.errors import HffsError
 
 
-def test_a_record_is_read_as_it_was_written(runtime: str, record: MountRecord) -> None:
+def test_a_record_is_read_as_written(runtime: str, record: MountRecord) -> None:
     written = mount_records.write(runtime, record)
     assert mount_records.read(runtime, "/mnt/model") == written
     assert mount_records.every(runtime) == [written]
@@ -35,8 +35,8 @@ def test_a_record_whose_process_ended_is_dead(runtime: str, record: MountRecord)
     assert not mount_records.alive(written)
 
 
-def test_a_mount_lives_while_its_supervisor_does(runtime: str, record: MountRecord) -> None:
-    """It will start another process to serve; and one that serves without a supervisor is alive as well."""
+def test_a_mount_is_alive_while_its_supervisor_runs(runtime: str, record: MountRecord) -> None:
+    """A supervisor starts another worker, and a worker without a supervisor is alive as well."""
     child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     serving = mount_records.write(runtime, {**record, "supervisor": {"pid": child.pid, "restarts": 0}})
     watching = mount_records.write(
@@ -58,7 +58,7 @@ def test_a_mount_lives_while_its_supervisor_does(runtime: str, record: MountReco
     assert not mount_records.supervised({**watching, "supervisor_start": 1})
 
 
-def test_a_zombie_serves_nobody(runtime: str, record: MountRecord) -> None:
+def test_a_zombie_does_not_serve(runtime: str, record: MountRecord) -> None:
     child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     written = mount_records.write(runtime, {**record, "pid": child.pid})
     assert child.stdin is not None
@@ -73,7 +73,7 @@ def test_another_process_with_the_same_pid_is_not_the_daemon(runtime: str, recor
     assert not mount_records.alive({**written, "pid_start": written["pid_start"] - 1})
 
 
-def test_a_process_name_with_blanks_and_brackets_does_not_confuse_its_start(tmp_path: Path) -> None:
+def test_a_process_name_with_blanks_and_brackets_does_not_change_its_start(tmp_path: Path) -> None:
     program = tmp_path / "a) S 1 (b"
     shutil.copy("/bin/cat", program)
     with subprocess.Popen([program], stdin=subprocess.PIPE) as child:
@@ -84,12 +84,12 @@ def test_a_process_name_with_blanks_and_brackets_does_not_confuse_its_start(tmp_
         assert start >= own
 
 
-def test_no_record_is_made_for_a_process_that_does_not_exist(runtime: str, record: MountRecord) -> None:
+def test_no_record_is_written_for_a_missing_process(runtime: str, record: MountRecord) -> None:
     with pytest.raises(HffsError):
         mount_records.write(runtime, {**record, "pid": 2**22 + 1})
 
 
-def test_records_and_their_directory_are_the_users_alone(runtime: str, record: MountRecord) -> None:
+def test_records_and_their_directory_are_private(runtime: str, record: MountRecord) -> None:
     before = os.umask(0)
     try:
         mount_records.write(runtime, record)
@@ -100,7 +100,7 @@ def test_records_and_their_directory_are_the_users_alone(runtime: str, record: M
     assert sorted(os.listdir(runtime)) == [os.path.basename(record_path(runtime, "/mnt/model"))]
 
 
-def test_a_directory_left_open_to_others_is_closed(runtime: str) -> None:
+def test_a_directory_open_to_other_users_is_made_private(runtime: str) -> None:
     os.mkdir(runtime, 0o777)
     os.chmod(runtime, 0o777)
     mount_records.runtime_dir(runtime)
@@ -115,8 +115,8 @@ def test_a_link_in_place_of_the_runtime_directory_is_refused(runtime: str, tmp_p
         mount_records.every(runtime)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory somebody else's")
-def test_somebody_elses_runtime_directory_is_refused(runtime: str) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a directory")
+def test_another_users_runtime_directory_is_refused(runtime: str) -> None:
     os.mkdir(runtime, 0o777)
     os.chown(runtime, 65534, 65534)
     with pytest.raises(HffsError, match="your own"):
@@ -125,7 +125,7 @@ def test_somebody_elses_runtime_directory_is_refused(runtime: str) -> None:
         mount_records.every(runtime)
 
 
-def test_removing_takes_record_and_socket_and_may_be_repeated(runtime: str, record: MountRecord) -> None:
+def test_removing_deletes_record_and_socket_and_is_idempotent(runtime: str, record: MountRecord) -> None:
     mount_records.write(runtime, record)
     Path(socket_path(runtime, "/mnt/model")).touch()
     mount_records.remove(runtime, "/mnt/model")
@@ -133,12 +133,12 @@ def test_removing_takes_record_and_socket_and_may_be_repeated(runtime: str, reco
     assert os.listdir(runtime) == []
 
 
-def test_a_directory_that_does_not_exist_holds_no_records(runtime: str) -> None:
+def test_a_missing_directory_has_no_records(runtime: str) -> None:
     assert mount_records.every(runtime) == []
     assert mount_records.read(runtime, "/mnt/model") is None
 
 
-def test_a_record_copied_to_another_name_is_not_believed(runtime: str, record: MountRecord) -> None:
+def test_a_record_under_another_file_name_is_ignored(runtime: str, record: MountRecord) -> None:
     mount_records.write(runtime, record)
     shutil.copy(record_path(runtime, "/mnt/model"), record_path(runtime, "/mnt/other"))
     assert mount_records.read(runtime, "/mnt/other") is None
@@ -146,7 +146,7 @@ def test_a_record_copied_to_another_name_is_not_believed(runtime: str, record: M
 
 
 @pytest.mark.parametrize("where", ["\ud800", "/mnt/\ud800"])
-def test_a_record_of_a_place_that_there_cannot_be_is_none(runtime: str, record: MountRecord, where: str) -> None:
+def test_a_record_with_an_impossible_mountpoint_is_ignored(runtime: str, record: MountRecord, where: str) -> None:
     written = mount_records.write(runtime, record)
     with open(record_path(runtime, "/mnt/model"), "w", encoding="ascii") as file:
         json.dump({**written, "mountpoint": where}, file)
@@ -154,7 +154,7 @@ def test_a_record_of_a_place_that_there_cannot_be_is_none(runtime: str, record: 
     assert mount_records.every(runtime) == []
 
 
-def test_a_mountpoint_that_is_not_utf8_is_kept(runtime: str, record: MountRecord) -> None:
+def test_a_mountpoint_that_is_not_utf8_is_preserved(runtime: str, record: MountRecord) -> None:
     where = os.fsdecode(b"/mnt/\xff model")
     mount_records.write(runtime, {**record, "mountpoint": where})
     assert [found["mountpoint"] for found in mount_records.every(runtime)] == [where]
@@ -170,7 +170,7 @@ _keys = ["mountpoint", "repo", "type", "revision", "commit", "pid", "pid_start",
 
 @settings(deadline=None)  # it touches the disk
 @given(st.binary() | (_json | st.fixed_dictionaries(dict.fromkeys(_keys, _json))).map(lambda v: json.dumps(v).encode()))
-def test_a_damaged_record_is_no_record(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_a_damaged_record_is_ignored(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     directory = tmp_path_factory.getbasetemp() / "damaged"
     directory.mkdir(exist_ok=True)
     Path(record_path(str(directory), "/mnt/model")).write_bytes(content)
@@ -178,8 +178,8 @@ def test_a_damaged_record_is_no_record(tmp_path_factory: pytest.TempPathFactory,
     assert mount_records.every(str(directory)) == []
 
 
-def test_a_reader_never_sees_half_a_record(runtime: str, record: MountRecord) -> None:
-    """Every write replaces the file as a whole: a reader that opened the old one goes on reading the old one."""
+def test_a_reader_never_sees_a_partial_record(runtime: str, record: MountRecord) -> None:
+    """Every write replaces the file: a reader that opened the old one continues to read the old one."""
     mount_records.write(runtime, record)
     with open(record_path(runtime, "/mnt/model"), encoding="ascii") as old:
         mount_records.write(runtime, {**record, "repo": "acme/other"})

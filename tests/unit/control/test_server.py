@@ -25,7 +25,7 @@ Routes = dict[tuple[str, str], Callable[[Request], Any]]
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock advanced by the test."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -63,7 +63,7 @@ def answer(client: socket.socket) -> tuple[int, dict[str, str], Any]:
 
 def ask(path: str, request: bytes) -> tuple[int, dict[str, str], Any]:
     client = connect(path)
-    with suppress(BrokenPipeError):  # refused before it was read: the answer is there all the same
+    with suppress(BrokenPipeError):  # refused before it was read; the answer arrives nevertheless
         client.sendall(request)
     return answer(client)
 
@@ -80,7 +80,7 @@ def test_a_route_answers_json_or_text(runtime: str) -> None:
         assert get(path, "/metrics") == (200, "up 1\n")
 
 
-def test_a_route_sees_method_query_and_body(runtime: str) -> None:
+def test_a_route_receives_method_query_and_body(runtime: str) -> None:
     def echo(request: Request) -> Any:
         return [request.method, request.path, dict(request.query), request.json()]
 
@@ -91,7 +91,7 @@ def test_a_route_sees_method_query_and_body(runtime: str) -> None:
         assert ask(path, request)[2] == ["POST", "/v1/unmount", {}, {"lazy": True}]
 
 
-def test_a_route_may_leave_a_part_of_its_path_open(runtime: str) -> None:
+def test_a_route_may_contain_a_wildcard(runtime: str) -> None:
     def name(request: Request) -> Any:
         return request.name
 
@@ -112,7 +112,7 @@ def test_a_route_may_leave_a_part_of_its_path_open(runtime: str) -> None:
         assert (status, headers["Allow"]) == (405, "DELETE, GET")
 
 
-def test_unknown_paths_and_methods_are_told_in_json(runtime: str) -> None:
+def test_unknown_paths_and_methods_are_json_errors(runtime: str) -> None:
     with serving(runtime, {("GET", "/v1/status"): lambda _: 1, ("POST", "/v1/unmount"): lambda _: 1}) as path:
         assert get(path, "/v2/status") == (404, {"error": "there is no /v2/status"})
         status, headers, body = ask(path, b"DELETE /v1/status HTTP/1.1\r\n\r\n")
@@ -147,7 +147,7 @@ def test_malformed_and_oversized_requests_are_refused(runtime: str, request_: by
         assert set(body) <= {"error", "remedy", "exit_code"}
 
 
-def test_our_errors_carry_their_remedy_and_exit_code(runtime: str) -> None:
+def test_hffs_errors_are_answered_with_remedy_and_exit_code(runtime: str) -> None:
     def fail(error: HffsError) -> Callable[[Request], Any]:
         def route(_: Request) -> Any:
             raise error
@@ -171,7 +171,7 @@ def test_our_errors_carry_their_remedy_and_exit_code(runtime: str) -> None:
 
 @pytest.mark.allow_warnings
 @pytest.mark.parametrize("broken", [lambda _: 1 / 0, lambda _: object()])
-def test_a_fault_in_a_route_is_logged_and_the_server_goes_on(
+def test_an_exception_in_a_route_is_logged_and_the_server_continues(
     runtime: str, caplog: pytest.LogCaptureFixture, broken: Callable[[Request], Any]
 ) -> None:
     with serving(runtime, {("GET", "/broken"): broken, ("GET", "/fine"): lambda _: "fine"}) as path:
@@ -180,7 +180,7 @@ def test_a_fault_in_a_route_is_logged_and_the_server_goes_on(
         assert get(path, "/fine") == (200, "fine")
 
 
-def test_socket_and_directory_are_the_users_alone(runtime: str) -> None:
+def test_socket_and_directory_are_private(runtime: str) -> None:
     before = os.umask(0)
     try:
         with serving(runtime, {}) as path:
@@ -195,11 +195,11 @@ _SETRESUID = {"x86_64": 117, "aarch64": 147}.get(platform.machine())
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or _SETRESUID is None, reason="needs to become another user")
-def test_another_user_gets_no_answer_even_where_the_directory_lets_him_through() -> None:
+def test_another_user_is_refused_even_if_the_directory_permits_access() -> None:
     said: list[Any] = []
 
     def as_nobody(path: str) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)  # the plain system call changes this thread alone
+        libc = ctypes.CDLL(None, use_errno=True)  # the raw system call changes this thread only
         assert libc.syscall(_SETRESUID, -1, 65534, -1) == 0
         said.append(ask(path, b"GET /v1/status HTTP/1.1\r\n\r\n"))
 
@@ -216,7 +216,7 @@ def test_another_user_gets_no_answer_even_where_the_directory_lets_him_through()
     assert "secret" not in str(said)
 
 
-def test_clients_that_send_nothing_delay_nobody(runtime: str) -> None:
+def test_clients_that_send_nothing_delay_no_other_client(runtime: str) -> None:
     with serving(runtime, {("GET", "/healthz"): lambda _: "ok"}) as path, ExitStack() as idle:
         for number in range(50):
             client = idle.enter_context(connect(path))
@@ -224,17 +224,17 @@ def test_clients_that_send_nothing_delay_nobody(runtime: str) -> None:
         assert get(path, "/healthz") == (200, "ok")
 
 
-def test_a_request_that_does_not_arrive_in_time_is_ended(runtime: str) -> None:
+def test_a_request_that_does_not_arrive_in_time_is_refused(runtime: str) -> None:
     clock = Clock()
     with serving(runtime, {("GET", "/healthz"): lambda _: "ok"}, clock) as path:
         slow = connect(path)
         slow.sendall(b"GET /healthz")
-        assert get(path, "/healthz") == (200, "ok")  # the slow one has been accepted before this one
+        assert get(path, "/healthz") == (200, "ok")  # the slow client was accepted before this one
         clock.now += 5
         assert answer(slow)[0] == 408
 
 
-def test_a_route_that_blocks_delays_no_other_and_is_given_up(runtime: str) -> None:
+def test_a_blocked_route_delays_no_other_and_times_out(runtime: str) -> None:
     clock, entered, release = Clock(), threading.Event(), threading.Event()
 
     def block(_: Request) -> Any:
@@ -253,7 +253,7 @@ def test_a_route_that_blocks_delays_no_other_and_is_given_up(runtime: str) -> No
         assert get(path, "/healthz") == (200, "ok")
 
 
-def test_a_client_that_does_not_read_its_answer_delays_nobody(runtime: str) -> None:
+def test_a_client_that_does_not_read_its_answer_delays_no_other_client(runtime: str) -> None:
     clock = Clock()
     big = "x" * 32 * 1024 * 1024
     routes: Routes = {("GET", "/big"): lambda _: big, ("GET", "/healthz"): lambda _: "ok"}
@@ -264,11 +264,11 @@ def test_a_client_that_does_not_read_its_answer_delays_nobody(runtime: str) -> N
         assert get(path, "/big") == (200, big)
         clock.now += 5
         assert get(path, "/healthz") == (200, "ok")
-        with deaf.makefile("rb") as rest:  # cut off: what the kernel held, no more
+        with deaf.makefile("rb") as rest:  # truncated to the bytes in the kernel's buffer
             assert len(rest.read()) < len(big)
 
 
-def test_a_client_that_hangs_up_while_its_answer_is_made_hurts_nobody(runtime: str) -> None:
+def test_a_client_that_disconnects_during_its_route_affects_no_other_client(runtime: str) -> None:
     entered, release = threading.Event(), threading.Event()
 
     def block(_: Request) -> Any:
@@ -277,14 +277,14 @@ def test_a_client_that_hangs_up_while_its_answer_is_made_hurts_nobody(runtime: s
         return "late"
 
     with serving(runtime, {("GET", "/block"): block, ("GET", "/healthz"): lambda _: "ok"}) as path:
-        with connect(path) as gone:
-            gone.sendall(b"GET /block HTTP/1.1\r\n\r\n")
+        with connect(path) as client:
+            client.sendall(b"GET /block HTTP/1.1\r\n\r\n")
             assert entered.wait(20)
         release.set()
         assert get(path, "/healthz") == (200, "ok")
 
 
-def test_more_clients_than_there_is_room_for_wait_their_turn(runtime: str) -> None:
+def test_clients_above_the_limit_wait_in_the_backlog(runtime: str) -> None:
     with serving(runtime, {("GET", "/healthz"): lambda _: "ok"}) as path:
         with ExitStack() as full:
             for _ in range(64):
@@ -294,7 +294,7 @@ def test_more_clients_than_there_is_room_for_wait_their_turn(runtime: str) -> No
         assert answer(late)[0] == 200
 
 
-def test_stopping_lets_an_answer_under_way_leave(runtime: str) -> None:
+def test_stop_sends_pending_answers(runtime: str) -> None:
     entered, release = threading.Event(), threading.Event()
 
     def unmount(_: Request) -> Any:
@@ -317,10 +317,10 @@ def test_stopping_lets_an_answer_under_way_leave(runtime: str) -> None:
     assert not os.path.exists(path)
 
 
-def test_stopping_does_not_wait_for_idle_clients(runtime: str) -> None:
+def test_stop_does_not_wait_for_idle_clients(runtime: str) -> None:
     with serving(runtime, {}) as path:
         idle = connect(path)
-        assert get(path, "/")[0] == 404  # the idle one has been accepted before this one
+        assert get(path, "/")[0] == 404  # the idle client was accepted before this one
     with idle:
         assert idle.recv(1) == b""
 
@@ -333,28 +333,28 @@ def test_a_socket_left_by_a_dead_daemon_is_replaced(runtime: str) -> None:
         assert get(path, "/healthz") == (200, "ok")
 
 
-def test_a_socket_that_another_daemon_listens_on_is_left_alone(runtime: str) -> None:
+def test_a_socket_with_a_listening_daemon_is_not_replaced(runtime: str) -> None:
     with serving(runtime, {("GET", "/healthz"): lambda _: "first"}) as path:
         with pytest.raises(HffsError, match="another daemon listens"):
             ControlServer(path, {}).start()
         assert get(path, "/healthz") == (200, "first")
 
 
-def test_a_path_too_long_for_a_socket_says_what_to_set(runtime: str) -> None:
+def test_a_socket_path_that_is_too_long_has_a_remedy(runtime: str) -> None:
     with pytest.raises(HffsError, match="HFFS_RUNTIME_DIR"):
         ControlServer(f"{runtime}/{'x' * 100}.sock", {}).start()
 
 
 @given(st.binary(max_size=200))
 @example(b"GET / HTTP/1.1\r\n: \r\n\r\n")
-def test_any_bytes_are_a_request_or_unfinished_or_refused(received: bytes) -> None:
+def test_any_bytes_are_a_request_or_incomplete_or_refused(received: bytes) -> None:
     with suppress(HttpError):
         found = parse(received)
         assert found is None or isinstance(found, Request)
 
 
 @given(st.data(), st.binary(max_size=300))
-def test_a_request_is_unfinished_until_its_last_byte(data: st.DataObject, body: bytes) -> None:
+def test_a_request_is_incomplete_until_its_last_byte(data: st.DataObject, body: bytes) -> None:
     whole = b"POST /v1/unmount?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     cut = data.draw(st.integers(0, len(whole) - 1))
     assert parse(whole[:cut]) is None
@@ -363,14 +363,14 @@ def test_a_request_is_unfinished_until_its_last_byte(data: st.DataObject, body: 
     assert (found.method, found.path, found.query, found.body) == ("POST", "/v1/unmount", {"a": "b"}, body)
 
 
-def test_the_peers_uid_is_read_as_the_kernel_writes_it() -> None:
+def test_the_peers_uid_is_that_of_the_kernel() -> None:
     left, right = socket.socketpair()
     with left, right:
         credentials = left.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         assert struct.unpack("iII", credentials) == (os.getpid(), os.geteuid(), os.getegid())
 
 
-def test_what_a_stream_has_to_say_at_the_end_is_still_said(runtime: str) -> None:
+def test_the_last_bytes_of_a_stream_are_sent_at_stop(runtime: str) -> None:
     class Late:
         content_type = "text/plain"
 

@@ -1,4 +1,4 @@
-"""INIT with kernels older, newer and stranger than ours: what they lack is done without, or refused in one line."""
+"""INIT with older, newer and malformed kernels: missing features are not used, or the mount is refused in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hffs.vfs import Filesystem
 
 
 class Handshake:
-    """The kernel's side of the first messages, and how serving ended."""
+    """The kernel's side of the first messages, and the error that ended serving."""
 
     def __init__(self, filesystem: Filesystem) -> None:
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -56,7 +56,7 @@ def handshake(filesystem_of: Callable[..., Filesystem]):
     made.end()
 
 
-def test_a_kernel_that_offers_nothing_new_is_served_without(handshake: Handshake) -> None:
+def test_a_kernel_without_optional_features_is_served(handshake: Handshake) -> None:
     handshake.send(abi.Op.INIT, abi.init_in.pack(7, 31, 131072, int(abi.Init.ASYNC_READ)))
     error, answer = handshake.receive()
     major, minor, _, flags, *_ = abi.init_out.unpack(answer)
@@ -74,8 +74,8 @@ def test_a_kernel_that_offers_nothing_new_is_served_without(handshake: Handshake
     assert "6.9" in why
 
 
-def test_flags2_is_not_believed_without_init_ext(handshake: Handshake) -> None:
-    """Before 7.36 the bytes behind the first flags were no flags."""
+def test_flags2_is_ignored_without_init_ext(handshake: Handshake) -> None:
+    """Before 7.36 the bytes after the first flags are no flags."""
     body = abi.init_in.pack(7, 35, 0, int(abi.Init.ASYNC_READ)) + struct.pack("=I", 0xFFFFFFFF)
     handshake.send(abi.Op.INIT, body)
     _, answer = handshake.receive()
@@ -84,7 +84,7 @@ def test_flags2_is_not_believed_without_init_ext(handshake: Handshake) -> None:
     assert values[11] == 0  # max_stack_depth
 
 
-def test_a_kernel_of_a_later_major_version_is_told_ours_and_asks_again(handshake: Handshake) -> None:
+def test_a_later_major_version_is_answered_with_ours_and_sends_init_again(handshake: Handshake) -> None:
     handshake.send(abi.Op.INIT, abi.init_in.pack(8, 0, 0, 0))
     error, answer = handshake.receive()
     assert (error, abi.init_out.unpack(answer)[:2]) == (0, (abi.MAJOR, abi.MINOR))
@@ -94,7 +94,7 @@ def test_a_kernel_of_a_later_major_version_is_told_ours_and_asks_again(handshake
     assert handshake.ready.wait(10)
 
 
-def test_a_kernel_too_old_is_refused_in_one_line(handshake: Handshake) -> None:
+def test_a_kernel_that_is_too_old_is_refused_in_one_line(handshake: Handshake) -> None:
     handshake.send(abi.Op.INIT, abi.init_in.pack(6, 1, 0, 0))
     assert handshake.receive()[0] == errno.EPROTO
     handshake.server.join(10)
@@ -102,20 +102,20 @@ def test_a_kernel_too_old_is_refused_in_one_line(handshake: Handshake) -> None:
 
 
 @pytest.mark.parametrize("first", [b"\0\0\0\0\1", struct.pack("=I", 5) + b"\0"])
-def test_a_first_message_that_makes_no_sense_ends_the_mount_in_one_line(handshake: Handshake, first: bytes) -> None:
+def test_a_malformed_first_message_ends_the_mount_in_one_line(handshake: Handshake, first: bytes) -> None:
     handshake.sock.send(first)
     handshake.server.join(10)
     assert handshake.error is not None
     assert "INIT" in str(handshake.error)
 
 
-def test_another_first_request_ends_the_mount_in_one_line(handshake: Handshake) -> None:
+def test_a_first_request_other_than_init_ends_the_mount_in_one_line(handshake: Handshake) -> None:
     handshake.send(abi.Op.LOOKUP, b"x\0")
     handshake.server.join(10)
     assert "not INIT" in str(handshake.error)
 
 
-def test_a_mount_that_is_gone_before_it_answered_is_told(handshake: Handshake) -> None:
+def test_an_unmount_before_init_is_reported(handshake: Handshake) -> None:
     handshake.sock.shutdown(socket.SHUT_RDWR)
     handshake.server.join(10)
     assert "unmounted before it answered" in str(handshake.error)

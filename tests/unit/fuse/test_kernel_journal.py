@@ -1,4 +1,4 @@
-"""The journal of open handles: what a worker leaves behind, however it died."""
+"""The journal of open handles, as left by a worker that died at any point."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def model(operations: list[Operation]) -> dict[int, OpenNode]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Operation]:
-    """What can happen: handles are numbered once, released once, and share their node's id."""
+    """Generates histories: handles are numbered once, released once, and share their node's backing id."""
     done: list[Operation] = []
     open_handles: list[Operation] = []
     for handle in range(1, draw(st.integers(0, 30)) + 1):
@@ -50,7 +50,7 @@ def bytes_of(operations: list[Operation]) -> bytes:
 
 
 @given(histories(), st.data())
-def test_any_beginning_of_the_file_is_a_replay_of_its_whole_records(done: list[Operation], data: st.DataObject) -> None:
+def test_any_prefix_of_the_file_replays_its_whole_records(done: list[Operation], data: st.DataObject) -> None:
     written = bytes_of(done)
     cut = data.draw(st.integers(0, len(written)))
     assert replay(written[:cut]).nodes == model(done[: cut // RECORD_SIZE])
@@ -68,7 +68,7 @@ def test_a_damaged_record_ends_the_replay(done: list[Operation], data: st.DataOb
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(50))
 @given(histories(), st.booleans())
-def test_what_was_open_is_open_after_any_number_of_restarts(
+def test_open_handles_survive_any_number_of_restarts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: list[Operation], often: bool
 ) -> None:
     monkeypatch.setattr(module, "COMPACT_AFTER", 3 if often else 1000)
@@ -91,8 +91,8 @@ def test_what_was_open_is_open_after_any_number_of_restarts(
         assert os.stat(path).st_size == RECORD_SIZE * sum(len(each.handles) for each in journal.nodes.values())
 
 
-def test_ids_that_nobody_uses_any_more_are_told_once() -> None:
-    """Their worker may have died between the record and the closing of the id."""
+def test_unused_backing_ids_are_reported_once() -> None:
+    """Their worker may have died after the record and before closing the id."""
     done = [(True, 2, 7, 4), (True, 4, 8, 5), (False, 2, 7, None), (True, 6, 9, None)]
     assert replay(bytes_of(done)).orphans == {4}
 
@@ -108,7 +108,7 @@ def test_a_journal_does_not_grow_with_the_number_of_opens(tmp_path: Path, monkey
     assert os.stat(path).st_size <= 102 * RECORD_SIZE
 
 
-def test_a_new_mount_begins_with_an_empty_journal(tmp_path: Path) -> None:
+def test_a_new_mount_starts_with_an_empty_journal(tmp_path: Path) -> None:
     path = tmp_path / "handles"
     path.write_bytes(encode(True, 2, 7, None))
     journal = Journal(str(path))
@@ -117,14 +117,14 @@ def test_a_new_mount_begins_with_an_empty_journal(tmp_path: Path) -> None:
 
 
 @pytest.mark.allow_warnings("journal-lost")
-def test_a_journal_that_is_missing_says_so(tmp_path: Path) -> None:
+def test_a_missing_journal_is_lost(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path / "handles"), resume=True)
     assert journal.lost
     assert journal.nodes == {}
 
 
 @pytest.mark.allow_warnings("journal-unusable")
-def test_a_journal_that_cannot_be_written_leaves_nothing_to_go_by(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_written_is_deleted(tmp_path: Path) -> None:
     path = tmp_path / "handles"
     journal = Journal(str(path))
     full = os.open("/dev/full", os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""A connection to the kernel that goes from one worker to the next, spoken over a socket. No mount, no privileges."""
+"""A kernel connection taken over by another worker, over a socket. No mount, no privileges."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLAGS = int(abi.Init.HAS_RESEND)
 
 @pytest.fixture
 def journal(tmp_path: Path) -> str:
-    """Of a worker before, which had nothing open."""
+    """Returns the journal of an earlier worker without open files."""
     path = tmp_path / "handles"
     path.touch()
     return str(path)
@@ -34,7 +34,7 @@ def journal(tmp_path: Path) -> str:
 
 @contextmanager
 def resumed(filesystem: Filesystem, journal: str, *, refuse_resent: bool = False) -> Iterator[Kernel]:
-    """The kernel's end of a connection that a new worker has just taken over."""
+    """Yields the kernel's end of a connection just taken over by a new worker."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
     ours.settimeout(10)
@@ -44,9 +44,9 @@ def resumed(filesystem: Filesystem, journal: str, *, refuse_resent: bool = False
     server = threading.Thread(target=binding.serve_on, args=(Device(fd), lambda: None))
     server.start()
     kernel = Kernel(ours)
-    kernel.unique = 1000  # a connection counts on over its workers
+    kernel.unique = 1000  # the numbers of a connection continue over its workers
     try:
-        assert kernel.receive() == (0, -abi.NotifyCode.RESEND, b"")  # before anything is answered, and no INIT
+        assert kernel.receive() == (0, -abi.NotifyCode.RESEND, b"")  # before any reply, and without INIT
         yield kernel
     finally:
         ours.close()
@@ -63,7 +63,7 @@ def resent(kernel: Kernel, opcode: int, node: int, body: bytes) -> tuple[int, by
     return error, answer
 
 
-def test_a_handle_opened_by_the_worker_before_reads_on(
+def test_a_handle_opened_under_an_earlier_worker_is_read(
     filesystem_of: Callable[..., Filesystem], source: object, journal: str
 ) -> None:
     with resumed(filesystem_of(), journal) as kernel:
@@ -82,7 +82,7 @@ def test_a_handle_opened_by_the_worker_before_reads_on(
         assert os.stat(journal).st_size == 0
 
 
-def test_an_open_that_was_journaled_but_not_answered_gets_the_same_handle(
+def test_a_journaled_but_unanswered_open_gets_the_same_handle(
     filesystem_of: Callable[..., Filesystem], journal: str
 ) -> None:
     with resumed(filesystem_of(), journal) as kernel:
@@ -95,7 +95,7 @@ def test_an_open_that_was_journaled_but_not_answered_gets_the_same_handle(
         assert (error, abi.open_out.unpack_from(answer)[0]) == (0, handle)
 
 
-def test_a_directory_opened_by_the_worker_before_is_read_on(
+def test_a_directory_opened_under_an_earlier_worker_is_read(
     filesystem_of: Callable[..., Filesystem], journal: str
 ) -> None:
     with resumed(filesystem_of(), journal) as kernel:
@@ -108,7 +108,7 @@ def test_a_directory_opened_by_the_worker_before_is_read_on(
         kernel.ask(abi.Op.RELEASEDIR, 1, abi.release_in.pack(handle, 0, 0, 0))
 
 
-def test_an_interrupt_finds_a_resent_read_by_its_plain_number(
+def test_an_interrupt_finds_a_resent_read_by_its_original_number(
     filesystem_of: Callable[..., Filesystem], source: object, journal: str
 ) -> None:
     with resumed(filesystem_of(), journal) as kernel:
@@ -122,7 +122,7 @@ def test_an_interrupt_finds_a_resent_read_by_its_plain_number(
 
 
 @pytest.mark.allow_warnings("resent-request-refused")
-def test_after_several_deaths_what_comes_again_is_refused_and_what_is_new_is_served(
+def test_after_repeated_deaths_resent_requests_are_refused_and_new_ones_served(
     filesystem_of: Callable[..., Filesystem], journal: str
 ) -> None:
     with resumed(filesystem_of(), journal) as kernel:
@@ -136,7 +136,7 @@ def test_after_several_deaths_what_comes_again_is_refused_and_what_is_new_is_ser
         assert os.stat(journal).st_size == 0, "the handle was given back"
 
 
-def test_a_worker_that_leaves_answers_nothing_more(filesystem_of: Callable[..., Filesystem], journal: str) -> None:
+def test_a_worker_sends_no_reply_after_leave(filesystem_of: Callable[..., Filesystem], journal: str) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(10)
     ready = threading.Event()
@@ -153,7 +153,7 @@ def test_a_worker_that_leaves_answers_nothing_more(filesystem_of: Callable[..., 
     server.join(15)
     assert not server.is_alive()
     kernel.send(abi.Op.LOOKUP, 1, b"README.md\0")
-    ours.shutdown(socket.SHUT_WR)  # the threads that still read see the end, having answered nothing
+    ours.shutdown(socket.SHUT_WR)  # threads that still read see the end without having replied
     ours.setblocking(False)
     with pytest.raises(BlockingIOError):
         ours.recv(100)
@@ -162,7 +162,7 @@ def test_a_worker_that_leaves_answers_nothing_more(filesystem_of: Callable[..., 
 
 
 class Kernelside:
-    """A device that counts ids, as one connection does over all its workers."""
+    """A device with consecutive ids, as of one connection over all its workers."""
 
     def __init__(self) -> None:
         self.ids: set[int] = set()
@@ -177,46 +177,46 @@ class Kernelside:
         self.ids.remove(number)
 
 
-def lent() -> int:
+def dup_fd() -> int:
     return os.open("/dev/null", os.O_RDONLY)
 
 
-def test_the_next_worker_hands_out_the_old_id_while_one_handle_is_open(journal: str) -> None:
+def test_the_next_worker_reuses_the_backing_id_while_a_handle_is_open(journal: str) -> None:
     device = Kernelside()
     book = Journal(journal)
     first = Passthrough(device, journal=book)  # type: ignore[arg-type]
-    assert first.open(7, 2, lent) == 1
+    assert first.open(7, 2, dup_fd) == 1
     book.close()
     book = Journal(journal, resume=True)
     second = Passthrough(device, journal=book)  # type: ignore[arg-type]
-    assert second.open(7, 4, lent) == 1
+    assert second.open(7, 4, dup_fd) == 1
     second.release(7, 2)
     assert device.ids == {1}
     second.release(7, 4)
     assert device.ids == set()
-    assert second.open(7, 6, lent) == 2
+    assert second.open(7, 6, dup_fd) == 2
     book.close()
 
 
-def test_a_file_open_the_ordinary_way_before_stays_so_until_its_last_handle_goes(journal: str) -> None:
+def test_a_restored_ordinary_file_stays_ordinary_until_its_last_release(journal: str) -> None:
     device = Kernelside()
     book = Journal(journal)
     assert Passthrough(device, journal=book).open(7, 2, lambda: None) is None  # type: ignore[arg-type]
     book.close()
     book = Journal(journal, resume=True)
     second = Passthrough(device, journal=book)  # type: ignore[arg-type]
-    assert second.open(7, 4, lent) is None
+    assert second.open(7, 4, dup_fd) is None
     second.release(7, 4)
     second.release(7, 2)
-    assert second.open(7, 6, lent) == 1
+    assert second.open(7, 6, dup_fd) == 1
     book.close()
 
 
-def test_ids_left_over_by_a_death_in_release_are_closed_by_the_next_worker(journal: str) -> None:
+def test_backing_ids_left_by_a_death_in_release_are_closed(journal: str) -> None:
     device = Kernelside()
     book = Journal(journal)
-    Passthrough(device, journal=book).open(7, 2, lent)  # type: ignore[arg-type]
-    book.released(2)  # and then it died
+    Passthrough(device, journal=book).open(7, 2, dup_fd)  # type: ignore[arg-type]
+    book.released(2)  # and then its worker died
     book.close()
     book = Journal(journal, resume=True)
     Passthrough(device, journal=book)  # type: ignore[arg-type]
@@ -225,9 +225,9 @@ def test_ids_left_over_by_a_death_in_release_are_closed_by_the_next_worker(journ
 
 
 @pytest.mark.allow_warnings("journal-lost")
-def test_without_a_journal_nothing_more_is_opened_in_passthrough(journal: str) -> None:
+def test_without_a_working_journal_no_file_is_opened_in_passthrough(journal: str) -> None:
     book = Journal(journal + "-gone", resume=True)
     passthrough = Passthrough(Kernelside(), journal=book)  # type: ignore[arg-type]
     assert passthrough.holds(7, 4), "the kernel names no handle that it was not given"
-    assert passthrough.open(7, 2, lent) is None
+    assert passthrough.open(7, 2, dup_fd) is None
     assert "not known" in passthrough.kind(7)[1]

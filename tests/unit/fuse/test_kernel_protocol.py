@@ -1,4 +1,4 @@
-"""The kernel binding spoken to over a socket that keeps messages whole, as /dev/fuse does. No mount, no privileges."""
+"""The kernel binding over a socket that preserves messages, like /dev/fuse. No mount, no privileges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.memory import COMMIT, MemorySource
 
 
 class Kernel:
-    """The other end: sends requests, reads replies."""
+    """The kernel's end: sends requests and reads replies."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -34,7 +34,7 @@ class Kernel:
         return self.unique
 
     def receive(self) -> tuple[int, int, bytes]:
-        """unique, errno, body"""
+        """Returns unique, errno and body of a reply."""
         message = self.sock.recv(1 << 21)
         length, error, unique = abi.out_header.unpack_from(message)
         assert length == len(message)
@@ -42,7 +42,7 @@ class Kernel:
 
     def ask(self, opcode: int, node: int = 1, body: bytes = b"") -> bytes:
         unique = self.send(opcode, node, body)
-        # 0: a notification, that attributes have changed; when it comes is up to another thread
+        # 0: a notification of changed attributes, sent by another thread at any time
         got, error, answer = next(message for message in iter(self.receive, None) if message[0])
         assert got == unique
         if error:
@@ -117,7 +117,7 @@ def test_look_up_getattr_open_read_release(kernel: Kernel, source: MemorySource)
     assert refused.value.errno == errno.EBADF
 
 
-def test_a_name_that_does_not_exist_may_be_remembered(kernel: Kernel) -> None:
+def test_a_missing_name_may_be_cached(kernel: Kernel) -> None:
     node, _, valid, *_ = abi.entry_out.unpack_from(kernel.ask(abi.Op.LOOKUP, 1, b"none\0"))
     assert (node, valid) == (0, 3600)
     assert kernel.lookup(1, "\N{SNOWMAN}") == 0
@@ -126,7 +126,7 @@ def test_a_name_that_does_not_exist_may_be_remembered(kernel: Kernel) -> None:
 
 
 def records(answer: bytes, plus: bool) -> list[tuple[int, int, str]]:
-    """node, off, name of each record; node is that of the entry for READDIRPLUS."""
+    """Returns node, off and name of each record; for READDIRPLUS the node of its entry."""
     found, at = [], 0
     while at < len(answer):
         entry = 0
@@ -143,7 +143,7 @@ def records(answer: bytes, plus: bool) -> list[tuple[int, int, str]]:
 
 @pytest.mark.parametrize("plus", [False, True])
 @pytest.mark.parametrize("room", [200, 400, 4096])
-def test_a_directory_is_read_in_pieces_without_loss_or_repeat(kernel: Kernel, plus: bool, room: int) -> None:
+def test_a_directory_is_read_in_pieces_without_loss_or_repetition(kernel: Kernel, plus: bool, room: int) -> None:
     handle = int(abi.open_out.unpack_from(kernel.ask(abi.Op.OPENDIR, 1, abi.open_in.pack(0, 0)))[0])
     seen: list[tuple[int, int, str]] = []
     while True:
@@ -161,7 +161,7 @@ def test_a_directory_is_read_in_pieces_without_loss_or_repeat(kernel: Kernel, pl
     kernel.ask(abi.Op.RELEASEDIR, 1, abi.release_in.pack(handle, 0, 0, 0))
 
 
-def test_extended_attributes_answer_size_then_value(kernel: Kernel) -> None:
+def test_extended_attributes_return_size_then_value(kernel: Kernel) -> None:
     node = kernel.lookup(1, "README.md")
     name = b"user.hffs.commit\0"
     assert kernel.ask(abi.Op.GETXATTR, node, abi.getxattr_in.pack(0, 0) + name) == abi.getxattr_out.pack(40, 0)
@@ -173,14 +173,14 @@ def test_extended_attributes_answer_size_then_value(kernel: Kernel) -> None:
     assert b"user.hffs.etag\0" in kernel.ask(abi.Op.LISTXATTR, node, abi.getxattr_in.pack(4096, 0))
 
 
-def test_what_is_not_known_is_enosys(kernel: Kernel) -> None:
-    for opcode in (16, 9, 10, 25, 46, 52, 4000):  # WRITE MKDIR UNLINK FLUSH LSEEK STATX and one yet to be invented
+def test_an_unknown_operation_is_enosys(kernel: Kernel) -> None:
+    for opcode in (16, 9, 10, 25, 46, 52, 4000):  # WRITE MKDIR UNLINK FLUSH LSEEK STATX and an unknown one
         with pytest.raises(OSError, match="refused") as refused:
             kernel.ask(opcode, 1, bytes(64))
         assert refused.value.errno == errno.ENOSYS
 
 
-def test_a_waiting_read_holds_up_nobody_and_an_interrupt_ends_it(kernel: Kernel, source: MemorySource) -> None:
+def test_a_waiting_read_delays_no_request_and_an_interrupt_ends_it(kernel: Kernel, source: MemorySource) -> None:
     node = kernel.lookup(kernel.lookup(1, "onnx"), "model.onnx")
     handle = kernel.open(node)
     source.gate.clear()
@@ -200,13 +200,13 @@ def test_forgets_and_late_interrupts_are_not_answered(kernel: Kernel) -> None:
     kernel.send(abi.Op.BATCH_FORGET, 0, struct.pack("=IIQQ", 1, 0, 1, 1))
     kernel.send(abi.Op.INTERRUPT, 0, abi.interrupt_in.pack(999_999))
     kernel.send(abi.Op.INTERRUPT, 0, b"")
-    assert kernel.lookup(1, "README.md")  # the next answer is this one's
+    assert kernel.lookup(1, "README.md")  # the next reply is that of this request
 
 
 @pytest.mark.allow_warnings("malformed")
 @settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(opcode=st.integers(1, 60), node=st.integers(0, 2**64 - 1) | st.just(1), body=st.binary(max_size=120))
-def test_no_message_ends_the_loop(kernel: Kernel, opcode: int, node: int, body: bytes) -> None:
+def test_no_request_ends_the_loop(kernel: Kernel, opcode: int, node: int, body: bytes) -> None:
     if opcode in (abi.Op.DESTROY, abi.Op.INIT):
         return
     unique = kernel.send(opcode, node, body)
@@ -241,7 +241,7 @@ def test_attributes_of_a_file_that_became_local_are_dropped(kernel: Kernel) -> N
     assert abi.attr_out.unpack_from(answer)[0] == 3600
 
 
-def test_an_interrupt_that_overtakes_its_request_is_not_lost(kernel: Kernel, source: MemorySource) -> None:
+def test_an_interrupt_before_its_request_is_not_lost(kernel: Kernel, source: MemorySource) -> None:
     node = kernel.lookup(kernel.lookup(1, "onnx"), "model.onnx")
     handle = kernel.open(node)
     source.gate.clear()
@@ -255,7 +255,7 @@ def test_an_interrupt_that_overtakes_its_request_is_not_lost(kernel: Kernel, sou
     source.gate.set()
 
 
-def test_pages_that_cannot_be_dropped_yet_keep_no_look_up_waiting(
+def test_waiting_to_drop_pages_delays_no_lookup(
     kernel: Kernel, filesystem: Filesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_go = threading.Event()

@@ -25,7 +25,7 @@ from tests.model.views import Sample, sample
 
 pytestmark = pytest.mark.fuse
 MNT_DETACH = 2  # sys/mount.h
-# In a process of its own: one that serves a mount must not wait for it.
+# In another process: a process that serves a mount must not wait for it.
 LOOK = """
 import hashlib, json, os, stat, sys
 os.chdir(sys.argv[1])
@@ -101,7 +101,7 @@ def test_a_mounted_view_is_read_only(mounted: Path) -> None:
     assert set(look(mounted)["refused"]) == {errno.EROFS}
 
 
-def test_libfuse_is_given_the_same_view(given: Sample) -> None:
+def test_libfuse_serves_the_same_view(given: Sample) -> None:
     library = libfuse.load_library()
     filesystem = Filesystem(given.make())
     operations = libfuse._operations(library, filesystem, lambda: None)

@@ -20,17 +20,17 @@ def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_is_raised_where_that_is_permitted(sysfs: Path) -> None:
+def test_read_ahead_is_raised_if_permitted(sysfs: Path) -> None:
     assert bdi_readahead.raise_to("/mnt/model", 1024, str(sysfs)) == bdi_readahead.DeviceReadahead(1024)
     assert (sysfs / "0:77" / "read_ahead_kb").read_text() == "1024\n"
 
 
-def test_it_is_never_lowered(sysfs: Path) -> None:
+def test_read_ahead_is_never_lowered(sysfs: Path) -> None:
     (sysfs / "0:77" / "read_ahead_kb").write_text("8192\n")
     assert bdi_readahead.raise_to("/mnt/model", 1024, str(sysfs)) == bdi_readahead.DeviceReadahead(8192)
 
 
-def test_who_may_not_is_told_the_command(sysfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_permission_the_command_is_returned(sysfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(sysfs / "0:77" / "read_ahead_kb")
     plain_open = open
 
@@ -44,7 +44,7 @@ def test_who_may_not_is_told_the_command(sysfs: Path, monkeypatch: pytest.Monkey
     assert found == bdi_readahead.DeviceReadahead(128, f"echo 1024 | sudo tee {path}")
 
 
-def test_nothing_is_claimed_of_a_device_nobody_knows(sysfs: Path) -> None:
+def test_an_unknown_device_has_no_read_ahead(sysfs: Path) -> None:
     os.unlink(sysfs / "0:77" / "read_ahead_kb")
     assert bdi_readahead.raise_to("/mnt/model", 1024, str(sysfs)) == bdi_readahead.DeviceReadahead(None)
     assert bdi_readahead.raise_to("/mnt/other", 1024, str(sysfs)) == bdi_readahead.DeviceReadahead(None)

@@ -1,4 +1,4 @@
-"""What a daemon logs: every call of the package in one format, every record one line that cannot be faked or leak."""
+"""The log of a daemon: all calls use one format, and each record is one line without injected text or secrets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOGFMT = re.compile(r'([a-z][a-z0-9_]*)=("(?:[^"\\]|\\.)*"|[^\s"=\\]+)(?: |$)')
 
 
 def parsed(text: str) -> dict[str, str]:
-    """A logfmt line, taken apart; fails where it is none."""
+    """Returns the pairs of a logfmt line; fails if it is none."""
     found, at = {}, 0
     while at < len(text):
         match = LOGFMT.match(text, at)
@@ -49,7 +49,7 @@ def record(message: str, *values: object, level: int = logging.INFO, error: Base
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
-    """Every call of a logger in the package, with where it is."""
+    """Yields every logger call of the package with its location."""
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if (
@@ -62,7 +62,7 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
                 yield f"{path.relative_to(PACKAGE)}:{node.lineno}", node
 
 
-def test_every_log_call_of_the_package_has_the_one_format() -> None:
+def test_every_log_call_of_the_package_has_the_event_format() -> None:
     found = list(calls())
     assert len(found) > 60, "the walk finds them"
     wrong = []
@@ -80,7 +80,7 @@ def test_every_log_call_of_the_package_has_the_one_format() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_format_of_a_table_is_a_format_of_the_package() -> None:
+def test_every_log_format_in_a_table_has_the_event_format() -> None:
     formats = [
         node.value
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -91,7 +91,7 @@ def test_every_format_of_a_table_is_a_format_of_the_package() -> None:
     assert [text for text in formats if text != MESSAGE.pattern and not MESSAGE.fullmatch(text)] == []
 
 
-def test_a_record_is_a_line_of_logfmt_or_json() -> None:
+def test_a_record_becomes_a_line_of_logfmt_or_json() -> None:
     message = "event=mounted mountpoint=%s repo=%s files=%d seconds=%.2f limit=%s"
     mounted = record(message, "/mnt/a b", "acme/tiny", 3, 0.126, None)
     text = log_setup.LogFormatter().format(mounted)
@@ -109,7 +109,7 @@ def test_a_record_is_a_line_of_logfmt_or_json() -> None:
 @example('a\nlevel=error event=forged "x"\\')
 @example("\x1b[31m\x7f\x9b\u202e\udc80")
 @example("")
-def test_no_value_leaves_its_line_or_moves_a_cursor(value: str) -> None:
+def test_no_value_breaks_its_line_or_controls_the_terminal(value: str) -> None:
     text = line("info", event_fields("event=x path=%s", (value,)), form="logfmt", journal=False, now=0)
     assert text.isprintable()
     assert parsed(text)["path"] == log_format.clean(value)
@@ -126,7 +126,7 @@ def test_a_traceback_is_a_value_of_its_line() -> None:
     assert found["traceback"].startswith("Traceback (most recent call last):\n")
 
 
-def test_what_other_libraries_say_is_a_message() -> None:
+def test_log_text_of_other_libraries_becomes_a_message_event() -> None:
     assert event_fields("Retrying (%r) after %s", ("x", 2)) == {"event": "message", "message": "Retrying ('x') after 2"}
     assert event_fields("100 %", ()) == {"event": "message", "message": "100 %"}
     assert event_fields("event=x path=%s", ()) == {"event": "message", "message": "event=x path=%s"}
@@ -141,7 +141,7 @@ SECRETS = (
 
 
 @pytest.mark.parametrize("form", ["logfmt", "json"])
-def test_no_secret_that_a_message_quotes_is_written(form: Any) -> None:
+def test_secrets_in_messages_are_masked(form: Any) -> None:
     token, signature, bearer, login = SECRETS
     quoted = f"{token} https://cdn/x?{signature}&b=1 Authorization: {bearer} http://{login}host/x"
     try:
@@ -155,7 +155,7 @@ def test_no_secret_that_a_message_quotes_is_written(form: Any) -> None:
 
 
 @given(st.text(alphabet="abc_hf-/.?=& :@"))
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_secrets_is_unchanged(text: str) -> None:
     if "://" not in text:
         assert log_format.clean(text) == text
 
@@ -168,7 +168,7 @@ def test_lines_for_the_journal_have_its_priority_and_no_time() -> None:
     assert formatter.format(record("event=x", level=logging.DEBUG)).startswith("<7>")
 
 
-def test_the_journal_is_known_by_its_own_description(tmp_path: Path) -> None:
+def test_the_journal_is_detected_by_its_device_and_inode(tmp_path: Path) -> None:
     with open(tmp_path / "journal", "w") as file:
         found = os.fstat(file.fileno())
         named = f"{found.st_dev}:{found.st_ino}"
@@ -212,11 +212,11 @@ def lines_of(settings: str, to_stderr: bool = True) -> list[dict[str, str]]:
         ("log_level='error', debug=True", ["low", "middle", "high", "message"]),
     ],
 )
-def test_the_level_says_what_is_written(settings: str, events: list[str]) -> None:
+def test_the_level_filters_records(settings: str, events: list[str]) -> None:
     assert [each["event"] for each in lines_of(settings)] == events
 
 
-def test_a_log_file_is_appended_to_and_may_be_emptied_under_the_daemon(tmp_path: Path) -> None:
+def test_a_log_file_is_appended_to_and_may_be_truncated_meanwhile(tmp_path: Path) -> None:
     file = tmp_path / "log"
     file.write_text("before\n")
     assert lines_of(f"log_file={str(file)!r}", to_stderr=False) == []
@@ -224,7 +224,7 @@ def test_a_log_file_is_appended_to_and_may_be_emptied_under_the_daemon(tmp_path:
     assert first == "before"
     assert [parsed(each)["event"] for each in rest] == ["middle", "high", "message"]
 
-    handler = logging.FileHandler(file)  # as logs.start opens it
+    handler = logging.FileHandler(file)  # opened as by log_setup.start
     handler.setFormatter(log_setup.LogFormatter())
     handler.emit(record("event=first"))
     os.truncate(file, 0)  # what logrotate's copytruncate does
@@ -233,23 +233,23 @@ def test_a_log_file_is_appended_to_and_may_be_emptied_under_the_daemon(tmp_path:
     assert [parsed(each)["event"] for each in file.read_text().splitlines()] == ["second"], "without a hole before it"
 
 
-def test_the_format_is_a_setting() -> None:
+def test_the_log_format_is_a_setting() -> None:
     assert config.load({}, {"HFFS_LOG_FORMAT": "json"}).log_format == "json"
     assert config.load({}, {}).log_format == "logfmt"
     with pytest.raises(UsageError, match="HFFS_LOG_FORMAT"):
         config.load({}, {"HFFS_LOG_FORMAT": "xml"})
 
 
-def test_the_supervisor_writes_lines_as_its_worker_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_supervisor_writes_the_same_format_as_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     from hffs.daemon.supervisor import Supervisor
 
-    for told, begin in (
+    for options, begin in (
         ({"log_format": "json"}, '{"time": "'),
         ({"journal": True}, "<4>level=warning event=worker-died"),
     ):
         written = io.StringIO()
         monkeypatch.setattr(sys, "stderr", written)
-        Supervisor({"spec": "", **told})._log("warning", "worker-died", {"signal": 9})
+        Supervisor({"spec": "", **options})._log("warning", "worker-died", {"signal": 9})
         assert written.getvalue().startswith(begin)
         assert written.getvalue().endswith("\n")
     assert Settings().log_format == "logfmt"

@@ -1,4 +1,4 @@
-"""sd_notify: what systemd gets, on a real socket of either kind, and that nobody listening is no error."""
+"""sd_notify: the datagrams on real sockets of both kinds; a missing listener is no error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hffs.system.sd_notify import SdNotify
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
-    """The address as systemd would name it, and the socket that listens there."""
+    """Returns the address as given by systemd, and its listening socket."""
     name = str(tmp_path / "n") if request.param == "path" else f"@hffs-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(name.replace("@", "\0"))
@@ -29,20 +29,20 @@ def test_each_word_is_one_datagram(manager: tuple[str, socket.socket]) -> None:
     assert (notify.is_present, notify.watchdog_s) == (True, 5.0)
     for word in ("ready", "alive", "status serving:\n two\x00 lines\udc80 ü", "unheard of", "stopping", "reloading"):
         notify.send(word)
-    told = [listening.recv(4096).decode() for _ in range(5)]
-    assert told[:4] == ["READY=1", "WATCHDOG=1", "STATUS=serving: two\x00 lines? ü", "STOPPING=1"]
-    reloading, at = told[4].split("\n")
+    received = [listening.recv(4096).decode() for _ in range(5)]
+    assert received[:4] == ["READY=1", "WATCHDOG=1", "STATUS=serving: two\x00 lines? ü", "STOPPING=1"]
+    reloading, at = received[4].split("\n")
     assert (reloading, at.split("=")[0]) == ("RELOADING=1", "MONOTONIC_USEC")
     assert int(at.split("=")[1]) > 0
 
 
-def test_nobody_listens() -> None:
+def test_a_missing_listener_is_no_error() -> None:
     silent = SdNotify(None)
     silent.send("ready")
     assert (silent.is_present, silent.watchdog_s) == (False, None)
-    gone = SdNotify({"address": "/nowhere/at/all", "watchdog_s": None})
-    gone.send("ready")
-    assert gone.is_present
+    missing = SdNotify({"address": "/nowhere/at/all", "watchdog_s": None})
+    missing.send("ready")
+    assert missing.is_present
 
 
 @pytest.mark.parametrize(
@@ -61,13 +61,13 @@ def test_nobody_listens() -> None:
         ({"WATCHDOG_USEC": "30000000"}, None),
     ],
 )
-def test_what_systemd_wants_is_in_the_environment(environ: dict[str, str], found: object) -> None:
+def test_the_service_manager_is_found_in_the_environment(environ: dict[str, str], found: object) -> None:
     assert config.service_manager(environ) == found
     ours = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}
     assert config.service_manager(ours) == {"address": "/x", "watchdog_s": 1.0}
 
 
-def test_a_child_does_not_speak_for_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_process_does_not_notify_the_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     from hffs.daemon import launcher
 
     monkeypatch.setenv("NOTIFY_SOCKET", "/x")
