@@ -46,7 +46,7 @@ def check_name(path: str) -> str:
         raise NameRefused(f"{text} is longer than {PATH_BYTES} bytes")
     parts = encoded.split(b"/")
     if len(parts) > DEPTH:
-        raise NameRefused(f"{text} goes through more than {DEPTH} folders")
+        raise NameRefused(f"{text} has more than {DEPTH} parts")
     for part in parts:
         if part in (b"", b".", b".."):
             raise NameRefused(f"{text} has {part.decode()!r} between slashes", "it must be a plain relative path")

@@ -48,11 +48,11 @@ def clip(offset: int, length: int, size: int) -> ByteRange:
     return ByteRange(start, max(start, min(offset + length, size)))
 
 
-def span_of(asked: ByteRange) -> range:
+def span_of(requested: ByteRange) -> range:
     """Returns the blocks that cover a byte range; empty for an empty one."""
-    if not asked.length:
+    if not requested.length:
         return range(0)
-    return range(asked.start // BLOCK_SIZE, (asked.stop - 1) // BLOCK_SIZE + 1)
+    return range(requested.start // BLOCK_SIZE, (requested.stop - 1) // BLOCK_SIZE + 1)
 
 
 def bytes_of(span: range, size: int) -> ByteRange:

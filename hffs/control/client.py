@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 import time
 from collections.abc import Generator, Sequence
 from typing import Any, Final, cast
 
 from ..errors import DeadlineExceeded, HffsError, MountNotFound
 from .messages import API, FileBlockMap, FileList, Status
+from .unix_socket import peer_uid
 
 _LARGEST: Final = 256 * 1024 * 1024  # bytes of an answer; the list of a million files takes half of it
 
@@ -32,20 +32,20 @@ class Refused(HffsError):
 def statuses(sockets: Sequence[str], timeout: float = 2.0) -> list[Status | HffsError]:
     """Returns the status from each socket, or the error instead; ``timeout`` in seconds covers all of them."""
     end = time.monotonic() + timeout
-    asked: list[_PendingRequest | HffsError] = []
+    requests: list[_PendingRequest | HffsError] = []
     for path in sockets:  # all requests are sent before the first answer is awaited
         try:
-            asked.append(_PendingRequest(path, "GET", f"{API}/status", end))
+            requests.append(_PendingRequest(path, "GET", f"{API}/status", end))
         except HffsError as wrong:
-            asked.append(wrong)
-    return [_status(question) for question in asked]
+            requests.append(wrong)
+    return [_status(request) for request in requests]
 
 
-def _status(question: _PendingRequest | HffsError) -> Status | HffsError:
-    if isinstance(question, HffsError):
-        return question
+def _status(request: _PendingRequest | HffsError) -> Status | HffsError:
+    if isinstance(request, HffsError):
+        return request
     try:
-        return cast(Status, question.answer())
+        return cast(Status, request.answer())
     except HffsError as wrong:
         return wrong
 
@@ -61,8 +61,8 @@ def blocks(path: str, file: str, timeout: float = 10.0) -> FileBlockMap:
     """Returns the state of each block of a file of the mount."""
     from urllib.parse import quote
 
-    asked = quote(file, errors="surrogateescape")
-    return cast(FileBlockMap, ask(path, "GET", f"{API}/files/{asked}/blocks", timeout))
+    quoted = quote(file, errors="surrogateescape")
+    return cast(FileBlockMap, ask(path, "GET", f"{API}/files/{quoted}/blocks", timeout))
 
 
 def unmount(path: str, lazy: bool = False, timeout: float = 10.0) -> None:
@@ -81,8 +81,8 @@ def events(path: str, kinds: Sequence[str] = (), silence: float = 30.0) -> Gener
 
     Raises as ``ask``, here or while iterating; DeadlineExceeded when not even the daemon's heartbeat (every ten
     seconds) arrives for ``silence`` seconds."""
-    question = _PendingRequest(path, "GET", f"{API}/events?kinds={','.join(kinds)}", time.monotonic() + silence)
-    stream = question.stream(silence)
+    request = _PendingRequest(path, "GET", f"{API}/events?kinds={','.join(kinds)}", time.monotonic() + silence)
+    stream = request.stream(silence)
     next(stream)
     return (json.loads(line) for line in stream)
 
@@ -109,7 +109,7 @@ class _PendingRequest:
         try:
             self._socket.settimeout(self._left())
             self._socket.connect(path)
-            if _owner(self._socket) not in (0, os.geteuid()):
+            if peer_uid(self._socket) not in (0, os.geteuid()):
                 raise MountNotFound(f"another user listens at {path}", "check the permissions of that directory")
             self._socket.sendall(head.encode("ascii") + payload)
         except (BrokenPipeError, ConnectionResetError):
@@ -174,7 +174,8 @@ class _PendingRequest:
                 raise ValueError("cut short")
             value = json.loads(payload) if "json" in headers.get("content-type", "") else payload.decode()
         except (ValueError, IndexError, KeyError, RecursionError) as wrong:
-            raise MountNotFound(f"no whole answer from the daemon at {self._path}", "it may just be ending") from wrong
+            what = f"incomplete answer from the daemon at {self._path}"
+            raise MountNotFound(what, "it may be ending; try again") from wrong
         if status != 200:
             reply = value if isinstance(value, dict) else {"error": str(value)}
             code = reply.get("exit_code", 1)
@@ -192,9 +193,3 @@ class _PendingRequest:
         if isinstance(wrong, OSError):
             return MountNotFound(f"no daemon listens at {self._path} ({wrong.strerror or wrong})")
         return wrong
-
-
-def _owner(connected: socket.socket) -> int:
-    """Returns the uid of the listening process (unix(7), SO_PEERCRED)."""
-    _pid, uid, _gid = struct.unpack("iII", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)

@@ -76,10 +76,10 @@ def parse(received: bytes) -> Request | None:
         return None
     path, _, query = words[1].partition("?")
     try:
-        asked = dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape", max_num_fields=100))
+        fields = dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape", max_num_fields=100))
     except ValueError as wrong:
         raise HttpError(400, "a query of too many fields") from wrong
-    return Request(words[0], unquote(path, errors="surrogateescape"), asked, body[:length])
+    return Request(words[0], unquote(path, errors="surrogateescape"), fields, body[:length])
 
 
 def _body_length(lines: list[str]) -> int:

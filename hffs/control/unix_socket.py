@@ -1,4 +1,4 @@
-"""Listening unix sockets of one user. Used by ``server``. Functions only."""
+"""Unix sockets of one user: listening, and the peer's uid. Used by ``server`` and ``client``. Functions only."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def _answers(path: str) -> bool:
 
 
 def peer_uid(sock: socket.socket) -> int:
-    """Returns the peer's uid at the time it connected (unix(7), SO_PEERCRED)."""
+    """Returns the uid of the process that connected, or of the one that listens (unix(7), SO_PEERCRED)."""
     _pid, uid, _gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(uid)

@@ -120,7 +120,7 @@ def _check(size: int, read: Read) -> str:
         return "is no GGUF file: it does not begin with GGUF"
     little, big = int.from_bytes(head[4:], "little"), int.from_bytes(head[4:], "big")
     if little not in (1, 2, 3) and big != 3:  # big-endian files came with version 3
-        return f"is no GGUF file of a known version: it says {little}"
+        return f"is no GGUF file of a known version: version {little}"
     needed = _bytes_needed(size, read) if little in (2, 3) else 0
     return f"is truncated: it has {size} bytes, and needs more than {needed}" if needed > size else ""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Binding(Protocol):
-    """Serves one mount. ``serve`` blocks the main thread until the mount is gone or ``leave`` is called. ``connection``
+    """Serves one mount. ``serve`` blocks the main thread until the unmount or ``leave`` is called. ``connection``
     is what another process needs to take over; None before INIT and for bindings that cannot be taken over."""
 
     name: str

@@ -1,6 +1,6 @@
 """A bandwidth limit with two token buckets, for reads and background work together.
 
-``transfer.throttle`` asks before each block, with its own lock and clock. All fetches draw on the common bucket.
+``transfer.throttle`` takes bytes before each block, with its own lock and clock. All fetches draw on the common bucket.
 Waiting reads may also draw on an urgent bucket that background work cannot use and that fills at the full rate, so that
 no background work, past or present, keeps a reader below the rate; what a read takes there is owed by the common
 bucket, and background work waits until it is paid back. Requests of equal urgency have no order.
@@ -13,8 +13,8 @@ from typing import Final
 
 from ..ranges import BLOCK_SIZE
 
-# Sizes of the buckets in seconds of the rate; at least one block, the unit of requests. 0.1: a caller that asks every
-# 50 ms may oversleep once without loss. 0.05 for readers, on top of the other.
+# Sizes of the buckets in seconds of the rate; at least one block, the unit of requests. 0.1: a caller that retries
+# every 50 ms may oversleep once without loss. 0.05 for readers, on top of the other.
 BURST_SECONDS: Final = 0.1
 URGENT_BURST_SECONDS: Final = 0.05
 
@@ -60,8 +60,8 @@ class Bandwidth:
         self._set(rate)
 
     def take(self, count: int, now: float, *, urgent: bool) -> float:
-        """Takes ``count`` bytes and returns 0.0, or takes nothing and returns after how many seconds to ask again, at
-        most. ``urgent``: a reader waits for them. More than a burst is granted, too, as a debt of later requests."""
+        """Takes ``count`` bytes and returns 0.0, or takes nothing and returns the longest wait before a retry, in
+        seconds. ``urgent``: a reader waits for them. More than a burst is granted, too, as a debt of later requests."""
         if self._rate is None or count <= 0:
             return 0.0
         self._refill(now)

@@ -5,7 +5,7 @@ evicted before segments used again, so that a long scan replaces other scans and
 again are protected up to a share of the cache; beyond it the least recently used of them count as used once, or old
 ones would stay forever.
 
-``cache.budget`` asks, and checks each segment again before it evicts it, since it may have been used meanwhile.
+``cache.budget`` checks each segment again before it evicts it, since it may have been used meanwhile.
 """
 
 from __future__ import annotations

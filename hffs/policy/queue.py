@@ -214,13 +214,13 @@ class BlockQueue(Generic[E]):
         table = self._maps.get(key)
         if table is None:
             return []
-        gone = [
+        dropped = [
             run
             for run in table
             if after(run.state, Event.DROP) is State.ABSENT
             and not (run.state is State.QUEUED and keep is not None and run.priority >= keep)
         ]
-        for run in gone:
+        for run in dropped:
             if run.state is State.QUEUED:
                 self._dequeue(run)
             table.remove(run)

@@ -99,16 +99,16 @@ class ReadCursors:
         this cursor has wanted before; at least half a window at a time. ``window_limit`` (bytes) bounds the window
         while memory or budget is short.
         """
-        asked = clip(offset, length, self._size)
-        if not asked.length:
-            return ByteRange(asked.stop, asked.stop)
-        name, distance = self._nearest(asked.start)
+        requested = clip(offset, length, self._size)
+        if not requested.length:
+            return ByteRange(requested.stop, requested.stop)
+        name, distance = self._nearest(requested.start)
         if name is None or distance > REORDERED:
-            self._begin(name, asked)
-            return ByteRange(asked.stop, asked.stop)
+            self._begin(name, requested)
+            return ByteRange(requested.stop, requested.stop)
         cursor = self._cursors[name]
         self._cursors.move_to_end(name)
-        self._advance(cursor, asked)
+        self._advance(cursor, requested)
         if self.plan is not None and not cursor.placed and cursor.position > cursor.begun + AROUND:
             self._place(name, cursor, self.plan)
         return self._ahead(cursor, window_limit)
@@ -132,59 +132,59 @@ class ReadCursors:
 
     # a new cursor
 
-    def _begin(self, skipped: int | None, asked: ByteRange) -> None:
+    def _begin(self, skipped: int | None, requested: ByteRange) -> None:
         """Adds a cursor: for a new reader, one that continues in load order, or one that skipped."""
-        cursor = _Cursor(asked.stop, asked.stop, asked.start)
-        follows = self._foreseen(asked)
+        cursor = _Cursor(requested.stop, requested.stop, requested.start)
+        follows = self._predecessor(requested)
         if follows is not None and follows.beyond is not None:
             cursor.window, cursor.read, cursor.run = follows.window, follows.read, follows.run
-            cursor.wanted = max(asked.stop, min(follows.beyond.stop, asked.stop + cursor.window))
+            cursor.wanted = max(requested.stop, min(follows.beyond.stop, requested.stop + cursor.window))
         elif skipped is not None:
-            self._skip(skipped, cursor, asked)
-        cursor.read += asked.length
-        cursor.run += asked.length
+            self._skip(skipped, cursor, requested)
+        cursor.read += requested.length
+        cursor.run += requested.length
         while len(self._cursors) >= self._max_cursors:
             self._cursors.popitem(last=False)
         self._named += 1
         self._cursors[self._named] = cursor
 
-    def _foreseen(self, asked: ByteRange) -> _Cursor | None:
+    def _predecessor(self, requested: ByteRange) -> _Cursor | None:
         """Returns the cursor that has wanted this at the continuation of the load order."""
         for cursor in reversed(self._cursors.values()):
             beyond = cursor.beyond
-            if beyond is not None and beyond.start - AROUND <= asked.start < beyond.stop:
+            if beyond is not None and beyond.start - AROUND <= requested.start < beyond.stop:
                 return cursor
         return None
 
-    def _skip(self, name: int, successor: _Cursor, asked: ByteRange) -> None:
+    def _skip(self, name: int, successor: _Cursor, requested: ByteRange) -> None:
         """Handles a read not far ahead: the reader skipped, or a second reader began there. Both cases are served: the
         new cursor inherits the old one's state, and the old one stays, first to be dropped, until it is continued."""
         cursor = self._cursors[name]
         self._cursors.move_to_end(name, last=False)
-        successor.wanted = max(cursor.wanted, asked.stop)
+        successor.wanted = max(cursor.wanted, requested.stop)
         successor.window, successor.read, successor.run = cursor.window, cursor.read, cursor.run
-        if asked.start - cursor.position <= OVERSHOT:
+        if requested.start - cursor.position <= OVERSHOT:
             # Possibly no skip, but a request of 1 MiB that overtook another: the reader's start is known.
             successor.begun = cursor.begun
         tensor_done = False  # then the bytes behind it were left out on purpose
         if self.plan is not None:
             piece, successor.through = self._piece(cursor, self.plan)
             tensor_done = cursor.position >= self.plan.end_of(piece)
-        if asked.start > cursor.wanted and not tensor_done:  # the read-ahead was wasted
+        if requested.start > cursor.wanted and not tensor_done:  # the read-ahead was wasted
             successor.window //= 2
             successor.run = 0
 
     # a read in order
 
-    def _advance(self, cursor: _Cursor, asked: ByteRange) -> None:
+    def _advance(self, cursor: _Cursor, requested: ByteRange) -> None:
         """Moves a cursor along with a read in order, possibly one of several that were reordered."""
-        if asked.stop <= cursor.position:
-            fresh = min(asked.length, cursor.gaps)
+        if requested.stop <= cursor.position:
+            fresh = min(requested.length, cursor.gaps)
             cursor.gaps -= fresh
         else:
-            fresh = asked.stop - max(asked.start, cursor.position)
-            cursor.gaps = min(cursor.gaps + max(asked.start - cursor.position, 0), REORDERED)
-            cursor.position = asked.stop
+            fresh = requested.stop - max(requested.start, cursor.position)
+            cursor.gaps = min(cursor.gaps + max(requested.start - cursor.position, 0), REORDERED)
+            cursor.position = requested.stop
         cursor.read += fresh
         cursor.run += fresh
         cursor.wanted = max(cursor.wanted, cursor.position)

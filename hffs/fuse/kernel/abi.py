@@ -119,7 +119,7 @@ def parse_header(message: memoryview) -> RequestHeader:
         raise ValueError(f"a message of {len(message)} bytes")
     length, opcode, unique, node, *_ = in_header.unpack_from(message)
     if length != len(message):
-        raise ValueError(f"a message of {len(message)} bytes that says {length}")
+        raise ValueError(f"a message of {len(message)} bytes whose header says {length}")
     return RequestHeader(length, opcode, unique, node)
 
 

@@ -27,7 +27,7 @@ from ...vfs import Filesystem, PendingRead
 from .. import errnos
 from ..connection import Connection, Resumption
 from . import abi
-from .device import BUFFER_SIZE, MAX_WRITE, OVER, Device
+from .device import BUFFER_SIZE, MAX_WRITE, NO_PASSTHROUGH, OVER, Device
 from .invalidation import drop_pages
 from .journal import Journal
 from .mount_syscall import mount
@@ -153,7 +153,7 @@ class KernelBinding:
             if self._journal_path is not None:
                 journal = Journal(self._journal_path, resume=self._resumption is not None)
             flags = self.connection.flags
-            refused = "" if flags & abi.Init.PASSTHROUGH else "this kernel has no passthrough (Linux 6.9 is the first)"
+            refused = "" if flags & abi.Init.PASSTHROUGH else NO_PASSTHROUGH
             passthrough = self._passthrough = Passthrough(device, refused, journal)
             self._operations = Operations(self._filesystem, passthrough)
             self._filesystem.view.on_attributes_changed(self._settled.put)

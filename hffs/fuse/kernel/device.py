@@ -25,6 +25,8 @@ _AGAIN: Final = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
 # ENODEV: unmounted. ECONNABORTED: aborted through fusectl (FUSE_ABORT_ERROR). EBADF: closed by us.
 OVER: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.EBADF})
 
+NO_PASSTHROUGH: Final = "this kernel has no passthrough (Linux 6.9 is the first)"
+
 
 class Device:
     """Owns the descriptor until ``close``."""
@@ -83,3 +85,12 @@ class Device:
         except OSError as error:
             if error.errno not in OVER | {errno.ENOENT}:
                 log.error("event=reply-failed error=%s length=%d", error, sum(map(len, parts)))
+
+
+def passthrough_refusal(error: OSError) -> str:
+    """Returns why the kernel refused a file for passthrough."""
+    if error.errno == errno.EPERM:
+        return "passthrough needs root (CAP_SYS_ADMIN)"
+    if error.errno == errno.ELOOP:
+        return "the cache is on a file system stacked too deep for passthrough"
+    return f"the kernel refuses passthrough from the cache's file system: {error.strerror}"

@@ -1,6 +1,6 @@
 """The handle journal: the open files of a mount, in a small file that outlives the worker.
 
-The kernel does not tell a new worker which files are open: answered OPENs are not resent. ``passthrough`` writes a
+A new worker cannot ask the kernel which files are open: answered OPENs are not resent. ``passthrough`` writes a
 record before each OPEN is answered and another at its release, and reads them back after a restart. The file survives
 kill -9, but no reboot, like the mount itself. Each write appends whole records, so a killed worker leaves whole records
 and at most a torn one at the end. Not thread-safe: the owner's lock guards it.

@@ -12,14 +12,13 @@ calls, and without the lock two opens of one file could choose different modes.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
 from collections.abc import Callable
 
 from ...errors import HffsError
-from .device import Device
+from .device import Device, passthrough_refusal
 from .journal import Journal, OpenNode
 
 log = logging.getLogger(__name__)
@@ -116,16 +115,8 @@ class Passthrough:
         try:
             return self._device.open_backing(fd), ""
         except OSError as error:
-            self._refused = _reason(error)
+            self._refused = passthrough_refusal(error)
             log.info("event=no-passthrough why=%s", self._refused)
             return None, self._refused
         finally:
             os.close(fd)  # the id keeps the open file and its lock, which forbids punching
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.EPERM:
-        return "passthrough needs root (CAP_SYS_ADMIN)"
-    if error.errno == errno.ELOOP:
-        return "the cache is on a file system stacked too deep for passthrough"
-    return f"the kernel refuses passthrough from the cache's file system: {error.strerror}"

@@ -5,15 +5,13 @@ No request is served: the descriptor is closed after the handshake, and the call
 
 from __future__ import annotations
 
-import errno
-import os
 import select
 from dataclasses import dataclass
 from typing import Final
 
 from ...errors import MountFailed
 from . import abi
-from .device import BUFFER_SIZE, MAX_WRITE, Device
+from .device import BUFFER_SIZE, MAX_WRITE, NO_PASSTHROUGH, Device, passthrough_refusal
 from .mount_syscall import mount
 
 # The kernel sends INIT during mount(2); a busy machine may schedule this process late.
@@ -49,21 +47,13 @@ def probe(mountpoint: str, backing: int) -> KernelFeatures:
         flags = _FLAGS & request.offered
         major, minor = request.major, request.minor
         if not flags & abi.Init.PASSTHROUGH:
-            return KernelFeatures(major, minor, False, "this kernel has none (Linux 6.9 is the first)")
+            return KernelFeatures(major, minor, False, NO_PASSTHROUGH)
         reply = request.reply(flags, background=1, congestion=1, write=MAX_WRITE, pages=256, stack=1)
         device.reply(request.unique, reply)
         try:
             device.close_backing(device.open_backing(backing))
         except OSError as error:
-            return KernelFeatures(major, minor, False, _reason(error))
+            return KernelFeatures(major, minor, False, passthrough_refusal(error))
         return KernelFeatures(major, minor, True)
     finally:
         device.close()
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.EPERM:
-        return "it needs root (CAP_SYS_ADMIN)"
-    if error.errno == errno.ELOOP:
-        return "the cache is on a file system stacked too deep"
-    return f"the kernel refuses it from the cache's file system: {os.strerror(error.errno or 0)}"

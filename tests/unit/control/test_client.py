@@ -133,7 +133,7 @@ def test_unresponsive_daemons_cost_one_timeout_together(runtime: str, record: Mo
 )
 def test_an_incomplete_answer_is_refused(runtime: str, answer: bytes) -> None:
     os.mkdir(runtime)
-    with serving_bytes(f"{runtime}/x.sock", answer), pytest.raises(MountNotFound, match="no whole answer"):
+    with serving_bytes(f"{runtime}/x.sock", answer), pytest.raises(MountNotFound, match="incomplete answer"):
         client.ask(f"{runtime}/x.sock", "GET", "/", 5)
 
 
@@ -165,7 +165,7 @@ def test_a_live_mount_without_an_answer_is_degraded(runtime: str, record: MountR
     with serving_bytes(socket_path(runtime, record["mountpoint"]), b""):
         [found] = mounts.status(runtime)
     assert found["state"] == "degraded"
-    assert "no whole answer" in found["last_errors"][0]["what"]
+    assert "incomplete answer" in found["last_errors"][0]["what"]
 
 
 def forget_process(runtime: str, record: MountRecord) -> None:
