@@ -22,7 +22,7 @@ from ..engine.sources import hub_source
 from ..errors import MountFailed, MountNotFound
 from ..fuse import make_binding
 from ..sources.hub.repo_id import parse_repo
-from ..system import bdi_readahead, mountpoint
+from ..system import bdi_readahead, mount_table, mountpoint
 from ..system.sd_notify import ServiceManager
 from ..vfs import Filesystem, Patterns
 from ..vfs.views import RepoView
@@ -192,7 +192,7 @@ class _Mount:
     def _unmount(self) -> None:
         """On SIGTERM, SIGINT and SIGHUP."""
         with contextlib.suppress(MountNotFound):  # it is unmounted already: a second signal, or umount(8)
-            mountpoint.detach(self._where, lazy=True)
+            mount_table.detach(self._where, lazy=True)
 
     def _stop(self) -> None:
         """Ends what talks to others first. What the next worker takes over stays."""

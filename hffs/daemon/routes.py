@@ -18,7 +18,7 @@ from ..control.server import Request, Route
 from ..engine import session
 from ..errors import MountFailed, UsageError
 from ..model import RepoRef
-from ..system import mountpoint
+from ..system import mount_table
 from ..transfer import Fetcher
 from . import launcher
 from .events import Feed
@@ -97,7 +97,7 @@ class ControlRoutes:
 
     def unmount(self, request: Request) -> dict[str, object]:
         lazy = bool(request.json().get("lazy", False))
-        mountpoint.detach(self.where, lazy=lazy)
+        mount_table.detach(self.where, lazy=lazy)
         if not lazy:  # no file is open; but a killed process may have left a read behind, and libfuse waits for it
             self.fetcher.cancel_waiters()
         return {"unmounted": self.where}

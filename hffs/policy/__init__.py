@@ -8,11 +8,11 @@ from .blocks import Priority
 from .concurrency_controller import ConcurrencyController
 from .concurrency_limits import RESERVED, USUAL, ConcurrencyLimits
 from .disk_breaker import DiskBreaker
-from .file_checks import FormatProblem, is_tiny, is_weights, problem_of
+from .file_checks import FormatProblem, is_tiny, problem_of
 from .prefetch import small_files
 from .queue import BlockQueue, Fetch, Waiting
 from .quota import Quota, RequestPacer
-from .readahead import ReadCursors, Window
+from .readahead import ReadCursors
 from .retry import RetryPolicy
 
 __all__ = [
@@ -31,9 +31,7 @@ __all__ = [
     "RequestPacer",
     "RetryPolicy",
     "Waiting",
-    "Window",
     "is_tiny",
-    "is_weights",
     "problem_of",
     "small_files",
 ]

@@ -28,14 +28,9 @@ class FormatProblem:
     what: str
 
 
-def is_weights(path: str) -> bool:
-    """Returns whether a file contains model weights, by its name."""
-    return suffix_of(path) in _WEIGHTS
-
-
 def is_tiny(path: str, size: int) -> bool:
     """Returns whether a file contains weights of suspiciously few bytes."""
-    return size < TINY_BELOW and is_weights(path)
+    return size < TINY_BELOW and suffix_of(path) in _WEIGHTS
 
 
 def problem_of(path: str, size: int, read: Read) -> FormatProblem | None:

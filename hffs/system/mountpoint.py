@@ -14,9 +14,6 @@ import stat
 from ..control import mount_records
 from ..errors import MountFailed, NotFound, UsageError
 from . import mount_table
-from .mount_table import detach, mounts
-
-__all__ = ["check", "check_fuse", "detach", "mounts"]
 
 DEVICE = "/dev/fuse"
 # A systemd automount waits for a mount on top of it. Accessing it here would deadlock.
@@ -73,7 +70,7 @@ def _clear_or_refuse(there: mount_table.Mounted, runtime_dir: str) -> None:
         raise UsageError("/ cannot be a mountpoint", "name an empty directory")
     record = mount_records.read(runtime_dir, path) if there.is_hffs else None
     if record is not None and not mount_records.alive(record):
-        detach(path, lazy=True)
+        mount_table.detach(path, lazy=True)
         mount_records.remove(runtime_dir, path)
         return
     if record is not None:
