@@ -112,6 +112,11 @@ class RequestHeader(NamedTuple):
     unique: int
     node: int
 
+    @property
+    def number(self) -> int:
+        """The request's number without the resend bit, which occurs once in the life of a mount, over all workers."""
+        return self.unique & ~UNIQUE_RESEND
+
 
 def parse_header(message: memoryview) -> RequestHeader:
     """Raises ValueError for a message shorter than a header or of another length than its header says."""

@@ -92,7 +92,7 @@ class KernelBinding:
         self._resumption = resumption
         self._refuse_resent = resumption is not None and resumption.refuse_resent
         self.connection: Connection | None = None
-        self._settled: queue.SimpleQueue[tuple[int, PendingRead] | int | None] = queue.SimpleQueue()
+        self._settled: queue.SimpleQueue[tuple[abi.RequestHeader, PendingRead] | int | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         # guarded by _lock: waiting reads, by the unique number of their request (without the resend bit)
         self._waiting: dict[int, PendingRead] = {}
@@ -271,11 +271,10 @@ class KernelBinding:
             return
         try:
             if self._operations.may_wait(header, body):
-                number = header.unique & ~abi.UNIQUE_RESEND
                 with self._lock:
-                    interrupted = number in self._early
+                    interrupted = header.number in self._early
                     if not interrupted:
-                        self._in_pool[number] = header.unique
+                        self._in_pool[header.number] = header.unique
                 if interrupted:
                     raise Cancelled("interrupted")
                 self._slow.submit(self._answer_in_pool, header, memoryview(bytes(body)))
@@ -286,49 +285,39 @@ class KernelBinding:
         except Exception as error:  # noqa: BLE001 - a loop that ends would leave the mount unserved
             self._refuse(header, error)
             return
-        self._answer(header, body)
+        self._send(header, self._answer(header, body))
 
     def _answer_in_pool(self, header: abi.RequestHeader, body: memoryview) -> None:
         """Runs on the slow pool: answers a request that may wait for the network, unless an interrupt has answered
         it."""
-        number = header.unique & ~abi.UNIQUE_RESEND
-        if number not in self._in_pool:
+        if header.number not in self._in_pool:
             return
-        answer: Answer | Exception
-        try:
-            answer = self._operations.answer(header, body)
-        except Exception as error:  # noqa: BLE001 - every request is answered
-            answer = error
+        answer = self._answer(header, body)
         with self._lock:
-            left = self._in_pool.pop(number, None) is None
-        if not left:
+            interrupted = self._in_pool.pop(header.number, None) is None
+        if not interrupted:
             self._send(header, answer)
         elif not isinstance(answer, Exception):
             self._operations.undo(header)
 
-    def _answer(self, header: abi.RequestHeader, body: memoryview) -> None:
+    def _answer(self, header: abi.RequestHeader, body: memoryview) -> Answer | Exception:
         try:
-            answer = self._operations.answer(header, body)
+            return self._operations.answer(header, body)
         except Exception as error:  # noqa: BLE001 - every request is answered
-            self._refuse(header, error)
-            return
-        self._send(header, answer)
+            return error
 
     def _send(self, header: abi.RequestHeader, answer: Answer | Exception) -> None:
         if isinstance(answer, Exception):
             self._refuse(header, answer)
-            return
-        if isinstance(answer, tuple):
+        elif isinstance(answer, tuple):
             self._device.reply(header.unique, *answer)
-            return
-        unique = header.unique
-        number = unique & ~abi.UNIQUE_RESEND
-        with self._lock:
-            self._waiting[number] = answer
-            interrupted = number in self._early
-        answer.add_done_callback(lambda pending: self._settled.put((unique, pending)))
-        if interrupted:
-            answer.cancel()
+        else:
+            with self._lock:
+                self._waiting[header.number] = answer
+                interrupted = header.number in self._early
+            answer.add_done_callback(lambda pending: self._settled.put((header, pending)))
+            if interrupted:
+                answer.cancel()
 
     def _refuse(self, header: abi.RequestHeader, error: Exception) -> None:
         if isinstance(error, (ValueError, struct.error)):
@@ -342,14 +331,14 @@ class KernelBinding:
         """Ends a request with EINTR, since its process was signalled. A request that is not registered was answered
         already, or another thread has just read it and will find the interrupt in ``_early``."""
         try:
-            (unique,) = abi.interrupt_in.unpack_from(body)
+            number = abi.interrupt_in.unpack_from(body)[0] & ~abi.UNIQUE_RESEND
         except struct.error:
             return
         with self._lock:
-            pending = self._waiting.get(unique & ~abi.UNIQUE_RESEND)
-            in_pool = self._in_pool.pop(unique & ~abi.UNIQUE_RESEND, None)
+            pending = self._waiting.get(number)
+            in_pool = self._in_pool.pop(number, None)
             if pending is None and in_pool is None:
-                self._early.append(unique & ~abi.UNIQUE_RESEND)
+                self._early.append(number)
         if pending is not None:
             pending.cancel()
         if in_pool is not None:  # a process cannot end while its request is unanswered, not even by SIGKILL
@@ -364,16 +353,16 @@ class KernelBinding:
             if isinstance(settled, int):
                 self._drop_attributes(settled)
                 continue
-            unique, pending = settled
+            header, pending = settled
             try:
                 data = pending.take()
             except Exception as error:  # noqa: BLE001 - every request is answered
-                self._forget(unique)
-                self._device.refuse(unique, errnos.errno_of(error))
+                self._forget(header)
+                self._device.refuse(header.unique, errnos.errno_of(error))
                 continue
             if data is not None:  # else it waits again and calls back later
-                self._forget(unique)
-                self._device.reply(unique, data)
+                self._forget(header)
+                self._device.reply(header.unique, data)
 
     def _drop_pages(self, node: int) -> None:
         """Drops the pages of a node on a thread that serves no request: the call may wait for reads of these pages."""
@@ -389,6 +378,6 @@ class KernelBinding:
         except OSError as error:  # mostly ENOENT: the kernel has forgotten the inode
             log.debug("event=attributes-not-dropped node=%d error=%s", node, error)
 
-    def _forget(self, unique: int) -> None:
+    def _forget(self, header: abi.RequestHeader) -> None:
         with self._lock:
-            self._waiting.pop(unique & ~abi.UNIQUE_RESEND, None)
+            self._waiting.pop(header.number, None)

@@ -43,7 +43,7 @@ class OpenDirectory:
 
 
 class Operations:
-    """The operations of one mount."""
+    """The operations of one mount. A handle is the number of the OPEN that created it."""
 
     def __init__(self, filesystem: Filesystem, passthrough: Passthrough) -> None:
         self._filesystem = filesystem
@@ -97,11 +97,11 @@ class Operations:
     def undo(self, header: abi.RequestHeader) -> None:
         """Closes what ``answer`` opened, if its process was interrupted meanwhile."""
         if header.opcode == abi.Op.OPEN:
-            self._passthrough.release(header.node, _number(header))
-            self._filesystem.release(_number(header))
+            self._passthrough.release(header.node, header.number)
+            self._filesystem.release(header.number)
         elif header.opcode == abi.Op.OPENDIR:
             with self._lock:
-                self._directories.pop(_number(header), None)
+                self._directories.pop(header.number, None)
 
     # --- names and attributes ---------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Operations:
     def _open(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del body
         node = self._view.node(header.node)
-        handle = self._filesystem.open(node, _number(header))
+        handle = self._filesystem.open(node, header.number)
         try:
             backing = self._passthrough.open(header.node, handle, lambda: self._filesystem.dup_fd(handle))
         except BaseException:  # the kernel never releases a handle that it was not given
@@ -184,11 +184,10 @@ class Operations:
         del body
         node = self._view.node(header.node)
         opened = OpenDirectory(node, self._view.children(node))
-        handle = _number(header)
         with self._lock:
-            self._directories[handle] = opened
+            self._directories[header.number] = opened
         cached = abi.OpenFlag.KEEP_CACHE | abi.OpenFlag.CACHE_DIR if _names_valid(node) else 0
-        return (abi.open_out.pack(handle, cached, 0),)
+        return (abi.open_out.pack(header.number, cached, 0),)
 
     def _releasedir(self, header: abi.RequestHeader, body: memoryview) -> Parts:
         del header
@@ -264,8 +263,3 @@ def _valid(node: Node, found: Attributes) -> int:
     if found.lasting:
         return VALID_SECONDS
     return ARRIVING_SECONDS if node.content.page_cache is PageCache.KEEP else 0
-
-
-def _number(header: abi.RequestHeader) -> int:
-    """Returns the handle that an OPEN creates: the request's number, which is unique over all workers of a mount."""
-    return header.unique & ~abi.UNIQUE_RESEND
