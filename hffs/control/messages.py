@@ -14,34 +14,34 @@ API = "/v1"
 State = Literal["starting", "serving", "degraded", "offline", "restarting", "dead"]
 
 
-def socket_name(mountpoint: str) -> str:
-    """Returns the socket's file name: 16 hex digits of the mountpoint's sha256 (a unix socket path holds 108 bytes)."""
-    return hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16] + ".sock"
+def _path(runtime_dir: str, mountpoint: str, suffix: str) -> str:
+    # 16 hex digits of the mountpoint's hash: the path of a unix socket has 108 bytes at most
+    return os.path.join(runtime_dir, hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16] + suffix)
 
 
 def socket_path(runtime_dir: str, mountpoint: str) -> str:
-    return os.path.join(runtime_dir, socket_name(mountpoint))
+    return _path(runtime_dir, mountpoint, ".sock")
 
 
 def record_path(runtime_dir: str, mountpoint: str) -> str:
     """Returns the path of the mount's record, a small JSON file (mountpoint, repo, pid) that identifies a dead
     mount."""
-    return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".json"
+    return _path(runtime_dir, mountpoint, ".json")
 
 
 def journal_path(runtime_dir: str, mountpoint: str) -> str:
     """Returns the path of the journal of open handles, which the next worker reads."""
-    return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".handles"
+    return _path(runtime_dir, mountpoint, ".handles")
 
 
 def jobs_path(runtime_dir: str, mountpoint: str) -> str:
     """Returns the path of the file of unfinished jobs, which the next worker resumes."""
-    return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".jobs"
+    return _path(runtime_dir, mountpoint, ".jobs")
 
 
 def log_path(runtime_dir: str, mountpoint: str) -> str:
     """Returns the default log file of a background daemon."""
-    return socket_path(runtime_dir, mountpoint).removesuffix(".sock") + ".log"
+    return _path(runtime_dir, mountpoint, ".log")
 
 
 class MountRecord(TypedDict):
