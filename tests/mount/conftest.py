@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.hub import Hub
+from tests.support.once import made_once
 
 from .models import Samples
 from .mounted import CHECKOUT, Commands, Mounted, program, python
@@ -43,10 +44,13 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """The sample repos, made anew for each session."""
-    root = tmp_path_factory.mktemp("samples")
-    program(*python("models", root), cwd=CHECKOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    return Samples(root)
+    """The sample repos, made anew for each run: importing torch and diffusers for it takes ten seconds."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+
+    def make(root: Path) -> None:
+        program(*python("models", root), cwd=CHECKOUT, env=environment)
+
+    return Samples(made_once(tmp_path_factory, "samples", make))
 
 
 @pytest.fixture(scope="session")
