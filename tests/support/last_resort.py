@@ -1,4 +1,4 @@
-"""For a test that pytest-timeout cannot end: one stuck in a call that no signal interrupts.
+"""What pytest-timeout leaves open: a test of hypothesis, and one stuck in a call that no signal interrupts.
 
 pytest-timeout raises in the main thread, and so waits for a call into the kernel or into C to return. A read of a FUSE
 mount whose daemon hangs never does: its connection is aborted, and the read fails. What is stuck even then ends its
@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 # After the test's own timeout. The first leaves a teardown the time of its longest wait, a command of 60 s.
 ABORT_SECONDS = 75.0
 EXIT_SECONDS = 90.0
+
+
+class TimedOut(BaseException):
+    """A test exceeded its timeout. Not pytest's ``Failed``, which hypothesis takes for a failing example, to shrink."""
 
 
 class LastResort:
@@ -31,6 +39,14 @@ class LastResort:
         self._stderr = os.dup(2)  # pytest's capture has not begun, or is suspended
         self._thread = threading.Thread(target=self._watch, name="last-resort", daemon=True)
         self._thread.start()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_timeout_set_timer(self):  # type: ignore[no-untyped-def]
+        done = yield
+        handler = signal.getsignal(signal.SIGALRM)
+        if callable(handler):
+            signal.signal(signal.SIGALRM, partial(_raise_timed_out, handler))
+        return done
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item):  # type: ignore[no-untyped-def]
@@ -80,6 +96,13 @@ class LastResort:
                 Path(f"/sys/fs/fuse/connections/{connection}/abort").write_text("1")
             except OSError as error:
                 os.write(self._stderr, f"connection {connection} is not aborted: {error}\n".encode())
+
+
+def _raise_timed_out(handler: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None) -> None:
+    try:
+        handler(number, frame)
+    except pytest.fail.Exception as error:
+        raise TimedOut(str(error)) from None
 
 
 def timeout_of(item: pytest.Item) -> float:
