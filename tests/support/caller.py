@@ -10,7 +10,7 @@ _OF_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def inherit_nothing() -> None:
-    """Resets signal dispositions, the signal mask and the umask to what a login shell gives.
+    """Resets signal dispositions, the signal mask, the umask and the terminal's size to what a login shell gives.
 
     ``nohup``, ``command &`` in a script and many CI runners start processes with SIGHUP, SIGINT or SIGQUIT ignored;
     everything that the tests start inherits this, and a program that ends on Ctrl-C then never ends.
@@ -22,6 +22,9 @@ def inherit_nothing() -> None:
             signal.signal(number, _ignore if number == signal.SIGHUP else signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.umask(0o022)
+    # readline exports the terminal's size to pytest-xdist's processes, and programs believe it before their terminal.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
 
 
 def _ignore(number: int, frame: object) -> None:
