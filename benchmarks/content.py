@@ -31,7 +31,7 @@ def safetensors(path: Path, count: int, each: int) -> Path:
     ).encode()
     header += b" " * (-len(header) % 8)
     big(path, count * each)
-    with open(path, "r+b") as file:  # the first bytes of t0 go; nobody reads their values
+    with open(path, "r+b") as file:  # overwrites the first bytes of t0, whose values no test reads
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + count * each)
     return path

@@ -2,7 +2,7 @@
 
     python -m benchmarks.local_files
 
-As ``local_read`` measures, with one side more: hffs where passthrough is not to be had, as for a user who is not root.
+As ``local_read`` measures, with one side more: hffs where passthrough is not to be had, as for every user but root.
 Names are looked at a second time, when every side knows them.
 """
 

@@ -65,8 +65,8 @@ def scattered(path: str, count: str, seed: str) -> dict[str, Any]:
 
 
 def faulted(path: str, processes: str, pieces: str, seed: str, order: str) -> dict[str, Any]:
-    """Some processes map the file, each sums its pieces of 4 MiB, at random places that nobody else reads; ``order``:
-    upwards, or downwards page by page, as memcpy sometimes does."""
+    """Some processes map the file; each sums its pieces of 4 MiB, at random places that no other process reads.
+    ``order``: upwards, or downwards page by page, as memcpy sometimes does."""
     count = int(processes) * int(pieces)
     size, dice = os.path.getsize(path), random.Random(int(seed))
     zone = size // count // 4096 * 4096

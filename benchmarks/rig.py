@@ -104,7 +104,7 @@ class Rig:
 
 
 def drop_caches() -> None:
-    """Dirty pages first: the kernel drops clean ones only, and nobody else's write-back belongs into a figure."""
+    """Dirty pages first: the kernel drops clean ones only, and write-back of other processes must not count."""
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3\n")
 

@@ -21,7 +21,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(autouse=True)
 def private_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """The client's constants were read from somebody's environment at import; here they are ours."""
+    """Replaces the client's constants, which it read from the caller's environment at import."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -47,7 +47,7 @@ def repo(hub: Hub) -> Repo:
 
 @pytest.fixture
 def api(hub: Hub) -> HfApi:
-    """Nobody in particular."""
+    """A client without a token."""
     return HfApi(endpoint=hub.endpoint, token=False)
 
 

@@ -57,7 +57,7 @@ def test_pinned_revision_reads_the_past(repo: Repo, fs: HfFileSystem) -> None:
     assert fs.cat_file("acme/tiny/config.json") == b"new"
 
 
-def test_wrong_bit_reaches_whoever_does_not_check(hub: Hub, repo: Repo, fs: HfFileSystem) -> None:
+def test_a_wrong_bit_reaches_a_reader_that_does_not_check(hub: Hub, repo: Repo, fs: HfFileSystem) -> None:
     hub.faults.add(Match(kind="cdn"), faults.flip_bit(2_000_005))
     got = fs.cat_file("acme/tiny/model.safetensors", start=2_000_000, end=2_000_010)
     good = WEIGHTS.read(2_000_000, 10)

@@ -145,7 +145,7 @@ def test_commits_come_newest_first_and_in_pages(hub: Hub, api: HfApi, repo: Repo
     assert len(hub.journal.requests("commits")) == 2
 
 
-def test_who_one_is(alice: HfApi) -> None:
+def test_whoami_names_the_account_of_the_token(alice: HfApi) -> None:
     assert alice.whoami()["name"] == "alice"
 
 

@@ -18,7 +18,7 @@ def raised(error: pytest.ExceptionInfo[BaseException]) -> tuple[type[BaseExcepti
     return error.type, response.status_code
 
 
-def test_missing_repo_is_401_to_nobody_and_404_to_somebody(hub: Hub, api: HfApi, alice: HfApi) -> None:
+def test_a_missing_repo_is_401_without_a_token_and_404_with_one(hub: Hub, api: HfApi, alice: HfApi) -> None:
     with pytest.raises(errors.RepositoryNotFoundError) as error:
         api.model_info("acme/none")
     assert raised(error) == (errors.RepositoryNotFoundError, 401)
@@ -36,7 +36,7 @@ def test_bare_401_is_what_the_real_hub_sends() -> None:
         assert "X-Error-Code" not in error.value.response.headers
 
 
-def test_private_repo_looks_missing_to_those_who_may_not_see_it(hub: Hub, api: HfApi, alice: HfApi, repo: Repo) -> None:
+def test_a_private_repo_looks_missing_without_access(hub: Hub, api: HfApi, alice: HfApi, repo: Repo) -> None:
     repo.private = True
     with pytest.raises(errors.RepositoryNotFoundError) as error:
         api.model_info("acme/tiny")
@@ -68,12 +68,12 @@ def test_gated_repo_shows_its_listing_and_keeps_its_files(hub: Hub, api: HfApi, 
     url = f"{hub.endpoint}/acme/tiny/resolve/main/config.json"
     assert api.model_info("acme/tiny").gated == "manual"
     assert len(list(api.list_repo_tree("acme/tiny"))) == 5
-    for who, status in ((api, 401), (alice, 403)):
+    for client, status in ((api, 401), (alice, 403)):
         with pytest.raises(errors.GatedRepoError) as error:
-            who.get_hf_file_metadata(url=url, token=who.token)
+            client.get_hf_file_metadata(url=url, token=client.token)
         assert raised(error)[1] == status
         with pytest.raises(errors.GatedRepoError):
-            who.auth_check("acme/tiny")
+            client.auth_check("acme/tiny")
     repo.grant("alice")
     alice.auth_check("acme/tiny")
     assert alice.get_hf_file_metadata(url=url, token="hf_good").commit_hash == repo.commit_of("main")

@@ -46,7 +46,7 @@ def reads_of(wall: Clock, tmp_path: Path) -> Iterator[MakeReads]:
 
         yield make
         its_hub.faults.clear()
-        its_hub.cut()  # whoever still waits for a byte is told that none comes
+        its_hub.cut()  # ends every read that still waits for a byte
         for reads in made:
             reads.close()
         assert its_hub.errors == []

@@ -90,7 +90,7 @@ class Reads:
         return [f"{record.kind} {record.status}" for record in self.hub.journal.requests(file=name)]
 
     def ranges(self, name: str) -> list[str | None]:
-        """The ranges asked of whoever has the bytes."""
+        """Returns the ranges requested, in order: from the CDN, or from the Hub for a git file."""
         records = self.hub.journal.requests(file=name)
         return [record.range for record in records if record.kind in ("cdn", "resolve-cache")]
 

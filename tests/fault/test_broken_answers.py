@@ -22,7 +22,7 @@ GIT = Synthetic(300_000, seed=32).read(0, 300_000)
 IN_TIME = 30.0  # seconds a read may take that was given 4: the kernel asks for read-ahead first, the machine is busy
 OTHER = "f" * 64
 
-# What goes wrong with an answer of the CDN, or of the Hub for a small file. Once, and nobody notices.
+# Faults of one answer of the CDN, or of the Hub for a small file. A single one is invisible to readers.
 BREAKS: dict[str, Fault] = {
     "reset": faults.reset(after=100_000),
     "short": faults.short_body(1000),

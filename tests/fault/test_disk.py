@@ -126,7 +126,7 @@ def test_a_full_disk_is_no_error_for_a_reader(hub: Hub, mount: Mount, commands: 
     assert status["state"] == "degraded"
     assert "free some disk space" in str(status["last_errors"])
     assert (mounted / "config.json").read_bytes() == b"{}", "a file that was never opened before"
-    # Again, from the pages of nobody: what is here from here, the rest from the Hub, unstored.
+    # Again with no page in the kernel: local blocks come from disk, the others from the Hub, unstored.
     drop = ["dd", f"if={mounted / NAME}", "iflag=nocache", "count=0", "status=none"]
     program(*drop)
     assert sha256sum(mounted / NAME) == digest(big)

@@ -78,7 +78,7 @@ def test_a_hub_that_asks_for_a_long_wait_is_quoted_and_not_waited_for(
     line = refusals.of(5, "mount", "acme/tiny", place)
     assert "wait for 280 s" in line
     assert "too many requests" in line
-    assert "hf auth login" in line, "whoever is logged in may ask more often"
+    assert "hf auth login" in line, "an account has a higher rate limit"
     assert time.monotonic() - begun < 60
 
 

@@ -66,7 +66,7 @@ def test_a_fresh_url_that_is_refused_too_is_a_failure_that_may_pass(status: int,
     ]
 
 
-def test_a_url_that_ends_in_the_middle_is_renewed_once_for_all_who_read(reads_of: MakeReads) -> None:
+def test_a_url_that_expires_during_reads_is_renewed_once_for_all_readers(reads_of: MakeReads) -> None:
     reads = reads_of(workers=4)
     size = 64 * BLOCK_SIZE
     big = Synthetic(size, seed=45)

@@ -54,7 +54,7 @@ def test_ugly_names_are_printed_harmlessly(hub: Hub, commands: Commands) -> None
 
 
 @pytest.mark.allow_warnings
-def test_a_folder_and_a_file_of_one_name_harm_nobody(hub: Hub, mount: Mount) -> None:
+def test_a_folder_and_a_file_of_one_name_do_not_harm_other_files(hub: Hub, mount: Mount) -> None:
     hub.add_repo("acme/tiny", files=FILES)
     hub.faults.add(Match(kind="tree"), faults.listed(["config.json/inside", "sub"], oid="1" * 40))
     mounted = mount("acme/tiny", "--prefetch", "none")

@@ -1,4 +1,4 @@
-"""Machines that lack something: each line says what, and how to get it; who is not root needs no more than fuse3.
+"""Machines that lack something: each message says what, and how to get it. A user other than root needs only fuse3.
 
 Each test makes such a machine of a mount namespace of its own, which is gone with the command that ran in it.
 """
@@ -20,9 +20,9 @@ from tests.mount.mounted import CHECKOUT, Commands
 
 from .refusing import Refusals, the_line
 
-NOBODY = 65534
+UNPRIVILEGED_UID = 65534
 # env: only with another exec behind the one of setpriv are root's capabilities gone.
-AS_NOBODY = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups env"
+UNPRIVILEGED = f"setpriv --reuid={UNPRIVILEGED_UID} --regid={UNPRIVILEGED_UID} --clear-groups env"
 # A /dev that has what a Python needs, and no fuse.
 NO_DEVICE = "mount -t tmpfs none $DEV; cp -a /dev/null /dev/zero /dev/random /dev/urandom $DEV; mount --bind $DEV /dev"
 FREE_DEVICE = "mknod -m 666 $DEV/fuse c 10 229; mount --bind $DEV/fuse /dev/fuse"
@@ -77,28 +77,30 @@ def machine(commands: Commands, tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def others_machine(commands: Commands) -> Iterator[Machine]:
-    """A machine whose user is nobody, with a Python that nobody may run."""
-    home = Path(tempfile.mkdtemp(prefix="hffs-nobody-"))
+    """A machine used by an unprivileged account, with a Python that this account may run."""
+    home = Path(tempfile.mkdtemp(prefix="hffs-unprivileged-"))
     try:
-        machine = Machine(commands, home, _python_for_nobody())
+        machine = Machine(commands, home, unprivileged_python())
         for path in (home, machine.place):
-            os.chown(path, NOBODY, NOBODY)
+            os.chown(path, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
         yield machine
     finally:
         shutil.rmtree(home)
 
 
-def _python_for_nobody() -> str:
+def unprivileged_python() -> str:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     tell = "import sys; print('%d.%d' % sys.version_info[:2])"
     for python in (sys.executable, f"/usr/bin/python{version}"):
         try:
-            done = subprocess.run([*AS_NOBODY.split(), python, "-c", tell], capture_output=True, text=True, timeout=20)
+            done = subprocess.run(
+                [*UNPRIVILEGED.split(), python, "-c", tell], capture_output=True, text=True, timeout=20
+            )
         except FileNotFoundError:
             pytest.skip("NO setpriv, NOT TESTED: mounting without root")
         if done.stdout.strip() == version:
             return python
-    pytest.skip("NO PYTHON THAT NOBODY MAY RUN, NOT TESTED: mounting without root")
+    pytest.skip("NO PYTHON THAT AN UNPRIVILEGED USER MAY RUN, NOT TESTED: mounting without root")
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
@@ -128,9 +130,9 @@ def test_without_libfuse_the_line_says_what_to_install(refusals: Refusals, place
 
 
 @pytest.mark.parametrize("binding", ["auto", "libfuse"])
-def test_a_user_who_is_not_root_mounts_with_fusermount3(others_machine: Machine, binding: str) -> None:
+def test_an_unprivileged_user_mounts_with_fusermount3(others_machine: Machine, binding: str) -> None:
     script = f"""
-    {AS_NOBODY} sh -euc '
+    {UNPRIVILEGED} sh -euc '
         {MOUNT} --binding {binding}
         cat "$M/config.json"
         "$PYTHON" -m hffs status "$M"
@@ -148,22 +150,22 @@ def test_a_user_who_is_not_root_mounts_with_fusermount3(others_machine: Machine,
     assert left == []
 
 
-def test_a_user_who_may_not_open_the_device_is_told_what_root_has_to_do(others_machine: Machine) -> None:
-    line = refused(others_machine.run(FREE_DEVICE.replace("666", "600"), f"exec {AS_NOBODY} {MOUNT}"))
+def test_without_permission_for_the_device_the_message_names_roots_command(others_machine: Machine) -> None:
+    line = refused(others_machine.run(FREE_DEVICE.replace("666", "600"), f"exec {UNPRIVILEGED} {MOUNT}"))
     assert line.startswith("no permission to open /dev/fuse: chmod 666 /dev/fuse as root")
 
 
 @pytest.mark.parametrize("binding", ["auto", "libfuse"])
 def test_a_user_without_fusermount3_is_told_to_install_it(others_machine: Machine, binding: str) -> None:
     hidden = f"{FREE_DEVICE}; mount --bind /dev/null $(readlink -f $(command -v fusermount3))"
-    line = refused(others_machine.run(hidden, f"exec {AS_NOBODY} {MOUNT} --binding {binding}"))
+    line = refused(others_machine.run(hidden, f"exec {UNPRIVILEGED} {MOUNT} --binding {binding}"))
     assert "fusermount3" in line
     assert "apt-get install fuse3" in line
 
 
-def test_a_place_of_somebody_else_is_refused_before_anything_is_started(hub: Hub, others_machine: Machine) -> None:
+def test_a_mountpoint_of_another_user_is_refused_before_any_request(hub: Hub, others_machine: Machine) -> None:
     os.chown(others_machine.place, 0, 0)
-    line = refused(others_machine.run(FREE_DEVICE, f"exec {AS_NOBODY} {MOUNT}"))
+    line = refused(others_machine.run(FREE_DEVICE, f"exec {UNPRIVILEGED} {MOUNT}"))
     assert line == f"no permission to mount at {others_machine.place}: name a directory that you may write to"
     assert hub.journal.requests() == []
 
@@ -172,7 +174,7 @@ def test_allow_other_that_is_not_allowed_says_where_it_is(others_machine: Machin
     conf = "printf '' > $DEV/conf; mount --bind $DEV/conf /etc/fuse.conf"
     if not Path("/etc/fuse.conf").exists():
         pytest.skip("NO /etc/fuse.conf, NOT TESTED")
-    line = refused(others_machine.run(f"{FREE_DEVICE}; {conf}", f"exec {AS_NOBODY} {MOUNT} --allow-other"))
+    line = refused(others_machine.run(f"{FREE_DEVICE}; {conf}", f"exec {UNPRIVILEGED} {MOUNT} --allow-other"))
     assert "user_allow_other" in line
     assert "/etc/fuse.conf" in line
 
@@ -189,7 +191,7 @@ def test_the_doctor_says_what_is_missing_and_how_to_get_it(machine: Machine) -> 
 @pytest.mark.usefixtures("nothing_left")
 def test_the_doctor_mounts_for_a_user_too_and_says_what_only_root_gets(others_machine: Machine) -> None:
     done = others_machine.run(
-        FREE_DEVICE, f'{AS_NOBODY} "$PYTHON" -m hffs doctor; grep -c hffs-doctor /proc/self/mountinfo'
+        FREE_DEVICE, f'{UNPRIVILEGED} "$PYTHON" -m hffs doctor; grep -c hffs-doctor /proc/self/mountinfo'
     )
     said = done.stdout.splitlines()
     assert said[-1] == "0", "the trial mount is still there"

@@ -29,7 +29,7 @@ def tiny(hub: Hub) -> Repo:
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A file system of somebody else."""
+    """A file system that is not hffs."""
     where = tmp_path / "theirs"
     where.mkdir()
     made = subprocess.run(
@@ -160,7 +160,7 @@ def test_a_dead_mount_whose_record_is_lost_too_can_be_taken_off(
     assert not at(mounted.path)
 
 
-def test_a_dead_mount_that_somebody_still_uses_can_be_taken_off(mount: Mount, commands: Commands) -> None:
+def test_a_dead_mount_that_is_still_in_use_can_be_unmounted(mount: Mount, commands: Commands) -> None:
     mounted = mount("acme/tiny")
     file = os.open(mounted / "config.json", os.O_RDONLY | os.O_CLOEXEC)
     try:

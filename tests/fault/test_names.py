@@ -52,22 +52,22 @@ def test_a_repo_that_is_not_there_or_private_is_told_with_the_ways_out(
     line = refusals.of(3, *asked(command, repo, place))
     assert repo.removeprefix("datasets/") in line
     assert "check the name" in line
-    assert "hf auth login" in line, "nobody is logged in: that may be all that is wrong"
+    assert "hf auth login" in line, "without a token, a missing login may be the cause"
 
 
-def test_whoever_is_logged_in_is_not_told_to_log_in(refusals: Refusals, place: Path) -> None:
+def test_with_a_token_the_message_does_not_suggest_a_login(refusals: Refusals, place: Path) -> None:
     line = refusals.of(3, "mount", "acme/nope", place, HF_TOKEN="hf_good")
     assert "acme/nope" in line
     assert "check the name" in line
     assert "hf auth login" not in line
 
 
-def test_a_private_repo_is_there_for_whoever_may_see_it(mount: Mount, commands: Commands) -> None:
+def test_a_private_repo_is_mounted_with_access(mount: Mount, commands: Commands) -> None:
     commands.environment["HF_TOKEN"] = "hf_good"
     assert (mount("acme/secret") / "config.json").read_bytes() == b"{}"
 
 
-def test_who_mounts_a_gated_repo_without_access_is_told_so_at_once_and_reads_once_access_is_given(
+def test_a_gated_repo_mounts_without_access_and_is_readable_once_granted(
     hub: Hub, commands: Commands, mount: Mount, tmp_path: Path
 ) -> None:
     mounted = mount("acme/tiny")
@@ -96,7 +96,7 @@ def can_read(path: Path) -> bool:
         return False
 
 
-def test_a_gated_repo_is_mounted_for_whoever_has_access(hub: Hub, mount: Mount, commands: Commands) -> None:
+def test_a_gated_repo_is_mounted_with_access(hub: Hub, mount: Mount, commands: Commands) -> None:
     hub.repo("acme/gated").grant("alice")
     commands.environment["HF_TOKEN"] = "hf_good"
     assert (mount("acme/gated") / "config.json").read_bytes() == b"[]"
@@ -181,7 +181,7 @@ def test_a_file_may_be_looked_at_by_itself(commands: Commands) -> None:
         ("du", ["acme/tiny@", "acme/tiny@a b", "acme/tiny@../../x", "acme/tiny@refs/pr/1x", "acme/tiny/../x"]),
     ],
 )
-def test_a_malformed_name_is_a_mistake_of_use_and_asks_nobody(
+def test_a_malformed_name_is_a_usage_error_and_sends_no_request(
     hub: Hub,
     refusals: Refusals,
     place: Path,
@@ -261,7 +261,7 @@ def test_a_renamed_repo_works_by_its_old_name_and_shows_its_new_one(hub: Hub, mo
     assert "new/name" in commands.expect("info", "old/name")
 
 
-def test_whoever_mounts_a_renamed_repo_is_told_its_new_name(hub: Hub, commands: Commands, place: Path) -> None:
+def test_mounting_a_renamed_repo_prints_its_new_name(hub: Hub, commands: Commands, place: Path) -> None:
     hub.add_repo("old/name", files=FILES)
     hub.rename("old/name", "new/name")
     assert commands.expect("mount", "old/name", str(place)).startswith(f"new/name is mounted at {place}")

@@ -55,7 +55,7 @@ def seen(mount: Mount, repo: Repo, hub: Hub) -> None:
 
 @pytest.mark.usefixtures("seen")
 @pytest.mark.parametrize("how", ["HF_HUB_OFFLINE", "HFFS_OFFLINE", "--offline"])
-def test_an_offline_mount_asks_nobody_and_serves_what_is_here(
+def test_an_offline_mount_sends_no_request_and_serves_cached_data(
     hub: Hub, repo: Repo, mount: Mount, commands: Commands, how: str
 ) -> None:
     if not how.startswith("-"):

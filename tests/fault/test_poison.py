@@ -44,7 +44,7 @@ def poison(mirror: Reads) -> None:
 def test_part_of_a_file_from_a_poisoned_mirror_is_never_the_hubs(name: str, two: tuple[Reads, Reads]) -> None:
     mirror, hub = two
     poison(mirror)
-    assert mirror.read(name, 0, 100) != RIGHT[name][:100], "of a part nobody can tell"
+    assert mirror.read(name, 0, 100) != RIGHT[name][:100], "a part of a file cannot be checked"
     assert hub.read(name, 0, 100) == RIGHT[name][:100]
     assert hub.ranges(name) != [], "it asked its own server"
     assert hub.read(name) == RIGHT[name]

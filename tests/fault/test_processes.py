@@ -130,7 +130,7 @@ def test_a_mount_in_the_foreground_ends_orderly_when_told(
 
 
 @pytest.mark.allow_warnings
-def test_whoever_is_told_to_end_again_and_again_ends_as_orderly(
+def test_repeated_termination_signals_end_a_process_as_cleanly_as_one(
     commands: Commands, refusals: Refusals, place: Path
 ) -> None:
     """SIGHUP asks for another worker: not of a mount that is ending."""
@@ -225,7 +225,7 @@ def test_a_daemon_that_dies_with_blocks_in_its_hands_holds_up_no_other(hub: Hub,
     held = hub.faults.add(Match(kind="cdn"), faults.stall(1000))
     with running("cat", first / NAME, stdout=subprocess.DEVNULL), running("sha256sum", second / NAME) as reader:
         hub.faults.wait_held(timeout=30)
-        hub.faults.remove(held)  # whoever asks from now on is answered
+        hub.faults.remove(held)  # requests from now on are answered
         first.kill()
         assert reader.communicate(timeout=60)[0].split()[0] == sha256(MADE)
     hub.faults.clear()
@@ -244,6 +244,6 @@ def test_a_busy_mount_stays_and_the_line_says_what_to_do(mount: Mount, commands:
         assert mounted.status()["state"] == "serving"
         commands.expect("unmount", "--lazy", str(mounted.path))
         assert not at(mounted.path)
-        assert mounted.is_alive(), "it still serves whoever has files open"
+        assert mounted.is_alive(), "it still serves open files"
     assert eventually(lambda: not mounted.is_alive(), 10)
     refusals.nothing_left()

@@ -1,4 +1,4 @@
-"""Who is not let in is told why, and what to do: one line, by each command that asks, with its exit code."""
+"""Refused access: each command prints one line with the reason and the remedy, and ends with its exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .refusing import Refusals
 FILES = {"config.json": b"{}", "model.safetensors": b"weights" * 1000}
 BAD = {"HF_TOKEN": "hf_expired"}
 GOOD = {"HF_TOKEN": "hf_good"}
-OTHERS = {"HF_TOKEN": "hf_others"}  # good, too, but not of whom the private repo is for
+OTHERS = {"HF_TOKEN": "hf_others"}  # valid, but of an account without access to the private repo
 LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

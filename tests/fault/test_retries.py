@@ -88,7 +88,7 @@ LEAVE_ALONE: dict[str, tuple[Fault, int]] = {
 
 @pytest.mark.parametrize("name", LEAVE_ALONE)
 @pytest.mark.parametrize("where", ["cdn", "resolve"])
-def test_who_asks_to_be_left_alone_is_heard_whatever_the_status(name: str, where: str, reads_of: MakeReads) -> None:
+def test_a_requested_wait_is_honoured_whatever_the_status(name: str, where: str, reads_of: MakeReads) -> None:
     reads = reads_of(retry=RetryPolicy(attempts=1))
     fault, status = LEAVE_ALONE[name]
     reads.hub.faults.add(Match(kind=where), fault)
@@ -100,9 +100,7 @@ def test_who_asks_to_be_left_alone_is_heard_whatever_the_status(name: str, where
 
 
 @pytest.mark.parametrize("name", ["429 with a limit", "503 with seconds", "503 with a date"])
-def test_who_asks_to_be_left_alone_for_long_is_not_asked_again_and_the_reader_is_told_in_time(
-    name: str, reads_of: MakeReads
-) -> None:
+def test_a_wait_beyond_the_deadline_ends_the_read_without_another_request(name: str, reads_of: MakeReads) -> None:
     """The policy here does not wait by itself: without the server's word there would be six requests and an EIO."""
     reads = reads_of(deadline=ENOUGH)
     fault, status = LEAVE_ALONE[name]
@@ -179,7 +177,7 @@ def test_a_server_that_takes_no_connection_is_given_up_in_time(reads_of: MakeRea
     assert reads.attempts_failed() == 2
 
 
-def test_a_body_that_trickles_for_ever_ends_with_the_readers_deadline_and_holds_up_nobody_else(
+def test_an_endless_trickling_body_ends_at_the_deadline_and_delays_no_other_read(
     reads_of: MakeReads,
 ) -> None:
     """No byte is ever late, so that it is no stall; and no speed is too low for a link that has no better."""

@@ -133,7 +133,7 @@ def test_the_smallest_limit_of_two_mounts_rules_and_ends_with_its_mount(
     assert said(reading(wide / NAME, 0)) == [whole()]
     assert on_disk(commands.cache) > MADE.size
     narrow = mount("acme/other", "--cache-size", "24M", "--prefetch", "none")
-    assert eventually(lambda: on_disk(commands.cache) <= LIMIT, 10), "though nobody fetches"
+    assert eventually(lambda: on_disk(commands.cache) <= LIMIT, 10), "also without any fetch"
     assert wide.status()["cache"]["limit"] == LIMIT
     narrow.kill()
     subprocess.run(["umount", "-l", narrow.path], check=True)
@@ -186,7 +186,7 @@ def test_what_other_programs_fill_the_disk_with_is_made_room_for(
     other = disk / "other"
     other.write_bytes(random.Random(1).randbytes(free(disk)))
     assert free(disk) == 0
-    assert eventually(lambda: free(disk) >= 4 * MIB, 10), "though nobody reads"
+    assert eventually(lambda: free(disk) >= 4 * MIB, 10), "also without any read"
     drop(mounted / NAME)
     assert said(reading(mounted / NAME, 0)) == [whole()]
     other.unlink()

@@ -67,7 +67,7 @@ def broken(draw: st.DrawFn, samples: Sequence[bytes]) -> bytes:
     return bytes(data)
 
 
-# What JSON and TOML may hold in place of a number, a text or a list, and whoever reads them did not think of.
+# Values that JSON and TOML allow in place of a number, a text or a list, and that a parser may not expect.
 MISFITS: Final = [
     "null", "true", "-1", "0", "1.5", "1e999", "-1e999", "NaN", "Infinity", "-Infinity", "nan", "inf", "9" * 19,
     "9" * 400, "9" * 4300, "9" * 5000, "0x" + "f" * 4000, "[]", "{}", '""', '[""]', '["a"]', '[[1]]',

@@ -1,4 +1,4 @@
-"""Folders that somebody else made, and what the files in them say they are: all that ``hffs verify`` looks at."""
+"""Folders not made by hffs, and the formats of the files in them: the input of ``hffs verify``."""
 
 from __future__ import annotations
 

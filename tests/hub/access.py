@@ -1,4 +1,4 @@
-"""Who may see what, and the Hub's way of saying no.
+"""Access to repos, and the Hub's form of a refusal.
 
 Handlers call `Access.repo` and either get the repo or the answer to give instead. Reads the hub's tables without a
 lock: single dictionary look-ups.
@@ -49,11 +49,11 @@ class Access:
     renamed: dict[tuple[str, str], str] = field(default_factory=dict)  # (type, old id in lower case) -> id
 
     def user(self, request: Request) -> str | None:
-        """The user of a good token; None for nobody."""
+        """Returns the user of a valid token; None without a token."""
         return self.tokens.get(request.token) if request.token else None
 
     def bad_token(self, request: Request) -> Answer | None:
-        """A token nobody has is refused everywhere, on public repos too."""
+        """Refuses an unknown token everywhere, on public repos too."""
         if request.token and request.token not in self.tokens:
             return refusal(401, BAD_TOKEN)
         return None

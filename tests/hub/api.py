@@ -1,4 +1,4 @@
-"""The routes under `/api/`: repo info, listings, refs, commits, who one is.
+"""The routes under `/api/`: repo info, listings, refs, commits, whoami.
 
 Called by the hub on connection threads; keeps no state. Fields are those the read path's clients look at.
 """

@@ -1,6 +1,6 @@
 """The CDN origin: content by signed URL, with ranges, and an ETag of its own.
 
-It knows no tokens and no repos; whoever has a good URL gets the bytes. Called on connection threads, reads one table.
+It knows no tokens and no repos: a valid URL is all that a request needs. Called on connection threads, reads one table.
 """
 
 from __future__ import annotations

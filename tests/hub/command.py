@@ -18,7 +18,7 @@ from .hub import Hub
 from .repos import TYPES
 
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
-LONGEST_RUN = 6 * 3600  # seconds; nobody's forgotten hub outlives the day
+LONGEST_RUN = 6 * 3600  # seconds; a forgotten hub ends the same day
 
 
 def parse_size(text: str) -> float:

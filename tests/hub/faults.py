@@ -166,7 +166,7 @@ def gzipped(weak: bool = True) -> Fault:
 
 
 def compress(answer: Answer, weak: bool = True) -> None:
-    """Turn a 200 into what the Hub sends for text to whoever offers gzip."""
+    """Turn a 200 into what the Hub sends for text to a client that offers gzip."""
     packed = gzip.compress(answer.body(), compresslevel=1, mtime=0)
     answer.parts = [packed[at : at + GZIP_PIECE] for at in range(0, len(packed), GZIP_PIECE)]
     answer.chunked = True

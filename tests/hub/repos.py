@@ -111,7 +111,7 @@ class Repo:
     serve: Callable[[Blob], None]  # told of every LFS blob, so that the CDN has it
     lfs: LfsRule = wants_lfs
     private: bool = False
-    readers: set[str] | None = None  # of a private repo; None: whoever has a valid token
+    readers: set[str] | None = None  # of a private repo; None: every valid token
     gated: str | None = None  # "auto" or "manual"
     granted: set[str] = field(default_factory=set)  # users let into a gated repo
     disabled: bool = False
@@ -160,8 +160,9 @@ class Repo:
 
     def _make(self, tree: Tree, parent: Commit | None, message: str, author: str, changed: set[str]) -> Commit:
         date = FIRST_COMMIT + timedelta(minutes=len(self.commits))
-        who = f"{author} <{author}@example.invalid> {int(date.timestamp())} +0000"
-        lines = [f"tree {tree.oid}", *([f"parent {parent.sha}"] if parent else []), f"author {who}", f"committer {who}"]
+        signature = f"{author} <{author}@example.invalid> {int(date.timestamp())} +0000"
+        parents = [f"parent {parent.sha}"] if parent else []
+        lines = [f"tree {tree.oid}", *parents, f"author {signature}", f"committer {signature}"]
         sha = git_object_sha1("commit", ("\n".join(lines) + f"\n\n{message}\n").encode())
         above = {path[:at] for path in changed for at, letter in enumerate(path) if letter == "/"}
         commit = Commit(sha, parent.sha if parent else None, message, author, date, tree, frozenset(changed | above))

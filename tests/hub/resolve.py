@@ -17,7 +17,7 @@ from .repos import Repo
 from .signing import Signer
 from .wire import Answer, Request, plain
 
-# Suffixes the Hub serves as text, compressed to whoever offers gzip.
+# Suffixes that the Hub serves as text, compressed for a client that offers gzip.
 _TEXT_SUFFIXES = (
     ".txt .md .json .jsonl .py .yaml .yml .toml .cfg .ini .csv .tsv .html .xml .js .css .jinja .sh .gitattributes "
     ".gitignore .lock"

@@ -1,4 +1,4 @@
-"""Which requests a fault befalls, and who is being held: the machinery behind `hub.faults`.
+"""Which requests get a fault, and which of them are held: the machinery behind `hub.faults`.
 
 A fault is a function `(request, answer) -> Answer` where `answer(request)` is what the hub would have said; the ready
 made ones are in `faults`. Tests add and remove, connection threads ask; one lock, never held while a fault runs.
@@ -81,7 +81,7 @@ class Faults:
             self._script.remove(scripted)
 
     def clear(self) -> None:
-        """An empty script, and nobody held."""
+        """Starts with an empty script and no request held."""
         with self._changed:
             self._script.clear()
         self.release()
@@ -140,7 +140,7 @@ class Faults:
                 raise TimeoutError(f"{len(self._held)} held, not {count}, after {timeout} s")
 
     def wait_none_held(self, timeout: float = 10.0) -> None:
-        """Until nobody is held any more: released, or gone.
+        """Waits until no request is held any more: each was released, or its connection ended.
 
         Raises: TimeoutError.
         """

@@ -338,4 +338,4 @@ class Connection:
         try:
             self._client.sendall(data)
         except OSError:
-            pass  # nobody there to hear what was wrong
+            pass  # the client has closed the connection: no answer reaches it

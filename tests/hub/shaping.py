@@ -1,7 +1,7 @@
 """Latency and bandwidth of the simulated network.
 
 The connection threads of `server` ask a `Pace` how much to send next and wait before sending it. Settings may be
-changed while the hub runs. Buckets are locked; nobody sleeps with a lock held.
+changed while the hub runs. Buckets are locked; no thread sleeps with a lock held.
 """
 
 from __future__ import annotations

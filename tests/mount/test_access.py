@@ -30,7 +30,7 @@ def test_a_gated_file_is_seen_but_may_not_be_read(hub: Hub, mount: Mount) -> Non
         assert refused.value.errno == errno.EACCES
 
 
-def test_a_token_opens_what_is_gated_or_private_and_is_told_to_nobody_else(
+def test_a_token_opens_gated_and_private_repos_and_reaches_only_the_hub(
     hub: Hub, mount: Mount, commands: Commands
 ) -> None:
     hub.add_repo("acme/gated", files=FILES, gated=True).grant("alice")

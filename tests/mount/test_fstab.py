@@ -150,7 +150,7 @@ def test_another_mount_namespace(machine: Machine) -> None:
     assert done.stdout.split("\n") == ["-", "a b.txt", "config.json", ""]
 
 
-# A direct automount as systemd makes one: whoever else looks into it waits until something is mounted there.
+# A direct automount as systemd makes one: other processes that look into it wait until something is mounted there.
 AUTOMOUNT = """
 import ctypes, os, subprocess, sys
 where, command = sys.argv[1], sys.argv[2:]

@@ -412,7 +412,7 @@ def test_a_job_that_ended_or_was_cancelled_is_not_begun_again_by_force(
     hub.journal.clear()
     commands.expect("restart", str(mounted.path))
     again = daemon.ended(over["id"])
-    assert (again["state"], again["bytes_fetched"]) == ("done", 0), "who asks hears how it ended"
+    assert (again["state"], again["bytes_fetched"]) == ("done", 0), "a client that asks again gets the result"
     assert daemon.refusal("GET", f"/v1/jobs/{given_up['id']}", None).exit_code == NotFound.exit_code
     assert hub.journal.requests("cdn") == []
     mounted.pid = int(mounted.status()["pid"])

@@ -1,4 +1,4 @@
-"""Many readers of one cold file, and one that stalls: nobody waits for what is not theirs.
+"""Many readers of one cold file, and one that stalls: no reader waits for the block of another.
 
 A loader faults pages of one file from several threads and processes at once; a file system that holds a lock of the
 file while it fetches stops them all.
@@ -96,7 +96,7 @@ def test_faults_that_are_held_up_do_not_hold_up_another_of_the_same_file(hub: Hu
             ended_well(reader, ends)
 
 
-def test_a_hung_cdn_stops_nothing_but_who_needs_it(hub: Hub, mount: Mount, big: Path) -> None:
+def test_a_hung_cdn_delays_only_the_reads_that_need_it(hub: Hub, mount: Mount, big: Path) -> None:
     other = Synthetic(3 << 20, seed=6)
     hub.add_repo("acme/big", files={NAME: big, "other.bin": other, "sub/x.txt": b"x"})
     mounted = mount("acme/big", "--prefetch", "none")

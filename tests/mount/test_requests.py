@@ -97,7 +97,7 @@ def test_what_has_been_listed_needs_no_network_again(hub: Hub, mount: Mount, wid
     mounted = mount("acme/wide", "--prefetch", "none")
     names = walk(mounted.path)
     hub.journal.clear()
-    hub.down()  # whoever asks now is not answered
+    hub.down()  # requests from now on fail
     assert walk(mounted.path) == names
     assert len(os.listdir(mounted / "flat")) == 2200
     for missing in ("model.safetensors", "flat/nope", "deep/1/nope", "nope/nope/nope"):

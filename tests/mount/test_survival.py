@@ -389,14 +389,14 @@ def test_jobs_of_a_mount_that_was_killed_are_not_done_on_the_next_one_there(
     assert mount.mounted.status()["hydration"]["state"] == "idle"
 
 
-@pytest.mark.parametrize("who", ["supervisor", "worker"])
+@pytest.mark.parametrize("process", ["supervisor", "worker"])
 def test_sigterm_unmounts_even_when_a_reader_is_inside(
-    hub: Hub, lasting: Callable[..., Processes], files: Path, who: str
+    hub: Hub, lasting: Callable[..., Processes], files: Path, process: str
 ) -> None:
     hub.add_repo("acme/big", files=files)
     mount = lasting("acme/big", "--prefetch", "none")
     with (mount.mounted / "cold-0.bin").open("rb") as file:
-        os.kill(mount.supervisor if who == "supervisor" else mount.worker(), signal.SIGTERM)
+        os.kill(mount.supervisor if process == "supervisor" else mount.worker(), signal.SIGTERM)
         assert eventually(lambda: not mount.mounted.is_mounted(), 10)
         assert hashlib.sha256(file.read()).hexdigest() == digest(files / "cold-0.bin")
     mount.assert_nothing_left()

@@ -1,4 +1,4 @@
-"""A token in a mount's life: replaced, refused, good again; and that nobody but the Hub ever sees it."""
+"""A token in a mount's life: replaced, refused, good again; and that only the Hub ever receives it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOKEN = "hf_kQ7recognisableZw3"
 
 @pytest.fixture
 def token_file(hub: Hub, tmp_path: Path) -> Path:
-    """Of a user who may read acme/private."""
+    """A token file of an account with access to acme/private."""
     hub.add_repo("acme/private", files=FILES, private=True)
     hub.tokens[TOKEN] = "alice"
     hub.repo("acme/private").grant("alice")
@@ -36,7 +36,7 @@ def token_file(hub: Hub, tmp_path: Path) -> Path:
 
 
 def replace(place: Path, text: str) -> None:
-    """As whoever rotates tokens does: another file under the same name."""
+    """Replaces the file by another one of the same name, as token rotation does."""
     fresh = place.with_suffix(".new")
     fresh.write_text(text)
     fresh.replace(place)
@@ -193,7 +193,7 @@ def test_neither_token_nor_signature_is_left_anywhere(hub: Hub, mount: Mount, se
     assert any(record.token == TOKEN for record in hub.journal.requests(origin="api"))
 
 
-def test_a_restart_hands_the_token_on_and_shows_it_to_nobody(mount: Mount, secret: Commands) -> None:
+def test_a_restart_hands_the_token_on_without_exposing_it(mount: Mount, secret: Commands) -> None:
     mounted = mount("acme/private", "--prefetch", "none")
     first = mounted.pid
     for name in ("a", "b"):  # the second time by a supervisor that heard the token from one like it

@@ -1,4 +1,4 @@
-"""A mount of a user who is not root, through fusermount3, in a mount namespace of its own.
+"""A mount of an unprivileged user, through fusermount3, in a mount namespace of its own.
 
 That it mounts, and what it says where something is missing, is ``tests/fault/test_machines``; here it is used.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.test_machines import AS_NOBODY, FREE_DEVICE, MOUNT, NOBODY, Machine, _python_for_nobody
+from tests.fault.test_machines import FREE_DEVICE, MOUNT, UNPRIVILEGED, UNPRIVILEGED_UID, Machine, unprivileged_python
 from tests.hub import Hub
 
 from .mounted import Commands, on_both_bindings
@@ -30,12 +30,12 @@ WHY = {"kernel": "passthrough needs root (CAP_SYS_ADMIN)", "libfuse": "libfuse r
 
 @pytest.fixture
 def machine(commands: Commands) -> Iterator[Machine]:
-    """A machine whose user is nobody; what nobody may enter is not below pytest's own folder."""
-    home = Path(tempfile.mkdtemp(prefix="hffs-nobody-"))
+    """A machine used by an unprivileged account; its folder is outside pytest's, which that account may not enter."""
+    home = Path(tempfile.mkdtemp(prefix="hffs-unprivileged-"))
     try:
-        machine = Machine(commands, home, _python_for_nobody())
+        machine = Machine(commands, home, unprivileged_python())
         for path in (home, machine.place):
-            os.chown(path, NOBODY, NOBODY)
+            os.chown(path, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
         yield machine
     finally:
         shutil.rmtree(home)
@@ -44,7 +44,7 @@ def machine(commands: Commands) -> Iterator[Machine]:
 def test_what_a_user_mounts_is_read_by_that_user_alone(hub: Hub, machine: Machine, source: Path, binding: str) -> None:
     hub.add_repo("acme/tiny", files=source)
     script = f"""
-    {AS_NOBODY} sh -euc '
+    {UNPRIVILEGED} sh -euc '
         {MOUNT} --prefetch none
         mkdir "$HOME/copy"
         tar -C "$M" -cf - . | tar -C "$HOME/copy" -xf -
@@ -60,7 +60,7 @@ def test_what_a_user_mounts_is_read_by_that_user_alone(hub: Hub, machine: Machin
         exec 3<&-
     '
     if ls "$M" 2>/dev/null; then echo "root may look"; fi
-    {AS_NOBODY} "$PYTHON" -m hffs unmount "$M"
+    {UNPRIVILEGED} "$PYTHON" -m hffs unmount "$M"
     """
     done = machine.run(FREE_DEVICE, script)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -164,7 +164,7 @@ def test_a_verification_outlives_the_daemon_that_began_it(hub: Hub, mount: Mount
     os.kill(mounted.pid, signal.SIGKILL)
 
     def goes_on() -> bool:
-        with suppress(HffsError):  # nobody answers yet, or does not know of it yet
+        with suppress(HffsError):  # no daemon answers yet, or it has no such job yet
             return bool(daemon.ask("GET", f"/v1/jobs/{job['id']}")["started_at"] != job["started_at"])
         return False
 

@@ -43,7 +43,7 @@ def test_wrong_bytes_are_dropped_from_disk_and_from_the_kernels_pages(hub: Hub, 
 
 @on_both_bindings
 @pytest.mark.allow_warnings("the daemon says what was wrong")
-def test_wrong_bytes_are_not_read_again_by_whoever_opens_the_file_anew(hub: Hub, mount: Mount) -> None:
+def test_wrong_bytes_are_not_read_again_after_a_new_open(hub: Hub, mount: Mount) -> None:
     right = Synthetic(SIZE, seed=5)
     names = ["model.safetensors", "deep/same.safetensors"]
     hub.add_repo("acme/tiny", files=dict.fromkeys(names, right))
@@ -97,7 +97,7 @@ def test_content_that_stays_wrong_is_eio_at_once_and_named_and_not_fetched_again
     assert len(loud) == 1, mounted.complaints()
     cache = layout(mounted)
     mounted.kill()
-    assert [found.copies for found in mismatches.current(cache)] == [2], "on record though nobody serves any more"
+    assert [found.copies for found in mismatches.current(cache)] == [2], "still recorded without a mount"
 
 
 @pytest.mark.kernel
@@ -164,7 +164,7 @@ def layout(mounted: Any) -> Layout:
 
 
 def history(mounted: Any) -> list[tuple[str, int]]:
-    """As whoever has no mount reads it."""
+    """Reads the file without a mount."""
     return [(found.path, found.copies) for found in recorded(layout(mounted))]
 
 

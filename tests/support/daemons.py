@@ -17,7 +17,7 @@ from hffs.control.messages import MountRecord
 
 @pytest.fixture(autouse=True)
 def _no_child_stays() -> Iterator[None]:
-    """A daemon is nobody's child: neither a zombie nor a surprise to the caller's os.wait()."""
+    """A daemon is no child of the caller: it is neither a zombie nor returned by the caller's os.wait()."""
     yield
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -62,7 +62,7 @@ run, where = work + "/run", work + "/mnt"
 os.mkdir(where)
 
 def fuse(path, kind="fuse.hffs"):
-    "Mounts a FUSE file system that nobody answers for; with its descriptor closed it is dead."
+    "Mounts a FUSE file system that no daemon serves; with its descriptor closed it is dead."
     fd = os.open("/dev/fuse", os.O_RDWR)
     data = f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()
     assert ctypes.CDLL(None).mount(b"hffs:acme/tiny", path.encode(), kind.encode(), 0, data) == 0

@@ -1,4 +1,4 @@
-"""scripts/audit never calls clean what nobody looked up. Its tools are stand-ins here: they need a network."""
+"""scripts/audit never reports packages as clean without a look-up. Its tools are replaced: they need a network."""
 
 from __future__ import annotations
 

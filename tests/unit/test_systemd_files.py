@@ -15,7 +15,7 @@ from hffs.cli import mount_helper
 
 CHECKOUT = Path(__file__).parents[2]
 UNITS = CHECKOUT / "systemd"
-# systemd.exec(5): each of these gives the service a mount namespace of its own, whose mounts nobody else sees.
+# systemd.exec(5): each of these gives the service a mount namespace of its own, whose mounts no other process sees.
 NAMESPACED = {
     "PrivateMounts", "PrivateTmp", "PrivateDevices", "PrivateIPC", "PrivateUsers", "ProtectSystem", "ProtectHome",
     "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups", "ProtectProc",
@@ -100,7 +100,7 @@ def test_it_installs_for_one_user_and_below_a_prefix(install: Install, tmp_path:
     }  # fmt: skip
 
 
-def test_what_is_somebody_elses_is_left_alone(install: Install, tmp_path: Path) -> None:
+def test_files_not_installed_by_hffs_are_left_alone(install: Install, tmp_path: Path) -> None:
     theirs = tmp_path / "root" / "etc" / "systemd" / "system" / "hffs@.service"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("[Service]\n")

@@ -43,7 +43,7 @@ def test_git_file_redirects_within_the_origin(repo: Repo, fetch: Fetch) -> None:
         assert f'"{oid}"' in (headers.get("x-linked-etag"), headers.get("etag"))
 
 
-def test_text_is_compressed_for_whoever_offers_it_and_then_has_no_ranges(repo: Repo, fetch: Fetch) -> None:
+def test_text_is_compressed_when_gzip_is_offered_and_then_has_no_ranges(repo: Repo, fetch: Fetch) -> None:
     location = fetch("/acme/tiny/resolve/main/config.json").headers["location"]
     got = fetch(location, Accept_Encoding="gzip, deflate", Range="bytes=10-19")
     assert (got.status, gzip.decompress(got.body)) == (200, CONFIG)

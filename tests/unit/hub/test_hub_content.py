@@ -23,8 +23,8 @@ def test_blob_tree_and_commit_names_are_gits(hub: Hub, tmp_path: Path) -> None:
     repo = hub.add_repo("acme/git", files=dict(files), message="one")
     commit = repo.commits[repo.commit_of("main")]
     date = f"{int(commit.date.timestamp())} +0000"
-    who = {"NAME": "alice", "EMAIL": "alice@example.invalid", "DATE": date}
-    settings = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()}
+    person = {"NAME": "alice", "EMAIL": "alice@example.invalid", "DATE": date}
+    settings = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in person.items()}
 
     def git(*arguments: str) -> str:
         environment = {**os.environ, **settings, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}

@@ -141,7 +141,7 @@ def test_journal_file_holds_no_token(tmp_path: Path, fetch: Fetch) -> None:
     assert json.loads(line)["status"] == 200
 
 
-def test_control_is_for_those_who_asked_for_it(fetch: Fetch) -> None:
+def test_the_control_route_exists_only_when_enabled(fetch: Fetch) -> None:
     with Hub(control=True) as hub:
         hub.add_repo("acme/tiny", files={"a.bin": b"1"})
         fetch(fetch(f"{hub.endpoint}/acme/tiny/resolve/main/a.bin").headers["location"])
