@@ -145,9 +145,7 @@ def test_a_signed_url_that_expires_in_the_middle_is_replaced_by_one_new_one(hub:
 
 
 @pytest.mark.allow_warnings
-def test_a_big_file_from_a_server_without_ranges_is_told_at_once_and_the_rest_of_the_mount_works(
-    hub: Hub, mount: Mount
-) -> None:
+def test_a_big_file_without_ranges_fails_at_once_and_other_files_are_readable(hub: Hub, mount: Mount) -> None:
     hub.add_repo("acme/big", files={"model.safetensors": Synthetic(64 << 20, seed=34), "config.json": GIT})
     hub.faults.add(Match(kind="cdn"), faults.ignore_range())
     hub.faults.add(Match(kind="cdn"), faults.stall(0))  # no byte of it comes before the client leaves

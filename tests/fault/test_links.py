@@ -44,7 +44,7 @@ def tiny(reads: Reads) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_signed_url_that_is_refused_is_renewed_and_that_is_no_failure(status: int, reads: Reads) -> None:
+def test_a_refused_signed_url_is_renewed_and_costs_no_attempt(status: int, reads: Reads) -> None:
     reads.hub.faults.add(CDN, faults.status(status, "no"), count=1)
     assert reads.read(LFS) == CONTENT
     assert reads.asked(LFS) == ["resolve 302", f"cdn {status}", "resolve 302", "cdn 206"]
@@ -52,7 +52,7 @@ def test_a_signed_url_that_is_refused_is_renewed_and_that_is_no_failure(status: 
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_a_fresh_url_that_is_refused_too_is_a_failure_that_may_pass(status: int, reads: Reads) -> None:
+def test_a_refused_fresh_url_is_a_failed_attempt(status: int, reads: Reads) -> None:
     reads.hub.faults.add(CDN, faults.status(status, "no"))
     reads.hub.faults.add(RESOLVE, faults.first(lambda: reads.remote.pass_time(1)))  # each URL is another one
     error = reads.failure(LFS)
@@ -81,14 +81,14 @@ def test_a_url_that_expires_during_reads_is_renewed_once_for_all_readers(reads_o
     assert reads.attempts_failed() == 0
 
 
-def test_a_hub_that_knows_no_other_url_than_the_refused_one_is_asked_twice(reads: Reads) -> None:
+def test_without_another_url_than_the_refused_one_the_hub_is_asked_twice(reads: Reads) -> None:
     reads.hub.faults.add(CDN, faults.expired())
     error = reads.failure(LFS)
     assert type(error) is LinkExpired
     assert reads.asked(LFS) == ["resolve 302", "cdn 403", "resolve 302", "cdn 403"] + ["cdn 403"] * (ATTEMPTS - 1)
 
 
-def test_a_url_is_renewed_before_it_ends_so_that_no_request_is_lost(reads: Reads) -> None:
+def test_a_url_is_renewed_before_it_expires_so_that_no_request_fails(reads: Reads) -> None:
     """A signature of an hour, and a read every 6 minutes for 2 hours and 6 minutes: 3 URLs, 21 ranges, no 403."""
     size = 21 * BLOCK_SIZE
     reads.add({LFS: Synthetic(size, seed=44)})
@@ -104,7 +104,7 @@ def test_a_url_is_renewed_before_it_ends_so_that_no_request_is_lost(reads: Reads
 # The content's name.
 
 
-def test_content_under_another_name_of_the_cdn_is_taken_when_the_hub_vouches_for_it(reads: Reads) -> None:
+def test_content_under_a_new_etag_is_used_when_the_hub_confirms_it(reads: Reads) -> None:
     assert reads.read(LFS, BLOCK_SIZE, 10) == CONTENT[BLOCK_SIZE:][:10]
     reads.hub.faults.add(CDN, faults.etag('"stored-anew"'))
     assert reads.read(LFS, 0, 10) == CONTENT[:10]
@@ -120,7 +120,7 @@ CHANGED: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("what", CHANGED)
-def test_content_that_has_changed_is_told_at_once_and_never_mixed(what: str, reads: Reads) -> None:
+def test_changed_content_fails_at_once_and_is_never_mixed(what: str, reads: Reads) -> None:
     assert reads.read(LFS, BLOCK_SIZE, 10) == CONTENT[BLOCK_SIZE:][:10]
     reads.hub.faults.add(CDN, faults.etag('"other"'))
     reads.hub.faults.add(RESOLVE, CHANGED[what])
@@ -131,7 +131,7 @@ def test_content_that_has_changed_is_told_at_once_and_never_mixed(what: str, rea
     assert reads.attempts_failed() == 1
 
 
-def test_a_range_that_the_cdn_says_is_past_the_end_means_other_content(reads: Reads) -> None:
+def test_a_416_inside_the_listed_size_means_changed_content(reads: Reads) -> None:
     reads.hub.faults.add(CDN, faults.status(416))
     error = reads.failure(LFS)
     assert type(error) is ContentChanged
@@ -156,7 +156,7 @@ REFUSED: dict[str, tuple[Fault, type[HffsError], int, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_hubs_refusals_are_final_and_its_troubles_are_not(name: str, reads: Reads) -> None:
+def test_refusals_by_the_hub_are_final_and_its_failures_are_retried(name: str, reads: Reads) -> None:
     fault, kind, number, asked = REFUSED[name]
     scripted = reads.hub.faults.add(RESOLVE, fault)
     error = reads.failure(LFS)

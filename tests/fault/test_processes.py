@@ -89,9 +89,7 @@ def test_what_a_killed_daemon_had_stored_is_used_by_the_next_one(hub: Hub, mount
 
 
 @pytest.mark.allow_warnings
-def test_of_a_worker_killed_in_the_middle_of_a_read_the_reader_notices_nothing_and_little_is_fetched_twice(
-    hub: Hub, mount: Mount
-) -> None:
+def test_a_read_survives_a_killed_worker_and_little_is_fetched_twice(hub: Hub, mount: Mount) -> None:
     hub.shape.total = 40e6
     mounted = mount("acme/big", "--prefetch", "none", "--workers", "4", "--fetch-size", "1M")
     if mounted.status()["supervisor"] is None:

@@ -42,7 +42,7 @@ def tiny(reads: Reads) -> None:
 
 
 @pytest.mark.parametrize("failures", range(ATTEMPTS + 1))
-def test_a_hub_that_fails_so_often_is_asked_once_more_and_six_times_at_most(failures: int, reads: Reads) -> None:
+def test_failures_cost_one_more_request_each_and_six_attempts_at_most(failures: int, reads: Reads) -> None:
     reads.hub.faults.add(CDN, faults.unavailable(), count=failures)
     if failures < ATTEMPTS:
         assert reads.read(LFS) == CONTENT
@@ -55,7 +55,7 @@ def test_a_hub_that_fails_so_often_is_asked_once_more_and_six_times_at_most(fail
     assert reads.attempts_failed() == failures
 
 
-def test_attempts_are_counted_anew_for_what_is_asked_after_a_failure(reads: Reads) -> None:
+def test_each_block_has_its_own_six_attempts(reads: Reads) -> None:
     """Block by block: the second one's six are not used up by the first one's."""
     for number in range(2):
         reads.hub.faults.add(CDN, faults.unavailable(), count=ATTEMPTS - 1)
@@ -64,7 +64,7 @@ def test_attempts_are_counted_anew_for_what_is_asked_after_a_failure(reads: Read
     assert reads.asked(LFS) == ["resolve 302", *(["cdn 503"] * 5 + ["cdn 206"]) * 2]
 
 
-def test_the_attempts_are_a_policys_and_not_the_loops(reads_of: MakeReads) -> None:
+def test_the_retry_policy_sets_the_number_of_attempts(reads_of: MakeReads) -> None:
     reads = reads_of(retry=RetryPolicy(attempts=2, base=0.0, cap=0.0))
     reads.hub.faults.add(CDN, faults.unavailable())
     reads.failure(LFS)
@@ -112,7 +112,7 @@ def test_a_wait_beyond_the_deadline_ends_the_read_without_another_request(name: 
     assert reads.attempts_failed() == 1, "what the server said stands in the status"
 
 
-def test_after_the_wait_the_read_goes_on_and_the_server_was_not_asked_too_early(reads: Reads) -> None:
+def test_a_short_requested_wait_is_kept_and_the_read_succeeds(reads: Reads) -> None:
     reads.hub.faults.add(CDN, faults.unavailable(1), count=1)
     assert reads.read(LFS) == CONTENT
     assert reads.asked(LFS) == ["resolve 302", "cdn 503", "cdn 206"]
@@ -124,9 +124,7 @@ def test_after_the_wait_the_read_goes_on_and_the_server_was_not_asked_too_early(
 
 
 @pytest.mark.parametrize("fault", [faults.hold(), faults.stall(0), faults.stall(100_000)], ids=["no head", "0", "some"])
-def test_a_server_that_falls_silent_is_left_and_asked_anew_on_another_connection(
-    fault: Fault, reads_of: MakeReads
-) -> None:
+def test_a_silent_server_is_asked_again_on_another_connection(fault: Fault, reads_of: MakeReads) -> None:
     reads = reads_of(stall_seconds=ENOUGH)
     reads.hub.faults.add(CDN, fault, count=1)
     assert reads.read(LFS) == CONTENT
@@ -136,7 +134,7 @@ def test_a_server_that_falls_silent_is_left_and_asked_anew_on_another_connection
     assert "did not answer in time" in reads.fetcher.errors()[0].what
 
 
-def test_a_server_that_stays_silent_is_given_up_after_six_attempts(reads_of: MakeReads) -> None:
+def test_a_server_that_stays_silent_fails_after_six_attempts(reads_of: MakeReads) -> None:
     reads = reads_of(stall_seconds=SHORT)
     reads.hub.faults.add(CDN, faults.stall(1000))
     error = reads.failure(LFS)
@@ -145,7 +143,7 @@ def test_a_server_that_stays_silent_is_given_up_after_six_attempts(reads_of: Mak
     assert len(reads.hub.journal.requests("cdn", file=LFS)) == ATTEMPTS
 
 
-def test_a_silent_server_does_not_make_a_read_outlast_its_deadline(reads_of: MakeReads) -> None:
+def test_a_read_from_a_silent_server_ends_by_its_deadline(reads_of: MakeReads) -> None:
     reads = reads_of(deadline=ENOUGH)
     reads.hub.faults.add(CDN, faults.hold())
     error = reads.failure(LFS)
@@ -166,7 +164,7 @@ def deaf_port() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-def test_a_server_that_takes_no_connection_is_given_up_in_time(reads_of: MakeReads) -> None:
+def test_a_server_that_accepts_no_connection_fails_in_time(reads_of: MakeReads) -> None:
     reads = reads_of(connect_seconds=SHORT, retry=RetryPolicy(attempts=2, base=0.0, cap=0.0))
     with deaf_port() as port:
         reads.hub.faults.add(RESOLVE, faults.header("Location", f"http://127.0.0.1:{port}/x"))
@@ -196,7 +194,7 @@ def test_an_endless_trickling_body_ends_at_the_deadline_and_delays_no_other_read
     assert patient.read(LFS) == CONTENT
 
 
-def test_a_block_on_a_trickling_connection_is_had_by_another_once_a_reader_gave_up(
+def test_a_trickling_block_moves_to_another_connection_after_a_timeout(
     reads_of: MakeReads,
 ) -> None:
     reads = reads_of(workers=2, deadline=ENOUGH)

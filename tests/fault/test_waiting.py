@@ -91,9 +91,7 @@ def test_a_reader_that_waits_and_is_killed_is_gone_within_a_second(
 
 @pytest.mark.allow_warnings
 @pytest.mark.parametrize("binding", ["libfuse"], indirect=True)
-def test_with_libfuse_a_fault_without_read_ahead_ends_with_its_read_when_the_process_is_killed(
-    hub: Hub, mount: Mount
-) -> None:
+def test_with_libfuse_a_killed_process_in_a_page_fault_ends_by_the_deadline(hub: Hub, mount: Mount) -> None:
     """Of a mapping that was advised MADV_RANDOM (Linux 6.18, libfuse 3.14): the kernel asks for the one page, and waits
     for the answer even when the process is killed. It sends INTERRUPT, to which the kernel binding answers EINTR at
     once; libfuse has no way to hand that to an operation that is written in Python. So it lasts until the read's

@@ -141,7 +141,7 @@ def test_a_wrong_answer_of_the_hub_for_a_small_file_costs_one_or_two(name: str, 
 
 @pytest.mark.parametrize("name", HARMLESS)
 @pytest.mark.parametrize("file", [LFS, GIT])
-def test_what_an_answer_may_leave_out_or_do_otherwise_costs_nothing(name: str, file: str, reads: Reads) -> None:
+def test_permitted_variations_of_an_answer_cost_no_request(name: str, file: str, reads: Reads) -> None:
     fault, status = HARMLESS[name]
     reads.hub.faults.add(CDN, fault)
     reads.hub.faults.add(CACHE, fault)
@@ -151,13 +151,13 @@ def test_what_an_answer_may_leave_out_or_do_otherwise_costs_nothing(name: str, f
     assert reads.attempts_failed() == 0
 
 
-def test_what_has_come_before_an_answer_broke_is_not_asked_for_again(reads: Reads) -> None:
+def test_blocks_that_arrived_before_a_break_are_not_requested_again(reads: Reads) -> None:
     reads.hub.faults.add(CDN, faults.short_body(BLOCK_SIZE + 10), count=1)
     assert reads.read(LFS) == content(LFS)
     assert reads.ranges(LFS) == [f"bytes=0-{SIZE - 1}", f"bytes={BLOCK_SIZE}-{SIZE - 1}"]
 
 
-def test_a_body_that_does_not_end_where_its_range_does_loses_its_last_block(reads: Reads) -> None:
+def test_a_body_longer_than_its_range_loses_its_last_block(reads: Reads) -> None:
     """Its length was not announced, so that only its end can tell; what came long before it was checked by then."""
     reads.hub.faults.add(CDN, faults.afterwards(chunked_and_long), count=1)
     assert reads.read(LFS) == content(LFS)
@@ -165,7 +165,7 @@ def test_a_body_that_does_not_end_where_its_range_does_loses_its_last_block(read
     assert "sent more" in reads.fetcher.errors()[0].what
 
 
-def test_the_rest_of_a_small_file_that_comes_whole_is_skipped(reads: Reads) -> None:
+def test_the_bytes_before_the_range_of_a_small_file_sent_whole_are_skipped(reads: Reads) -> None:
     reads.hub.faults.add(CDN, faults.ignore_range())
     assert reads.read(LFS, BLOCK_SIZE, 100) == content(LFS)[BLOCK_SIZE : BLOCK_SIZE + 100]
     assert reads.asked(LFS) == ["resolve 302", "cdn 200"]
@@ -176,7 +176,7 @@ def test_the_rest_of_a_small_file_that_comes_whole_is_skipped(reads: Reads) -> N
 
 
 @EACH
-def test_an_answer_that_stays_wrong_is_given_up_after_six_attempts(name: str, reads: Reads) -> None:
+def test_an_answer_that_stays_wrong_fails_after_six_attempts(name: str, reads: Reads) -> None:
     wrong = ASKED_AGAIN[name]
     reads.hub.faults.add(CDN, wrong.fault)
     error = reads.failure(LFS)
@@ -188,7 +188,7 @@ def test_an_answer_that_stays_wrong_is_given_up_after_six_attempts(name: str, re
     assert reads.attempts_failed() == ATTEMPTS
 
 
-def test_a_redirect_in_a_circle_is_followed_five_times_each_attempt(reads: Reads) -> None:
+def test_a_redirect_loop_is_followed_for_five_hops_per_attempt(reads: Reads) -> None:
     reads.hub.faults.add(CDN, faults.redirect_loop())
     error = reads.failure(LFS)
     assert "circle" in str(error)
@@ -196,7 +196,7 @@ def test_a_redirect_in_a_circle_is_followed_five_times_each_attempt(reads: Reads
     assert reads.asked(LFS) == ["resolve 302"] + ["cdn 307"] * (6 * ATTEMPTS)
 
 
-def test_a_cdn_that_is_down_is_tried_six_times_and_named(reads: Reads) -> None:
+def test_a_cdn_that_is_down_gets_six_attempts_and_is_named(reads: Reads) -> None:
     reads.hub.down("cdn")
     error = reads.failure(LFS)
     assert "connection refused" in str(error)
@@ -210,9 +210,7 @@ def test_a_cdn_that_is_down_is_tried_six_times_and_named(reads: Reads) -> None:
 
 
 @pytest.mark.parametrize("length_known", [True, False], ids=["by length", "chunked"])
-def test_a_big_file_that_always_comes_whole_is_refused_at_once_and_none_of_it_read(
-    length_known: bool, reads: Reads
-) -> None:
+def test_a_big_file_sent_whole_is_refused_at_once_with_its_body_unread(length_known: bool, reads: Reads) -> None:
     big = Synthetic(17 << 20, seed=43)
     reads.add({LFS: big})
     reads.hub.faults.add(CDN, faults.ignore_range())
@@ -230,7 +228,7 @@ def test_a_big_file_that_always_comes_whole_is_refused_at_once_and_none_of_it_re
     reads.hub.faults.clear()
 
 
-def test_a_gzip_of_a_text_file_is_never_asked_for_and_never_taken(reads: Reads) -> None:
+def test_gzip_of_a_text_file_is_never_offered_and_never_used(reads: Reads) -> None:
     assert reads.read(GIT) == TEXT
     assert {record.headers["accept-encoding"] for record in reads.hub.journal.requests(file=GIT)} == {"identity"}
     assert reads.asked(GIT) == ["resolve 307", "resolve-cache 206"]

@@ -110,9 +110,7 @@ def sent(hub: Hub) -> int:
 # What it comes to.
 
 
-def test_a_mount_is_brought_here_under_its_readers_and_then_the_kernel_reads_it_by_itself(
-    hub: Hub, mount: Mount
-) -> None:
+def test_a_mount_in_use_is_hydrated_and_then_read_by_passthrough(hub: Hub, mount: Mount) -> None:
     mounted = mount("acme/big", *ON)
     hub.shape.total = 60e6
     with hydrating(mounted) as process:
@@ -155,7 +153,7 @@ def test_a_mount_is_brought_here_under_its_readers_and_then_the_kernel_reads_it_
         ("onnx/a b#1%.bin", {"onnx/a b#1%.bin"}),
     ],
 )
-def test_of_a_folder_or_file_of_a_mount_only_that_is_brought_and_laid_as_it_lies_there(
+def test_hydrate_subpath_with_to_exports_only_that_subtree(
     hub: Hub, mount: Mount, commands: Commands, tmp_path: Path, target: str, names: set[str]
 ) -> None:
     mounted = mount("acme/big", *ON)

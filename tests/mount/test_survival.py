@@ -279,7 +279,7 @@ def test_a_file_the_kernel_reads_by_itself_can_be_opened_whenever_the_worker_die
     assert os.geteuid() != 0 or how == "passthrough"
 
 
-def test_a_file_that_was_open_the_ordinary_way_stays_readable_and_turns_when_it_is_closed(
+def test_a_file_that_became_local_while_open_survives_a_worker_death(
     hub: Hub, lasting: Callable[..., Processes], files: Path
 ) -> None:
     """It became local while it was open; a second open must not be in passthrough before the first is closed."""

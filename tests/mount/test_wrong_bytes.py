@@ -71,7 +71,7 @@ def test_content_that_stays_wrong_is_named_in_status_and_never_called_verified(h
 
 @pytest.mark.kernel
 @pytest.mark.allow_warnings("the daemon says what was wrong")
-def test_content_that_stays_wrong_is_eio_at_once_and_named_and_not_fetched_again(hub: Hub, mount: Mount) -> None:
+def test_content_that_stays_wrong_is_eio_and_not_fetched_again(hub: Hub, mount: Mount) -> None:
     right = Synthetic(SIZE, seed=5)
     hub.add_repo("acme/tiny", files={"model.safetensors": right, "good.bin": b"good"})
     hub.faults.add(Match(kind="cdn", file="model.safetensors"), faults.flip_bit(2_000_000))
