@@ -1,6 +1,6 @@
 """Access to repos, and the Hub's form of a refusal.
 
-Handlers call `Access.repo` and either get the repo or the answer to give instead. Reads the hub's tables without a
+Handlers call `Access.repo`, which returns the repo or the answer to send instead. It reads the hub's tables without a
 lock: single dictionary look-ups.
 """
 
@@ -59,7 +59,7 @@ class Access:
         return None
 
     def repo(self, request: Request, *, content: bool = False) -> Repo | Answer:
-        """The repo the request names, or the refusal or redirect that answers it; `content`: of a gated repo too."""
+        """Returns the requested repo, or the refusal or redirect to send; with `content`, gates count."""
         if (refused := self.bad_token(request)) is not None:
             return refused
         route, user = request.route, self.user(request)
@@ -81,7 +81,7 @@ class Access:
     def _no_repo(self, user: str | None) -> Answer:
         if user is not None:
             return refusal(404, "Repository not found", "RepoNotFound")
-        # The Hub sends no code here. Its client then guesses by URL, but over https only, so by default we say it.
+        # The Hub sends no code here. Its client then guesses by URL, but over https only, so this one does.
         return refusal(401, "Invalid username or password.", None if self.bare_401 else "RepoNotFound")
 
     def _gated(self, repo: Repo, user: str | None) -> Answer:

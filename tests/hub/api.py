@@ -1,6 +1,6 @@
 """The routes under `/api/`: repo info, listings, refs, commits, whoami.
 
-Called by the hub on connection threads; keeps no state. Fields are those the read path's clients look at.
+Called by the hub on connection threads; keeps no state. Answers have the fields that reading clients use.
 """
 
 from __future__ import annotations

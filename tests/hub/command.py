@@ -1,6 +1,6 @@
-"""The command line of the hub, `scripts/hub serve`: folders as repos, until told to stop.
+"""The command line of the hub, `scripts/hub serve`: serves folders as repos until it is stopped.
 
-Owns the process it runs in: signals, standard output, and the promise that it ends when its parent does.
+Owns the process it runs in: signals, standard output, and its end when the parent process ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONGEST_RUN = 6 * 3600  # seconds; a forgotten hub ends the same day
 
 
 def parse_size(text: str) -> float:
-    """`40M`, `1.5G`, `512Ki`, a plain number: bytes (a second)."""
+    """Parses `40M`, `1.5G`, `512Ki` or a plain number. Returns bytes (a second)."""
     lower = text.strip().lower().removesuffix("/s").removesuffix("b")
     digits = lower.rstrip("kmgi")
     if (unit := lower[len(digits) :]) not in UNITS:
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """Readers see nothing or all of it."""
+    """Writes a file atomically: readers see nothing or the whole content."""
     new = path.with_name(path.name + ".new")
     new.write_text(text, encoding="utf-8")
     new.replace(path)

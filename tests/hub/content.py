@@ -30,10 +30,10 @@ READ_SIZE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """A big file whose bytes follow from size and seed; any part can be computed without the file.
+    """A big file whose bytes are computed from size and seed, so that no part needs the file.
 
     Every 1 MiB block starts with its own number and is a different rotation of one random block, so that bytes
-    of a wrong place never look right.
+    of another offset never match.
     """
 
     size: int
@@ -65,7 +65,7 @@ Content = bytes | Path | Synthetic
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """One content: what git calls it, and for LFS content its sha256 too."""
+    """One content with its git object name, and the sha256 of LFS content."""
 
     size: int
     oid: str  # git blob sha1 of the content, or of the pointer file when the content is in LFS
@@ -83,7 +83,7 @@ class Blob:
 
     @property
     def cdn_hash(self) -> str:
-        """The name the CDN knows the content by: like a Xet hash it is stable, 64 hex and no sha256 of the content."""
+        """Returns the CDN's name of the content: like a Xet hash, stable, 64 hex digits, and not its sha256."""
         assert self.sha256 is not None
         return hashlib.sha256(b"cdn " + self.sha256.encode()).hexdigest()
 
@@ -108,7 +108,7 @@ def git_object_sha1(kind: str, data: bytes) -> str:
 
 
 def wants_lfs(path: str, size: int) -> bool:
-    """The Hub's own rule: by suffix, or because it is too big for git."""
+    """Returns whether the Hub would store the file as LFS: by its suffix, or by its size."""
     name = path.rpartition("/")[2].lower()
     return size > LFS_SIZE or ("." in name and "." + name.rpartition(".")[2] in LFS_SUFFIXES)
 

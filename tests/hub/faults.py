@@ -1,4 +1,4 @@
-"""The catalogue of what can go wrong; each function makes a fault for `hub.faults.add(match, fault)`.
+"""The catalogue of faults; each function makes one for `hub.faults.add(match, fault)`.
 
 Pure: a fault changes the request before the hub answers it, or the answer afterwards. Body offsets count from the
 first body byte of the answer unless said otherwise.
@@ -20,12 +20,12 @@ GZIP_PIECE = 16 << 10
 
 
 def instead(make: Callable[[Request], Answer]) -> Fault:
-    """This answer, and the hub is never asked."""
+    """Sends this answer without asking the hub."""
     return lambda request, answering: make(request)
 
 
 def afterwards(change: Callable[[Request, Answer], None]) -> Fault:
-    """The hub's answer, changed in place."""
+    """Changes the hub's answer in place."""
 
     def fault(request: Request, answering: Answering) -> Answer:
         answer = answering(request)
@@ -36,7 +36,7 @@ def afterwards(change: Callable[[Request, Answer], None]) -> Fault:
 
 
 def first(action: Callable[[], object]) -> Fault:
-    """Do something, then answer as usual: move a ref between tree and resolve, rotate a token, revoke URLs."""
+    """Runs an action, then answers as usual: move a ref between tree and resolve, rotate a token, revoke URLs."""
 
     def fault(request: Request, answering: Answering) -> Answer:
         action()
@@ -59,7 +59,7 @@ def api_error(code: int, message: str, error_code: str | None = None) -> Fault:
 
 
 def expired() -> Fault:
-    """What a CDN says to a URL past its time."""
+    """Sends the CDN's answer to an expired URL."""
     return instead(lambda request: xml_refusal("Request has expired"))
 
 
@@ -87,12 +87,12 @@ def bad_token() -> Fault:
 
 
 def redirect(location: str, code: int = 302) -> Fault:
-    """To anywhere: another scheme, another host."""
+    """Redirects to any URL: another scheme, another host."""
     return status(code, "Found. Redirecting", {"Location": location})
 
 
 def redirect_loop(code: int = 307) -> Fault:
-    """Each answer leads back to the same place, by a relative Location, for ever."""
+    """Redirects every request to its own URL, by a relative Location."""
     return instead(lambda request: plain(code, "Temporary Redirect", {"Location": request.target}))
 
 
@@ -100,12 +100,12 @@ def redirect_loop(code: int = 307) -> Fault:
 
 
 def header(name: str, value: str | None) -> Fault:
-    """This value for this header, or with None the header left out."""
+    """Sets a header to this value; None leaves it out."""
     return afterwards(lambda request, answer: answer.put(name, value))
 
 
 def without(*names: str) -> Fault:
-    """Leave headers out: X-Repo-Commit, Accept-Ranges, ETag, Content-Length, X-Linked-Size ..."""
+    """Leaves headers out: X-Repo-Commit, Accept-Ranges, ETag, Content-Length, X-Linked-Size ..."""
 
     def change(request: Request, answer: Answer) -> None:
         for name in names:
@@ -115,12 +115,12 @@ def without(*names: str) -> Fault:
 
 
 def etag(value: str) -> Fault:
-    """Another ETag, given with its quotes, as if the content had changed between reads."""
+    """Sends another ETag (with its quotes), as if the content had changed between reads."""
     return header("ETag", value)
 
 
 def wrong_content_range(shift: int = 1, total: int | None = None) -> Fault:
-    """A 206 that says it is another range than was asked for, or of a file of another size."""
+    """Sends a 206 whose Content-Range names another range than requested, or another file size."""
 
     def change(request: Request, answer: Answer) -> None:
         if answer.status == 206:
@@ -144,7 +144,7 @@ def content_range(answer: Answer) -> tuple[int, int, int]:
 
 
 def ignore_range() -> Fault:
-    """200 and the whole file, whatever was asked; Accept-Ranges still promises otherwise."""
+    """Sends 200 with the whole file for every request, though Accept-Ranges still announces ranges."""
 
     def fault(request: Request, answering: Answering) -> Answer:
         kept = {name: value for name, value in request.headers.items() if name != "range"}
@@ -166,7 +166,7 @@ def gzipped(weak: bool = True) -> Fault:
 
 
 def compress(answer: Answer, weak: bool = True) -> None:
-    """Turn a 200 into what the Hub sends for text to a client that offers gzip."""
+    """Turns a 200 into the compressed answer that the Hub sends for text to a client that offers gzip."""
     packed = gzip.compress(answer.body(), compresslevel=1, mtime=0)
     answer.parts = [packed[at : at + GZIP_PIECE] for at in range(0, len(packed), GZIP_PIECE)]
     answer.chunked = True
@@ -183,7 +183,7 @@ def compress(answer: Answer, weak: bool = True) -> None:
 
 
 def short_body(keep: int) -> Fault:
-    """Close in good order after this many body bytes of those announced."""
+    """Closes the connection in order after this many of the announced body bytes."""
 
     def change(request: Request, answer: Answer) -> None:
         answer.delivery.close_after = keep
@@ -192,7 +192,7 @@ def short_body(keep: int) -> Fault:
 
 
 def reset(after: int = 0) -> Fault:
-    """Reset the connection (RST) after this many body bytes."""
+    """Resets the connection (RST) after this many body bytes."""
 
     def change(request: Request, answer: Answer) -> None:
         answer.delivery.reset_after = after
@@ -213,7 +213,7 @@ def long_body(extra: bytes, announced: bool = True) -> Fault:
 
 
 def flip_bit(offset: int, bit: int = 0) -> Fault:
-    """One wrong bit at this offset of the file, in every answer that contains it."""
+    """Flips one bit at this offset of the file, in every answer that contains it."""
 
     def change(request: Request, answer: Answer) -> None:
         start, stop, _ = content_range(answer)
@@ -231,7 +231,7 @@ def _bytes(part: Part) -> bytes:
 
 
 def body(data: bytes) -> Fault:
-    """Other bytes under the same headers, Content-Length put right."""
+    """Sends other bytes under the same headers, with the Content-Length of these bytes."""
     return afterwards(lambda request, answer: answer.replace_body(data))
 
 
@@ -244,7 +244,7 @@ def empty() -> Fault:
 
 
 def hold() -> Fault:
-    """No first byte until `hub.faults.release()`, or the client leaves."""
+    """Sends no byte until `hub.faults.release()`, or until the client disconnects."""
 
     def change(request: Request, answer: Answer) -> None:
         answer.delivery.hold = True
@@ -253,7 +253,7 @@ def hold() -> Fault:
 
 
 def stall(after: int) -> Fault:
-    """Headers and this many body bytes, then nothing until `hub.faults.release()`, or the client leaves."""
+    """Sends headers and this many body bytes, then nothing until `hub.faults.release()` or a disconnect."""
 
     def change(request: Request, answer: Answer) -> None:
         answer.delivery.stall_after = after
@@ -262,7 +262,7 @@ def stall(after: int) -> Fault:
 
 
 def trickle(seconds: float) -> Fault:
-    """A body of single bytes, each this much after the one before: never silent for long, and never done."""
+    """Sends the body as single bytes, this many seconds apart: never silent for long, and never complete."""
 
     def change(request: Request, answer: Answer) -> None:
         answer.delivery.trickle = seconds
@@ -271,7 +271,7 @@ def trickle(seconds: float) -> Fault:
 
 
 def slow(seconds: float) -> Fault:
-    """This much later than usual."""
+    """Delays the answer by this many seconds."""
 
     def change(request: Request, answer: Answer) -> None:
         answer.delivery.delay += seconds
@@ -283,12 +283,12 @@ def slow(seconds: float) -> Fault:
 
 
 def bad_json(text: str = '[{"type":"file","path":"config.j') -> Fault:
-    """A body that is no JSON, by default one cut off in the middle."""
+    """Sends a body that is not JSON, by default a truncated one."""
     return body(text.encode())
 
 
 def json_changed(change: Callable[[Any], Any]) -> Fault:
-    """The answer's JSON put through a function."""
+    """Applies a function to the answer's JSON."""
 
     def rewrite(request: Request, answer: Answer) -> None:
         if answer.status == 200 and answer.parts:
@@ -306,7 +306,7 @@ HOSTILE_NAMES = (
 
 
 def listed(names: Sequence[str] = HOSTILE_NAMES, **fields: Any) -> Fault:
-    """Entries with these paths added to a tree answer; the last of HOSTILE_NAMES is meant as a duplicate."""
+    """Adds entries with these paths to a tree answer; the last of HOSTILE_NAMES is meant as a duplicate."""
     entry = {"type": "file", "oid": "0" * 40, "size": 1, **fields}
     return json_changed(lambda entries: [*entries, *({**entry, "path": name} for name in names)])
 
@@ -315,7 +315,7 @@ def listed(names: Sequence[str] = HOSTILE_NAMES, **fields: Any) -> Fault:
 
 
 def raw(make: bytes | Callable[[Request], bytes]) -> Fault:
-    """Exactly these bytes on the connection, then close: status line, headers and body are yours."""
+    """Sends exactly these bytes, status line and headers included, then closes the connection."""
 
     def fault(request: Request, answering: Answering) -> Answer:
         answer = Answer(0)

@@ -96,7 +96,7 @@ class Hub:
         return self
 
     def stop(self) -> None:
-        """Everything ends: connections, threads, temporary files."""
+        """Ends all connections and threads, and removes temporary files."""
         self.faults.stop()
         for origin in self._origins:
             origin.down()
@@ -118,19 +118,19 @@ class Hub:
         return self._origins[1].url
 
     def down(self, origin: str | None = None) -> None:
-        """Refuse connections at "api", "cdn" or both, and cut those there are."""
+        """Refuses new connections at "api", "cdn" or both, and cuts the existing ones."""
         for one in self._origins:
             if origin in (None, one.name):
                 one.down()
 
     def up(self, origin: str | None = None) -> None:
-        """Listen again, at the same ports."""
+        """Listens again, at the same ports."""
         for one in self._origins:
             if origin in (None, one.name):
                 one.up()
 
     def cut(self) -> None:
-        """End every connection there is, as an idle timeout or a restart would."""
+        """Ends every existing connection, like an idle timeout or a restart."""
         for one in self._origins:
             one.cut()
 
@@ -151,7 +151,7 @@ class Hub:
         lfs: LfsRule | None = None,
         message: str = "initial commit",
     ) -> Repo:
-        """A repo with one commit of these files on main: a mapping of path to content, or a folder."""
+        """Adds a repo with one commit of these files on main: a mapping of path to content, or a folder."""
         if type not in TYPES:
             raise ValueError(f"no such repo type: {type}")
         repo = Repo(repo_id, type, self._maker, self._lock, self._served, lfs or wants_lfs, private=private)
@@ -168,7 +168,7 @@ class Hub:
         del self.access.repos[type, repo_id.lower()]
 
     def rename(self, old: str, new: str, type: str = "model") -> None:
-        """`old` leads to `new` from now on; a repo that was called `old` takes the new id."""
+        """Redirects `old` to `new` from now on; a repo that was called `old` takes the new id."""
         with self._lock:
             repo = self.access.repos.pop((type, old.lower()), None)
             if repo is not None:
@@ -180,7 +180,7 @@ class Hub:
         self.repo(repo_id, type).disabled = True
 
     def expire_urls(self) -> None:
-        """No signed URL given out until now is good any longer."""
+        """Invalidates every signed URL made so far."""
         self.signer.revoke()
 
     def _served(self, blob: Blob) -> None:

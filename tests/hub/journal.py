@@ -1,7 +1,7 @@
-"""What was asked of the hub and what it sent: one frozen record per request, in order of arrival.
+"""The requests to the hub and its answers: one frozen record per request, in order of arrival.
 
 Connection threads write, tests read, at any time, behind one condition. A record exists from the arrival of its
-request; `status` is None until the answer starts and `finished` until its last byte is with the kernel.
+request; `status` is None until the answer starts and `finished` until the kernel has accepted its last byte.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Record:
 
     @property
     def authorized(self) -> bool:
-        """Whether an Authorization header was sent, good or bad."""
+        """Whether an Authorization header was sent, valid or not."""
         return "authorization" in self.headers
 
     @property
@@ -53,13 +53,13 @@ class Record:
         return self.headers.get("authorization", "").removeprefix("Bearer ") or None
 
     def as_json(self) -> dict[str, Any]:
-        """For files and benchmarks: all but the headers, so that no token is written anywhere."""
+        """Returns all fields but the headers, so that no file contains a token."""
         names = "number time origin method path kind type repo revision file status bytes_sent finished connection"
         return {**{name: getattr(self, name) for name in names.split()}, "range": self.range, "auth": self.authorized}
 
 
 def is_kind(kind: str, wanted: str) -> bool:
-    """Whether a request's kind is the wanted one; "api" stands for every kind under /api/ that is no file."""
+    """Returns whether a request's kind is the wanted one; "api" means every kind under /api/ but files."""
     return kind == wanted or (wanted == "api" and kind not in NOT_API)
 
 
@@ -123,7 +123,7 @@ class Journal:
         origin: str | None = None,
         status: int | None = None,
     ) -> list[Record]:
-        """Records so far that agree with everything given. Control requests only when asked for by kind."""
+        """Returns the records that match everything given. Control requests match only by their kind."""
         with self._changed:
             self._changed.wait_for(lambda: not self._ending, SETTLE_SECONDS)
             records = list(self._records.values())
@@ -140,13 +140,13 @@ class Journal:
         return sum(record.bytes_sent for record in self.requests(kind, file=file, repo=repo))
 
     def clear(self) -> None:
-        """Forget everything so far; answers still on their way leave no record."""
+        """Drops all records; answers still in flight leave none."""
         with self._changed:
             self._changed.wait_for(lambda: not self._ending, SETTLE_SECONDS)
             self._records.clear()
 
     def wait_for(self, predicate: Callable[[Sequence[Record]], bool], timeout: float = 10.0) -> list[Record]:
-        """All records, as soon as the predicate holds of them.
+        """Waits until the predicate is true of all records, and returns them.
 
         Raises: TimeoutError.
         """

@@ -1,6 +1,6 @@
-"""Rate limits: fixed windows per bucket and user, and the headers that tell of them.
+"""Rate limits: fixed windows per bucket and user, and the headers that report them.
 
-Asked once per request by the API origin, from any connection thread; one lock, held for arithmetic only.
+Called once per request by the API origin, from any connection thread; one lock, held for arithmetic only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Limits:
         self._counts: dict[tuple[str, str, int], int] = {}  # guarded by _lock; (bucket, user, window number)
 
     def count(self, bucket: str, user: str) -> tuple[dict[str, str], Answer | None]:
-        """The headers for this request's answer, and the 429 to give instead when the quota is used up."""
+        """Returns the headers for this request's answer, and a 429 to send instead once the quota is used up."""
         now = self._clock()
         number = int(now // self.window)
         quota = self.quotas.get(bucket, UNLIMITED)

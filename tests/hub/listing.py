@@ -61,7 +61,7 @@ def tree(request: Request, repo: Repo, commit: Commit, endpoint: str, page_size:
 
 
 def next_link(request: Request, endpoint: str, changes: dict[str, str]) -> dict[str, str]:
-    """The Link header to the next page: absolute, the same path, the same query but for the changes."""
+    """Returns the Link header to the next page: absolute, with the same path and the changed query."""
     kept = [(name, value) for name, value in parse_qsl(request.raw_query, True) if name not in changes]
     query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in [*kept, *changes.items()])
     return {"Link": f'<{endpoint}{request.path}?{query}>; rel="next"'}
@@ -81,7 +81,7 @@ def _read_cursor(cursor: str | None) -> int:
 
 
 def paths_info(request: Request, repo: Repo, commit: Commit) -> Answer:
-    """Entries for the paths asked for; those that do not exist are left out."""
+    """Returns entries for the requested paths that exist."""
     if request.headers.get("content-type", "").startswith("application/json"):
         sent = json.loads(request.body or b"{}")
         paths, expand = list(sent.get("paths", [])), bool(sent.get("expand"))

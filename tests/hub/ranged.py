@@ -1,4 +1,4 @@
-"""Byte ranges and conditions of a GET, as RFC 9110 has them: the part both origins share.
+"""Byte ranges and conditions of a GET (RFC 9110), shared by both origins.
 
 Pure functions over a request and a blob.
 """
@@ -14,7 +14,7 @@ ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
 
 
 def chosen_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """[start, stop) of what is wanted; None for the whole; start >= size when it cannot be satisfied.
+    """Returns the requested [start, stop); None for the whole; start >= size if it cannot be satisfied.
 
     Several ranges and anything malformed count as no range, which a server may do.
     """
@@ -32,7 +32,7 @@ def chosen_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 def same_etag(header: str, etag: str, weak: bool) -> bool:
-    """Whether a conditional header names this quoted ETag; weak comparison ignores W/."""
+    """Returns whether a conditional header names this quoted ETag; weak comparison ignores W/."""
     for offered in header.split(","):
         offered = offered.strip()
         if offered in ("*", etag) or (weak and offered.removeprefix("W/") == etag.removeprefix("W/")):
@@ -41,7 +41,7 @@ def same_etag(header: str, etag: str, weak: bool) -> bool:
 
 
 def blob_answer(request: Request, blob: Blob, etag: str, headers: dict[str, str]) -> Answer:
-    """200, 206, 304 or 416 for a blob, with the quoted `etag` and the given headers on each."""
+    """Returns the 200, 206, 304 or 416 for a blob, with the quoted `etag` and the given headers on each."""
     headers = {"Accept-Ranges": "bytes", "ETag": etag, **headers}
     if "if-none-match" in request.headers and same_etag(request.headers["if-none-match"], etag, weak=True):
         headers.pop("Content-Type", None)

@@ -1,4 +1,4 @@
-"""The content model: repos, their commits, trees and refs, with the sha1s git would give them.
+"""The content model: repos, their commits, trees and refs, with git's real sha1s.
 
 Built by tests through `Hub.add_repo` and `Repo.commit`, read by the handlers. Commits and trees never change once
 made; refs and switches of a `Repo` change under the hub's lock and are read one dictionary look-up at a time.
@@ -33,7 +33,7 @@ class Entry:
 
 
 class Tree:
-    """All paths of a commit, as a flat mapping and as directories; directories are worked out at first use."""
+    """All paths of a commit, as a flat mapping and as directories; directories are computed at first use."""
 
     def __init__(self, files: Mapping[str, Blob]) -> None:
         self.files = dict(sorted(files.items()))
@@ -59,7 +59,7 @@ class Tree:
         return _tree_sha1(self._directories[""])
 
     def children(self, directory: str) -> list[Entry] | None:
-        """Directories first, then files, each by name; None where there is no such directory."""
+        """Returns directories, then files, each by name; None without such a directory."""
         return self._directories.get(directory)
 
     def walk(self, directory: str) -> Iterator[Entry]:
@@ -102,7 +102,7 @@ class Commit:
 
 @dataclass(eq=False, repr=False)
 class Repo:
-    """One repo. Set the switches freely; make commits and refs by the methods."""
+    """One repo. Tests may set its switches at any time; commits and refs are made by the methods."""
 
     id: str
     type: str
@@ -127,7 +127,7 @@ class Repo:
         return f"<{self.type} {self.id}, {len(self.commits)} commits>"
 
     def admits(self, user: str | None) -> bool:
-        """Whether a private repo exists for this user."""
+        """Returns whether this user can see the private repo."""
         return user is not None and (self.readers is None or user in self.readers)
 
     def __post_init__(self) -> None:
@@ -142,7 +142,7 @@ class Repo:
         branch: str = "main",
         author: str = "alice",
     ) -> str:
-        """Add or replace files (a mapping, or a folder taken whole), move `branch` there, give the commit's sha."""
+        """Adds or replaces files (a mapping or a folder), and moves `branch`. Returns the commit's sha."""
         with self.lock:
             parent = self.commits[self.branches[branch]] if branch in self.branches else None
             everything = dict(parent.tree.files) if parent else {}
@@ -189,7 +189,7 @@ class Repo:
         self.granted |= set(users)
 
     def commit_of(self, revision: str) -> str:
-        """The sha a revision stands for.
+        """Returns the sha of a revision.
 
         Raises: KeyError.
         """

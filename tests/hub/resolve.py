@@ -1,4 +1,4 @@
-"""`/resolve/` and what its relative redirect leads to, `/api/resolve-cache/`.
+"""`/resolve/`, and `/api/resolve-cache/`, the target of its relative redirect.
 
 Called by the hub on connection threads; keeps no state.
 """

@@ -1,4 +1,4 @@
-"""From a raw path to what it asks for. Pure; the hub calls it once per request, before anything is decided.
+"""Parses a raw path into a route. Pure; the hub calls it once per request, before any other decision.
 
 Ids have one or two segments, so the first literal verb decides where the id ends. Everything stays percent-encoded
 until it has been split.

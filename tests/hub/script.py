@@ -1,7 +1,7 @@
 """Which requests get a fault, and which of them are held: the machinery behind `hub.faults`.
 
-A fault is a function `(request, answer) -> Answer` where `answer(request)` is what the hub would have said; the ready
-made ones are in `faults`. Tests add and remove, connection threads ask; one lock, never held while a fault runs.
+A fault is a function `(request, answering) -> Answer`, where `answering(request)` is the hub's regular answer; `faults`
+has ready-made ones. Tests add and remove faults, connection threads look them up; no lock is held while a fault runs.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .wire import Answer, Request
 Answering = Callable[[Request], Answer]
 Fault = Callable[[Request, Answering], Answer]
 
-HOLD_SECONDS = 120.0  # a held answer is let go after this, whatever the test forgot
+HOLD_SECONDS = 120.0  # a held answer is released after this, if the test does not release it
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which requests. All that is given must agree; `nth` (from 1) and `count` then pick among those."""
+    """Selects requests: every given field must match; `nth` (from 1) and `count` then pick among the matches."""
 
     kind: str | None = None
     path: str | None = None  # the raw path, exactly
@@ -34,7 +34,7 @@ class Match:
     ranged: bool | None = None  # with or without a Range header
     where: Callable[[Request], bool] | None = None
     nth: int = 1  # the first of them that is hit
-    count: int | None = None  # how many are hit from there on; None: all
+    count: int | None = None  # how many are hit from that one on; None: all
 
     def agrees(self, request: Request) -> bool:
         route = request.route
@@ -51,7 +51,7 @@ class Match:
 
 @dataclass(eq=False)
 class Scripted:
-    """A fault in the script. `seen` counts requests that agree, `hits` those it befell."""
+    """A fault in the script. `seen` counts the requests that match, `hits` those that got the fault."""
 
     match: Match
     fault: Fault
@@ -68,7 +68,7 @@ class Faults:
         self._stopped = False
 
     def add(self, match: Match, fault: Fault, *, nth: int | None = None, count: int | None = None) -> Scripted:
-        """From now on `fault` befalls what matches. Later additions are the outer ones: they see the answer last."""
+        """Applies `fault` to matching requests from now on. Later additions wrap earlier ones."""
         if nth is not None or count is not None:
             match = replace(match, nth=nth or match.nth, count=count if count is not None else match.count)
         scripted = Scripted(match, fault)
@@ -81,13 +81,13 @@ class Faults:
             self._script.remove(scripted)
 
     def clear(self) -> None:
-        """Starts with an empty script and no request held."""
+        """Empties the script and releases every held answer."""
         with self._changed:
             self._script.clear()
         self.release()
 
     def around(self, request: Request, answering: Answering) -> Answering:
-        """`answering` with the faults that befall this request wrapped around it."""
+        """Returns `answering`, wrapped in the faults that apply to this request."""
         with self._changed:
             chosen = []
             for scripted in self._script:
@@ -105,7 +105,7 @@ class Faults:
     # Holding.
 
     def hold(self, connection: socket.socket) -> bool:
-        """Keep the calling connection thread until `release`; False when its client left instead."""
+        """Blocks the calling connection thread until `release`. Returns False if its client disconnects first."""
         event = os.eventfd(0, os.EFD_CLOEXEC)
         try:
             with self._changed:
@@ -125,13 +125,13 @@ class Faults:
             os.close(event)
 
     def release(self) -> None:
-        """Let every held answer go on."""
+        """Releases every held answer."""
         with self._changed:
             for event in self._held:
                 os.eventfd_write(event, 1)
 
     def wait_held(self, count: int = 1, timeout: float = 10.0) -> None:
-        """Until at least `count` answers are being held.
+        """Waits until at least `count` answers are held.
 
         Raises: TimeoutError.
         """

@@ -1,8 +1,8 @@
 """The HTTP/1.1 server of one origin: a listening socket and a thread per connection.
 
-Knows connections, bytes and pace, nothing of what is asked; `Hub` makes one for the API and one for the CDN and gives
-both the same `answer`. A connection is touched by its own thread, and from outside only by shutdown(2), which wakes
-that thread wherever it is. Clients that leave are no error.
+Handles connections, bytes and pace, not the meaning of requests; `Hub` makes one for the API and one for the CDN, with
+the same `answer`. A connection is touched by its own thread, and from outside only by shutdown(2), which wakes
+that thread from any wait. A client that disconnects is no error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _numbers = itertools.count(1)
 
 
 class Origin:
-    """`127.0.0.1:port`, up from construction; `down` refuses connections and cuts those there are, `up` ends that."""
+    """`127.0.0.1:port`, up from construction; `down` refuses and cuts connections, `up` accepts them again."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Origin:
             self._accepting.start()
 
     def down(self) -> None:
-        """Returns when nothing answers any more."""
+        """Refuses and cuts connections. Returns when no answer is sent any more."""
         with self._lock:
             listening, self._listening = self._listening, None
             accepting = self._accepting
@@ -91,7 +91,7 @@ class Origin:
         self.cut()
 
     def cut(self) -> None:
-        """End every connection there is; new ones are welcome."""
+        """Ends every existing connection, and accepts new ones."""
         with self._lock:
             connections = dict(self._connections)
         for connection in connections:
@@ -224,7 +224,7 @@ class Connection:
     # Answering.
 
     def _serve(self, request: Request) -> bool:
-        """Whether the connection may go on."""
+        """Serves one request. Returns whether the connection stays open."""
         routed = self._origin.classify(request)
         number = self._origin.journal.arrived(routed)
         self._sent = 0
@@ -272,7 +272,7 @@ class Connection:
         return True
 
     def _send_body(self, answer: Answer, number: int) -> bytes | None:
-        """Head and body, as far as the delivery lets them go; what is left to send, or None when it is over."""
+        """Sends head and body as far as the delivery allows. Returns the rest to send, or None at the end."""
         delivery, shape = answer.delivery, self._origin.shape
         end = answer.length
         for early in (delivery.close_after, delivery.reset_after):
@@ -330,7 +330,7 @@ class Connection:
             self._sent += count
 
     def _finish(self) -> bool:
-        """An orderly end: everything sent arrives, then end of file."""
+        """Closes in order: everything sent arrives, then end of file."""
         self._client.shutdown(socket.SHUT_WR)
         return False
 

@@ -18,7 +18,7 @@ SHARERS = 8  # connections that take turns smoothly under a total; more of them 
 
 
 class Bucket:
-    """A virtual clock that says when the next bytes may go out; it forgives one slice of lateness, no more."""
+    """A virtual clock for the time of the next bytes; it makes up for at most one slice of lateness."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -26,7 +26,7 @@ class Bucket:
         self._free_at = 0.0  # guarded by _lock
 
     def take(self, count: int, rate: float) -> float:
-        """Seconds to wait until `count` bytes have passed at `rate` bytes a second."""
+        """Returns the seconds to wait until `count` bytes have passed at `rate` bytes a second."""
         now = self._clock()
         with self._lock:
             self._free_at = max(self._free_at, now - SLICE_SECONDS) + count / rate
@@ -61,7 +61,7 @@ class Pace:
         self._own = Bucket()
 
     def wait_for(self, count: int) -> float:
-        """Seconds to wait before sending the next `count` bytes."""
+        """Returns the seconds to wait before sending the next `count` bytes."""
         shape, wait = self._shape, 0.0
         if shape.per_connection:
             wait = self._own.take(count, shape.per_connection)

@@ -1,6 +1,6 @@
 """Signed, expiring CDN URLs with CloudFront's parameters: Expires, Policy, Signature, Key-Pair-Id.
 
-`resolve` has URLs made, `cdn` has them checked. One signer per hub, called from any connection thread; it has no
+`resolve` makes URLs with it, `cdn` checks them. One signer per hub, called from any connection thread; it has no
 mutable state but the generation, a single int.
 """
 
@@ -41,11 +41,11 @@ class Signer:
         self._generation = 0
 
     def revoke(self) -> None:
-        """No URL made until now is good any longer."""
+        """Invalidates every URL made so far."""
         self._generation += 1
 
     def sign(self, path: str, *, repo_type: str, repo: str, file: str) -> str:
-        """`path` with a query that makes the CDN serve it until now + lifetime."""
+        """Returns `path` with a query that is valid until now + lifetime."""
         expires = int(self._clock() + self.lifetime)
         # The real policy is as opaque to clients; ours also remembers which file it was, for the journal.
         policy = {
@@ -66,7 +66,7 @@ class Signer:
         return f"{path}?{urlencode(query)}"
 
     def read(self, query: Mapping[str, str]) -> Signed | None:
-        """What the query says it was signed for, unchecked; None when it says nothing readable."""
+        """Returns the content of the query's policy, unchecked; None if it cannot be parsed."""
         try:
             policy = json.loads(_unpack(query["Policy"]))
             statement = policy["Statement"][0]
@@ -93,7 +93,7 @@ class Signer:
 
 
 def _pack(data: bytes) -> str:
-    """Base64 as CloudFront spells it in URLs."""
+    """Returns base64 in CloudFront's alphabet for URLs."""
     return base64.b64encode(data).decode().translate(str.maketrans("+=/", "-_~"))
 
 

@@ -1,4 +1,4 @@
-"""What goes over a connection: requests as read, answers as they will be sent.
+"""Messages of a connection: requests as read, answers as they will be sent.
 
 Owns the HTTP/1.1 grammar in both directions and nothing else; `server` calls it, handlers and faults build `Answer`s.
 Requests are immutable. An `Answer` belongs to the one connection thread that is making it.
@@ -19,12 +19,12 @@ HEAD_LIMIT = 64 * 1024  # longer request heads are refused; real servers stop be
 
 
 class BadRequest(Exception):
-    """The bytes on the connection are no HTTP request we understand."""
+    """The bytes on the connection are not a supported HTTP request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a request is about: its kind, and the repo, revision and file where it names them."""
+    """The kind of a request, and the repo, revision and file that it names."""
 
     kind: str
     type: str = "model"
@@ -93,7 +93,7 @@ Part = bytes | FilePart
 
 @dataclass(slots=True)
 class Delivery:
-    """How an answer leaves: untouched unless a fault says otherwise. Counts are of body bytes."""
+    """How an answer is sent: unchanged, except by a fault. Counts are of body bytes."""
 
     hold: bool = False  # before the first byte, until released
     delay: float = 0.0  # seconds before the first byte
@@ -120,7 +120,7 @@ class Answer:
         return next((value for key, value in self.headers.items() if key.lower() == name.lower()), None)
 
     def put(self, name: str, value: str | None) -> None:
-        """Set a header, or with None take it away, whatever case it was written in."""
+        """Sets a header, or removes it with None, in whatever case it was written."""
         for key in [key for key in self.headers if key.lower() == name.lower()]:
             del self.headers[key]
         if value is not None:
@@ -152,7 +152,7 @@ def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = N
 
 
 def cut_parts(parts: Iterable[Part], start: int, stop: int) -> list[Part]:
-    """The parts that make up bytes [start, stop) of the whole."""
+    """Returns the parts that make up bytes [start, stop) of the whole."""
     out: list[Part] = []
     at = 0
     for part in parts:
@@ -168,7 +168,7 @@ def decode(raw: str) -> str:
 
 
 def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
-    """Method, target and headers of a request head (without the empty line).
+    """Returns method, target and headers of a request head (without the empty line).
 
     Raises: BadRequest.
     """
