@@ -1,5 +1,5 @@
-"""Everything that can go wrong, done to real mounts; the fixtures are those of ``tests/mount``. What needs no kernel to
-be shown is done to a reader without a mount (``reading``)."""
+"""Faults applied to real mounts, with the fixtures of ``tests/mount``, or, where no kernel is needed, to a reader
+without a mount (``reading``)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def wall() -> Clock:
-    """By which the signed URLs of ``reads.hub`` expire."""
+    """The clock by which the signed URLs of ``reads.hub`` expire."""
     return Clock(1_800_000_000.0)
 
 
 @pytest.fixture
 def reads_of(wall: Clock, tmp_path: Path) -> Iterator[MakeReads]:
-    """``reads_of(deadline=2.0, …)`` is a reader with these options; all have one hub and a cache of their own each."""
+    """``reads_of(deadline=2.0, …)`` makes a reader with these options. All share one hub; each has its own cache."""
     made: list[Reads] = []
     with Hub(clock=wall) as its_hub:
 
@@ -58,7 +58,7 @@ def reads(reads_of: MakeReads) -> Reads:
 
 
 class Anywhere(Mounted):
-    """A mount at a place of any name."""
+    """A mount at a path with any characters."""
 
     def is_mounted(self) -> bool:
         return bool(at(self.path))
@@ -66,13 +66,13 @@ class Anywhere(Mounted):
 
 @pytest.fixture
 def refusals(commands: Commands) -> Refusals:
-    """``refusals.of(code, "mount", …)`` is the one line of a command that failed."""
+    """``refusals.of(code, "mount", …)`` returns the message of a command that must fail."""
     return Refusals(commands)
 
 
 @pytest.fixture
 def nothing_left(refusals: Refusals) -> Iterator[None]:
-    """After the test no daemon, socket, record or mount of it is left: whatever failed, failed as a whole."""
+    """Asserts after the test that no daemon, socket, record or mount is left: a failed command undid its steps."""
     yield
     refusals.nothing_left()
 
@@ -87,9 +87,9 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mount_at(commands: Commands) -> Iterator[MountAt]:
-    """``mount_at(path, "acme/tiny", *options)``: as ``mount``, at a place of the test's choice.
+    """``mount_at(path, "acme/tiny", *options)`` mounts like ``mount``, at a path of the test's choice.
 
-    What the test does not unmount is ended without asking: it may have killed the daemon itself."""
+    Mounts that the test leaves are ended by force, since the test may have killed the daemon itself."""
     mounts: list[Mounted] = []
 
     def mount(path: Path, repo: str, *options: str) -> Mounted:
@@ -100,4 +100,4 @@ def mount_at(commands: Commands) -> Iterator[MountAt]:
 
     yield mount
     for made in reversed(mounts):
-        made.abolish()
+        made.force_unmount()

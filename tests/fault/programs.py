@@ -1,6 +1,6 @@
 """Programs that read from a mount in a process of their own, to be held up and killed: ``python -m … WAY PATH [AT]``.
 
-Each says "begun" on its standard output right before the read that may wait. Standard library only.
+Each prints "begun" right before the read that may wait. Standard library only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A reader without a mount: the fetcher, the transport and the disk as they are, before a Hub that lies.
+"""A reader without a mount: the real fetcher, transport and disk, with a faulty Hub.
 
-``conftest`` makes a Reads for a test; the test scripts the hub's faults, reads, and counts what was asked. The retry
-policy has its six attempts but no waits of its own, and signed URLs expire when the test turns the clock.
+``conftest`` makes a Reads for a test; the test scripts the hub's faults, reads, and counts the requests. The retry
+policy makes its six attempts without waits of its own, and signed URLs expire when the test advances the clock.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ REPO = "acme/tiny"
 
 
 class Reads:
-    """In seconds: ``connect_seconds`` and ``stall_seconds`` are the transport's patience for a connection and for a
-    byte, ``deadline`` that of a read."""
+    """Timeouts in seconds: ``connect_seconds`` for a connection, ``stall_seconds`` for the next byte, ``deadline`` for
+    a read."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Reads:
         self.hub.add_repo(REPO, files=files)
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        """What an open, a pread and a close would give."""
+        """Returns the bytes that open, pread and close on a mount would give."""
         reader = BlobReader(self.fetcher, self.remote.file(name), read_timeout=self._deadline)
         try:
             answer = reader.read(offset, reader.size if length is None else length)
@@ -77,7 +77,7 @@ class Reads:
             reader.close()
 
     def failure(self, name: str, offset: int = 0, length: int | None = None) -> HffsError:
-        """The error that such a read must end with."""
+        """Returns the error of a read that must fail."""
         try:
             data = self.read(name, offset, length)
         except HffsError as error:
@@ -85,8 +85,8 @@ class Reads:
         raise AssertionError(f"{len(data)} bytes of {name} were read")
 
     def asked(self, name: str) -> list[str]:
-        """What the hub was asked for the file and answered, in order: ``"resolve 302"``, ``"cdn 206"``; 0 is no HTTP
-        answer at all, None is none yet."""
+        """Returns kind and status of the requests for the file, in order: ``"resolve 302"``, ``"cdn 206"``. Status 0 is
+        an answer that is not HTTP, None an answer that has not begun."""
         return [f"{record.kind} {record.status}" for record in self.hub.journal.requests(file=name)]
 
     def ranges(self, name: str) -> list[str | None]:
@@ -95,5 +95,5 @@ class Reads:
         return [record.range for record in records if record.kind in ("cdn", "resolve-cache")]
 
     def attempts_failed(self) -> int:
-        """How many fetches have failed; the last 16 are remembered."""
+        """Returns the number of failed fetches, up to the last 16, which the fetcher keeps."""
         return len(self.fetcher.errors())

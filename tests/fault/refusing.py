@@ -1,6 +1,6 @@
-"""Commands that must fail, and how: one line that says what happened and what to do, and nothing left behind.
+"""Commands that must fail: each prints one line with what happened and what to do, and leaves nothing behind.
 
-``conftest`` makes a Refusals for a test; the tests ask it. Nothing here imports hffs. Used by one thread.
+``conftest`` makes a Refusals for a test. Nothing here imports hffs. Used by one thread.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from tests.mount.mounted import COMMAND_SECONDS, Commands, eventually, mountinfo
 
 
 class Refusals:
-    """``environment`` adds to (or with None takes from) what the commands see."""
+    """Runs commands that must fail, and checks that they leave nothing behind."""
 
     def __init__(self, commands: Commands) -> None:
         self.commands = commands
 
     def of(self, code: int, *arguments: str | Path, timeout: float = COMMAND_SECONDS, **environment: str) -> str:
-        """The line that ``hffs ARGUMENTS`` fails with, without its ``hffs: ``; ``code`` is its exit code."""
+        """Runs ``hffs ARGUMENTS``, which must exit with ``code``. Returns its error message without the ``hffs: ``.
+
+        ``environment`` adds to the variables of the command.
+        """
         before = dict(self.commands.environment)
         self.commands.environment.update(environment)
         try:
@@ -28,10 +31,10 @@ class Refusals:
             self.commands.environment = before
         assert done.returncode == code, f"{done.returncode}\n{done.stdout}{done.stderr}"
         assert done.stdout == ""
-        return the_line(done.stderr)
+        return error_line(done.stderr)
 
     def nothing_left(self) -> None:
-        """No daemon, no socket, no record of a mount below this home, and nothing mounted."""
+        """Asserts that no daemon, socket, mount record or mount of this home exists."""
         home = str(self.commands.home)
         assert [line for line in mountinfo() if home in line] == []
         assert eventually(lambda: not self.daemons(), 10), [command for _, command in self.daemons()]
@@ -39,7 +42,7 @@ class Refusals:
         assert sorted(path.name for path in runtime.glob("*") if path.suffix != ".log") == []
 
     def daemons(self) -> list[tuple[int, str]]:
-        """The pids and commands of the hffs processes that were started with this home."""
+        """Returns pids and command lines of the hffs processes that were started with this home."""
         found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
@@ -56,12 +59,12 @@ class Refusals:
         return found
 
 
-def the_line(said: str) -> str:
-    """What stands behind ``hffs: `` when that is all that was said: no traceback, no name of a class of ours."""
-    assert said.startswith("hffs: "), said
-    assert said.count("\n") == 1, said
-    assert said.endswith("\n"), said
-    line = said.removeprefix("hffs: ").removesuffix("\n")
+def error_line(stderr: str) -> str:
+    """Returns the message of ``stderr``, which must be a single line without traceback or class names."""
+    assert stderr.startswith("hffs: "), stderr
+    assert stderr.count("\n") == 1, stderr
+    assert stderr.endswith("\n"), stderr
+    line = stderr.removeprefix("hffs: ").removesuffix("\n")
     print(line)  # shown when the test fails, and with -s
     for word in ("Traceback", "Error(", "internal error", "None", "errno", "Errno", "<class"):
         assert word not in line, line
@@ -69,6 +72,6 @@ def the_line(said: str) -> str:
 
 
 def at(path: Path) -> list[str]:
-    """The lines of the mount table for this mountpoint, which may have any name."""
+    """Returns the lines of the mount table for this mountpoint, whatever characters its name has."""
     shown = str(path).replace("\\", "\\134").replace(" ", "\\040").replace("\n", "\\012").replace("#", "\\043")
     return [line for line in mountinfo() if line.split()[4] in (shown, shown.replace("\\043", "#"))]

@@ -120,9 +120,9 @@ def test_an_answer_that_stays_broken_is_an_errno_in_time_and_mends_when_it_does(
     assert all(each_one.hits for each_one in scripted.values()), [
         name for name, one in scripted.items() if not one.hits
     ]
-    told = mounted.status()["last_errors"]
-    assert told
-    for failure in told:
+    errors = mounted.status()["last_errors"]
+    assert errors
+    for failure in errors:
         print(failure["path"], "-", failure["what"])
         for secret in ("Signature=", "Policy=", "http://", "Traceback", "Error("):
             assert secret not in failure["what"]

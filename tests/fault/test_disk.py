@@ -210,7 +210,7 @@ def test_a_damaged_cache_costs_a_fetch_and_a_warning_never_a_wrong_byte(
         assert sha256sum(mounted / f"{name}.safetensors") == digest(one)
     assert eventually(lambda: mounted.status()["verification"]["verified"] == len(made), 30)
     mounted.unmount()
-    assert mounted.complaints() == []
+    assert mounted.warnings_logged() == []
     names = {}
     for name, (damage, _) in DAMAGES.items():
         state, data = the(commands, "state", made[name].size), the(commands, "data", made[name].size)
@@ -223,10 +223,10 @@ def test_a_damaged_cache_costs_a_fetch_and_a_warning_never_a_wrong_byte(
     fetched = {name: hub.journal.bytes_sent("cdn", file=f"{name}.safetensors") for name in made}
     whole = {name: one.size for name, one in made.items()}
     assert fetched == {**whole, "data flipped": BLOCK, "data a hole": BLOCK, "sound": 0}, "what is bad, and no more"
-    complaints = mounted.complaints()
-    told = {name: sum(etag in line for line in complaints) for name, etag in names.items()}
-    assert told == {name: times for name, (_, times) in DAMAGES.items()}
-    assert len(complaints) == sum(told.values())
+    warnings_logged = mounted.warnings_logged()
+    warned = {name: sum(etag in line for line in warnings_logged) for name, etag in names.items()}
+    assert warned == {name: times for name, (_, times) in DAMAGES.items()}
+    assert len(warnings_logged) == sum(warned.values())
     assert eventually(lambda: mounted.status()["verification"]["verified"] == len(made), 30)
 
 
@@ -252,7 +252,7 @@ def test_a_damaged_index_costs_a_listing_and_no_block(hub: Hub, mount: Mount, co
     assert sorted(os.listdir(mounted.path)) == sorted(FILES)
     assert sha256sum(mounted / NAME) == digest(MADE)
     assert hub.journal.bytes_sent("cdn") == 0, "blocks do not depend on the index"
-    assert len(mounted.complaints()) <= 1, mounted.complaints()
+    assert len(mounted.warnings_logged()) <= 1, mounted.warnings_logged()
     mounted.unmount()
     hub.journal.clear()
     mounted.start("acme/tiny", ["--prefetch", "none"])

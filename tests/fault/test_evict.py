@@ -30,8 +30,8 @@ def test_data_evicted_under_an_open_file_is_fetched_again(mounted: Mounted, comm
     path = mounted / "model.safetensors"
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
         assert file.read(10) == WHOLE[:10]
-        said = commands.expect("cache", "evict", str(path))
-        assert said.startswith(f"{path}: ")
+        output = commands.expect("cache", "evict", str(path))
+        assert output.startswith(f"{path}: ")
         forget_pages(path)
         assert mapped[:] == WHOLE
         file.seek(0)
@@ -72,8 +72,8 @@ def test_evict_pin_and_du_accept_a_path_in_the_mount_of_a_folder(hub: Hub, mount
     commands.expect("hydrate", str(mounted.path))
     assert commands.expect("du", str(mounted.path)).endswith(", 2 files, 24.0K on disk\n")
     commands.expect("cache", "pin", f"{mounted.path}/y.txt")
-    said = commands.expect("cache", "evict", str(mounted.path))
-    assert "1 blob evicted" in said
-    assert "1 blob pinned" in said
+    output = commands.expect("cache", "evict", str(mounted.path))
+    assert "1 blob evicted" in output
+    assert "1 blob pinned" in output
     assert commands.expect("du", str(mounted.path)).endswith(", 2 files, 12.0K on disk\n")
     assert (mounted / "x.txt").read_bytes() == b"x" * 5000

@@ -12,7 +12,7 @@ import pytest
 from tests.hub import Hub, Match, faults
 from tests.mount.mounted import CHECKOUT, Commands
 
-from .refusing import Refusals, the_line
+from .refusing import Refusals, error_line
 
 FILES = {"config.json": b"{}", "sub/a.txt": b"a"}
 INFO, TREE = Match(kind="info"), Match(kind="tree")
@@ -51,10 +51,10 @@ def test_a_hub_that_accepts_and_never_answers_is_given_up(hub: Hub, commands: Co
     ]
     try:
         for process in running:
-            said, line = process.communicate(timeout=80)
+            output, line = process.communicate(timeout=80)
             assert process.returncode == 5, line
-            assert said == ""
-            assert the_line(line).startswith(f"{host(hub)} did not answer in time: ")
+            assert output == ""
+            assert error_line(line).startswith(f"{host(hub)} did not answer in time: ")
     finally:
         for process in running:
             process.kill()

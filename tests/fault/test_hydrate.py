@@ -14,7 +14,7 @@ import pytest
 from tests.hub import Hub, Match, Record, Synthetic, faults
 from tests.mount.mounted import Commands, eventually
 
-from .refusing import the_line
+from .refusing import error_line
 from .test_disk import disk
 from .test_processes import hffs, running
 
@@ -73,9 +73,9 @@ def sent(records: list[Record]) -> int:
     return sum(record.bytes_sent for record in records)
 
 
-def events(said: str) -> list[dict[str, Any]]:
+def events(output: str) -> list[dict[str, Any]]:
     """The lines of ``--json``: one start first, one end last."""
-    found = [json.loads(line) for line in said.splitlines()]
+    found = [json.loads(line) for line in output.splitlines()]
     assert [each["event"] for each in found][:1] == ["start"]
     assert [each["event"] for each in found].count("start") == 1
     assert [number for number, each in enumerate(found) if each["event"] == "end"] == [len(found) - 1]
@@ -84,8 +84,8 @@ def events(said: str) -> list[dict[str, Any]]:
     return found
 
 
-def end(said: str) -> dict[str, Any]:
-    return events(said)[-1]
+def end(output: str) -> dict[str, Any]:
+    return events(output)[-1]
 
 
 # Interrupted.
@@ -104,13 +104,13 @@ def test_blocks_fetched_before_an_interruption_are_not_fetched_again(
         stored = ALL - BIG.size + (16 + 12 + 3) * MIB
         assert eventually(lambda: on_disk(commands.cache) >= stored - 3 * BLOCK, 9)
         process.send_signal(number)
-        said, wrong = process.communicate(timeout=SOON)
+        output, wrong = process.communicate(timeout=SOON)
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
     else:
         assert process.returncode == 130
-        assert the_line(wrong) == "interrupted: fetched data is kept; run the same command to continue"
-        assert said == ""
+        assert error_line(wrong) == "interrupted: fetched data is kept; run the same command to continue"
+        assert output == ""
     hub.journal.wait_for(lambda records: all(record.finished for record in records), SOON)
     first = hub.journal.requests("cdn")
     assert ALL // 3 < sent(first) < ALL
@@ -124,8 +124,8 @@ def test_blocks_fetched_before_an_interruption_are_not_fetched_again(
     # A broken block, up to three that waited to be stored with others, one that was just being stored.
     assert 1000 <= twice <= 1000 + 5 * BLOCK < 0.02 * ALL
     hub.journal.clear()
-    said = commands.expect("hydrate", "acme/big", *BIG_IS)
-    assert said == "acme/big: 21 files, 65.4M, verified; nothing was fetched\n"
+    output = commands.expect("hydrate", "acme/big", *BIG_IS)
+    assert output == "acme/big: 21 files, 65.4M, verified; nothing was fetched\n"
     assert hub.journal.requests("cdn") == []
 
 
@@ -139,7 +139,7 @@ def test_an_interruption_ends_it_while_the_hub_is_silent(hub: Hub, commands: Com
         process.send_signal(signal.SIGINT)
         _, wrong = process.communicate(timeout=9)  # less than the ten seconds after which silence is an error
         assert process.returncode == 130
-        assert the_line(wrong).startswith("interrupted")
+        assert error_line(wrong).startswith("interrupted")
     hub.faults.clear()
     commands.expect("hydrate", "acme/big")
 
@@ -149,10 +149,10 @@ def test_two_processes_share_the_work(hub: Hub, commands: Commands) -> None:
     hub.shape.total = 40e6
     command = hffs(commands, "hydrate", "acme/big", *BIG_IS, "--json")
     with running(*command, env=commands.environment) as one, running(*command, env=commands.environment) as other:
-        said = [process.communicate(timeout=SOON)[0] for process in (one, other)]
+        output = [process.communicate(timeout=SOON)[0] for process in (one, other)]
         assert [one.returncode, other.returncode] == [0, 0]
     hub.shape.total = None
-    for last in map(end, said):
+    for last in map(end, output):
         assert (last["state"], last["bytes_done"], last["files_done"]) == ("done", ALL, 21)
     sent_bytes = hub.journal.bytes_sent("cdn")
     print(f"{sent_bytes / ALL:.3f} times the repo was sent")
@@ -182,9 +182,9 @@ def test_only_selected_files_are_fetched_and_exported_under_their_names(
     hub: Hub, commands: Commands, tmp_path: Path, words: list[str], names: set[str]
 ) -> None:
     folder = tmp_path / "out of #1"
-    said = events(commands.expect("hydrate", *words, "--to", str(folder), "--json"))
-    assert said[-1]["state"] == "done"
-    assert {each["path"] for each in said if each["event"] == "file"} == names
+    output = events(commands.expect("hydrate", *words, "--to", str(folder), "--json"))
+    assert output[-1]["state"] == "done"
+    assert {each["path"] for each in output if each["event"] == "file"} == names
     found = exported(folder)
     assert set(found) == names
     root = "sub/deep/" if "--subfolder" in words else "sub/" if "/sub" in words[0] else ""
@@ -275,14 +275,14 @@ def test_a_missing_repo_or_file_exits_3(commands: Commands) -> None:
     for words in (["acme/none"], ["acme/big@v9"], ["acme/big/nope"], ["acme/big", "--include", "*.nope"]):
         done = commands.run("hydrate", *words)
         assert done.returncode == 3, (words, done)
-        the_line(done.stderr)
+        error_line(done.stderr)
 
 
 def test_a_gated_repo_exits_4_and_fetches_nothing(hub: Hub, commands: Commands) -> None:
     hub.add_repo("acme/gated", files={"a.safetensors": Synthetic(1 << 20, seed=1)}).gated = "manual"
     done = commands.run("hydrate", "acme/gated")
     assert done.returncode == 4, done
-    assert "acme/gated" in the_line(done.stderr)
+    assert "acme/gated" in error_line(done.stderr)
     assert hub.journal.requests("cdn") == []
 
 
@@ -293,9 +293,9 @@ def test_a_hub_lost_midway_exits_5_and_fetched_data_stays(hub: Hub, commands: Co
     with running(*command, env=commands.environment) as process:
         hub.journal.wait_for(lambda records: sent(list(records)) > ALL // 2, SOON)
         hub.down()
-        said, wrong = process.communicate(timeout=SOON)
+        output, wrong = process.communicate(timeout=SOON)
     assert process.returncode == 5, wrong
-    last = end(said)
+    last = end(output)
     assert (last["state"], last["exit_code"]) == ("failed", 5)
     assert ALL // 3 < last["bytes_done"] < ALL
     hub.up()
@@ -314,10 +314,10 @@ def test_content_that_stays_wrong_exits_6_and_other_files_complete(
     done = commands.run("hydrate", "acme/wrong", "--json", "--to", str(tmp_path / "out"))
     assert done.returncode == 6, done
     assert done.stderr.count("\n") <= 1, done.stderr
-    said = events(done.stdout)
-    (error,) = [each for each in said if each["event"] == "error"]
+    output = events(done.stdout)
+    (error,) = [each for each in output if each["event"] == "error"]
     assert (error["path"], error["exit_code"]) == ("2.safetensors", 6)
-    assert (said[-1]["files_done"], said[-1]["exit_code"]) == (3, 6)
+    assert (output[-1]["files_done"], output[-1]["exit_code"]) == (3, 6)
     assert sorted(exported(tmp_path / "out")) == ["0.safetensors", "1.safetensors", "3.safetensors"]
     assert len(hub.journal.requests("cdn", file="2.safetensors")) == 2
     hub.faults.remove(fault)

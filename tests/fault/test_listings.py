@@ -35,7 +35,7 @@ def test_names_that_would_lead_out_are_left_out_and_the_others_are_shown(
     for outside in ("escape", "../escape", "etc/passwd", "a/b", "trailing"):
         assert not (mounted / outside).exists()
     assert {path.name for path in tmp_path.iterdir()} <= {"blocks", "run", "hf", "home", "mnt"}
-    (line,) = mounted.complaints()
+    (line,) = mounted.warnings_logged()
     assert "event=name-refused" in line
     assert "acme/tiny" in line
 
@@ -126,10 +126,10 @@ def test_errors_name_ugly_files_harmlessly(debug: tuple[str, ...], hub: Hub, com
     hub.faults.add(Match(kind="tree"), faults.listed(["gone\x1b]0;owned\x07.bin", "x\x1b[2J\u2028hffs: all is well"]))
     done = commands.run("hydrate", "acme/tiny", *debug)
     assert done.returncode != 0
-    said = done.stdout + done.stderr
-    assert "gone\\x1b]0;owned\\x07.bin" in said
-    assert not set(said) & set("\x1b\x07")
-    assert not any(line.startswith("hffs: all is well") for line in said.splitlines())
+    output = done.stdout + done.stderr
+    assert "gone\\x1b]0;owned\\x07.bin" in output
+    assert not set(output) & set("\x1b\x07")
+    assert not any(line.startswith("hffs: all is well") for line in output.splitlines())
     named = commands.run("ls", "acme/tiny/gone\x1b[31m", *debug)
     assert named.returncode != 0
     assert "\x1b" not in named.stdout + named.stderr

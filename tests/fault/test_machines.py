@@ -18,7 +18,7 @@ import pytest
 from tests.hub import Hub
 from tests.mount.mounted import CHECKOUT, Commands
 
-from .refusing import Refusals, the_line
+from .refusing import Refusals, error_line
 
 UNPRIVILEGED_UID = 65534
 # env: only with another exec behind the one of setpriv are root's capabilities gone.
@@ -105,7 +105,7 @@ def unprivileged_python() -> str:
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 1, f"{done.returncode}\n{done.stdout}{done.stderr}"
-    return the_line(done.stderr)
+    return error_line(done.stderr)
 
 
 @pytest.mark.usefixtures("nothing_left")
@@ -193,8 +193,8 @@ def test_the_doctor_mounts_for_a_user_too_and_says_what_only_root_gets(others_ma
     done = others_machine.run(
         FREE_DEVICE, f'{UNPRIVILEGED} "$PYTHON" -m hffs doctor; grep -c hffs-doctor /proc/self/mountinfo'
     )
-    said = done.stdout.splitlines()
-    assert said[-1] == "0", "the trial mount is still there"
-    assert any("a trial mount works" in line for line in said), done.stdout + done.stderr
-    (no,) = [line for line in said if "no passthrough" in line]
+    output = done.stdout.splitlines()
+    assert output[-1] == "0", "the trial mount is still there"
+    assert any("a trial mount works" in line for line in output), done.stdout + done.stderr
+    (no,) = [line for line in output if "no passthrough" in line]
     assert no.endswith("needs root (CAP_SYS_ADMIN)") or "this kernel has no passthrough" in no

@@ -11,7 +11,7 @@ from tests.hub import Hub, Repo
 from tests.mount.conftest import Mount
 from tests.mount.mounted import Commands, eventually
 
-from .refusing import Refusals, the_line
+from .refusing import Refusals, error_line
 
 LOOKING = ("ls", "info", "du")
 FILES = {"config.json": b"{}", "sub/a.txt": b"a"}
@@ -73,7 +73,7 @@ def test_a_gated_repo_mounts_without_access_and_is_readable_once_granted(
     mounted = mount("acme/tiny")
     mounted.unmount()
     page = f"{hub.endpoint}/acme/gated"
-    line = the_line(commands.run("mount", "acme/gated", str(mounted.path)).stderr)
+    line = error_line(commands.run("mount", "acme/gated", str(mounted.path)).stderr)
     assert line.startswith("model acme/gated is gated, its files cannot be read yet: log in with `hf auth login`")
     assert line.endswith(f"ask for access at {page}")
     commands.expect("unmount", str(mounted.path))
@@ -81,7 +81,7 @@ def test_a_gated_repo_mounts_without_access_and_is_readable_once_granted(
     token.write_text("hf_good")
     done = commands.run("mount", "acme/gated", str(mounted.path), "--token-file", str(token))
     assert "acme/gated is mounted" in done.stdout
-    assert the_line(done.stderr).endswith(f"its files cannot be read yet: ask for access at {page}")
+    assert error_line(done.stderr).endswith(f"its files cannot be read yet: ask for access at {page}")
     assert hub.journal.requests("resolve-cache", repo="acme/gated") == [], "nothing was tried in the background"
     with pytest.raises(PermissionError):
         (mounted / "config.json").read_bytes()
@@ -199,7 +199,7 @@ def test_a_malformed_name_is_a_usage_error_and_sends_no_request(
             line = refusals.of(2, *words)
         else:
             assert main([str(word) for word in words]) == 2
-            line = the_line(capsys.readouterr().err)
+            line = error_line(capsys.readouterr().err)
         after = name.rpartition("@")[2].rpartition("tiny/")[2].partition("/")[0]  # or the part that is wrong
         assert repr(name) in line or repr(after)[1:-1] in line
     assert hub.journal.requests() == []
@@ -225,7 +225,7 @@ def test_a_name_and_options_that_contradict_each_other_are_told(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "named"),
     [
         (["--type", "modle"], "modle"),
         (["--workers", "0"], "--workers"),
@@ -242,9 +242,9 @@ def test_a_name_and_options_that_contradict_each_other_are_told(
     ],
 )
 def test_an_option_that_makes_no_sense_is_named(
-    hub: Hub, refusals: Refusals, place: Path, options: list[str], said: str
+    hub: Hub, refusals: Refusals, place: Path, options: list[str], named: str
 ) -> None:
-    assert said in refusals.of(2, "mount", "acme/tiny", place, *options)
+    assert named in refusals.of(2, "mount", "acme/tiny", place, *options)
     assert hub.journal.requests() == []
 
 

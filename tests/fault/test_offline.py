@@ -13,7 +13,7 @@ from tests.hub import Hub, Match, Repo, Synthetic, faults
 from tests.mount.conftest import Mount
 from tests.mount.mounted import Commands, Mounted, eventually, program
 
-from .refusing import Refusals, the_line
+from .refusing import Refusals, error_line
 
 BLOCK = 256 * 1024
 WEIGHTS = Synthetic(8 * BLOCK, seed=7)
@@ -115,10 +115,10 @@ def test_a_hub_that_is_down_at_mount_is_told_done_without_and_found_again(
     hub: Hub, repo: Repo, mount: Mount, commands: Commands, place: Path
 ) -> None:
     hub.down()
-    said = commands.run("mount", "acme/tiny", str(place))
+    done = commands.run("mount", "acme/tiny", str(place))
     try:
-        assert said.returncode == 0, said.stderr
-        line = the_line(said.stderr)
+        assert done.returncode == 0, done.stderr
+        line = error_line(done.stderr)
         assert line.startswith("cannot reach ")
         assert ": acme/tiny is shown as it was on " in line
         mounted = Mounted(commands, place)

@@ -19,7 +19,7 @@ from tests.mount.conftest import Mount
 from tests.mount.mounted import CHECKOUT, Commands, Mounted, eventually, process_start
 
 from .conftest import MountAt
-from .refusing import Refusals, at, the_line
+from .refusing import Refusals, at, error_line
 
 NAME = "model.safetensors"
 MADE = Synthetic(32 << 20, seed=61)
@@ -85,7 +85,7 @@ def test_what_a_killed_daemon_had_stored_is_used_by_the_next_one(hub: Hub, mount
     print(f"{local // BLOCK} blocks were stored, {len(twice)} were on their way to the daemon: {twice}")
     # Of what the Hub calls sent, the daemon had not yet read some: what four connections hold in the kernel's buffers.
     assert len(twice) <= 4 * IN_FLIGHT
-    assert mounted.complaints() == []
+    assert mounted.warnings_logged() == []
 
 
 @pytest.mark.allow_warnings
@@ -97,8 +97,8 @@ def test_a_read_survives_a_killed_worker_and_little_is_fetched_twice(hub: Hub, m
     with running("sha256sum", mounted / NAME) as reader:
         hub.journal.wait_for(lambda records: sum(record.bytes_sent for record in records) > MADE.size // 3, 60)
         os.kill(mounted.pid, signal.SIGKILL)
-        said, _ = reader.communicate(timeout=90)
-    assert said.split()[0] == sha256(MADE)
+        output, _ = reader.communicate(timeout=90)
+    assert output.split()[0] == sha256(MADE)
     sent = blocks_sent(hub.journal.requests("cdn"))
     twice = len(sent) - len({*sent})
     print(f"{twice} of {MADE.size // BLOCK} blocks were fetched twice")
@@ -159,7 +159,7 @@ def test_an_interrupted_start_leaves_no_daemon(
         process.send_signal(signal.SIGINT)
         _, line = process.communicate(timeout=30)
         assert process.returncode == 130
-        assert the_line(line).startswith("interrupted")
+        assert error_line(line).startswith("interrupted")
         assert time.monotonic() - begun < 15
     hub.faults.clear()
     assert not at(place)
@@ -178,10 +178,10 @@ def test_of_two_starts_at_one_place_exactly_one_wins(
         codes = sorted(code for _, _, code in ended)
         assert codes == [0, 1, 1], ended
         assert len(at(place)) == 1
-        (winner,) = [said.split()[0] for said, _, code in ended if code == 0]
+        (winner,) = [output.split()[0] for output, _, code in ended if code == 0]
         for _, line, code in ended:
             if code:
-                assert str(place) in the_line(line)
+                assert str(place) in error_line(line)
         (status,) = refusals.statuses()
         assert status["repo"] == winner
         assert sorted(os.listdir(place)) == (["other.txt"] if winner == "acme/other" else ["config.json", NAME])

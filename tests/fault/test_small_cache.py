@@ -86,7 +86,7 @@ def reading(path: Path, seed: int) -> subprocess.Popen[str]:
     )
 
 
-def said(process: subprocess.Popen[str]) -> list[str]:
+def output(process: subprocess.Popen[str]) -> list[str]:
     out, _ = process.communicate(timeout=100)
     assert process.returncode == 0
     return out.splitlines()
@@ -109,10 +109,10 @@ def test_a_file_four_times_the_cache_is_read_right_and_the_cache_keeps_to_its_si
     path = mounted / NAME
     with watched(commands.cache) as most:
         for _ in range(2):
-            assert said(reading(path, 0)) == [whole()]
+            assert output(reading(path, 0)) == [whole()]
             drop(path)
         for process in [reading(path, seed) for seed in range(1, 5)]:
-            for line in said(process):
+            for line in output(process):
                 offset, length, digest = line.split()
                 assert hashlib.sha256(MADE.read(int(offset), int(length))).hexdigest() == digest
     assert most() <= LIMIT + OVER
@@ -130,7 +130,7 @@ def test_the_smallest_limit_of_two_mounts_rules_and_ends_with_its_mount(
     hub.add_repo("acme/big", files={NAME: MADE})
     hub.add_repo("acme/other", files={"config.json": b"{}"})
     wide = mount("acme/big", "--cache-size", "200M", "--prefetch", "none")
-    assert said(reading(wide / NAME, 0)) == [whole()]
+    assert output(reading(wide / NAME, 0)) == [whole()]
     assert on_disk(commands.cache) > MADE.size
     narrow = mount("acme/other", "--cache-size", "24M", "--prefetch", "none")
     assert eventually(lambda: on_disk(commands.cache) <= LIMIT, 10), "also without any fetch"
@@ -139,7 +139,7 @@ def test_the_smallest_limit_of_two_mounts_rules_and_ends_with_its_mount(
     subprocess.run(["umount", "-l", narrow.path], check=True)
     assert eventually(lambda: wide.status()["cache"]["limit"] == 200 * MIB, 10)
     drop(wide / NAME)
-    assert said(reading(wide / NAME, 0)) == [whole()]
+    assert output(reading(wide / NAME, 0)) == [whole()]
     assert on_disk(commands.cache) > MADE.size
 
 
@@ -168,7 +168,7 @@ def test_a_disk_smaller_than_the_file_is_a_cache_too_and_keeps_a_tenth_free(
     hub.add_repo("acme/big", files={NAME: MADE})
     commands.environment["HFFS_CACHE_DIR"] = str(disk / "cache")
     mounted = mount("acme/big", "--prefetch", "none")
-    assert said(reading(mounted / NAME, 0)) == [whole()]
+    assert output(reading(mounted / NAME, 0)) == [whole()]
     status = mounted.status()
     assert (status["state"], status["last_errors"]) == ("serving", [])
     assert status["cache"]["limit"] is None
@@ -182,13 +182,13 @@ def test_what_other_programs_fill_the_disk_with_is_made_room_for(
     hub.add_repo("acme/big", files={NAME: MADE})
     commands.environment["HFFS_CACHE_DIR"] = str(disk / "cache")
     mounted = mount("acme/big", "--prefetch", "none", "--min-free", "4M")
-    assert said(reading(mounted / NAME, 0)) == [whole()]
+    assert output(reading(mounted / NAME, 0)) == [whole()]
     other = disk / "other"
     other.write_bytes(random.Random(1).randbytes(free(disk)))
     assert free(disk) == 0
     assert eventually(lambda: free(disk) >= 4 * MIB, 10), "also without any read"
     drop(mounted / NAME)
-    assert said(reading(mounted / NAME, 0)) == [whole()]
+    assert output(reading(mounted / NAME, 0)) == [whole()]
     other.unlink()
 
 

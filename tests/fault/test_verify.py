@@ -80,8 +80,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     def run(*words: object) -> tuple[int, str, str]:
         capsys.readouterr()
         code = main(list(map(str, words)))
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
@@ -94,8 +94,8 @@ def verify(run: Run) -> Verify:
 @pytest.fixture
 def hydrate(run: Run) -> Hydrate:
     def hydrate(*words: object) -> None:
-        code, said, wrong = run("hydrate", *words)
-        assert code == 0, said + wrong
+        code, output, wrong = run("hydrate", *words)
+        assert code == 0, output + wrong
 
     return hydrate
 
@@ -125,14 +125,14 @@ def state_of(commands: Commands, content: bytes) -> Path:
 def test_hydrated_files_verify_without_asking_a_server(hub: Hub, verify: Verify, hydrate: Hydrate, run: Run) -> None:
     hydrate("acme/tiny", "--exclude", "sub/*")
     hub.down()
-    said = verify("acme/tiny")
-    assert (said.code, said.findings) == (0, [])
-    assert said.checked == {
+    result = verify("acme/tiny")
+    assert (result.code, result.findings) == (0, [])
+    assert result.checked == {
         "right": 4, "plausible": 0, "partial": 0, "absent": 1, "wrong": 0, "others": 0,
         "bytes": len(WEIGHTS) + 8, "blocks": 5,
     }  # fmt: skip
-    assert said.events[0] == "start"
-    assert said.events[-1] == "end"
+    assert result.events[0] == "start"
+    assert result.events[-1] == "end"
     size = f"{(len(WEIGHTS) + 8) / 1024:.1f}K"
     assert run("verify", "acme/tiny") == (0, f"acme/tiny: 4 files correct, 1 not local; {size} read; no damage\n", "")
 
@@ -144,12 +144,12 @@ def test_damaged_blocks_are_reported_and_fix_fetches_only_them(
     path = data_of(commands, WEIGHTS)
     corrupt(path, BLOCK + 5)
     damaged = path.read_bytes()
-    said = verify("acme/tiny")
-    assert (said.code, said.outcomes) == (6, [("model.safetensors", "blocks", False)])
+    result = verify("acme/tiny")
+    assert (result.code, result.outcomes) == (6, [("model.safetensors", "blocks", False)])
     assert path.read_bytes() == damaged, "nothing changes without --fix"
     before = hub.journal.bytes_sent("cdn")
-    said = verify("acme/tiny", "--fix")
-    assert (said.code, said.outcomes) == (0, [("model.safetensors", "blocks", True)])
+    result = verify("acme/tiny", "--fix")
+    assert (result.code, result.outcomes) == (0, [("model.safetensors", "blocks", True)])
     assert hub.journal.bytes_sent("cdn") - before == BLOCK
     assert path.read_bytes() == WEIGHTS
     assert verify("acme/tiny").findings == []
@@ -168,13 +168,13 @@ def test_bytes_that_match_their_crcs_but_not_their_hash_are_found(
     state, _ = StateFile.open(str(state_of(commands, WEIGHTS)))
     state.set_crcs(0, [crc32(path.read_bytes()[:BLOCK])])
     state.close()
-    said = verify("acme/tiny")
-    assert (said.code, said.outcomes) == (6, [("model.safetensors", "hash", False)])
-    assert said.findings[0]["expected"] == hashlib.sha256(WEIGHTS).hexdigest()
-    assert said.findings[0]["got"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    result = verify("acme/tiny")
+    assert (result.code, result.outcomes) == (6, [("model.safetensors", "hash", False)])
+    assert result.findings[0]["expected"] == hashlib.sha256(WEIGHTS).hexdigest()
+    assert result.findings[0]["got"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert "verified" not in run("cache", "list")[1].splitlines()[1]
-    said = verify("acme/tiny", "--fix")
-    assert (said.code, said.outcomes) == (0, [("model.safetensors", "hash", True)])
+    result = verify("acme/tiny", "--fix")
+    assert (result.code, result.outcomes) == (0, [("model.safetensors", "hash", True)])
     assert data_of(commands, WEIGHTS).read_bytes() == WEIGHTS
     assert "verified" in run("cache", "list")[1].splitlines()[1]
 
@@ -182,8 +182,8 @@ def test_bytes_that_match_their_crcs_but_not_their_hash_are_found(
 def test_a_truncated_data_file_is_found_and_mended(commands: Commands, verify: Verify, hydrate: Hydrate) -> None:
     hydrate("acme/tiny")
     os.truncate(data_of(commands, WEIGHTS), BLOCK)
-    said = verify("acme/tiny")
-    assert (said.code, said.outcomes) == (6, [("model.safetensors", "unreadable", False)])
+    result = verify("acme/tiny")
+    assert (result.code, result.outcomes) == (6, [("model.safetensors", "unreadable", False)])
     assert verify("acme/tiny", "--fix").outcomes == [("model.safetensors", "unreadable", True)]
     assert data_of(commands, WEIGHTS).read_bytes() == WEIGHTS
 
@@ -195,9 +195,9 @@ def test_fix_without_the_hub_drops_damage_and_exits_5(
     hydrate("acme/tiny")
     corrupt(data_of(commands, WEIGHTS), 5)
     hub.down()
-    said = verify("acme/tiny", "--fix")
-    assert (said.code, said.outcomes) == (5, [("model.safetensors", "blocks", False)])
-    assert "cannot reach" in said.findings[0]["remedy"]
+    result = verify("acme/tiny", "--fix")
+    assert (result.code, result.outcomes) == (5, [("model.safetensors", "blocks", False)])
+    assert "cannot reach" in result.findings[0]["remedy"]
     hub.up()
     assert verify("acme/tiny", "--require", "model.safetensors", "--fix").code == 0
 
@@ -206,14 +206,14 @@ def test_fix_without_the_hub_drops_damage_and_exits_5(
 def test_a_fetched_mismatch_is_reported_until_the_content_is_right(hub: Hub, run: Run, verify: Verify) -> None:
     hub.faults.add(Match(kind="cdn"), faults.flip_bit(1000))
     assert run("hydrate", "acme/tiny", "--include", "model.safetensors")[0] == 6
-    said = verify("acme/tiny")
-    assert (said.code, said.outcomes) == (6, [("model.safetensors", "hash", False)])
-    assert said.findings[0]["expected"] == hashlib.sha256(WEIGHTS).hexdigest()
-    assert said.findings[0]["got"] not in ("", said.findings[0]["expected"])
+    result = verify("acme/tiny")
+    assert (result.code, result.outcomes) == (6, [("model.safetensors", "hash", False)])
+    assert result.findings[0]["expected"] == hashlib.sha256(WEIGHTS).hexdigest()
+    assert result.findings[0]["got"] not in ("", result.findings[0]["expected"])
     assert verify("acme/tiny", "--fix").code == 6
     hub.faults.clear()
-    said = verify("acme/tiny", "--fix")
-    assert (said.code, said.outcomes) == (0, [("model.safetensors", "hash", True)])
+    result = verify("acme/tiny", "--fix")
+    assert (result.code, result.outcomes) == (0, [("model.safetensors", "hash", True)])
     assert verify("acme/tiny").findings == []
 
 
@@ -221,14 +221,14 @@ def test_missing_required_files_are_damage_and_fix_fetches_them(
     hub: Hub, verify: Verify, hydrate: Hydrate, run: Run
 ) -> None:
     hydrate("acme/tiny", "--include", "*.json")
-    said = verify("acme/tiny", "--require", "config.json", "--require", "*.safetensors", "--require", "*.gguf")
-    assert said.code == 6
-    assert said.outcomes == [("model.safetensors", "missing", False), ("*.gguf", "missing", False)]
+    result = verify("acme/tiny", "--require", "config.json", "--require", "*.safetensors", "--require", "*.gguf")
+    assert result.code == 6
+    assert result.outcomes == [("model.safetensors", "missing", False), ("*.gguf", "missing", False)]
     _, text, _ = run("verify", "acme/tiny", "--require", "*.gguf")
     assert text.splitlines()[0] == "*.gguf: no file of acme/tiny matches this required pattern"
     before = hub.journal.bytes_sent("cdn")
-    said = verify("acme/tiny", "--require", "*.safetensors", "--fix")
-    assert (said.code, said.outcomes) == (0, [("model.safetensors", "missing", True)])
+    result = verify("acme/tiny", "--require", "*.safetensors", "--fix")
+    assert (result.code, result.outcomes) == (0, [("model.safetensors", "missing", True)])
     assert hub.journal.bytes_sent("cdn") - before == len(WEIGHTS)
     assert verify("acme/tiny", "--require", "*.safetensors", "--require", "config.json").code == 0
 
@@ -236,11 +236,11 @@ def test_missing_required_files_are_damage_and_fix_fetches_them(
 def test_an_lfs_pointer_in_the_repo_itself_is_a_warning(hub: Hub, verify: Verify, hydrate: Hydrate) -> None:
     hub.add_repo("acme/stub", files={"model.bin": STUB, "config.json": b"{"})
     hydrate("acme/stub")
-    said = verify("acme/stub")
-    assert said.code == 0
-    assert {each["severity"] for each in said.findings} == {"warning"}
-    assert said.outcomes == [("config.json", "structure", False), ("model.bin", "pointer", False)]
-    assert said.findings[1]["what"].endswith("; the repo has the same content")
+    result = verify("acme/stub")
+    assert result.code == 0
+    assert {each["severity"] for each in result.findings} == {"warning"}
+    assert result.outcomes == [("config.json", "structure", False), ("model.bin", "pointer", False)]
+    assert result.findings[1]["what"].endswith("; the repo has the same content")
 
 
 def test_all_checks_every_repo_and_blobs_that_no_listing_names(
@@ -250,14 +250,14 @@ def test_all_checks_every_repo_and_blobs_that_no_listing_names(
     hydrate("acme/tiny")
     hydrate("datasets/acme/two")
     corrupt(data_of(commands, Synthetic(BLOCK, seed=92).read(0, BLOCK)), 5)
-    said = verify("--all")
-    assert (said.code, said.outcomes) == (6, [("datasets/acme/two/a.bin", "blocks", False)])
-    assert said.checked["right"] == 5
+    result = verify("--all")
+    assert (result.code, result.outcomes) == (6, [("datasets/acme/two/a.bin", "blocks", False)])
+    assert result.checked["right"] == 5
     for path in (commands.cache / "index").iterdir():
         path.unlink()
-    said = verify("--all", "--fix")  # its origin is unknown: it is dropped, and fetched when it is read
-    assert said.code == 0
-    assert [(kind, mended) for _, kind, mended in said.outcomes] == [("blocks", True)]
+    result = verify("--all", "--fix")  # its origin is unknown: it is dropped, and fetched when it is read
+    assert result.code == 0
+    assert [(kind, mended) for _, kind, mended in result.outcomes] == [("blocks", True)]
     assert verify("--all").findings == []
 
 
@@ -339,20 +339,20 @@ def clone(hub: Hub, tmp_path: Path) -> Path:
 
 
 def test_a_snapshot_is_verified_and_its_blobs_are_mended(snapshot: Path, verify: Verify) -> None:
-    said = verify(snapshot)
-    assert (said.code, said.findings, said.checked["right"]) == (0, [], 5)
+    result = verify(snapshot)
+    assert (result.code, result.findings, result.checked["right"]) == (0, [], 5)
     blob = (snapshot / "model.safetensors").resolve()
     corrupt(blob, 5)
     (snapshot / "sub/other.bin").resolve().unlink()
-    said = verify(snapshot)
-    assert said.code == 6
-    assert said.outcomes == [
+    result = verify(snapshot)
+    assert result.code == 6
+    assert result.outcomes == [
         ("model.safetensors", "hash", False),
         ("same.safetensors", "hash", False),
         ("sub/other.bin", "missing", False),
     ]
-    said = verify(snapshot.parents[1], "--fix")
-    assert (said.code, {mended for _, _, mended in said.outcomes}) == (0, {True})
+    result = verify(snapshot.parents[1], "--fix")
+    assert (result.code, {mended for _, _, mended in result.outcomes}) == (0, {True})
     assert (snapshot / "model.safetensors").is_symlink()
     assert (snapshot / "model.safetensors").read_bytes() == WEIGHTS
     assert (snapshot / "sub/other.bin").stat().st_size == BLOCK + 7
@@ -363,18 +363,18 @@ def test_without_the_hub_a_snapshot_is_verified_by_its_blob_names(hub: Hub, snap
     hub.down()
     assert verify(snapshot).checked["right"] == 5
     corrupt((snapshot / "model.safetensors").resolve(), 5)
-    said = verify(snapshot)
-    assert said.code == 6
-    assert "nothing was compared with the Hub" in said.stderr
-    assert said.outcomes[0] == ("model.safetensors", "hash", False)
+    result = verify(snapshot)
+    assert result.code == 6
+    assert "nothing was compared with the Hub" in result.stderr
+    assert result.outcomes[0] == ("model.safetensors", "hash", False)
 
 
 @pytest.mark.allow_warnings("what was not replaced")
 def test_a_download_folder_is_mended_except_modified_files(local_dir: Path, verify: Verify) -> None:
     (local_dir / "mine.json").write_text("not JSON, and not the Hub's")
-    said = verify(local_dir)
-    assert (said.code, said.findings, said.checked["right"]) == (0, [], 5)
-    assert "name it with --repo" in said.stderr
+    result = verify(local_dir)
+    assert (result.code, result.findings, result.checked["right"]) == (0, [], 5)
+    assert "name it with --repo" in result.stderr
     times = (local_dir / "model.safetensors").stat()
     corrupt(local_dir / "model.safetensors", 5)
     os.utime(local_dir / "model.safetensors", ns=(times.st_atime_ns, times.st_mtime_ns))  # as a disk damages it
@@ -382,32 +382,32 @@ def test_a_download_folder_is_mended_except_modified_files(local_dir: Path, veri
     later = time.time() + 60
     os.utime(local_dir / "config.json", (later, later))
     assert verify(local_dir).code == 6
-    said = verify(local_dir, "--repo", "acme/tiny", "--fix")
-    assert said.code == 6
-    assert said.outcomes == [("config.json", "hash", False), ("model.safetensors", "hash", True)]
-    assert "may be your own change" in said.findings[0]["remedy"]
+    result = verify(local_dir, "--repo", "acme/tiny", "--fix")
+    assert result.code == 6
+    assert result.outcomes == [("config.json", "hash", False), ("model.safetensors", "hash", True)]
+    assert "may be your own change" in result.findings[0]["remedy"]
     assert (local_dir / "config.json").read_text() == '{"a": 2}'
     assert (local_dir / "mine.json").read_text() == "not JSON, and not the Hub's"
     assert (local_dir / "model.safetensors").read_bytes() == WEIGHTS
-    assert said.checked["others"] == 1
+    assert result.checked["others"] == 1
 
 
 def test_in_a_clone_only_pointers_are_replaced(clone: Path, verify: Verify) -> None:
     pointers = ["model.safetensors", "same.safetensors", "sub/other.bin"]
     (clone / "config.json").write_text('{"a": 2}')
-    said = verify(clone)
-    assert said.code == 6
-    assert said.outcomes == [("config.json", "hash", False), *((path, "pointer", False) for path in pointers)]
-    assert said.findings[1]["remedy"] == "git lfs pull, or run it again with --fix"
+    result = verify(clone)
+    assert result.code == 6
+    assert result.outcomes == [("config.json", "hash", False), *((path, "pointer", False) for path in pointers)]
+    assert result.findings[1]["remedy"] == "git lfs pull, or run it again with --fix"
     (clone / "same.safetensors").write_bytes(STUB)  # to something else than the commit has
-    said = verify(clone, "--fix")
-    assert said.outcomes == [
+    result = verify(clone, "--fix")
+    assert result.outcomes == [
         ("config.json", "hash", False),
         ("model.safetensors", "pointer", True),
         ("same.safetensors", "pointer", False),
         ("sub/other.bin", "pointer", True),
     ]
-    assert said.code == 6
+    assert result.code == 6
     assert (clone / "model.safetensors").read_bytes() == WEIGHTS
     assert (clone / "model.safetensors").stat().st_nlink == 1
     assert (clone / "same.safetensors").read_bytes() == STUB
@@ -425,19 +425,19 @@ def test_a_plain_folder_is_checked_by_format_and_truncated_files_completed(
     (folder / "config.json").write_bytes(b'{"a": 1}')
     (folder / "stub.gguf").write_bytes(STUB)
     hub.down()
-    said = verify(folder)
-    assert said.code == 6
-    assert said.outcomes == [
+    result = verify(folder)
+    assert result.code == 6
+    assert result.outcomes == [
         ("model.safetensors", "structure", False),
         ("stub.gguf", "pointer", False),
         ("tiny.bin", "tiny", False),
     ]
-    assert said.checked["plausible"] == 1
+    assert result.checked["plausible"] == 1
     assert verify(folder, "--repo", "acme/tiny").code == 5
     hub.up()
-    said = verify(folder, "--repo", "acme/tiny", "--fix", "--require", "sub/*")
-    assert said.outcomes == [("model.safetensors", "size", True), ("sub/other.bin", "missing", True)]
-    assert (said.code, said.checked["others"]) == (0, 2)
+    result = verify(folder, "--repo", "acme/tiny", "--fix", "--require", "sub/*")
+    assert result.outcomes == [("model.safetensors", "size", True), ("sub/other.bin", "missing", True)]
+    assert (result.code, result.checked["others"]) == (0, 2)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert (folder / "sub/other.bin").stat().st_size == BLOCK + 7
     assert verify(folder, "--repo", "acme/never").code == 3
@@ -450,8 +450,8 @@ def test_a_single_file_is_verified_and_links_are_not_replaced(tmp_path: Path, ve
     (folder / "model.safetensors").symlink_to(other)
     (folder / "config.json").write_bytes(b'{"a": 1}')
     assert verify(folder / "config.json", "--repo", "acme/tiny").checked["right"] == 1
-    said = verify(folder, "--repo", "acme/tiny", "--fix")
-    assert (said.code, said.outcomes) == (6, [("model.safetensors", "size", False)])
+    result = verify(folder, "--repo", "acme/tiny", "--fix")
+    assert (result.code, result.outcomes) == (6, [("model.safetensors", "size", False)])
     assert other.read_bytes() == WEIGHTS[:1000]
     assert (folder / "model.safetensors").is_symlink()
 
@@ -459,8 +459,8 @@ def test_a_single_file_is_verified_and_links_are_not_replaced(tmp_path: Path, ve
 def test_a_repo_only_in_huggingface_hubs_cache_is_verified_there(hub: Hub, commands: Commands, verify: Verify) -> None:
     cache = commands.environment["HF_HOME"] + "/hub"
     huggingface_hub.snapshot_download("acme/tiny", cache_dir=cache, endpoint=hub.endpoint)
-    said = verify("acme/tiny")
-    assert (said.code, said.checked["right"]) == (0, 5)
+    result = verify("acme/tiny")
+    assert (result.code, result.checked["right"]) == (0, 5)
 
 
 def test_patterns_select_the_files_to_verify(

@@ -181,9 +181,9 @@ def test_unmounting_under_a_waiting_reader_says_busy_and_lazily_it_ends_in_time(
         begun = time.monotonic()
         commands.expect("unmount", "--lazy", str(mounted.path))
         assert not at(mounted.path)
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
         assert process.returncode == 1, "the read ended with an error at its deadline"
-        assert f"[Errno {errno.ETIMEDOUT}]" in said or f"[Errno {errno.EIO}]" in said
+        assert f"[Errno {errno.ETIMEDOUT}]" in output or f"[Errno {errno.EIO}]" in output
     assert eventually(lambda: not mounted.is_alive(), 20)
     assert time.monotonic() - begun < 40, (
         "4 s for the read, which the kernel asks for twice; the rest is for a busy machine"

@@ -1,4 +1,4 @@
-"""Real mounts: a Hub and as many mounts as a test asks for, and the proof that nothing of them stays behind."""
+"""Real mounts: a Hub and as many mounts as a test asks for, and checks that they leave nothing behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Mount = Callable[..., Mounted]
 FAILED = pytest.StashKey[bool]()
 
 
-class LookedAt(NamedTuple):
+class SharedMount(NamedTuple):
     mounted: Mounted
     hub: Hub
 
@@ -69,7 +69,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def binding(request: pytest.FixtureRequest) -> str:
-    """What talks to the kernel: the default, unless the test is one of ``on_both_bindings``."""
+    """The FUSE binding: the default, except in tests marked ``on_both_bindings``."""
     return str(getattr(request, "param", "auto"))
 
 
@@ -82,7 +82,7 @@ def commands(tmp_path: Path, hub: Hub, binding: str) -> Commands:
 def mounting(
     commands: Commands, below: Path, *, quiet: Callable[[], bool], show: Callable[[], bool]
 ) -> Iterator[Mount]:
-    """Mounts below a folder, all gone in the end. ``quiet``: their logs may complain; ``show``: print them."""
+    """Mounts below a folder, unmounted at the end. ``quiet``: their logs may have warnings; ``show``: print them."""
     mounts: list[Mounted] = []
 
     def mount(repo: str, *options: str, revision: str | None = None) -> Mounted:
@@ -99,20 +99,20 @@ def mounting(
             if made.is_mounted():
                 made.unmount()
             assert not made.is_alive(), f"the daemon {made.pid} outlives its mount"
-        except Exception as error:  # every mount gets its turn, then all that went wrong is told
+        except Exception as error:  # every mount is ended, then all errors are reported
             wrong.append(str(error))
         finally:
-            made.abolish()
-    complaints = mounts[0].complaints() if mounts and not quiet() else []
-    if wrong or complaints or show():
+            made.force_unmount()
+    warnings_logged = mounts[0].warnings_logged() if mounts and not quiet() else []
+    if wrong or warnings_logged or show():
         print(f"--- the daemons' log\n{mounts[0].log() if mounts else ''}")
     assert not wrong, wrong
-    assert not complaints, complaints
+    assert not warnings_logged, warnings_logged
 
 
 @pytest.fixture
 def mount(request: pytest.FixtureRequest, tmp_path: Path, commands: Commands) -> Iterator[Mount]:
-    """``mount("acme/tiny", "--prefetch", "none")`` mounts below the test's folder; all of it is gone afterwards.
+    """``mount("acme/tiny", "--prefetch", "none")`` mounts below the test's folder, and is unmounted after it.
 
     A daemon that logged a WARNING or worse fails a test that is not marked ``allow_warnings``.
     """
@@ -126,16 +126,16 @@ def mount(request: pytest.FixtureRequest, tmp_path: Path, commands: Commands) ->
 
 
 @pytest.fixture(scope="module")
-def looked_at(tmp_path_factory: pytest.TempPathFactory, source: Path, binding: str) -> Iterator[LookedAt]:
+def shared_mount(tmp_path_factory: pytest.TempPathFactory, source: Path, binding: str) -> Iterator[SharedMount]:
     """The files of ``sample``, mounted once for all tests of a module that read no file's content."""
-    home = tmp_path_factory.mktemp("looked-at")
+    home = tmp_path_factory.mktemp("shared-mount")
     with Hub() as hub:
         hub.add_repo("acme/tiny", files=source)
         commands = Commands(home, hub.endpoint, binding)
         with mounting(commands, home / "mnt", quiet=lambda: False, show=lambda: False) as mount:
-            yield LookedAt(mount("acme/tiny", "--prefetch", "none"), hub)
+            yield SharedMount(mount("acme/tiny", "--prefetch", "none"), hub)
         fetched = hub.journal.requests("cdn")
-        assert fetched == [], "it is for tests that only look"
+        assert fetched == [], "a shared mount is for tests that read no content"
         assert hub.errors == []
 
 

@@ -44,11 +44,11 @@ def transformers(place: str, source: str, dtype: str) -> None:
             logits = model(torch.arange(32)[None]).logits
         return model.state_dict(), logits
 
-    found, said = load(place)
+    found, output = load(place)
     assert found["model.norm.weight"].dtype == (torch.bfloat16 if dtype == "auto" else getattr(torch, dtype))
     expected, known = load(source)
     same_tensors(found, expected)
-    assert torch.equal(said, known)
+    assert torch.equal(output, known)
 
 
 def transformers_kinds(single: str, sharded: str, source: str) -> None:

@@ -1,7 +1,7 @@
-"""A mount as a user has it: made, asked and ended through the command line, in processes of their own.
+"""A mount as users have it: mounted, queried and unmounted through the command line, in processes of its own.
 
-The fixtures in ``conftest`` make these. Every call is bounded. Nothing here imports hffs: what is tested is the
-program. Used by one thread.
+The fixtures in ``conftest`` make these. Every call has a timeout. Nothing here imports hffs, so that tests exercise
+the program. Used by one thread.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 COMMAND_SECONDS = 60.0  # hffs mount, status, unmount: each takes 0.3 to 2 s on an idle machine
-PROGRAM_SECONDS = 110.0  # what reads from a mount; below the test's own timeout, so that its output is still seen
-END_SECONDS = 10.0  # for a daemon to end after its mount is gone
-COMPLAINT = re.compile(r"\blevel=(warning|error|critical)\b|Traceback")
+PROGRAM_SECONDS = 110.0  # a program that reads a mount; below the test's own timeout, so that its output is still shown
+END_SECONDS = 10.0  # for a daemon to end after its mount was unmounted
+WARNING_LINE = re.compile(r"\blevel=(warning|error|critical)\b|Traceback")
 _MNT_DETACH = 2  # mount.h
 
 # For tests of what every binding promises; the others run on the one that users get.
@@ -56,7 +56,7 @@ class Commands:
         }
 
     def run(self, *arguments: str, timeout: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
-        """``hffs ARGUMENTS``, whatever its exit code."""
+        """Runs ``hffs ARGUMENTS``, whatever its exit code."""
         return subprocess.run(
             [sys.executable, "-m", "hffs", *arguments],
             cwd=CHECKOUT, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -64,14 +64,14 @@ class Commands:
         )  # fmt: skip
 
     def expect(self, *arguments: str, timeout: float = COMMAND_SECONDS) -> str:
-        """What a successful ``hffs ARGUMENTS`` prints."""
+        """Runs ``hffs ARGUMENTS``, which must succeed. Returns its standard output."""
         done = self.run(*arguments, timeout=timeout)
         assert done.returncode == 0, f"hffs {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
 
 class Mounted:
-    """One mount. ``path`` is its mountpoint, ``pid`` its daemon; there is none before ``start``."""
+    """One mount. ``path`` is its mountpoint, ``pid`` its daemon (0 before ``start``)."""
 
     def __init__(self, commands: Commands, path: Path) -> None:
         self.commands = commands
@@ -81,7 +81,7 @@ class Mounted:
         self._started: int | None = None
 
     def start(self, repo: str, options: Sequence[str]) -> None:
-        """By the command; it returns with an empty hand or with a mount that answers."""
+        """Mounts through the command, and asserts that the mount answers when it returns."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.commands.expect("mount", repo, str(self.path), *options)
         assert self.is_mounted(), f"hffs mount ended with 0 and nothing is mounted at {self.path}"
@@ -95,7 +95,7 @@ class Mounted:
         return self.path / name
 
     def status(self, timeout: float = COMMAND_SECONDS) -> dict[str, Any]:
-        """What the daemon says of this mount; of one whose daemon does not answer, what ``hffs status --json`` says."""
+        """Returns the daemon's status of this mount, or ``hffs status --json`` if the daemon does not answer."""
         name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16] + ".sock"
         connection = _Control(str(self.commands.runtime / name), timeout)
         try:
@@ -111,7 +111,7 @@ class Mounted:
         return found
 
     def post(self, name: str, timeout: float = COMMAND_SECONDS) -> dict[str, Any]:
-        """What the daemon answers to a POST without a body."""
+        """Returns the daemon's answer to a POST without a body."""
         socket_name = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16] + ".sock"
         with closing(_Control(str(self.commands.runtime / socket_name), timeout)) as connection:
             connection.request("POST", f"/v1/{name}")
@@ -122,7 +122,7 @@ class Mounted:
         return found
 
     def unmount(self, *options: str) -> None:
-        """By the command, and then the mount and its daemon are gone."""
+        """Unmounts through the command, and asserts that mount and daemon have ended."""
         self.commands.expect("unmount", str(self.path), *options)
         assert not self.is_mounted(), f"hffs unmount ended with 0 and {self.path} is still mounted"
         assert eventually(lambda: not self.is_alive(), END_SECONDS), f"the daemon {self.pid} outlives its mount"
@@ -134,7 +134,7 @@ class Mounted:
         return self._started is not None and process_start(self.pid) == self._started
 
     def kill(self) -> None:
-        """The daemon and its supervisor end now, before the one notices that the other has."""
+        """Kills daemon and supervisor, so that neither reacts to the end of the other."""
         for pid, number in (
             (self._supervisor, signal.SIGSTOP),
             (self.pid, signal.SIGKILL),
@@ -144,23 +144,23 @@ class Mounted:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
 
-    def abolish(self) -> None:
-        """Mount and daemon end now, whatever they are at; nothing to do where they have ended."""
+    def force_unmount(self) -> None:
+        """Kills the daemon and detaches the mount. Does nothing where they have ended."""
         if self.is_alive():
             self.kill()
         if self.is_mounted():
             ctypes.CDLL(None).umount2(os.fsencode(self.path), _MNT_DETACH)
 
     def log(self) -> str:
-        """The logs of all daemons that used this runtime directory."""
+        """Returns the logs of all daemons that used this runtime directory."""
         return "".join(file.read_text(errors="replace") for file in sorted(self.commands.runtime.glob("*.log")))
 
-    def complaints(self) -> list[str]:
-        return [line for line in self.log().splitlines() if COMPLAINT.search(line)]
+    def warnings_logged(self) -> list[str]:
+        return [line for line in self.log().splitlines() if WARNING_LINE.search(line)]
 
 
 class _Control(http.client.HTTPConnection):
-    """The control socket, for what would cost a process of its own at each question."""
+    """A connection to the control socket: a status request costs no process."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("hffs", timeout=timeout)
@@ -173,7 +173,7 @@ class _Control(http.client.HTTPConnection):
 
 
 def program(*command: str | Path, timeout: float = PROGRAM_SECONDS, **options: Any) -> subprocess.CompletedProcess[str]:
-    """A successful program's output."""
+    """Runs a program, which must succeed. Returns its output."""
     done = subprocess.run(
         list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, **options
     )
@@ -182,33 +182,33 @@ def program(*command: str | Path, timeout: float = PROGRAM_SECONDS, **options: A
 
 
 def python(module: str, *arguments: str | Path | int) -> list[str]:
-    """The command that runs a module of this folder."""
+    """Returns the command that runs a module of this folder."""
     return [sys.executable, "-m", f"tests.mount.{module}", *map(str, arguments)]
 
 
 def read(way: str, *arguments: str | Path | int, timeout: float = PROGRAM_SECONDS) -> None:
-    """A program of ``reading``, successful."""
+    """Runs a program of ``reading``, which must succeed."""
     program(*python("reading", way, *arguments), cwd=CHECKOUT, timeout=timeout)
 
 
 def load(loader: str, *arguments: str | Path | int, timeout: float = PROGRAM_SECONDS) -> None:
-    """A loader of ``loading``, successful. The Hub is off for it: what it reads, it reads from the directory."""
+    """Runs a loader of ``loading``, which must succeed. It runs offline: everything it reads comes from the mount."""
     quiet = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
     program(*python("loading", loader, *arguments), cwd=CHECKOUT, timeout=timeout, env={**os.environ, **quiet})
 
 
 def eventually(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition comes true in time; for states of other processes, which announce nothing."""
+    """Returns whether the condition becomes true in time. Polls: other processes do not announce their state."""
     ends = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > ends:
             return False
-        time.sleep(0.02)  # between two looks; the bound is the deadline
+        time.sleep(0.02)  # between two polls; the deadline is the bound
     return True
 
 
 def forget_pages(path: Path) -> None:
-    """The kernel drops what it holds of the file: the next read asks the file system."""
+    """Makes the kernel drop the file's pages, so that the next read reaches the file system."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -221,7 +221,7 @@ def mountinfo() -> list[str]:
 
 
 def process_start(pid: int) -> int | None:
-    """When a process started, in ticks since boot (proc(5)); None: there is none, or only its corpse."""
+    """Returns the start time of a process, in ticks since boot (proc(5)); None if it has ended or is a zombie."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:

@@ -165,9 +165,9 @@ def test_every_answer_of_a_mount_matches_the_openapi_document(mounted: Mounted) 
         ("POST", "/v1/hydrate", {"include": ["x" * 70000]}, 413),
     ):
         control.ask(method, target, body, status=code)
-    heard = client.events(control.path)
+    events = client.events(control.path)
     control.ask("POST", "/v1/restart")
-    every = list(heard)  # to the end of the worker that is replaced
+    every = list(events)  # to the end of the worker that is replaced
     for each in every:
         check(each, DOCUMENT["components"]["schemas"]["Event"])
     assert every[-1]["event"] == "left"
@@ -258,8 +258,8 @@ def test_a_refresh_reports_a_moved_branch_and_changes_nothing(hub: Hub, mounted:
     assert moved["commit"] == before["commit"] == control.ask("GET", "/v1/status")["commit"]
     assert (mounted / "config.json").read_bytes() == FILES["config.json"]
     hub.down()
-    said = control.ask("POST", "/v1/refresh", status=503)
-    assert said["exit_code"] == 5
+    output = control.ask("POST", "/v1/refresh", status=503)
+    assert output["exit_code"] == 5
     hub.up()
 
 
@@ -330,9 +330,9 @@ def test_every_route_answers_while_a_thousand_reads_wait_and_no_server_answers(
         assert control.ask("POST", "/v1/pin", {"path": ""})["blobs"] == 0
         control.ask("GET", "/v1/files")
         control.ask("DELETE", f"/v1/jobs/{job['id']}")
-        heard = client.events(control.path, ["progress"])
-        assert next(each for each in heard if each["event"] == "progress")["waiting_reads"] >= 1000
-        heard.close()
+        events = client.events(control.path, ["progress"])
+        assert next(each for each in events if each["event"] == "progress")["waiting_reads"] >= 1000
+        events.close()
         assert hub.journal.bytes_sent("cdn") == 0, "none of it waited for a server"
         print(f"status behind 1000 reads: median {sorted(took)[5] * 1000:.1f} ms, worst {max(took) * 1000:.1f} ms")
     hub.faults.clear()
@@ -347,15 +347,15 @@ def test_a_hundred_followers_that_never_read_do_not_affect_readers(hub: Hub, mou
             each.connect(control.path)
             each.sendall(b"GET /v1/events HTTP/1.1\r\n\r\n")
             assert each.recv(15) == b"HTTP/1.1 200 OK"
-        heard = client.events(control.path)
+        events = client.events(control.path)
         for _ in range(BACKLOG + 50):  # each is an event that no follower reads
             control.ask("POST", "/v1/refresh")
-        assert sum(next(heard)["event"] == "refreshed" for _ in range(BACKLOG + 50)) >= BACKLOG
+        assert sum(next(events)["event"] == "refreshed" for _ in range(BACKLOG + 50)) >= BACKLOG
         hub.journal.clear()
         assert (mounted / "model.bin").read_bytes() == MODEL.read(0, MODEL.size)
         assert hub.journal.bytes_sent("cdn") == MODEL.size, "each byte once"
         assert control.ask("GET", "/v1/status")["waiting_reads"] == []
-        heard.close()
+        events.close()
 
 
 def test_a_slow_client_delays_no_other_answer(mounted: Mounted) -> None:
@@ -374,17 +374,17 @@ def test_no_answer_contains_a_token_or_a_signature(hub: Hub, mount: Mount, comma
     commands.environment["HF_TOKEN"] = token = "hf_good"
     mounted = mount("acme/private", "--log-level", "debug", "--prefetch", "none")
     control = Socket(mounted)
-    heard = client.events(control.path)
+    events = client.events(control.path)
     (mounted / "config.json").read_bytes()
     hub.faults.add(Match(kind="cdn"), faults.status(403, "no"))  # whose message could contain the address
     job = control.ask("POST", "/v1/hydrate")
     assert eventually(lambda: bool(control.ask("GET", "/v1/status")["last_errors"]), 60)
-    said = [json.dumps(control.ask("GET", target)) for target in ("/v1/status", "/v1/files", "/v1/jobs", "/metrics")]
+    output = [json.dumps(control.ask("GET", target)) for target in ("/v1/status", "/v1/files", "/v1/jobs", "/metrics")]
     control.ask("DELETE", f"/v1/jobs/{job['id']}")
-    while '"hydration-cancelled"' not in said[-1]:
-        said.append(json.dumps(next(heard)))
-    heard.close()
-    everything = "\n".join([*said, mounted.log()])
+    while '"hydration-cancelled"' not in output[-1]:
+        output.append(json.dumps(next(events)))
+    events.close()
+    everything = "\n".join([*output, mounted.log()])
     for secret in (token, "Signature=", "Bearer"):
         assert secret not in everything
     hub.faults.clear()

@@ -32,12 +32,12 @@ def test_a_mount_in_the_foreground_ends_well_when_it_is_told_to(
     try:
         assert eventually((place / "config.json").exists, 30)
         mount.send_signal(number)
-        _, told = mount.communicate(timeout=30)
+        _, reported = mount.communicate(timeout=30)
     finally:
         mount.kill()
         mount.communicate()
-    assert mount.returncode in (0, 130), told
-    assert "hffs: " not in told
+    assert mount.returncode in (0, 130), reported
+    assert "hffs: " not in reported
     assert not any(line.split()[4] == str(place) for line in mountinfo())
     assert list(commands.runtime.glob("*.sock")) == list(commands.runtime.glob("*.json")) == []
 
@@ -68,7 +68,7 @@ def test_lines_for_the_journal_have_priorities_and_lines_for_programs_are_json(
         mount.kill()
         mount.wait(30)
     lines = (tmp_path / "journal").read_text().splitlines()
-    told = {json.loads(line[3:])["event"]: line[:3] for line in lines}
-    assert told["mounted"] == told["resumed"] == told["unmounted"] == "<6>"
-    assert told["worker-died"] == "<4>"
+    reported = {json.loads(line[3:])["event"]: line[:3] for line in lines}
+    assert reported["mounted"] == reported["resumed"] == reported["unmounted"] == "<6>"
+    assert reported["worker-died"] == "<4>"
     assert not any("time" in json.loads(line[3:]) for line in lines)

@@ -126,11 +126,11 @@ def test_what_does_not_work_is_told_and_has_the_exit_codes_of_mount(machine: Mac
         gone
     """)
     assert done.stdout.split() == ["1", "32", "32", "0", "0", "32", "1"]
-    told = done.stderr
-    assert "mount.hffs: unknown option cachesize: did you mean cache_size?\n" in told
-    assert "acme/absent" in told
-    assert "is already the mount of acme/tiny" in told
-    assert "Traceback" not in told
+    reported = done.stderr
+    assert "mount.hffs: unknown option cachesize: did you mean cache_size?\n" in reported
+    assert "acme/absent" in reported
+    assert "is already the mount of acme/tiny" in reported
+    assert "Traceback" not in reported
 
 
 def test_another_mount_namespace(machine: Machine) -> None:

@@ -96,8 +96,8 @@ def test_hydrating_a_mount_fetches_nothing_of_it(
 ) -> None:
     download(hub, commands)
     mounted = mount("acme/tiny", "--prefetch", "none")
-    said = commands.expect("hydrate", str(mounted.path))
-    assert said.rstrip().endswith("verified; nothing was fetched"), said
+    output = commands.expect("hydrate", str(mounted.path))
+    assert output.rstrip().endswith("verified; nothing was fetched"), output
     assert fetched(hub) == []
 
 
@@ -131,8 +131,8 @@ def test_an_export_is_loaded_offline_by_name(
     hub: Hub, commands: Commands, hf_cache: Path, samples: Samples, tmp_path: Path
 ) -> None:
     hub.add_repo("acme/single", files=samples.single)
-    said = commands.expect("hydrate", "acme/single", "--to-hf-cache")
-    assert "verified" in said
+    output = commands.expect("hydrate", "acme/single", "--to-hf-cache")
+    assert "verified" in output
     before = tree(hf_cache)
     hub.down()
     environ = {**os.environ, **commands.environment, "HF_HUB_OFFLINE": "1"}

@@ -87,16 +87,16 @@ def hydrating(mounted: Mounted, *words: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate(timeout=SOON)
 
 
-def lines(said: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in said.splitlines()]
+def lines(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines()]
 
 
 def done(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     """The lines of one that ended well."""
-    said, wrong = process.communicate(timeout=SOON)
-    assert process.returncode == 0, f"{said[-2000:]}{wrong}"
-    assert lines(said)[-1]["state"] == "done"
-    return lines(said)
+    output, wrong = process.communicate(timeout=SOON)
+    assert process.returncode == 0, f"{output[-2000:]}{wrong}"
+    assert lines(output)[-1]["state"] == "done"
+    return lines(output)
 
 
 def sha256(made: Synthetic) -> str:
@@ -116,9 +116,9 @@ def test_a_mount_in_use_is_hydrated_and_then_read_by_passthrough(hub: Hub, mount
     with hydrating(mounted) as process:
         assert program("sha256sum", mounted / NAME).stdout.split()[0] == sha256(BIG)
         assert (mounted / "config.json").read_bytes() == b"{}"
-        said = done(process)
-    assert said[-1]["files_done"] == said[-1]["files_total"] == len(FILES)
-    assert said[-1]["bytes_done"] == ALL
+        output = done(process)
+    assert output[-1]["files_done"] == output[-1]["files_total"] == len(FILES)
+    assert output[-1]["bytes_done"] == ALL
     assert sent(hub) <= 1.1 * ALL
     status = mounted.status()
     counted = {"verified": len(FILES), "pending": 0, "failed": [], "passed": 0, "unchecked": 0, "mismatches": []}
@@ -173,8 +173,8 @@ def test_a_mounted_folder_is_brought_by_names_and_patterns_of_its_own(
     out = tmp_path / "out"
     commands.expect("hydrate", str(mounted.path), "--to", str(out), "--exclude", "*.onnx")
     assert [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()] == ["a b#1%.bin"]
-    said = lines(commands.expect("hydrate", str(mounted / "deep"), "--json"))
-    assert [each["path"] for each in said if each["event"] == "file"] == ["deep/model.onnx"]
+    output = lines(commands.expect("hydrate", str(mounted / "deep"), "--json"))
+    assert [each["path"] for each in output if each["event"] == "file"] == ["deep/model.onnx"]
 
 
 def test_what_is_not_in_the_mount_is_3_and_what_is_no_mount_too(mount: Mount, commands: Commands) -> None:
@@ -227,13 +227,13 @@ def test_status_tells_how_far_it_is_and_what_each_worker_is_at(hub: Hub, mount: 
     with hydrating(mounted):
         hub.faults.wait_held(timeout=20)
 
-        def told() -> bool:
+        def all_reported() -> bool:
             (status,) = json.loads(commands.expect("status", str(mounted.path), "--json"))["mounts"]
             found.update(status)
             return status["hydration"]["files_done"] == len(FILES) - 1 and bool(status["workers"]["list"])
 
         found: dict[str, Any] = {}
-        assert eventually(told, 30), found
+        assert eventually(all_reported, 30), found
         assert found["hydration"]["state"] == "running"
         assert found["hydration"]["bytes_total"] == ALL
         assert ALL - BIG.size <= found["hydration"]["bytes_done"] < ALL
@@ -351,10 +351,10 @@ def test_an_interrupted_command_cancels_its_job(hub: Hub, mount: Mount) -> None:
         hub.faults.wait_held(timeout=20)
         assert eventually(lambda: mounted.status()["hydration"]["state"] == "running", 20)
         process.send_signal(signal.SIGINT)
-        said, wrong = process.communicate(timeout=SOON)
+        output, wrong = process.communicate(timeout=SOON)
         assert process.returncode == 130
         assert "fetched data is kept" in wrong
-        assert lines(said)[-1]["state"] == "cancelled"
+        assert lines(output)[-1]["state"] == "cancelled"
     assert mounted.status()["hydration"]["state"] == "cancelled"
     hub.faults.clear()
 
@@ -378,12 +378,12 @@ def test_a_job_goes_on_when_the_daemon_dies_or_is_replaced(
             os.kill(mounted.pid, signal.SIGKILL)
         else:
             commands.expect("restart", str(mounted.path))
-        said = done(process)
+        output = done(process)
     hub.shape.total = None
-    files = [each["path"] for each in said if each["event"] == "file"]
+    files = [each["path"] for each in output if each["event"] == "file"]
     assert sorted(files) == sorted(FILES), "each is told of once"
-    assert said[-1]["bytes_done"] == ALL
-    assert said[-1]["files_done"] == len(FILES)
+    assert output[-1]["bytes_done"] == ALL
+    assert output[-1]["files_done"] == len(FILES)
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == set(FILES)
     assert hashlib.sha256((out / NAME).read_bytes()).hexdigest() == sha256(BIG)
     print(f"{sent(hub) / ALL:.3f} times the repo was sent")
@@ -424,10 +424,10 @@ def test_of_a_mount_that_is_unmounted_under_it_the_command_tells_at_once(hub: Hu
         assert eventually(lambda: mounted.status()["hydration"]["state"] == "running", 20)
         mounted.unmount()
         hub.faults.clear()
-        said, wrong = process.communicate(timeout=15)
+        output, wrong = process.communicate(timeout=15)
     assert process.returncode == 1
     assert "ended while it was hydrated" in wrong
-    assert lines(said)[-1]["event"] == "end"
+    assert lines(output)[-1]["event"] == "end"
 
 
 # Python.

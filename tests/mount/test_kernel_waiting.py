@@ -102,8 +102,8 @@ def test_a_thousand_waiting_reads_delay_neither_local_reads_nor_their_own_end(
         assert ended < SOON
         hub.faults.clear()
         for reader in processes[1::2]:
-            _, said = reader.communicate(timeout=PROGRAM_SECONDS)
-            assert reader.returncode == 0, said
+            _, output = reader.communicate(timeout=PROGRAM_SECONDS)
+            assert reader.returncode == 0, output
     assert eventually(lambda: stalled.status()["waiting_reads"] == [], 30)
 
 
@@ -153,8 +153,8 @@ def test_a_mount_with_waiting_readers_is_busy_and_unchanged(hub: Hub, stalled: M
         assert stalled.is_mounted()
         assert stalled.status()["state"] == "serving"
         hub.faults.clear()
-        _, said = reader.communicate(timeout=PROGRAM_SECONDS)
-        assert reader.returncode == 0, said
+        _, output = reader.communicate(timeout=PROGRAM_SECONDS)
+        assert reader.returncode == 0, output
 
 
 def test_a_lazy_unmount_hides_the_mount_and_lets_readers_finish(hub: Hub, stalled: Mounted, big: Path) -> None:
@@ -165,8 +165,8 @@ def test_a_lazy_unmount_hides_the_mount_and_lets_readers_finish(hub: Hub, stalle
         assert os.listdir(stalled.path) == []
         assert reader.poll() is None
         hub.faults.clear()
-        _, said = reader.communicate(timeout=PROGRAM_SECONDS)
-        assert reader.returncode == 0, said
+        _, output = reader.communicate(timeout=PROGRAM_SECONDS)
+        assert reader.returncode == 0, output
     assert eventually(lambda: not stalled.is_alive(), 20), "no process reads any more"
 
 

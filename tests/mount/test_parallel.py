@@ -58,8 +58,8 @@ def started(*commands: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def ended_well(process: subprocess.Popen[str], ends: float) -> None:
-    _, said = process.communicate(timeout=max(0.1, ends - time.monotonic()))
-    assert process.returncode == 0, said
+    _, output = process.communicate(timeout=max(0.1, ends - time.monotonic()))
+    assert process.returncode == 0, output
 
 
 def early(request: Request) -> bool:

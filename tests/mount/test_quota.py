@@ -52,8 +52,8 @@ def test_a_prefetch_uses_no_more_than_half_of_what_is_left_and_readers_the_rest(
     assert eventually(lambda: resolved(hub) >= 16 and idle(mounted), 20)
     left = 40 - resolved(hub)
     assert left >= 20, "half of forty"
-    told = next(quota for quota in mounted.status()["hub"]["quotas"] if quota["kind"] == "resolvers")
-    assert (told["left"], told["limit"]) == (left, 40)
+    reported = next(quota for quota in mounted.status()["hub"]["quotas"] if quota["kind"] == "resolvers")
+    assert (reported["left"], reported["limit"]) == (left, 40)
     assert f"{left} of 40 resolvers" in mounted.commands.expect("status", str(mounted.path))
     remote = list(FILES)[-left - 3 :]
     for path in remote[:left]:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.hub import Hub
 
-from .conftest import LookedAt, Mount
+from .conftest import Mount, SharedMount
 from .mounted import Mounted, on_both_bindings
 from .sample import BIG, FILES, content
 
@@ -49,8 +49,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-def test_any_change_is_refused_as_read_only(looked_at: LookedAt) -> None:
-    mounted, hub = looked_at
+def test_any_change_is_refused_as_read_only(shared_mount: SharedMount) -> None:
+    mounted, hub = shared_mount
     before = sorted(os.listdir(mounted.path))
     for change, attempt in CHANGES.items():
         with pytest.raises(OSError) as refused:
@@ -64,8 +64,8 @@ def test_any_change_is_refused_as_read_only(looked_at: LookedAt) -> None:
 # Sizes, modes, dates, node numbers.
 
 
-def test_stat_tells_exact_sizes_modes_and_the_commits_date(looked_at: LookedAt) -> None:
-    mounted, hub = looked_at
+def test_stat_tells_exact_sizes_modes_and_the_commits_date(shared_mount: SharedMount) -> None:
+    mounted, hub = shared_mount
     date = hub.repo("acme/tiny").find("main").date.timestamp()  # type: ignore[union-attr]
     for path in FILES:
         found = os.stat(mounted / path)
@@ -95,8 +95,8 @@ def test_node_numbers_are_distinct_and_the_same_after_another_mount(hub: Hub, mo
     assert numbers(mount("acme/tiny")) == first
 
 
-def test_a_listing_is_complete_and_names_what_is_what(looked_at: LookedAt) -> None:
-    mounted = looked_at.mounted
+def test_a_listing_is_complete_and_names_what_is_what(shared_mount: SharedMount) -> None:
+    mounted = shared_mount.mounted
 
     def kinds(folder: str) -> dict[str, bool]:
         return {entry.name: entry.is_dir(follow_symlinks=False) for entry in os.scandir(mounted / folder)}
@@ -106,8 +106,8 @@ def test_a_listing_is_complete_and_names_what_is_what(looked_at: LookedAt) -> No
         assert kinds(folder) == {path.partition("/")[0]: "/" in path for path in below}
 
 
-def test_names_that_do_not_exist_are_enoent_and_files_are_no_folders(looked_at: LookedAt) -> None:
-    mounted = looked_at.mounted
+def test_names_that_do_not_exist_are_enoent_and_files_are_no_folders(shared_mount: SharedMount) -> None:
+    mounted = shared_mount.mounted
     for missing in ("nope", "blocks/nope", "nope/nope", "CONFIG.JSON", "config.json "):
         with pytest.raises(FileNotFoundError):
             os.stat(mounted / missing)
@@ -117,8 +117,8 @@ def test_names_that_do_not_exist_are_enoent_and_files_are_no_folders(looked_at: 
         (mounted / "blocks").read_bytes()
 
 
-def test_statfs_tells_of_the_caches_disk(looked_at: LookedAt) -> None:
-    mounted = looked_at.mounted
+def test_statfs_tells_of_the_caches_disk(shared_mount: SharedMount) -> None:
+    mounted = shared_mount.mounted
     here, disk = os.statvfs(mounted.path), os.statvfs(mounted.commands.cache)
     assert here.f_blocks * here.f_frsize == pytest.approx(disk.f_blocks * disk.f_frsize, abs=4096)
     assert here.f_bavail * here.f_frsize == pytest.approx(disk.f_bavail * disk.f_frsize, rel=0.1)
@@ -158,16 +158,16 @@ def test_extended_attributes_tell_what_a_file_is_and_how_much_is_here(hub: Hub, 
     assert found["user.hffs.local_bytes"] == str(BIG.size)
 
 
-def test_a_git_file_has_its_object_name_for_etag_and_no_sha256(looked_at: LookedAt) -> None:
-    mounted = looked_at.mounted
+def test_a_git_file_has_its_object_name_for_etag_and_no_sha256(shared_mount: SharedMount) -> None:
+    mounted = shared_mount.mounted
     data = content("config.json")
     found = xattrs(mounted / "config.json")
     assert found["user.hffs.etag"] == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
     assert "user.hffs.sha256" not in found
 
 
-def test_attributes_of_others_do_not_exist(looked_at: LookedAt) -> None:
-    mounted = looked_at.mounted
+def test_attributes_of_others_do_not_exist(shared_mount: SharedMount) -> None:
+    mounted = shared_mount.mounted
     for name in ("security.selinux", "security.capability", "system.posix_acl_access", "user.other", "user.hffs.nope"):
         with pytest.raises(OSError) as refused:
             os.getxattr(mounted / WEIGHTS, name)

@@ -33,19 +33,19 @@ class Service:
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._listening.bind(f"\0hffs-test-{os.getpid()}")
         self._listening.settimeout(60)
-        told = {"NOTIFY_SOCKET": f"@hffs-test-{os.getpid()}", "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1e6))}
+        variables = {"NOTIFY_SOCKET": f"@hffs-test-{os.getpid()}", "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1e6))}
         self.process = subprocess.Popen(
             [*before, sys.executable, "-m", "hffs", "mount", "-f", "acme/tiny", str(place)],
-            cwd=CHECKOUT, env={**commands.environment, **told}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True,
+            cwd=CHECKOUT, env={**commands.environment, **variables}, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def until(self, word: str) -> list[str]:
         """What is heard up to the first message that begins so."""
-        heard: list[str] = []
-        while not heard or not heard[-1].startswith(word):
-            heard.append(self._listening.recv(4096).decode())
-        return heard
+        messages: list[str] = []
+        while not messages or not messages[-1].startswith(word):
+            messages.append(self._listening.recv(4096).decode())
+        return messages
 
     def silent(self) -> bool:
         """Whether nothing more comes while two signs of life are missed, and a supervisor that can would act; what is
@@ -95,8 +95,8 @@ def test_systemd_hears_that_it_is_ready_what_it_does_that_it_lives_and_that_it_e
     service.until("WATCHDOG=1")
     service.process.send_signal(signal.SIGTERM)
     service.until("STOPPING=1")
-    _, said = service.process.communicate(timeout=30)
-    assert (service.process.returncode, "Traceback" in said) == (0, False)
+    _, output = service.process.communicate(timeout=30)
+    assert (service.process.returncode, "Traceback" in output) == (0, False)
 
 
 @pytest.mark.kernel
@@ -105,8 +105,8 @@ def test_a_daemon_that_hangs_falls_silent_and_is_replaced_under_its_readers(serv
     before = service.status()
     with open(service.place / "config.json", "rb") as file:
         os.kill(before["pid"], signal.SIGSTOP)
-        heard = service.until("READY=1")
-        assert "STATUS=restarting: the daemon died (signal=9)" in heard
+        messages = service.until("READY=1")
+        assert "STATUS=restarting: the daemon died (signal=9)" in messages
         service.until("WATCHDOG=1")
         after = service.status()
         assert after["pid"] != before["pid"]
@@ -134,8 +134,8 @@ def test_a_restart_is_a_reload(service: Service) -> None:
     service.until("WATCHDOG=1")
     before = service.status()["pid"]
     service.commands.expect("restart", str(service.place))
-    heard = service.until("RELOADING=1\nMONOTONIC_USEC=")
-    assert not [word for word in heard if word.startswith(("READY", "STOPPING"))]
+    messages = service.until("RELOADING=1\nMONOTONIC_USEC=")
+    assert not [word for word in messages if word.startswith(("READY", "STOPPING"))]
     service.until("READY=1")
     service.until("WATCHDOG=1")
     assert service.status()["pid"] != before

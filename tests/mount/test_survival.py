@@ -56,8 +56,8 @@ class Processes:
         """Whether a worker serves again, after so many restarts."""
 
         def serves() -> bool:
-            said = self.mounted.status()
-            return said["state"] == "serving" and said["supervisor"]["restarts"] >= restarts
+            reported = self.mounted.status()
+            return reported["state"] == "serving" and reported["supervisor"]["restarts"] >= restarts
 
         return eventually(serves, BACK_SECONDS)
 
@@ -91,7 +91,7 @@ def lasting(mount: Mount) -> Iterator[Callable[..., Processes]]:
         for processes in made:
             for pid in processes.alive():
                 os.kill(pid, signal.SIGKILL)
-            processes.mounted.abolish()
+            processes.mounted.force_unmount()
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +131,9 @@ def running(*commands: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def output(process: subprocess.Popen[str]) -> str:
-    said, wrong = process.communicate(timeout=PROGRAM_SECONDS)
+    reported, wrong = process.communicate(timeout=PROGRAM_SECONDS)
     assert process.returncode == 0, f"{process.args}: {process.returncode}\n{wrong[-3000:]}"
-    return said
+    return reported
 
 
 def make_local(mounted: Mounted, *names: str) -> None:
@@ -200,8 +200,8 @@ def test_a_listing_and_a_look_up_in_flight_are_answered_by_the_next_worker(
         assert mount.back(1)
         assert reader.poll() is None
         hub.faults.clear()
-        said = output(reader)
-    assert said == "55" if way == "look" else "055.txt" in said.split()
+        reported = output(reader)
+    assert reported == "55" if way == "look" else "055.txt" in reported.split()
 
 
 def test_requests_that_no_worker_has_read_yet_wait_for_the_next_one(
@@ -325,11 +325,11 @@ def test_restart_replaces_the_daemon_under_a_running_reader(
         assert eventually(lambda: hub.journal.bytes_sent("cdn") >= 1 << 20, 30)
         mount.mounted.commands.expect("restart", str(mount.mounted.path))
         assert output(reader).split()[0] == digest(files / "cold-0.bin")
-    said = mount.mounted.status()
-    assert said["pid"] != worker
-    assert said["supervisor"] == {"pid": mount.supervisor, "restarts": 1}
+    reported = mount.mounted.status()
+    assert reported["pid"] != worker
+    assert reported["supervisor"] == {"pid": mount.supervisor, "restarts": 1}
     assert process_start(worker) is None
-    assert said["state"] == "serving", "it answers when the command returns"
+    assert reported["state"] == "serving", "it answers when the command returns"
     os.kill(mount.supervisor, signal.SIGHUP)
     assert mount.back(2)
     mount.worker()
@@ -343,9 +343,9 @@ def test_a_mount_whose_supervisor_was_killed_serves_on_and_says_so(
     mount = lasting("acme/big", "--prefetch", "none")
     os.kill(mount.supervisor, signal.SIGKILL)
     assert eventually(lambda: mount.mounted.status()["supervisor"] is None, 10)
-    said = mount.mounted.status()
-    assert said["state"] == "serving"
-    assert "supervisor has ended" in said["last_errors"][-1]["what"]
+    reported = mount.mounted.status()
+    assert reported["state"] == "serving"
+    assert "supervisor has ended" in reported["last_errors"][-1]["what"]
     assert (mount.mounted / "local-0.bin").read_bytes() == (files / "local-0.bin").read_bytes()
     refused = mount.mounted.commands.run("restart", str(mount.mounted.path))
     assert (refused.returncode, "no supervisor" in refused.stderr) == (1, True)
@@ -361,8 +361,8 @@ def test_a_mount_whose_processes_were_all_killed_is_cleared_away_by_the_next(
     os.kill(mount.supervisor, signal.SIGKILL)
     os.kill(worker, signal.SIGKILL)
     assert eventually(lambda: not mount.alive(), 10)
-    (said,) = json.loads(commands.expect("status", "--json"))["mounts"]
-    assert said["state"] == "dead"
+    (reported,) = json.loads(commands.expect("status", "--json"))["mounts"]
+    assert reported["state"] == "dead"
     commands.expect("mount", "acme/big", str(mounted.path), "--prefetch", "none")
     assert (mounted / "local-0.bin").read_bytes() == (files / "local-0.bin").read_bytes()
     again = Processes(mounted)
@@ -437,4 +437,4 @@ def test_a_mount_in_the_foreground_is_replaced_by_sighup_and_keeps_its_process(
             mount.assert_nothing_left()
         finally:
             main.kill()
-            mounted.abolish()
+            mounted.force_unmount()

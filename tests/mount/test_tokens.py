@@ -114,12 +114,12 @@ def test_a_hydration_waits_for_another_token_and_goes_on_with_it(
         warning = next(line for line in hydrating.stderr if "waiting: " in line)  # the command polls now and then
         hub.tokens["hf_fresh"] = "alice"
         replace(token_file, "hf_fresh")
-        said, worry = hydrating.communicate(timeout=COMMAND_SECONDS)
+        outputs, worry = hydrating.communicate(timeout=COMMAND_SECONDS)
     finally:
         hydrating.kill()
         hydrating.communicate(timeout=10)
     assert hydrating.returncode == 0, worry
-    assert "12 files" in said
+    assert "12 files" in outputs
     assert warning.startswith("hffs: waiting: ")
     assert "waiting: " not in worry
     assert asked(hub).count(401) == 1
@@ -144,7 +144,7 @@ def secret(hub: Hub, token_file: Path, commands: Commands) -> Iterator[Commands]
 @pytest.mark.allow_warnings  # a worker is killed
 def test_neither_token_nor_signature_is_left_anywhere(hub: Hub, mount: Mount, secret: Commands) -> None:
     mounted = mount("acme/private", "--prefetch", "small", "--log-level", "debug", "--debug")
-    said = [str(mounted.status())]
+    outputs = [str(mounted.status())]
     # Addresses with signatures, in all the ways that errors are made of them.
     signed = "?X-Amz-Signature=5ecretamz&Signature=5ecretsig&X-Goog-Signature=5ecretgoog"
     hub.faults.add(Match(kind="resolve"), faults.redirect(f"http://127.0.0.1:9/x{signed}"), count=1)
@@ -153,7 +153,7 @@ def test_neither_token_nor_signature_is_left_anywhere(hub: Hub, mount: Mount, se
     for path, data in LFS.items():
         assert (mounted / path).read_bytes() == data
     hub.expire_urls()
-    said.append(secret.expect("hydrate", str(mounted.path), "--json", "--force"))
+    outputs.append(secret.expect("hydrate", str(mounted.path), "--json", "--force"))
     first = mounted.pid
     assert mounted.status()["last_errors"], "it was not for nothing"
     os.kill(first, signal.SIGSEGV)
@@ -161,8 +161,8 @@ def test_neither_token_nor_signature_is_left_anywhere(hub: Hub, mount: Mount, se
     status = mounted.status()
     mounted.pid = int(status["pid"])
     hub.expire_urls()
-    said.append(secret.expect("hydrate", str(mounted.path), "--force"))  # the next worker has the token too
-    said += [str(status), secret.expect("status"), secret.expect("status", "--json", str(mounted.path))]
+    outputs.append(secret.expect("hydrate", str(mounted.path), "--force"))  # the next worker has the token too
+    outputs += [str(status), secret.expect("status"), secret.expect("status", "--json", str(mounted.path))]
     for words in (
         ("--debug", "info", "acme/nothing"),
         ("info", "acme/private", "--debug"),
@@ -170,7 +170,7 @@ def test_neither_token_nor_signature_is_left_anywhere(hub: Hub, mount: Mount, se
         ("mount", "acme/nothing", str(mounted.path.parent), "--debug"),
     ):
         done = secret.run(*words)
-        said += [done.stdout, done.stderr]
+        outputs += [done.stdout, done.stderr]
 
     signatures = {value for record in hub.journal.requests("cdn") for value in record.query.values() if len(value) > 20}
     assert signatures, "nothing was signed"
@@ -184,9 +184,9 @@ def test_neither_token_nor_signature_is_left_anywhere(hub: Hub, mount: Mount, se
     for place in places:
         for file in place.rglob("*"):
             if file.is_file():
-                said.append(file.read_bytes().decode("latin-1"))
-    assert any("event=verified" in text for text in said), "the log is among them"
-    for text in said:
+                outputs.append(file.read_bytes().decode("latin-1"))
+    assert any("event=verified" in text for text in outputs), "the log is among them"
+    for text in outputs:
         found = [word for word in secrets if word in text]
         assert not found, text[max(0, text.index(found[0]) - 200) :][:400]
     assert not any(record.authorized for record in hub.journal.requests("cdn"))

@@ -96,11 +96,11 @@ def test_what_a_repo_itself_has_wrong_is_a_warning_and_shows_in_status(mount: Mo
     assert mounted.status()["problems"] == [
         {"path": "sub/stub.safetensors", "what": f"has {len(STUB)} bytes, which is too few for weights"}
     ]
-    said = mounted.commands.expect("verify", str(mounted.path))
-    assert said.splitlines()[0].startswith("warning: sub/stub.safetensors: it has ")
+    output = mounted.commands.expect("verify", str(mounted.path))
+    assert output.splitlines()[0].startswith("warning: sub/stub.safetensors: it has ")
     (mounted / "sub/stub.safetensors").read_bytes()
-    said = mounted.commands.expect("verify", str(mounted / "sub"))
-    assert said.splitlines()[0].startswith("warning: sub/stub.safetensors: it is a git-LFS pointer, not the content")
+    output = mounted.commands.expect("verify", str(mounted / "sub"))
+    assert output.splitlines()[0].startswith("warning: sub/stub.safetensors: it is a git-LFS pointer, not the content")
     sub = mount("acme/big/sub", "--prefetch", "none")
     assert [each["path"] for each in sub.status()["problems"]] == ["stub.safetensors"]
 
@@ -179,11 +179,11 @@ def test_json_lines_of_a_mount(mount: Mount) -> None:
     spoil(mounted, BIG, 5)
     done = mounted.commands.run("verify", str(mounted.path), "--fix", "--json")
     assert done.returncode == 0, done.stderr
-    said = lines(done.stdout)
-    assert [each["event"] for each in said if each["event"] not in ("progress", "file")] == [
+    output = lines(done.stdout)
+    assert [each["event"] for each in output if each["event"] not in ("progress", "file")] == [
         "start", "finding", "finding", "outcome", "outcome", "end",
     ]  # fmt: skip
-    assert [(each["severity"], each["mended"]) for each in said if each["event"] == "outcome"] == [
+    assert [(each["severity"], each["mended"]) for each in output if each["event"] == "outcome"] == [
         ("damage", True),
         ("warning", False),
     ]

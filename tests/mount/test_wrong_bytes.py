@@ -93,8 +93,8 @@ def test_content_that_stays_wrong_is_eio_and_not_fetched_again(hub: Hub, mount: 
         assert refused.value.errno == errno.EIO
     assert len(hub.journal.requests(file="model.safetensors")) == asked
     assert (mounted / "good.bin").read_bytes() == b"good"
-    loud = [line for line in mounted.complaints() if "bad-content" in line]
-    assert len(loud) == 1, mounted.complaints()
+    loud = [line for line in mounted.warnings_logged() if "bad-content" in line]
+    assert len(loud) == 1, mounted.warnings_logged()
     cache = layout(mounted)
     mounted.kill()
     assert [found.copies for found in mismatches.current(cache)] == [2], "still recorded without a mount"

@@ -1,4 +1,4 @@
-"""What the tests of the daemon's outside share: a runtime directory, leak checks, a mount namespace of their own."""
+"""Fixtures for tests of the daemon's interface: a runtime directory, leak checks, a mount namespace of their own."""
 
 from __future__ import annotations
 

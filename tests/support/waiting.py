@@ -1,4 +1,4 @@
-"""Waits with an end: for a condition of other threads, and for the bytes of a read."""
+"""Waits with a deadline: for a condition of other threads, and for the bytes of a read."""
 
 from __future__ import annotations
 
