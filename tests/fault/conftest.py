@@ -11,7 +11,7 @@ import pytest
 from tests.hub import Hub
 from tests.mount.conftest import binding, commands, hub, mount, pytest_runtest_makereport
 from tests.mount.mounted import Commands, Mounted
-from tests.unit.sources.conftest import Clock
+from tests.support.clock import Clock
 
 from .reading import Reads
 from .refusing import Refusals, at

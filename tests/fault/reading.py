@@ -15,7 +15,8 @@ from hffs.policy import RetryPolicy
 from hffs.transfer import BlobReader, Fetcher, Timers
 from tests.hub import Hub
 from tests.hub.content import Content
-from tests.unit.sources.conftest import Clock, Remote
+from tests.support.clock import Clock
+from tests.unit.sources.conftest import Remote
 
 NO_WAIT = RetryPolicy(base=0.0, cap=0.0)
 REPO = "acme/tiny"

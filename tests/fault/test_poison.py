@@ -12,7 +12,7 @@ from hffs.errors import IntegrityError
 from hffs.ranges import BLOCK_SIZE
 from tests.hub import Hub, Match, Synthetic, faults
 from tests.mount.mounted import eventually
-from tests.unit.sources.conftest import Clock
+from tests.support.clock import Clock
 
 from .reading import Reads
 

@@ -9,20 +9,13 @@ from pathlib import Path
 import pytest
 
 from hffs.cache import BlobStore, Layout, StoredBlob
+from tests.support.clock import Clock
 from tests.unit.cache import exported
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_700_000_000.0)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hffs.cache.store.access_times import AGAIN_AFTER_S, AccessTimes
 from hffs.cache.store.state_file import StateFile
 from hffs.model import Blob
 from hffs.ranges import BLOCK_SIZE
-from tests.unit.cache.conftest import Clock
+from tests.support.clock import Clock
 
 BEGAN = 1_700_000_000.0
 

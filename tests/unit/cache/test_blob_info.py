@@ -13,7 +13,7 @@ from hffs.cache.blob_info import BlobInfo, Freed
 from hffs.cache.store.state_file import StateFile
 from hffs.ranges import BLOCK_SIZE
 from tests.support.blobs import verify_blob
-from tests.unit.cache.conftest import Clock
+from tests.support.clock import Clock
 from tests.unit.cache.content import MIRROR, OtherProcess, blob_of, fill, piece, publish, some_bytes
 
 CONTENT = some_bytes(3 * BLOCK_SIZE + 100)

@@ -18,7 +18,7 @@ from hffs.errors import BlockAbsent, CacheUnusable, NoSpace
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE
 from tests.support.blobs import verify_blob
-from tests.unit.cache.conftest import Clock
+from tests.support.clock import Clock
 from tests.unit.cache.content import HUB, MIRROR, ROOT, blob_of, fill, piece, publish, publish_all, some_bytes
 
 CONTENT = some_bytes(2 * BLOCK_SIZE + 1000)

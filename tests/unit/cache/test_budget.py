@@ -17,7 +17,7 @@ from hffs.errors import CacheUnusable, NoSpace
 from hffs.model import Blob
 from hffs.ranges import BLOCK_SIZE, block_count
 from tests.support.blobs import verify_blob
-from tests.unit.cache.conftest import Clock
+from tests.support.clock import Clock
 from tests.unit.cache.content import OtherProcess, blob_of, fill, pieces, publish_all, some_bytes
 
 MIB = 1 << 20

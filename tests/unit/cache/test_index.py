@@ -13,7 +13,7 @@ import pytest
 
 from hffs.cache import Index
 from hffs.cache.index import TextDisk
-from tests.unit.cache.conftest import Clock
+from tests.support.clock import Clock
 
 
 @pytest.fixture

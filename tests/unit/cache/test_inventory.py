@@ -11,7 +11,7 @@ from hffs.cache.inventory import BlobIndex, ListedCommit
 from hffs.model import Commit, Entry, RepoType
 from hffs.ranges import BLOCK_SIZE
 from tests.support.blobs import verify_blob
-from tests.unit.cache.conftest import Clock
+from tests.support.clock import Clock
 from tests.unit.cache.content import HUB, MIRROR, blob_of, fill, publish, some_bytes
 
 WEIGHTS, CONFIG, OLD = some_bytes(3 * BLOCK_SIZE, 1), some_bytes(100, 2), some_bytes(BLOCK_SIZE, 3)

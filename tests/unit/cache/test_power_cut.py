@@ -12,7 +12,7 @@ from hffs.cache.integrity.check_blob import check_blob
 from hffs.errors import BlockAbsent
 from hffs.ranges import BLOCK_SIZE
 from tests.support.blobs import verify_blob
-from tests.unit.cache.conftest import Clock
+from tests.support.clock import Clock
 from tests.unit.cache.content import blob_of, fill, publish, some_bytes
 
 CONTENT = some_bytes(3 * BLOCK_SIZE + 100)

@@ -9,7 +9,7 @@ import pytest
 
 from hffs.cache import Index, revisions
 from hffs.model import Commit, RepoRef, RepoType
-from tests.unit.cache.conftest import Clock
+from tests.support.clock import Clock
 
 HUB = "https://hub.example"
 REF = RepoRef(RepoType.MODEL, "acme/tiny")

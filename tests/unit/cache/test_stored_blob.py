@@ -20,7 +20,7 @@ from hffs.errors import BlockAbsent, CacheUnusable, IntegrityError, NoSpace
 from hffs.model import Blob, Digest
 from hffs.ranges import BLOCK_SIZE
 from tests.support.blobs import verify_blob
-from tests.unit.cache.conftest import Clock
+from tests.support.clock import Clock
 from tests.unit.cache.content import HUB, MIRROR, blob_of, piece, pieces, publish, publish_all, some_bytes
 
 CONTENT = some_bytes(3 * BLOCK_SIZE + 1000)

@@ -20,18 +20,9 @@ from hypothesis import strategies as st
 from hffs.control.http import LARGEST, HttpError, parse
 from hffs.control.server import ControlServer, Request
 from hffs.errors import AccessDenied, HffsError, NoSpace, NotFound, Offline, UsageError
+from tests.support.clock import Clock
 
 Routes = dict[tuple[str, str], Callable[[Request], Any]]
-
-
-class Clock:
-    """A clock advanced by the test."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @contextmanager

@@ -17,16 +17,9 @@ from hffs.control.http import HttpError, Request
 from hffs.control.server import ControlServer
 from hffs.daemon import events
 from hffs.daemon.events import BACKLOG, Feed
+from tests.support.clock import Clock
 
 log = logging.getLogger("hffs.tests.events")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @contextmanager

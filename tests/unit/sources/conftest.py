@@ -19,16 +19,7 @@ from hffs.sources.hub.hub_transport import HubTransport
 from hffs.sources.hub.repo_id import parse_repo
 from hffs.sources.hub.url_resolver import UrlResolver
 from tests.hub import Hub
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @dataclass

@@ -24,8 +24,9 @@ from hffs.sources.hub.hub_transport import HubTransport
 from hffs.sources.hub.repo_id import parse_repo
 from hffs.sources.hub.url_resolver import UrlResolver
 from tests.hub import Hub, Match, Repo, faults
+from tests.support.clock import Clock
 
-from .conftest import Clock, Remote
+from .conftest import Remote
 
 FILES = {f"{name}.bin": os.urandom(100) for name in "abcdefgh"}
 SMALL = {f"{name}.json": b"{}" for name in "abcdefgh"}
