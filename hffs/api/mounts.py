@@ -160,7 +160,7 @@ def find(target: str, runtime_dir: str) -> list[Record]:
     if found:
         return found
     if inside is not None and inside.is_hffs:
-        raise MountNotFound(f"the mount at {where} is not one of yours", "ask the user who mounted it")
+        raise MountNotFound(f"the mount at {where} is not one of yours", "it belongs to another user")
     raise MountNotFound(f"{target} is not mounted", "hffs status lists the mounts")
 
 
